@@ -1,0 +1,151 @@
+"""Every key of a config, with its default and one comment. Other configs change only what differs.
+
+Paths are relative to the working directory. Override any key on the command line:
+  python -m lafg_jax.main --config configs/cars.py --config.train.steps=100
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The defaults: the recipe of LaFG (CVPR 2026) for a ViT-B/16 at 224 px where it gives one."""
+  config = ConfigDict()
+  # Seeds initialisation, sampling and augmentation. Same seed, same result.
+  config.seed = 0
+
+  data = config.data = ConfigDict()
+  # Reader: 'cars' (Stanford Cars, native layout) or 'synthetic' (rendered finches).
+  data.name = "cars"
+  # Folder of the dataset; unused by 'synthetic'.
+  data.root = ""
+  # Stop unless the published image counts are found; False accepts a partial copy and says so.
+  data.expect_counts = True
+  # Whole classes taken out of the training half for model selection, evenly spaced.
+  data.num_val_classes = 0
+  # Side of the square crop that the model sees, in pixels.
+  data.image_size = 224
+  # Shorter side before the centre crop (evaluation) and the random crop ('resize_crop').
+  data.resize_size = 256
+  # Training crop: 'random_resized' (Hyp-ViT) or 'resize_crop' (resize, then random crop: LaFG).
+  data.train_crop = "resize_crop"
+  # Area range of 'random_resized', as fractions of the image.
+  data.crop_scale = (0.2, 1.0)
+  # Aspect range of 'random_resized', width over height.
+  data.crop_ratio = (0.75, 4.0 / 3.0)
+  # Flip half of the training images left to right.
+  data.flip = True
+  # N: distinct classes in a batch.
+  data.classes_per_batch = 98
+  # m: images of each of them; the batch is N x m whatever the number of devices.
+  data.images_per_class = 9
+  # Processes that decode; 0 decodes in threads of this process.
+  data.num_workers = 0
+  # Batches decoded ahead.
+  data.prefetch = 4
+
+  language = config.language = ConfigDict()
+  # Who describes the classes: 'file' (language.descriptions) or 'synthetic' (with the finches).
+  language.describer = "file"
+  # JSON {class: [sentence, ...]} or JSONL of {"class": ..., "description": ...}.
+  language.descriptions = ""
+  # Text encoder: a hub id or a folder in transformers' format, or 'tiny_clip' (shipped).
+  language.encoder = "openai/clip-vit-large-patch14"
+  # Class query t_c: this prompt with the class name.
+  language.prompt = "a photo of {}"
+  # 'name': the prompt alone (LaFG). 'descriptions': plus the mean of the class's own descriptions.
+  language.query = "name"
+  # N: entries of the attribute vocabulary (K-means centres over all descriptions).
+  language.num_attributes = 256
+  # K: vocabulary entries that a class attends to.
+  language.top_k = 10
+  # tau_k: temperature of that attention. 1 is the paper's text, and nearly uniform.
+  language.tau_k = 0.05
+  # Seed and restarts of K-means.
+  language.kmeans_seed = 0
+  language.kmeans_restarts = 4
+  # Sentences encoded at once.
+  language.batch_size = 256
+  # Subtract the mean over the training classes when prototypes are loaded for training.
+  language.centre = True
+  # Control: give every class the prototype of another one.
+  language.shuffle = False
+
+  model = config.model = ConfigDict()
+  # 'tiny', 'small', 'base', 'large', or 'custom' with the four numbers below.
+  model.size = "base"
+  model.width = 768
+  model.depth = 12
+  model.num_heads = 12
+  model.mlp_dim = 3072
+  # Side of a patch in pixels; with conv_stem a power of 2.
+  model.patch_size = 16
+  # 'token' (class token) or 'mean' over patch tokens.
+  model.pool = "token"
+  # Convolutions in place of the patch embedding: for training from scratch at small sizes.
+  model.conv_stem = False
+  # Epsilon of every LayerNorm of the backbone.
+  model.layer_norm_eps = 1e-12
+  # Width D of the embedding; 0 uses the backbone's own feature.
+  model.embedding_dim = 512
+  # Mean and standard deviation that normalise images in [0, 1], for R, G, B.
+  model.mean = (0.5, 0.5, 0.5)
+  model.std = (0.5, 0.5, 0.5)
+  # Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32.
+  model.dtype = "bfloat16"
+  # Pretrained backbone: a hub id, folder or file of a Hugging Face ViT in safetensors; '' = random.
+  model.pretrained = "google/vit-base-patch16-224-in21k"
+
+  loss = config.loss = ConfigDict()
+  # Temperature of L_aux, the divisor of D = 2 - 2 cos. Hyp-ViT's cos / 0.1 is 0.2 here.
+  loss.temperature = 0.1
+  # 'sum' over the m(m-1) ordered slot pairs (published recipes), or 'mean'.
+  loss.reduction = "sum"
+  # Weight of L_ali against the mean over slot pairs; under 'sum' it is scaled to mean the same.
+  loss.beta = 1.0
+  # L_ali: 'prototype', 'distribution', 'vocabulary'; controls without words: 'orthogonal',
+  # 'onehot'; 'none' trains on L_aux alone.
+  loss.alignment = "prototype"
+  # What the image side is compared with: 'free' (P_t, learned), 'mean' (its EMA) or 'fixed'.
+  loss.projector = "mean"
+  # Width W of the projectors' common space.
+  loss.projector_width = 256
+  # tau_a: temperature of the cosines of L_ali.
+  loss.alignment_temperature = 0.05
+  # alpha: step of the EMA twins, E <- (1 - alpha) E + alpha P.
+  loss.ema_step = 0.01
+  # Scale the loaded prototypes to unit variance (the 'distribution' form needs it).
+  loss.unit_variance = True
+
+  train = config.train = ConfigDict()
+  # Optimiser steps, each on one batch of N x m images.
+  train.steps = 1800
+  # 'sgd' (momentum 0.9) or 'adamw'.
+  train.optimizer = "sgd"
+  # Peak learning rate, after warm-up; decays to 0 along a cosine.
+  train.learning_rate = 1e-5
+  # Part of the steps that warm up linearly, in [0, 1).
+  train.warmup = 0.05
+  # Weight decay of kernels (not of biases, norms, embeddings, projectors).
+  train.weight_decay = 1e-4
+  # Largest global gradient norm; 0 does not clip.
+  train.clip_norm = 3.0
+  # Regular expression over parameter paths such as 'backbone/block_0/'; what it finds stays fixed.
+  train.freeze = ""
+  # Steps between lines of metrics.
+  train.log_every = 20
+  # Steps between checkpoints; the last step always has one.
+  train.checkpoint_every = 200
+  # Newest checkpoints kept.
+  train.keep_checkpoints = 2
+
+  evaluate = config.evaluate = ConfigDict()
+  # What is evaluated: 'checkpoint' (newest of the workdir), 'pretrained' (the backbone's own
+  # feature, no training), or the path of an embeddings.npz.
+  evaluate.source = "checkpoint"
+  # Classes evaluated on: 'test', or 'val' (data.num_val_classes) for model selection.
+  evaluate.split = "test"
+  # K of Recall@K.
+  evaluate.ks = (1, 2, 4, 8)
+  # Images embedded at once, over all devices.
+  evaluate.batch_size = 256
+  return config.lock()

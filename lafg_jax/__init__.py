@@ -1,0 +1,15 @@
+"""lafg_jax: fine-grained image retrieval driven by language, in JAX."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+__all__ = ["Retriever", "load_retriever"]
+
+
+def __getattr__(name: str) -> Any:
+  # Lazy, so that `import lafg_jax` and every --help answer before jax is imported.
+  if name in __all__:
+    from lafg_jax import retriever
+
+    return getattr(retriever, name)
+  raise AttributeError(f"module 'lafg_jax' has no attribute {name!r}")

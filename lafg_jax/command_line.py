@@ -1,0 +1,187 @@
+"""Flags and configs in, one clear line out: what every command of the project shares.
+
+Nothing here imports jax: `--help` and every misuse answer before that.
+"""
+
+import difflib
+import logging as python_logging
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from lafg_jax.errors import UserError
+
+CONFIG = config_flags.DEFINE_config_file(
+  "config", None, "Path of a config file, such as configs/cars.py; --config.KEY=VALUE overrides."
+)
+_KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
+
+
+def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | None = None) -> None:
+  """Parses flags, calls `main(argv)` and exits: 0, or 2 after one line on stderr for a misuse."""
+  argv = list(sys.argv if argv is None else argv)
+  if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
+    print(_help(doc))
+    sys.exit(0)
+  try:
+    _parse(argv)
+    _set_up_logging()
+    main(argv)
+  except UserError as error:
+    # A person reads this line last: whatever a library put into it, it stays one line.
+    print("error: " + " ".join(str(error).split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def _set_up_logging() -> None:
+  """Our own messages from INFO, those of libraries from WARNING, each a line with the time."""
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO)
+  handler = logging.get_absl_handler()
+  handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+  here = os.path.dirname(os.path.abspath(__file__))
+  # Orbax and optax log through absl too, dozens of lines for one checkpoint.
+  handler.addFilter(
+    lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(here)
+  )
+
+
+def _help(doc: str) -> str:
+  lines = [doc.strip(), "", "Flags:"]
+  for module in ("lafg_jax.command_line", sys.argv[0], "__main__"):
+    for flag in flags.FLAGS.flags_by_module_dict().get(module, []):
+      default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
+      lines.append(f"  --{flag.name}: {flag.help}{default}")
+  return "\n".join(dict.fromkeys(lines))
+
+
+def _parse(argv: list[str]) -> None:
+  """Parses argv into absl's flags; raises UserError for anything absl would trip over."""
+  _check_names(argv)
+  config = _load(_config_path(argv))
+  for arg in argv[1:]:
+    match = _KEY_FLAG.match(arg)
+    if match:
+      _check_key(config, match[2], arg, has_value=match[3] is not None or match[1] is not None)
+  try:
+    rest = flags.FLAGS(argv)
+  except flags.Error as error:
+    raise UserError(f"{error}; see --help") from error
+  except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    # ml_collections lets these through for values it cannot convert.
+    raise UserError(f"the command line cannot be read: {error}; see --help") from error
+  if len(rest) > 1:
+    raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+
+
+def _check_names(argv: list[str]) -> None:
+  # A flag file could hold keys that were never checked here.
+  known = [name for name in flags.FLAGS if len(name) > 1 and name not in ("flagfile", "undefok")]
+  for arg in argv[1:]:
+    if arg == "--":
+      return
+    name = arg.lstrip("-").split("=", 1)[0]
+    if not arg.startswith("-") or not name or name.startswith(("config.", "noconfig.")):
+      continue
+    if name not in known and not (name.startswith("no") and name[2:] in known):
+      raise UserError(f"unknown flag --{name}{_nearest(name, known, '--')}; see --help")
+
+
+def _config_path(argv: list[str]) -> str:
+  paths: list[str] = []
+  for i, arg in enumerate(argv[1:], start=1):
+    if re.match(r"^--?config=", arg):
+      paths.append(arg.split("=", 1)[1])
+    elif arg in ("--config", "-config"):
+      if i + 1 >= len(argv) or argv[i + 1].startswith("-"):
+        raise UserError("--config has no value: pass --config configs/NAME.py")
+      paths.append(argv[i + 1])
+    elif not paths and _KEY_FLAG.match(arg):
+      raise UserError(f"{arg}: put --config configs/NAME.py before the keys that it overrides")
+  if len(paths) > 1:
+    raise UserError(f"two configs, {paths[0]} and {paths[1]}: pass --config once")
+  if not paths or not paths[0]:
+    raise UserError("no config: pass --config configs/NAME.py (configs/ holds the shipped ones)")
+  return paths[0]
+
+
+def _load(path: str) -> ConfigDict:
+  file = path.split(":", 1)[0]
+  if not os.path.isfile(file):
+    folder = os.path.dirname(file) or "."
+    names = (
+      sorted(n for n in os.listdir(folder) if n.endswith(".py")) if os.path.isdir(folder) else []
+    )
+    hint = _nearest(os.path.basename(file), names, f"{folder}/")
+    raise UserError(f"--config: no such file {file}{hint}; configs/ holds the shipped ones")
+  # A config imports its neighbours (`from configs import default`), wherever the command is run.
+  root = os.path.dirname(os.path.dirname(os.path.abspath(file)))
+  if root not in sys.path:
+    sys.path.append(root)
+  try:
+    config = flags.FLAGS["config"].parser.parse(path)
+    return config if isinstance(config, ConfigDict) else _reject(file, "returns no ConfigDict")
+  except (
+    SyntaxError,
+    ImportError,
+    NameError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    KeyError,
+  ) as e:
+    return _reject(file, str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__)
+
+
+def _reject(file: str, why: str) -> ConfigDict:
+  raise UserError(f"--config: {file} is no usable config: {why}")
+
+
+def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
+  close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+  return f" (did you mean {prefix}{close[0]}?)" if close else ""
+
+
+def keys(config: ConfigDict, prefix: str = "") -> list[str]:
+  """Every dotted key of a config, leaves only, in order."""
+  found = []
+  for name, value in config.items():
+    inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
+    found.extend(inner)
+  return found
+
+
+def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
+  leaves = keys(config)
+  if key in leaves:
+    if not has_value and not isinstance(get(config, key), bool):
+      raise UserError(f"{arg} has no value: write {arg}=VALUE")
+    return
+  inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
+  if inside:
+    raise UserError(
+      f"--config.{key} is a section: set one of its keys, such as --config.{inside[0]}"
+    )
+  same_name = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
+  hint = (
+    f" (did you mean --config.{same_name[0]}?)" if same_name else _nearest(key, leaves, "--config.")
+  )
+  raise UserError(f"unknown key --config.{key}{hint}; configs/default.py lists them all")
+
+
+def get(config: ConfigDict, key: str):
+  """The value at a dotted key."""
+  value = config
+  for part in key.split("."):
+    value = value[part]
+  return value
+
+
+def config_name() -> str:
+  """The name of the config file on the command line, without folder and .py."""
+  path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0]
+  return os.path.splitext(os.path.basename(path))[0]

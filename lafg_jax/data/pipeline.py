@@ -1,0 +1,296 @@
+"""Batches of decoded images, read ahead by grain in threads or in worker processes.
+
+Images stay uint8 RGB: the mean and standard deviation are applied on the device. A batch is one
+element of a grain MapDataset and a pure function of its number, so that threads, workers, a resumed
+run and another number of hosts all give the same bits.
+"""
+
+import atexit
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import grain
+import numpy as np
+from absl import flags
+from PIL import Image
+
+from lafg_jax.data import images, sampling
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+
+def train_batches(
+  dataset: Dataset,
+  data: Any,
+  *,
+  seed: int,
+  start_step: int,
+  num_steps: int,
+  num_devices: int = 1,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
+  """Yields the batches of steps start_step to start_step + num_steps - 1, this process's share.
+
+  A batch holds b = (N m, padded to a multiple of `num_devices`) / `process_count` rows, in the
+  slot-major order of `sampling.make_sampler`, padded with copies of row 0 (`process_rows` there):
+    image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size.
+    label: int32 [b], index into dataset.class_names.
+    index: int32 [b], the row of the dataset that is shown.
+    unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The next
+      readable image of its class, in dataset order, stands in for it.
+
+  The augmentation of a row depends on (seed, step, row of the global batch) alone.
+
+  Args:
+    dataset: images as paths or as arrays.
+    data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
+      resize_size, train_crop, crop_scale, crop_ratio, flip, num_workers and prefetch.
+    seed: of the sampler and of the augmentation; 0 or more.
+    start_step: first step; > 0 where a run resumes.
+    num_steps: how many batches to yield.
+    num_devices: devices of all processes together.
+    process_index: of this process.
+    process_count: processes that share the global batch.
+
+  Returns:
+    An iterator that has close(); closing it, or dropping the last reference, ends its workers.
+
+  Raises:
+    UserError: an impossible setting; while iterating, a class of which no image can be read.
+  """
+  batch_rows = sampling.make_sampler(
+    dataset.labels,
+    classes_per_batch=data.classes_per_batch,
+    images_per_class=data.images_per_class,
+    seed=seed,
+  )
+  rows = sampling.process_rows(
+    data.classes_per_batch * data.images_per_class, num_devices, process_index, process_count
+  )
+  make = functools.partial(
+    _train_batch,
+    dataset=dataset,
+    batch_rows=batch_rows,
+    rows=rows,
+    augment=_augmentation(data),
+    seed=seed,
+  )
+  return _iterate(start_step, start_step + num_steps, make, data)
+
+
+def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch]:
+  """Yields all images once, in dataset order, resized and cropped at the centre.
+
+  A batch holds B = `batch_size` rows, the last one padded:
+    image: uint8 [B, S, S, 3], zeros where there is none, S = data.image_size.
+    index: int32 [B], row of the dataset; -1 for padding and for an image that cannot be read.
+    unreadable: int32 [B], the row that cannot be read, else -1; its name is dataset.ids[row].
+
+  Args:
+    dataset: images as paths or as arrays.
+    data: the section `config.data`; reads image_size, resize_size, num_workers and prefetch.
+    batch_size: rows per batch.
+
+  Returns:
+    An iterator that has close(); closing it, or dropping the last reference, ends its workers.
+
+  Raises:
+    UserError: an impossible setting.
+  """
+  _check_sizes(data)
+  crop = functools.partial(images.resize_centre_crop, resize=data.resize_size, size=data.image_size)
+  make = functools.partial(
+    _eval_batch, dataset=dataset, batch_size=batch_size, crop=crop, size=data.image_size
+  )
+  return _iterate(0, -(-len(dataset.labels) // batch_size), make, data)
+
+
+def _augmentation(data: Any) -> Callable[[Image.Image, np.random.Generator], np.ndarray]:
+  """augment(image, rng) -> uint8 [S, S, 3], as the config says; holds plain values only."""
+  if data.train_crop == "random_resized":
+    crop = functools.partial(
+      images.random_resized_crop,
+      size=data.image_size,
+      scale=tuple(data.crop_scale),
+      ratio=tuple(data.crop_ratio),
+    )
+  elif data.train_crop == "resize_crop":
+    _check_sizes(data)
+    crop = functools.partial(
+      images.resize_random_crop, resize=data.resize_size, size=data.image_size
+    )
+  else:
+    raise UserError(
+      f"data.train_crop='{data.train_crop}': choose 'random_resized' or 'resize_crop'"
+    )
+  return functools.partial(_augment, crop=crop, flip=bool(data.flip))
+
+
+def _augment(
+  img: Image.Image, rng: np.random.Generator, *, crop: Callable[..., np.ndarray], flip: bool
+) -> np.ndarray:
+  cropped = crop(img, rng)
+  return images.flip(cropped, rng) if flip else cropped
+
+
+def _check_sizes(data: Any) -> None:
+  if data.resize_size < data.image_size:
+    raise UserError(
+      f"data.resize_size={data.resize_size} is smaller than data.image_size={data.image_size}: the "
+      f"crop does not fit; pass --config.data.resize_size={data.image_size} or more"
+    )
+
+
+def _open(dataset: Dataset, row: int) -> Image.Image:
+  """One image of the dataset. Raises images.UnreadableImage."""
+  if dataset.images.dtype == np.uint8:
+    return Image.fromarray(dataset.images[row])
+  return images.open_image(str(dataset.images[row]))
+
+
+def _open_or_next(dataset: Dataset, row: int) -> tuple[Image.Image, int]:
+  """The image of `row`, or the next readable one of its class; and the row of what was read."""
+  try:
+    return _open(dataset, row), row
+  except images.UnreadableImage:
+    pass
+  same_class = np.flatnonzero(dataset.labels == dataset.labels[row])
+  later = np.roll(same_class, -1 - int(np.searchsorted(same_class, row)))[:-1]
+  for other in later:
+    try:
+      return _open(dataset, int(other)), int(other)
+    except images.UnreadableImage:
+      continue
+  raise UserError(
+    f"no image of class '{dataset.class_names[dataset.labels[row]]}' can be read, e.g. "
+    f"{dataset.ids[row]}: fetch its images again, or remove the class"
+  )
+
+
+def _train_batch(
+  step: int,
+  *,
+  dataset: Dataset,
+  batch_rows: Callable[[int], np.ndarray],
+  rows: np.ndarray,
+  augment: Callable[[Image.Image, np.random.Generator], np.ndarray],
+  seed: int,
+) -> Batch:
+  wanted = batch_rows(step).ravel()[rows].astype(np.int32)
+  pixels, used = [], wanted.copy()
+  for k, row in enumerate(rows):
+    img, used[k] = _open_or_next(dataset, int(wanted[k]))
+    pixels.append(augment(img, np.random.default_rng([seed, int(step), int(row)])))
+  return {
+    "image": np.stack(pixels),
+    "label": dataset.labels[wanted].astype(np.int32),
+    "index": used,
+    "unreadable": np.where(used == wanted, np.int32(-1), wanted),
+  }
+
+
+def _eval_batch(
+  number: int, *, dataset: Dataset, batch_size: int, crop: Callable[..., np.ndarray], size: int
+) -> Batch:
+  batch: Batch = {
+    "image": np.zeros((batch_size, size, size, 3), np.uint8),
+    "index": np.full(batch_size, -1, np.int32),
+    "unreadable": np.full(batch_size, -1, np.int32),
+  }
+  first = int(number) * batch_size
+  for k, row in enumerate(range(first, min(first + batch_size, len(dataset.labels)))):
+    try:
+      batch["image"][k] = crop(_open(dataset, row))
+      batch["index"][k] = row
+    except images.UnreadableImage:
+      batch["unreadable"][k] = row
+  return batch
+
+
+def _iterate(start: int, stop: int, make: Callable[..., Batch], data: Any) -> Iterator[Batch]:
+  """make(start), ..., make(stop - 1), read ahead as data.num_workers and data.prefetch say."""
+  if data.num_workers < 0 or data.prefetch < 0:
+    raise UserError(
+      f"data.num_workers={data.num_workers} and data.prefetch={data.prefetch}: must be 0 or more"
+    )
+  batches = grain.MapDataset.range(start, stop).map(make)
+  if data.num_workers == 0:
+    threads = min(data.prefetch, os.cpu_count() or 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=data.prefetch)
+    return _opened(batches.to_iter_dataset(options))
+  _let_grain_read_its_flags()
+  inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+  ahead = grain.MultiprocessingOptions(
+    num_workers=data.num_workers,
+    per_worker_buffer_size=max(1, -(-data.prefetch // data.num_workers)),
+  )
+  return _opened(batches.to_iter_dataset(inline).mp_prefetch(ahead, worker_init_fn=_start_worker))
+
+
+_open_readers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_readers() -> None:
+  """Ends workers while the modules that grain needs for it are still there."""
+  for reader in list(_open_readers):
+    if not reader.gi_running:
+      reader.close()
+
+
+def _opened(batches: grain.IterDataset) -> Iterator[Batch]:
+  reader = _read(batches)
+  _open_readers.add(reader)
+  return reader
+
+
+def _read(batches: grain.IterDataset) -> Iterator[Batch]:
+  """Goes over grain's iterator: close() and garbage collection stop what runs behind it."""
+  iterator = iter(batches)
+  try:
+    for batch in iterator:
+      # Workers hand over shared memory, which a batch that is kept to the end of the program would
+      # leak: ordinary memory is what callers get.
+      yield {key: np.array(value) for key, value in batch.items()}
+  finally:
+    iterator.close()
+
+
+def _let_grain_read_its_flags() -> None:
+  """Gives grain's absl flags their defaults where nobody has parsed a command line.
+
+  grain reads them to start workers, and absl refuses that in pytest and in notebooks. Only grain's
+  are touched, so that absl still catches a program that reads its own flags too early.
+  """
+  if not flags.FLAGS.is_parsed():
+    for name in flags.FLAGS:
+      if name.startswith("grain_"):
+        flags.FLAGS[name].present = max(1, flags.FLAGS[name].present)
+
+
+def _start_worker(worker_index: int, worker_count: int) -> None:
+  """Makes a worker's life depend on its parent's alone.
+
+  A signal to the whole process group (Ctrl-C, Slurm) is for the parent, which ends its workers when
+  it is done; and a parent that was killed cannot tell them, so they watch for it.
+  """
+  del worker_index, worker_count
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
+
+
+def _exit_after(parent: Any) -> None:
+  parent.join()
+  os._exit(1)

@@ -1,0 +1,178 @@
+"""Reads prototypes.npz for training: arrays with class names, nothing of the language code."""
+
+import dataclasses
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.errors import UserError
+
+# What numpy and zipfile raise on damaged bytes. A lone .npy array is no context manager, which is
+# a TypeError; flipped header bits ask for encryption or unknown compression, a RuntimeError.
+_DAMAGE = (
+  *(ValueError, TypeError, RuntimeError, OSError, EOFError),
+  *(zipfile.BadZipFile, zlib.error),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedPrototypes:
+  """The language base in the order of the training classes; all arrays are float32."""
+
+  prototypes: np.ndarray  # [C, d] T_c, with `mean` subtracted
+  queries: np.ndarray  # [C, d] t_c, unit norm, never centred
+  vocabulary: np.ndarray  # [N, d] a_n, unit norm
+  mean: np.ndarray  # [d] what was subtracted: zeros without centring
+  encoder: str
+
+
+def load(
+  path: str | os.PathLike, class_names: Sequence[str], *, centre: bool, shuffle: bool, seed: int
+) -> LoadedPrototypes:
+  """Loads `prototypes.npz` for exactly the given training classes.
+
+  Args:
+    path: the file that --stage=prototypes writes.
+    class_names: the training classes (validation classes taken out), in the order of the labels.
+    centre: subtract the mean prototype of these classes (T' of method.md).
+    shuffle: control experiment: give each class another class's prototype and query, no class
+      its own (a random cyclic permutation).
+    seed: of the shuffle.
+
+  Raises:
+    UserError: the file is missing or damaged, lacks a class, or holds any other class, whose words
+      would leak into training.
+  """
+  keys = ("class_names", "prototypes", "queries", "vocabulary", "encoder")
+  arrays = read_npz(path, keys, stage="prototypes")
+  order = class_order(path, arrays["class_names"], class_names, stage="prototypes")
+  _check_shapes(path, arrays)
+  if shuffle:
+    order = order[_derangement(len(order), seed)]
+  prototypes = arrays["prototypes"][order].astype(np.float32)
+  mean = np.zeros(prototypes.shape[1], np.float32)
+  if centre:
+    mean = prototypes.mean(axis=0, dtype=np.float64).astype(np.float32)
+    log_centring(prototypes)
+  return LoadedPrototypes(
+    prototypes=prototypes - mean,
+    queries=arrays["queries"][order].astype(np.float32),
+    vocabulary=arrays["vocabulary"].astype(np.float32),
+    mean=mean,
+    encoder=str(arrays["encoder"]),
+  )
+
+
+def log_centring(prototypes: np.ndarray) -> None:
+  """Logs the mean pairwise cosine of `prototypes` [C, d] before and after centring."""
+  logging.info(
+    "mean pairwise cosine between prototypes: %.3f, %.3f after centring",
+    mean_pairwise_cosine(prototypes),
+    mean_pairwise_cosine(prototypes - prototypes.mean(axis=0)),
+  )
+
+
+def mean_pairwise_cosine(vectors: np.ndarray) -> float:
+  """Mean cosine over all pairs of different rows of `vectors` [C, d]; nan below two rows.
+
+  A row of zeros has cosine 0 with every other.
+  """
+  vectors = vectors.astype(np.float64)
+  count = len(vectors)
+  if count < 2:
+    return float("nan")
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+  # The squared norm of the sum is the sum over all pairs, each row with itself included.
+  total = np.sum(units.sum(axis=0) ** 2) - np.sum(units**2)
+  return float(total / (count * (count - 1)))
+
+
+def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:
+  """`vectors` [..., d] scaled to unit length, float32.
+
+  Raises:
+    UserError: a vector, one of `what`, has no direction (zero length or not finite).
+  """
+  vectors = np.asarray(vectors, np.float64)
+  norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+  if not np.all(np.isfinite(norms) & (norms > 0)):
+    raise UserError(f"{what}: a vector has zero length or is not finite, so it has no direction")
+  return (vectors / norms).astype(np.float32)
+
+
+def read_npz(path: str | os.PathLike, keys: Sequence[str], *, stage: str) -> dict[str, np.ndarray]:
+  """The arrays `keys` of an npz file, without pickles.
+
+  Raises:
+    UserError: the file is missing or damaged, or lacks a key; names the stage that writes it.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise UserError(f"{path} does not exist: run --stage={stage} first")
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      return {key: archive[key] for key in keys}
+  except KeyError as error:
+    raise UserError(f"{path} lacks an array ({error.args[0]}): run --stage={stage} again") from None
+  except _DAMAGE as error:
+    problem = f"{path} is damaged or no npz file"
+    raise UserError(f"{problem}: delete it and run --stage={stage} again") from error
+
+
+def class_order(
+  path: str | os.PathLike, found: np.ndarray, wanted: Sequence[str], *, stage: str
+) -> np.ndarray:
+  """Positions [C] of the classes `wanted` in `found`, which must hold these and no other.
+
+  Raises:
+    UserError: a class is missing, foreign or repeated; names it.
+  """
+  positions = {str(name): i for i, name in enumerate(found)}
+  again = f"run --stage={stage} again"
+  if len(positions) != len(found):
+    raise UserError(f"{path} holds a class twice: {again}")
+  foreign = [name for name in positions if name not in set(wanted)]
+  if foreign:
+    raise UserError(
+      f"{path} holds {len(foreign)} classes that are not training classes ({shorten(foreign)}), "
+      f"whose words would leak into training: {again}"
+    )
+  missing = [name for name in wanted if name not in positions]
+  if missing:
+    raise UserError(
+      f"{path} lacks {len(missing)} of {len(wanted)} training classes ({shorten(missing)}): {again}"
+    )
+  return np.array([positions[name] for name in wanted], np.int64)
+
+
+def shorten(names: Sequence[str], most: int = 3) -> str:
+  """The first few names, quoted, for a message of one line."""
+  return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")
+
+
+def _check_shapes(path, arrays) -> None:
+  count, width = len(arrays["class_names"]), arrays["prototypes"].shape[-1:]
+  for key, rows in (("prototypes", count), ("queries", count), ("vocabulary", None)):
+    array = arrays[key]
+    fits = array.ndim == 2 and array.shape[1:] == width and rows in (None, len(array))
+    if not fits or array.dtype.kind != "f" or not np.all(np.isfinite(array)):
+      raise UserError(
+        f"{path}: {key} {array.shape} {array.dtype} is not a finite float array that fits "
+        f"{count} classes: run --stage=prototypes again"
+      )
+
+
+def _derangement(count: int, seed: int) -> np.ndarray:
+  """A permutation [count] of one single cycle, so no element stays in place."""
+  if count < 2:
+    raise UserError("language.shuffle needs at least two training classes")
+  cycle = np.random.default_rng(seed).permutation(count)
+  permutation = np.empty(count, np.int64)
+  permutation[cycle] = np.roll(cycle, 1)
+  return permutation

@@ -1,0 +1,169 @@
+"""Synthetic finches: a small fine-grained data set that is drawn, not downloaded.
+
+100 classes, 40 seen and 60 unseen in training; a class is a tuple of attribute values (see
+`finch_text.ATTRIBUTES`), and its relatives of the same genus differ from it in few of them.
+Pose, scale, place, light, background and leaves in front vary by image. Image j of a class is a
+pure function of `DATASET_SEED`, the class and j. The data set is frozen: a hash in the tests
+guards it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from lafg_jax.data import finch_text
+from lafg_jax.data.finch_drawing import IMAGE_SIZE, render
+from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, choose
+from lafg_jax.errors import UserError
+
+DATASET_SEED = 20260
+IMAGES_PER_CLASS = {"seen": 30, "unseen": 20}
+NUM_GENERA = {"seen": 8, "unseen": 12}
+SPECIES_PER_GENUS = 5
+_GENUS_SHAPE = ("bill", "tail")  # what all species of a genus share
+
+@dataclasses.dataclass(frozen=True)
+class Finch:
+  """A class: its name and its attribute values in the order of `ATTRIBUTES`."""
+
+  name: str
+  attributes: Attributes
+
+
+
+def _balanced_column(values: Sequence[str], n: int, rng: np.random.Generator) -> list[str]:
+  """n values, each as often as any other (to within one), in random order."""
+  column = (finch_text.shuffled(rng, values) * -(-n // len(values)))[:n]
+  return finch_text.shuffled(rng, column)
+
+
+def _badness(table: np.ndarray, row: int) -> float:
+  """How far a class is from what is wished, in a table of value indices [C, A]; 0 is best.
+
+  Wished: members of a genus (consecutive rows) differ in 2 or 3 attributes, any other two
+  classes in 2 or more, and no bird has a crown or a wing that the body's colour would hide.
+  """
+  distance = (table != table[row]).sum(-1)
+  distance[row] = 3
+  first = row - row % SPECIES_PER_GENUS
+  far = np.maximum(distance[first : first + SPECIES_PER_GENUS] - 3, 0).sum()
+  body, crown, wing = table[row, :3]
+  return float(20 * (distance < 2).sum() + far + (body == crown) + 0.5 * (body == wing))
+
+
+def _choose_combinations(rng: np.random.Generator) -> list[Attributes]:
+  """The attribute values of 100 classes, seen classes first, balanced in both halves.
+
+  Each column starts balanced; swaps of two values inside a column of one half keep it so, and
+  stay when they do not make `_badness` worse. Bill and tail belong to the genus.
+  """
+  columns = []
+  for attribute, values in ATTRIBUTES.items():
+    column = []
+    for count in NUM_GENERA.values():
+      if attribute in _GENUS_SHAPE:
+        column += np.repeat(_balanced_column(values, count, rng), SPECIES_PER_GENUS).tolist()
+      else:
+        # Sorted runs put equal colours into the same genus, where the search starts from.
+        part = sorted(_balanced_column(values, count * SPECIES_PER_GENUS, rng))
+        offset = int(rng.random() * len(part))
+        column += part[offset:] + part[:offset]
+    columns.append([values.index(value) for value in column])
+  table = np.array(columns).T
+  half = NUM_GENERA["seen"] * SPECIES_PER_GENUS
+  plumage = [a for a, attribute in enumerate(ATTRIBUTES) if attribute not in _GENUS_SHAPE]
+  for _ in range(6000):
+    start, stop = choose(rng, ((0, half), (half, len(table))))
+    i, j = (start + int(rng.random() * (stop - start)) for _ in range(2))
+    a = choose(rng, plumage)
+    before = _badness(table, i) + _badness(table, j)
+    table[[i, j], a] = table[[j, i], a]
+    if _badness(table, i) + _badness(table, j) > before:
+      table[[i, j], a] = table[[j, i], a]
+  value_lists = list(ATTRIBUTES.values())
+  return [tuple(v[k] for v, k in zip(value_lists, row, strict=True)) for row in table]
+
+
+def _choose_classes() -> tuple[tuple[Finch, ...], tuple[Finch, ...]]:
+  """The seen and the unseen classes. A name is true of its class and tells 0-2 attributes."""
+  rng = np.random.default_rng(DATASET_SEED)
+  combinations = _choose_combinations(rng)
+  last_words: set[str] = set()
+  finches = []
+  for first in range(0, len(combinations), SPECIES_PER_GENUS):
+    members = combinations[first : first + SPECIES_PER_GENUS]
+    telling = [word for word, _ in finch_text.genera(members[0])]
+    free = [w for w in (*telling, *finch_text.NEUTRAL_GENERA) if w not in last_words]
+    genus = free[0] if rng.random() < 0.5 else choose(rng, free)
+    last_words.add(genus)
+    taken: set = set()
+    for attributes in members:
+      # Two species of a genus never bear the same claim, such as a white crown, in their names.
+      telling = [(w, said) for w, said in finch_text.epithets(attributes) if said not in taken]
+      neutral = [(word, word) for word in finch_text.NEUTRAL_EPITHETS if word not in taken]
+      word, mark = choose(rng, telling if telling and rng.random() < 0.75 else neutral)
+      taken.add(mark)
+      finches.append(Finch(f"{word} {genus}", attributes))
+  half = NUM_GENERA["seen"] * SPECIES_PER_GENUS
+  return tuple(finches[:half]), tuple(finches[half:])
+
+
+SEEN, UNSEEN = _choose_classes()
+_INDEX = {finch.name: i for i, finch in enumerate(SEEN + UNSEEN)}
+
+
+def _find(name: str) -> int:
+  if name not in _INDEX:
+    raise UserError(f"class {name!r} is not a synthetic finch: see synthetic.class_names()")
+  return _INDEX[name]
+
+
+def class_names(split: str) -> tuple[str, ...]:
+  """Names of the 40 'seen' or the 60 'unseen' classes."""
+  if split not in IMAGES_PER_CLASS:
+    raise UserError(f"split {split!r} of the synthetic finches is unknown: 'seen' or 'unseen'")
+  return tuple(finch.name for finch in (SEEN if split == "seen" else UNSEEN))
+
+
+def images(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+  """Renders all images of some classes.
+
+  Args:
+    names: class names, seen (30 images each) or unseen (20 images each).
+
+  Returns:
+    (uint8 [n, 48, 48, 3] RGB, int32 [n] labels that index `names`, n ids).
+
+  Raises:
+    UserError: a name is not a class of the data set.
+  """
+  pictures, labels, ids = [], [], []
+  for label, name in enumerate(names):
+    index = _find(name)
+    split = "seen" if index < len(SEEN) else "unseen"
+    slug = re.sub(r"[^a-z]+", "-", name.lower().replace("'", ""))
+    for j in range(IMAGES_PER_CLASS[split]):
+      rng = np.random.default_rng((DATASET_SEED, 1, index, j))
+      pictures.append(render((SEEN + UNSEEN)[index].attributes, rng))
+      labels.append(label)
+      ids.append(f"synthetic/{slug}/{j:03d}")
+  shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+  return np.array(pictures, np.uint8).reshape(shape), np.array(labels, np.int32), tuple(ids)
+
+
+def statements(name: str) -> list[tuple[str, tuple[finch_text.Claim, ...]]]:
+  """A class's written sentences, each with the (attribute, value) claims it makes."""
+  index = _find(name)
+  rng = np.random.default_rng((DATASET_SEED, 2, index))
+  return finch_text.noisy_description(name, (SEEN + UNSEEN)[index].attributes, rng)
+
+
+def describe(names: Sequence[str]) -> dict[str, list[str]]:
+  """Written descriptions, noisy and incomplete as an LLM's: 10 sentences for each class.
+
+  Raises:
+    UserError: a name is not a class of the data set.
+  """
+  return {name: [text for text, _ in statements(name)] for name in names}

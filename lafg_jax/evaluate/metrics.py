@@ -1,0 +1,102 @@
+"""Recall@K, R-precision and MAP@R of a retrieval, from the ranks of the true matches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate import knn
+
+
+def retrieval_metrics(
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  gallery: np.ndarray,
+  gallery_labels: np.ndarray,
+  *,
+  ks: Sequence[int],
+  exclude_self: bool = False,
+  normalize: bool = False,
+) -> dict[str, float | int]:
+  """Retrieval metrics by the dot product (the cosine of unit-norm embeddings).
+
+  R is the number of a query's true matches: gallery rows of its label, itself left out.
+  - recall@k: share of queries with at least one true match among their k nearest neighbours.
+  - r_precision: mean share of true matches among the R nearest neighbours.
+  - map@r: mean of (1/R) * sum over i = 1..R of (precision at i if neighbour i is a match, else 0).
+  R-precision and MAP@R: Musgrave, Belongie and Lim, "A Metric Learning Reality Check", ECCV 2020,
+  section 3.2. A non-match as near as a match stands before it (see knn.match_ranks).
+
+  Queries without any true match (R = 0) are left out of every mean, as pytorch-metric-learning
+  does; their number is reported.
+
+  Args:
+    queries: [Q, D] embeddings.
+    query_labels: [Q] integers.
+    gallery: [G, D] embeddings.
+    gallery_labels: [G] integers, of the same numbering.
+    ks: cut-offs of Recall@K, each at least 1; one above G counts the whole gallery.
+    exclude_self: query i is gallery row i, and is left out of its own neighbours.
+    normalize: scale every embedding to unit norm first.
+
+  Returns:
+    'recall@<k>' for each k, 'map@r' and 'r_precision' as fractions in [0, 1]; 'num_queries' (Q),
+    'num_queries_without_match', 'num_gallery' (G), and 'num_classes' (those of the queries).
+
+  Raises:
+    UserError: on empty, mismatched or non-finite input, a k that is not a positive integer, or if
+      no query has a true match.
+  """
+  _check_ks(ks)
+  ranks, num_matches = knn.match_ranks(
+    queries,
+    query_labels,
+    gallery,
+    gallery_labels,
+    exclude_self=exclude_self,
+    normalize=normalize,
+  )
+  counted = num_matches > 0
+  if not counted.any():
+    raise UserError("no query has another image of its class in the gallery; nothing to measure")
+  recall = {f"recall@{int(k)}": float((ranks[counted, 0] <= k).mean()) for k in ks}
+  map_at_r, r_precision = _precisions(ranks[counted], num_matches[counted])
+  return {
+    **recall,
+    "map@r": map_at_r,
+    "r_precision": r_precision,
+    "num_queries": len(ranks),
+    "num_queries_without_match": int((~counted).sum()),
+    "num_gallery": len(gallery),
+    "num_classes": len(np.unique(query_labels)),
+  }
+
+
+def evaluate_embeddings(
+  embeddings: np.ndarray, labels: np.ndarray, ks: Sequence[int], *, normalize: bool = False
+) -> dict[str, float | int]:
+  """Metrics where each of embeddings [n, D] queries all the others (CUB, Cars, SOP).
+
+  Arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
+  """
+  return retrieval_metrics(
+    embeddings, labels, embeddings, labels, ks=ks, exclude_self=True, normalize=normalize
+  )
+
+
+def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[float, float]:
+  """(MAP@R, R-precision) from ranks [Q, max(R)] of the true matches and R [Q], all above 0."""
+  at_r = (ranks > 0) & (ranks <= num_matches[:, None])
+  # The j-th match, at rank r, is the j-th hit among r neighbours.
+  hits = np.arange(1, ranks.shape[1] + 1)
+  precision = np.divide(hits, ranks, out=np.zeros(ranks.shape), where=at_r)
+  average = precision.sum(1) / num_matches
+  return float(average.mean()), float((at_r.sum(1) / num_matches).mean())
+
+
+def _check_ks(ks: Sequence[int]) -> None:
+  for k in ks:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+      raise UserError(f"evaluate.ks: {k!r} is not a positive integer; give cut-offs as (1, 2, 4)")
+  if not len(ks):
+    raise UserError("evaluate.ks is empty; give at least one cut-off of Recall@K")

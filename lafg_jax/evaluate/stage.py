@@ -1,0 +1,131 @@
+"""The evaluate stage: checkpoint, pretrained backbone or embeddings file -> evaluation.json."""
+
+import json
+import os
+import zipfile
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import checkpoints, stages
+from lafg_jax.data import datasets
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate import metrics
+from lafg_jax.evaluate.embed import embed_dataset, make_embed
+from lafg_jax.models import embedder as embedders
+
+FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
+
+
+def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  """Evaluates `evaluate.source` on the classes of `evaluate.split`; writes and returns the result.
+
+  Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and, unless it was read
+  from one, `<workdir>/embeddings.npz`.
+  """
+  source = config.evaluate.source
+  if source == "checkpoint":
+    result = _evaluate_checkpoint(config, workdir)
+  elif source == "pretrained":
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+      # The backbone's own feature: a random head would only blur it.
+      config.model.embedding_dim = 0
+    embedder, params = embedders.init_model(config)
+    result = _evaluate_params(config, embedder, params, workdir, write=True)
+    result["step"] = 0
+  else:
+    result = evaluate_file(source, config.evaluate.ks)
+  result["source"] = source
+  with stages.replacing(os.path.join(workdir, FILE)) as temporary:
+    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+  return result
+
+
+def _evaluate_checkpoint(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  arrays, meta = checkpoints.require(workdir)
+  logging.info("evaluate: the checkpoint of step %d", meta["step"])
+  embedder = embedders.build(config.model)
+  params = checkpoints.subtree(arrays, "state/params")
+  result = _evaluate_params(config, embedder, params, workdir, write=True)
+  result["step"] = meta["step"]
+  embedder, params = embedders.init_model(config)
+  result["untrained"] = _metrics_only(_evaluate_params(config, embedder, params, workdir))
+  return result
+
+
+def _evaluate_params(
+  config: ConfigDict, embedder: embedders.Embedder, params: dict, workdir: str, write: bool = False
+) -> dict[str, Any]:
+  split = config.evaluate.split
+  dataset = datasets.load_splits(config.data, splits=(split,))[split]
+  embed = make_embed(embedder, params)
+  vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)
+  labels = dataset.labels[rows]
+  if write:
+    write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
+  result = metrics.evaluate_embeddings(vectors, labels, tuple(config.evaluate.ks))
+  result |= {
+    "dataset": dataset.name,
+    "split": split,
+    "num_unreadable": len(dataset.ids) - len(rows),
+  }
+  if dataset.partial:
+    result["partial"] = True
+  return result
+
+
+def _metrics_only(result: dict[str, Any]) -> dict[str, float]:
+  return {
+    k: v for k, v in result.items() if k.startswith("recall@") or k in ("map@r", "r_precision")
+  }
+
+
+def write_embeddings(
+  path: str, vectors: np.ndarray, labels: np.ndarray, rows: np.ndarray, dataset: datasets.Dataset
+) -> None:
+  """Writes paths, labels, vectors and class names, in dataset order, as one npz."""
+  with stages.replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(
+      file,
+      paths=np.array([dataset.ids[row] for row in rows]),
+      labels=labels,
+      vectors=vectors,
+      class_names=np.array(dataset.class_names),
+    )
+
+
+def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
+  """Metrics of an embeddings.npz: `vectors` [n, D], scaled to unit norm here, and `labels` [n].
+
+  Raises:
+    UserError: the file is missing, damaged or lacks an array.
+  """
+  key = f"--config.evaluate.source={path}"
+  if not os.path.isfile(path):
+    raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      vectors, labels = archive["vectors"], archive["labels"]
+  except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+    raise UserError(f"{key}: not an npz with `vectors` and `labels`: {error}") from error
+  result = metrics.evaluate_embeddings(vectors, labels, tuple(ks), normalize=True)
+  return result | {"dataset": path, "split": "all"}
+
+
+def table(result: dict[str, Any]) -> str:
+  """The result as a small text table, in percent; the untrained model beside it where measured."""
+  columns = {"trained" if "untrained" in result else result["source"]: result}
+  if "untrained" in result:
+    columns = {"untrained": result["untrained"]} | columns
+  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  title = (
+    f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
+    f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")
+  )
+  lines = [title, f"{'%':<12}" + "".join(f"{name:>12}" for name in columns)]
+  for name in names:
+    lines.append(f"{name:<12}" + "".join(f"{100 * c[name]:>12.1f}" for c in columns.values()))
+  return "\n".join(lines)

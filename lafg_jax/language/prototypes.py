@@ -1,0 +1,106 @@
+"""Text features -> linguistic prototypes T_c: `<workdir>/prototypes.npz` (method.md, stage 2)."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.data import prototypes as reading
+from lafg_jax.data.prototypes import l2_normalise
+from lafg_jax.errors import UserError
+from lafg_jax.language import vocabulary as mining
+from lafg_jax.stages import replacing
+
+
+def attend(
+  queries: np.ndarray, vocabulary: np.ndarray, top_k: int, tau_k: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Top-K attention of class queries over the attribute vocabulary.
+
+  T_c = t_c + sum_k softmax_k(t_c . a_k / tau_k) a_k over the K centres most similar to t_c (LaFG,
+  arXiv 2512.06255). The paper's text has tau_k = 1, at which the weights are nearly uniform.
+
+  Args:
+    queries: [C, d] t_c, L2-normalised.
+    vocabulary: [N, d] a_n, L2-normalised.
+    top_k: K in 1..N.
+    tau_k: softmax temperature, > 0.
+
+  Returns:
+    (prototypes [C, d] float32, not normalised; indices [C, K] int32 into the vocabulary, most
+    similar first, the lower index first among equals; weights [C, K] float32, rows sum to 1).
+
+  Raises:
+    UserError: top_k or tau_k out of range.
+  """
+  if not 1 <= top_k <= len(vocabulary):
+    raise UserError(f"language.top_k must lie in 1..{len(vocabulary)}, not {top_k}")
+  if not 0 < tau_k < np.inf:
+    raise UserError(f"language.tau_k must be positive, not {tau_k}")
+  queries, vocabulary = queries.astype(np.float64), vocabulary.astype(np.float64)
+  similarity = queries @ vocabulary.T
+  indices = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]
+  chosen = np.take_along_axis(similarity, indices, axis=1)
+  # The largest comes first; taking it off keeps exp() in range at small tau_k.
+  weights = np.exp((chosen - chosen[:, :1]) / tau_k)
+  weights /= weights.sum(axis=1, keepdims=True)
+  prototypes = queries + np.einsum("ck,ckd->cd", weights, vocabulary[indices])
+  return prototypes.astype(np.float32), indices.astype(np.int32), weights.astype(np.float32)
+
+
+def class_queries(prompts: np.ndarray, means: np.ndarray, query: str) -> np.ndarray:
+  """t_c [C, d], L2-normalised, from prompt features and description means (both [C, d]).
+
+  query 'name' is the paper's: the prompt alone. 'descriptions' (ours, not in the paper) is
+  normalise(prompt + mean of the class's own description features).
+
+  Raises:
+    UserError: any other query.
+  """
+  if query == "name":
+    return prompts
+  if query == "descriptions":
+    return l2_normalise(prompts + means, "class queries")
+  raise UserError(f"language.query is 'name' or 'descriptions', not {query!r}")
+
+
+def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
+  """Writes `<workdir>/prototypes.npz` from `<workdir>/text_features.npz`.
+
+  It holds, with C classes in the order of `class_names`, N attributes, width d:
+  class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw T_c),
+  topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see which
+  attribute an entry is), description_means [C, d] (not normalised), encoder (its id).
+
+  Raises:
+    UserError: the features are missing, damaged or of other classes; a key is out of range.
+  """
+  features_path = Path(workdir) / "text_features.npz"
+  keys = ("class_names", "sentences", "sentence_class", "sentence_features", "queries", "encoder")
+  found = reading.read_npz(features_path, keys, stage="encode")
+  order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
+  features = found["sentence_features"]
+  means = np.stack([features[found["sentence_class"] == c].mean(axis=0) for c in order])
+  queries = class_queries(found["queries"][order], means, language.query)
+  vocabulary = mining.mine(
+    features, language.num_attributes, language.kmeans_seed, language.kmeans_restarts
+  )
+  prototypes, indices, weights = attend(queries, vocabulary, language.top_k, language.tau_k)
+  reading.log_centring(prototypes)
+  path = Path(workdir) / "prototypes.npz"
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(
+      file,
+      class_names=np.array(class_names),
+      queries=queries,
+      vocabulary=vocabulary,
+      prototypes=prototypes,
+      topk_indices=indices,
+      topk_weights=weights,
+      nearest_sentences=mining.nearest_sentences(vocabulary, features, found["sentences"]),
+      description_means=means,
+      encoder=found["encoder"],
+    )
+  return path

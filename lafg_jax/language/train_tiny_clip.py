@@ -1,0 +1,342 @@
+"""Trains the tiny CLIP that stands in for a frozen vision-language model on synthetic finches.
+
+python -m lafg_jax.language.train_tiny_clip --out=/tmp/tiny_clip
+
+It learns from renderings of random finches and sentences about them, never from an attribute
+combination of any of the 100 classes, seen or unseen. The result is a folder in transformers'
+own format: config, float16 weights, tokenizer and image preprocessor.
+"""
+
+import functools
+import json
+import math
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+
+from lafg_jax.data import finch_text, synthetic
+from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, Claim, choose
+
+_OUT = flags.DEFINE_string("out", None, "Folder to write the model to.", required=True)
+_STEPS = flags.DEFINE_integer("steps", 1100, "Training steps.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 128, "Pairs in a batch.", lower_bound=2)
+_POOL = flags.DEFINE_integer("pool", 20000, "Pictures drawn once, before training.", lower_bound=2)
+_RATE = flags.DEFINE_float("rate", 1.5e-3, "Peak learning rate of AdamW.", lower_bound=0.0)
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, pictures and sentences.", lower_bound=0)
+_THREADS = flags.DEFINE_integer("threads", 1, "CPU threads.", lower_bound=1)
+
+SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
+VOCABULARY_SIZE = 800
+CONTEXT_LENGTH = 80
+MEAN = STD = (0.5, 0.5, 0.5)
+_HELD_OUT = 200  # random combinations that training leaves aside, to measure progress on
+
+
+@functools.cache
+def class_combinations() -> frozenset[Attributes]:
+  """The attribute combinations of all 100 classes, none of which training may see."""
+  return frozenset(finch.attributes for finch in synthetic.SEEN + synthetic.UNSEEN)
+
+
+def sample_combinations(
+  n: int, rng: np.random.Generator, exclude: frozenset[Attributes] = frozenset()
+) -> list[Attributes]:
+  """n random attribute combinations, none of them of a class or in `exclude`."""
+  forbidden = class_combinations() | exclude
+  found: list[Attributes] = []
+  while len(found) < n:
+    one = tuple(choose(rng, values) for values in ATTRIBUTES.values())
+    if one not in forbidden:
+      found.append(one)
+  return found
+
+
+def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[str, set[Claim]]:
+  """A true text about a finch and the claims it makes.
+
+  It is a sentence with all seven attributes, one with 1-3 of them, or a prompt with a name.
+  """
+  every = list(zip(ATTRIBUTES, attributes, strict=True))
+  form = rng.random()
+  if form < 0.4:
+    return finch_text.full_sentence(attributes, rng), set(every)
+  name, said = finch_text.random_name(attributes, rng)
+  if form < 0.6:
+    return choose(rng, ("a photo of a {}", "a photo of {}", "{}", "a {}")).format(name), set(said)
+  claims = finch_text.shuffled(rng, every)[: 1 + int(rng.random() * 3)]
+  if rng.random() < 0.7:
+    return finch_text.sentence(claims, rng), set(claims)
+  return finch_text.sentence(claims, rng, name), set(claims) | set(said)
+
+
+def render_all(combinations: list[Attributes], seed: int) -> np.ndarray:
+  """One picture of each combination: uint8 [n, 48, 48, 3]."""
+  rngs = (np.random.default_rng((seed, i)) for i in range(len(combinations)))
+  return np.stack([synthetic.render(c, rng) for c, rng in zip(combinations, rngs, strict=True)])
+
+
+def matches(claims: list[set[Claim]], attributes: list[Attributes]) -> np.ndarray:
+  """Which texts are true of which finches: bool [texts, finches]."""
+  column = {a: np.array(values) for a, values in zip(ATTRIBUTES, zip(*attributes, strict=True))}
+  true = np.ones((len(claims), len(attributes)), bool)
+  for row, said in enumerate(claims):
+    for attribute, value in said:
+      true[row] &= column[attribute] == value
+  return true
+
+
+def build_tokenizer(seed: int):
+  """A small lower-cased BPE tokenizer learnt from sampled captions, classes' own words included.
+
+  Learning from words (never from combinations) makes every attribute word one token.
+  """
+  import tokenizers as tk
+  import transformers
+
+  rng = np.random.default_rng((seed, 1))
+  corpus = [sample_caption(c, rng)[0] for c in sample_combinations(20000, rng)]
+  corpus += [*finch_text.NEUTRAL_EPITHETS, *finch_text.NEUTRAL_GENERA] * 20
+  corpus += [*finch_text.CHATTER] * 20
+  bpe = tk.Tokenizer(tk.models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
+  bpe.normalizer = tk.normalizers.Sequence([tk.normalizers.NFKC(), tk.normalizers.Lowercase()])
+  bpe.pre_tokenizer = tk.pre_tokenizers.Whitespace()
+  bpe.decoder = tk.decoders.BPEDecoder(suffix="</w>")
+  trainer = tk.trainers.BpeTrainer(
+    vocab_size=VOCABULARY_SIZE,
+    special_tokens=list(SPECIAL_TOKENS),
+    end_of_word_suffix="</w>",
+    initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789-',.()"),
+    show_progress=False,
+  )
+  bpe.train_from_iterator(corpus, trainer)
+  ids = [(token, bpe.token_to_id(token)) for token in ("[BOS]", "[EOS]")]
+  bpe.post_processor = tk.processors.TemplateProcessing("[BOS] $A [EOS]", None, ids)
+  return transformers.PreTrainedTokenizerFast(
+    tokenizer_object=bpe,
+    model_max_length=CONTEXT_LENGTH,
+    **dict(zip(("pad_token", "bos_token", "unk_token", "eos_token"), SPECIAL_TOKENS, strict=True)),
+  )
+
+
+def build_model(tokenizer):
+  """An untrained transformers.CLIPModel of about 0.8 million parameters."""
+  import transformers
+
+  ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
+  # Transformers takes an end token of 2 for an old, broken config and pools elsewhere.
+  assert ids["eos_token_id"] != 2
+  text = dict(
+    vocab_size=len(tokenizer),
+    hidden_size=64,
+    intermediate_size=256,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=CONTEXT_LENGTH,
+    hidden_act="gelu",
+    **ids,
+  )
+  vision = dict(
+    hidden_size=96,
+    intermediate_size=384,
+    num_hidden_layers=5,
+    num_attention_heads=4,
+    image_size=synthetic.IMAGE_SIZE,
+    patch_size=8,
+    hidden_act="gelu",
+  )
+  config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=64, **ids)
+  return transformers.CLIPModel(config)
+
+
+def pixels(images: np.ndarray):
+  """Normalised float32 torch tensor [n, 3, S, S] of uint8 images [n, S, S, 3]."""
+  import torch
+
+  scaled = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255
+  return (scaled - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+
+
+def contrastive_loss(logits, true):
+  """CLIP's symmetric loss, where other pairs that are true as well count as no negatives.
+
+  Args:
+    logits: [B, B], texts by images, the pairs on the diagonal.
+    true: bool [B, B], whether a text holds for an image.
+  """
+  import torch
+
+  others = true & ~torch.eye(len(true), dtype=torch.bool)
+  logits = logits.masked_fill(others, -1e4)
+  target = torch.arange(len(logits))
+  cross_entropy = torch.nn.functional.cross_entropy
+  return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def attribute_loss(guess, birds: list[Attributes]):
+  """Cross-entropy of all attributes of [B] birds under logits [B, values of all], averaged."""
+  import torch
+
+  total, start = 0.0, 0
+  for values, own in zip(ATTRIBUTES.values(), zip(*birds, strict=True), strict=True):
+    target = torch.tensor([values.index(value) for value in own])
+    part = guess[:, start : start + len(values)]
+    total = total + torch.nn.functional.cross_entropy(part, target)
+    start += len(values)
+  return total / len(ATTRIBUTES)
+
+
+def rank_accuracy(model, tokenizer, combinations, seed: int, images_each: int = 5) -> float:
+  """Share of renderings whose own full sentence ranks first among those of all combinations."""
+  import torch
+
+  rng = np.random.default_rng((seed, 2))
+  texts = [finch_text.full_sentence(c, rng) for c in combinations]
+  tokens = tokenizer(texts, padding=True, return_tensors="pt")
+  pictures = render_all([c for c in combinations for _ in range(images_each)], seed + 1000)
+  with torch.inference_mode():
+    output = model(
+      input_ids=tokens["input_ids"],
+      attention_mask=tokens["attention_mask"],
+      pixel_values=pixels(pictures),
+    )
+  best = output.logits_per_image.argmax(1).numpy()
+  return float((best == np.repeat(np.arange(len(combinations)), images_each)).mean())
+
+
+def _held_out_accuracy(model, tokenizer, held_out: list[Attributes]) -> float:
+  """Mean of `rank_accuracy` over groups of 40 combinations that were never trained on."""
+  model.eval()
+  groups = [held_out[i : i + 40] for i in range(0, len(held_out), 40)]
+  accuracy = np.mean([rank_accuracy(model, tokenizer, g, i, 2) for i, g in enumerate(groups)])
+  model.train()
+  return float(accuracy)
+
+
+def _optimizer(model, steps: int, rate: float):
+  import torch
+
+  decayed = [p for p in model.parameters() if p.ndim > 1]
+  free = [p for p in model.parameters() if p.ndim <= 1]
+  groups = [{"params": decayed, "weight_decay": 0.05}, {"params": free, "weight_decay": 0.0}]
+  optimizer = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+  warm = max(1, min(200, steps // 10))
+
+  def scale(step: int) -> float:
+    return min((step + 1) / warm, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+  return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
+
+
+def train(steps: int, batch: int, pool: int, rate: float, seed: int):
+  """Trains a model.
+
+  Returns:
+    (model in eval mode, tokenizer, accuracy on held-out random combinations among 40).
+  """
+  import torch
+
+  torch.manual_seed(seed)
+  rng = np.random.default_rng((seed, 3))
+  held_out = sample_combinations(_HELD_OUT, rng)
+  combinations = sample_combinations(pool, rng, frozenset(held_out))
+  began = time.time()
+  images = render_all(combinations, seed)
+  logging.info("drew %d pictures in %.0f s", pool, time.time() - began)
+  tokenizer = build_tokenizer(seed)
+  model = build_model(tokenizer).train()
+  logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
+  # Naming attributes from the picture speeds up learning; the head is thrown away afterwards.
+  attribute_head = torch.nn.Linear(
+    model.config.vision_config.hidden_size, sum(map(len, ATTRIBUTES.values()))
+  )
+  optimizer, schedule = _optimizer(torch.nn.ModuleList([model, attribute_head]), steps, rate)
+  began, running = time.time(), 0.0
+  order = np.empty(0, int)
+  for step in range(1, steps + 1):
+    if len(order) < batch:
+      order = np.concatenate([order, rng.permutation(pool)])
+    rows, order = order[:batch], order[batch:]
+    birds = [combinations[row] for row in rows]
+    texts, claims = zip(*[sample_caption(bird, rng) for bird in birds], strict=True)
+    tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+    output = model(
+      input_ids=tokens["input_ids"],
+      attention_mask=tokens["attention_mask"],
+      pixel_values=pixels(images[rows]),
+    )
+    true = torch.from_numpy(matches(list(claims), birds))
+    loss = contrastive_loss(output.logits_per_text, true)
+    guess = attribute_head(output.vision_model_output.pooler_output)
+    objective = loss + attribute_loss(guess, birds)
+    optimizer.zero_grad()
+    objective.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    schedule.step()
+    with torch.no_grad():
+      model.logit_scale.clamp_(max=math.log(100))
+    running += loss.item()
+    if step % 50 == 0 or step == steps:
+      took = time.time() - began
+      logging.info(
+        "step %d/%d  loss %.3f  temperature 1/%.1f  %.0f img/s  ETA %.0f s",
+        *(step, steps, running / (step % 50 or 50), model.logit_scale.exp().item()),
+        *(step * batch / took, took / step * (steps - step)),
+      )
+      running = 0.0
+    if step % 200 == 0 or step == steps:
+      accuracy = _held_out_accuracy(model, tokenizer, held_out)
+      logging.info("held-out combinations, right one of 40: %.1f %%", 100 * accuracy)
+  return model.eval(), tokenizer, accuracy
+
+
+def save(model, tokenizer, out: Path) -> None:
+  """Writes a complete transformers folder; each file appears whole or not at all."""
+  import torch
+
+  out.mkdir(parents=True, exist_ok=True)
+  preprocessor = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": synthetic.IMAGE_SIZE},
+    "do_center_crop": True,
+    "crop_size": {"height": synthetic.IMAGE_SIZE, "width": synthetic.IMAGE_SIZE},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": MEAN,
+    "image_std": STD,
+    "do_convert_rgb": True,
+    "resample": 3,
+  }
+  with tempfile.TemporaryDirectory(dir=out) as folder:
+    model.to(torch.float16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    text = json.dumps(preprocessor, indent=2) + "\n"
+    (Path(folder) / "preprocessor_config.json").write_text(text)
+    for path in Path(folder).iterdir():
+      os.replace(path, out / path.name)
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) > 1:
+    raise app.UsageError(f"leftover argument {argv[1]!r}: options start with --")
+  import torch
+
+  torch.set_num_threads(_THREADS.value)
+  began = time.time()
+  model, tokenizer, accuracy = train(
+    _STEPS.value, _BATCH.value, _POOL.value, _RATE.value, _SEED.value
+  )
+  save(model, tokenizer, Path(_OUT.value))
+  minutes = (time.time() - began) / 60
+  logging.info("%.1f %% after %.1f minutes, in %s", 100 * accuracy, minutes, _OUT.value)
+
+
+if __name__ == "__main__":
+  logging.set_verbosity(logging.INFO)
+  app.run(main)

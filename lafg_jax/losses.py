@@ -1,0 +1,164 @@
+"""L_aux and the forms of L_ali: pure functions over arrays.
+
+Rows of a batch are slot-major: row a * N + i is slot a of class i, for N classes x m slots. Every
+function takes the *global* batch; the step gathers it, so the device count never enters a formula.
+"""
+
+import jax
+import jax.numpy as jnp
+
+# The logarithm of "no such term": finite, so that gradients of empty sums are 0 and not NaN.
+_LOG_ZERO = -1e30
+_HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def unit(x: jax.Array) -> jax.Array:
+  """x / |x| over the last axis, with a finite gradient at 0."""
+  return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=-1, keepdims=True), 1e-24))
+
+
+def pairwise_contrastive(
+  z: jax.Array, *, classes: int, slots: int, temperature: float, reduction: str = "sum"
+) -> jax.Array:
+  """L_aux of LaFG: the pairwise cross-entropy of Hyp-ViT (Ermolov et al., CVPR 2022) on the sphere.
+
+  With D(i, j) = ||z_i - z_j||^2 = 2 - 2 cos, for every ordered pair of slots (a, b), a != b, and
+  every class i:
+
+    -log( exp(-D(z_i^a, z_i^b)/t)
+          / (sum_k exp(-D(z_i^a, z_k^b)/t) + sum_{k != i} exp(-D(z_i^a, z_k^a)/t)) )
+
+  averaged over classes. Hyp-ViT's code uses cos/t, which is -D/(2t): to follow a Hyp-ViT recipe
+  with t = 0.1, pass temperature = 0.2 here.
+
+  Args:
+    z: [slots * classes, D] embeddings, slot-major; L2-normalised here.
+    classes: N, the number of distinct classes.
+    slots: m >= 2, images a class.
+    temperature: t > 0, the divisor of D.
+    reduction: 'sum' over the m(m-1) ordered slot pairs (the published recipes), or their 'mean'.
+
+  Returns:
+    A float32 scalar, >= 0.
+  """
+  z = unit(z.astype(jnp.float32))
+  cosine = jnp.matmul(z, z.T, precision=_HIGHEST)
+  logits = (2.0 * cosine - 2.0) / temperature
+  logits = logits.reshape(slots, classes, slots, classes)  # [a, i, b, k]
+  across = jax.nn.logsumexp(logits, axis=3)  # [a, i, b]
+  slot, row = jnp.arange(slots), jnp.arange(classes)
+  within = logits[slot, :, slot, :]  # [a, i, k]
+  within = jnp.where(jnp.eye(classes, dtype=bool), _LOG_ZERO, within)
+  within = jax.nn.logsumexp(within, axis=2)  # [a, i]
+  positive = logits[:, row, :, row].transpose(1, 0, 2)  # [a, i, b]
+  loss = jnp.logaddexp(across, within[:, :, None]) - positive
+  loss = jnp.where(jnp.eye(slots, dtype=bool)[:, None, :], 0.0, loss)
+  total = loss.sum() / classes
+  return total if reduction == "sum" else total / (slots * (slots - 1))
+
+
+def symmetric_kl(log_p: jax.Array, log_q: jax.Array) -> jax.Array:
+  """(KL(p||q) + KL(q||p)) / 2 of log-probabilities [B, K], row by row: [B], in nats, >= 0."""
+  return 0.5 * jnp.sum((jnp.exp(log_p) - jnp.exp(log_q)) * (log_p - log_q), axis=-1)
+
+
+def cosine_logits(x: jax.Array, y: jax.Array, temperature: float) -> jax.Array:
+  """cos(x_b, y_c) / temperature, [B, C]."""
+  return jnp.matmul(unit(x), unit(y).T, precision=_HIGHEST) / temperature
+
+
+def alignment(
+  v: jax.Array,
+  labels: jax.Array,
+  targets: dict[str, jax.Array],
+  projectors: dict[str, jax.Array],
+  mean_projectors: dict[str, jax.Array],
+  *,
+  form: str,
+  projector: str,
+  temperature: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """L_ali of LaFG, in the forms that the paper leaves open (see the functions below).
+
+  Args:
+    v: [B, D] image embeddings before L2 normalisation.
+    labels: [B] int, rows of the targets.
+    targets: what the form compares with: 'prototypes' [C, d]; or 'vocabulary' [N, d] and
+      'attribute_cosine' [C, N], cos(t_c - mean a, a_n - mean a); or 'class_vectors' [C, W] for the
+      word-free controls. Centred or not by whoever loaded them.
+    projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
+    mean_projectors: their EMA twins E_v and E_t; never take a gradient.
+    form: 'distribution', 'prototype', 'vocabulary', or the controls 'orthogonal' and 'onehot'.
+    projector: what the image side is compared with: 'free' (P_t, learned), 'mean' (E_t) or
+      'fixed' (P_t, not learned).
+    temperature: tau_a of the cosine forms.
+
+  Returns:
+    The loss, a scalar in nats, mean over the batch; and log-probabilities [B, K] of the image side
+    and of the text side, for `collapse_stats`.
+  """
+  stop = jax.lax.stop_gradient
+  v = v.astype(jnp.float32)
+  mean_projectors = stop(mean_projectors)
+  image_logits = jnp.matmul(v, projectors["image"], precision=_HIGHEST)  # [B, W]
+  if form in ("orthogonal", "onehot"):
+    return _cross_entropy(image_logits, labels, targets["class_vectors"], temperature)
+  text = {
+    "free": projectors["text"],
+    "mean": mean_projectors["text"],
+    "fixed": stop(projectors["text"]),
+  }[projector]
+  if form == "prototype":
+    classes = jnp.matmul(targets["prototypes"], text, precision=_HIGHEST)  # [C, W]
+    return _cross_entropy(image_logits, labels, classes, temperature)
+  if form == "distribution":
+    return _distribution(v, labels, targets, projectors, mean_projectors, text, projector)
+  if form == "vocabulary":
+    attributes = jnp.matmul(targets["vocabulary"], text, precision=_HIGHEST)  # [N, W]
+    log_p = jax.nn.log_softmax(cosine_logits(image_logits, attributes, temperature))
+    log_q = jax.nn.log_softmax(targets["attribute_cosine"] / temperature)[labels]
+    return symmetric_kl(log_p, log_q).mean(), log_p, log_q
+  raise ValueError(f"unknown form of alignment: {form!r}")
+
+
+def _cross_entropy(image_logits, labels, classes, temperature):
+  """Cross-entropy of the label under softmax_c(cos(P_v V, class vector c) / tau_a)."""
+  log_p = jax.nn.log_softmax(cosine_logits(image_logits, classes, temperature))
+  loss = -jnp.take_along_axis(log_p, labels[:, None], axis=1).mean()
+  log_q = jax.nn.log_softmax(cosine_logits(classes, classes, temperature))[labels]
+  return loss, log_p, log_q
+
+
+def _distribution(v, labels, targets, projectors, mean_projectors, text, projector):
+  """skl(softmax(P_v V), softmax(P_t T)); with mean projectors, each side against the other's twin.
+
+  'mean': skl(softmax(P_v V), sg softmax(E_t T)) + skl(softmax(E_v V), softmax(P_t T)): V takes
+  gradient in both terms, E in neither.
+  """
+
+  def log_probs(x, matrix):
+    return jax.nn.log_softmax(jnp.matmul(x, matrix, precision=_HIGHEST))
+
+  t = targets["prototypes"]
+  log_p = log_probs(v, projectors["image"])
+  log_q = log_probs(t, text)[labels]
+  loss = symmetric_kl(log_p, log_q).mean()
+  if projector == "mean":
+    log_p_mean = log_probs(v, mean_projectors["image"])
+    log_q_free = log_probs(t, projectors["text"])[labels]
+    loss = loss + symmetric_kl(log_p_mean, log_q_free).mean()
+  return loss, log_p, log_q
+
+
+def collapse_stats(log_p: jax.Array) -> dict[str, jax.Array]:
+  """How alive a set of projected distributions [B, K] is.
+
+  Returns:
+    'entropy': mean entropy over log K, in [0, 1]; 1 is uniform.
+    'spread': mean total-variation distance of a row from the mean row, in [0, 1]; 0 is constant:
+      every image (or class) gives the same distribution.
+  """
+  p = jnp.exp(log_p)
+  entropy = -jnp.sum(p * log_p, axis=-1).mean() / jnp.log(max(p.shape[-1], 2))
+  spread = 0.5 * jnp.abs(p - p.mean(axis=0)).sum(axis=-1).mean()
+  return {"entropy": entropy, "spread": spread}

@@ -1,0 +1,210 @@
+"""Trains and evaluates language-driven fine-grained image retrieval (LaFG).
+
+  python -m lafg_jax.main --config configs/cars.py [--workdir DIR] [--stage NAME] \\
+      [--config.KEY=VALUE ...]
+
+Without --stage all stages run in order: describe, encode, prototypes, train, evaluate, report. A
+stage whose output is there and whose inputs are unchanged is skipped; a stopped one goes on where
+it stopped. configs/default.py explains every key.
+"""
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags, logging
+from ml_collections import ConfigDict
+
+from lafg_jax import command_line, validation
+from lafg_jax.errors import UserError
+
+STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder for everything that is written (default: runs/<name of the config>)."
+)
+_STAGE = flags.DEFINE_string("stage", None, f"Run one stage: {', '.join(STAGES)} (default: all).")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Checks the flags and the config, then runs the stages."""
+  del argv
+  config = command_line.CONFIG.value
+  stage = _STAGE.value
+  if stage is not None and stage not in STAGES:
+    raise UserError(f"--stage={stage}: it takes one of {', '.join(STAGES)}")
+  validation.validate(config)
+  if _WORKDIR.value == "":
+    raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
+  workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
+  try:
+    os.makedirs(workdir, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+  run_stages(config, workdir, [stage] if stage else _default_stages(config))
+
+
+def _default_stages(config: ConfigDict) -> list[str]:
+  """The stages of a bare run: those whose output something else of the run reads."""
+  if config.evaluate.source != "checkpoint":
+    return ["evaluate"]
+  if config.loss.alignment in validation.WORDLESS:
+    return list(STAGES[3:])
+  return list(STAGES)
+
+
+def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
+  """Runs the wanted stages in order; prints the results and where to look."""
+  _prepare_jax()
+  run = {
+    "describe": _describe,
+    "encode": _encode,
+    "prototypes": _prototypes,
+    "train": _train,
+    "evaluate": _evaluate,
+    "report": _report,
+  }
+  for stage in wanted:
+    if not run[stage](config, workdir):
+      return
+  if {"evaluate", "report"} & set(wanted):
+    _print_results(workdir)
+
+
+def _prepare_jax() -> None:
+  import jax
+
+  # Compiling is most of a short run: keep what was compiled for the next one.
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
+  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+def _unless_done(
+  workdir: str, stage: str, key: str, outputs: Sequence[str], work: Callable[[], Any]
+) -> bool:
+  from lafg_jax import stages
+
+  if not stages.is_done(workdir, stage, key, outputs):
+    work()
+    stages.mark_done(workdir, stage, key, outputs)
+  return True
+
+
+def _training_classes(config: ConfigDict) -> tuple[str, ...]:
+  from lafg_jax.data import datasets
+
+  return datasets.class_splits(config.data)["train"]
+
+
+def _describe(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import stages
+  from lafg_jax.language import describe
+
+  language, names = config.language, _training_classes(config)
+  key = stages.fingerprint(language.describer, Path(language.descriptions or os.devnull), names)
+  work = lambda: describe.run(language, workdir, names)  # noqa: E731
+  return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
+
+
+def _encode(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import stages
+  from lafg_jax.language import encode
+
+  language, names = config.language, _training_classes(config)
+  inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
+  key = stages.fingerprint(language.encoder, language.prompt, names, inputs)
+  work = lambda: encode.run(language, workdir, names)  # noqa: E731
+  return _unless_done(workdir, "encode", key, ["text_features.npz"], work)
+
+
+def _prototypes(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import stages
+  from lafg_jax.language import prototypes
+
+  language, names = config.language, _training_classes(config)
+  options = ("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts")
+  features = Path(workdir, "text_features.npz")
+  key = stages.fingerprint([language[name] for name in options], names, features)
+  work = lambda: prototypes.run(language, workdir, names)  # noqa: E731
+  return _unless_done(workdir, "prototypes", key, ["prototypes.npz"], work)
+
+
+def _train(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import checkpoints, stages, train
+  from lafg_jax.data import datasets, prototypes
+
+  path = Path(workdir, "prototypes.npz")
+  wordless = config.loss.alignment in validation.WORDLESS
+  key = stages.fingerprint(
+    {key: command_line.get(config, key) for key in train.deciding_keys(config)},
+    _training_classes(config),
+    None if wordless else path,
+  )
+  outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
+  if stages.is_done(workdir, "train", key, outputs):
+    return True
+  dataset = datasets.load_splits(config.data, splits=("train",))["train"]
+  loaded = None
+  if not wordless:
+    language = config.language
+    loaded = prototypes.load(
+      path,
+      dataset.class_names,
+      centre=language.centre,
+      shuffle=language.shuffle,
+      seed=config.seed,
+    )
+  step = train.run(config, workdir, dataset, loaded)
+  if step < config.train.steps:
+    logging.info(
+      "stopped at step %d of %d, saved; the same command goes on", step, config.train.steps
+    )
+    return False
+  stages.mark_done(workdir, "train", key, outputs)
+  return True
+
+
+def _evaluate(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import checkpoints, stages
+  from lafg_jax.evaluate import stage
+
+  source = config.evaluate.source
+  outputs = [stage.FILE]
+  if source in ("checkpoint", "pretrained"):
+    outputs.append(stage.EMBEDDINGS)
+  if source == "checkpoint":
+    newest = checkpoints.steps(workdir)[:1]
+    inputs = [Path(checkpoints.folder(workdir), str(step), "meta", "metadata") for step in newest]
+  else:
+    inputs = [Path(source)]
+  sections = [config.evaluate, config.data, config.model, config.seed]
+  key = stages.fingerprint(sections, inputs)
+  return _unless_done(workdir, "evaluate", key, outputs, lambda: stage.run(config, workdir))
+
+
+def _report(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax import stages
+  from lafg_jax.report import report
+
+  names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
+  key = stages.fingerprint(config.data, [Path(workdir, name) for name in names])
+  work = lambda: report.run(config, workdir)  # noqa: E731
+  return _unless_done(workdir, "report", key, [report.FILE, report.PICTURE], work)
+
+
+def _print_results(workdir: str) -> None:
+  from lafg_jax.evaluate import stage
+  from lafg_jax.report import report
+
+  with open(os.path.join(workdir, stage.FILE), encoding="utf-8") as file:
+    print("\n" + stage.table(json.load(file)) + "\n")
+  for name in (stage.FILE, report.FILE, report.PICTURE):
+    path = os.path.join(workdir, name)
+    if os.path.exists(path):
+      print(f"  {path}")
+
+
+if __name__ == "__main__":
+  command_line.run(main, __doc__ or "")

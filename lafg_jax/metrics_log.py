@@ -1,0 +1,155 @@
+"""What a run says while it trains: a progress line with ETA, metrics.jsonl, TensorBoard files."""
+
+import json
+import os
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import stages
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.errors import UserError
+
+FILE = "metrics.jsonl"
+# An image or text side this near to uniform or constant no longer tells classes apart.
+UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
+
+
+class MetricsLog:
+  """Writes every `train.log_every` steps; values are read one interval late, when they are done.
+
+  Reading the newest values at once would make the host wait for the device. Only the first process
+  writes. A rerun from a checkpoint drops the lines past it, so no step stands twice.
+  """
+
+  def __init__(self, workdir: str, start: int, config: ConfigDict) -> None:
+    self.config, self.start = config, start
+    self.writes = jax.process_index() == 0
+    self.path = os.path.join(workdir, FILE)
+    self.rows = config.data.classes_per_batch * config.data.images_per_class
+    self.pending: tuple[int, float, Any] | None = None
+    self.clock: tuple[int, float] | None = None
+    self.warned = False
+    self.bad_images: set[int] = set()
+    self.replaced = 0
+
+  def __enter__(self) -> "MetricsLog":
+    if self.writes:
+      # Its import takes half a second, which evaluation need not pay.
+      from tensorboardX import SummaryWriter
+
+      kept = [line for line in read(self.path) if line["step"] <= self.start]
+      with stages.replacing(self.path) as temporary:
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+      self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
+      folder = os.path.join(os.path.dirname(self.path), "tensorboard")
+      self.board = SummaryWriter(folder, purge_step=self.start + 1)
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self._flush()
+    if self.writes:
+      self.file.close()
+      self.board.close()
+    if self.bad_images:
+      logging.warning(
+        "train: %d images could not be read; others of their class stood in %d times",
+        len(self.bad_images),
+        self.replaced,
+      )
+
+  def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes a step's metrics ([devices] scalars on the device) and writes those taken before."""
+    self._flush()
+    self.pending = (step, time.monotonic(), metrics)
+
+  def _flush(self) -> None:
+    if self.pending is None:
+      return
+    step, now, metrics = self.pending
+    self.pending = None
+    line = self.check_finite(step, metrics)
+    # The first interval holds the compilation: speed counts from its end.
+    before, self.clock = self.clock, (step, now)
+    if before is not None and now > before[1]:
+      line["images_per_second"] = (step - before[0]) * self.rows / (now - before[1])
+    if self.writes:
+      self.file.write(json.dumps(line) + "\n")
+      self.file.flush()
+      for name, value in line.items():
+        if name != "step":
+          self.board.add_scalar(name, value, step)
+      logging.info("%s", self._progress(line))
+    self._watch_collapse(line)
+
+  def _progress(self, line: dict[str, float]) -> str:
+    step, steps = int(line["step"]), self.config.train.steps
+    text = f"step {step}/{steps} ({step / steps:.0%})"
+    for name in ("loss", "l_aux", "l_ali", "image_entropy", "image_spread"):
+      if name in line:
+        text += f"  {name} {line[name]:.4g}"
+    if "images_per_second" in line:
+      speed = line["images_per_second"]
+      seconds = (steps - step) * self.rows / speed
+      text += f"  {speed:.0f} img/s  ETA {int(seconds // 60)}m{int(seconds % 60):02d}s"
+    return text
+
+  def check_finite(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
+    """The metrics as plain numbers.
+
+    Raises:
+      UserError: the loss is no longer finite; nothing of this step is saved.
+    """
+    line = {"step": step} | {
+      name: float(np.asarray(x.addressable_data(0)).reshape(-1)[0]) for name, x in metrics.items()
+    }
+    if not np.isfinite(line["loss"]) or not np.isfinite(line["grad_norm"]):
+      raise UserError(
+        f"the loss is {line['loss']} and the gradient norm {line['grad_norm']} at step {step}: "
+        f"training diverged; lower --config.train.learning_rate (now "
+        f"{self.config.train.learning_rate}); checkpoints of earlier steps are kept"
+      )
+    return line
+
+  def _watch_collapse(self, line: dict[str, float]) -> None:
+    warmed_up = line["step"] >= max(self.config.train.warmup * self.config.train.steps, 50)
+    if self.warned or not warmed_up:
+      return
+    for side in ("image", "text"):
+      entropy, spread = line.get(f"{side}_entropy", 0.0), line.get(f"{side}_spread", 1.0)
+      if entropy > UNIFORM_ENTROPY or spread < CONSTANT_SPREAD:
+        self.warned = True
+        logging.warning(
+          "the projected distributions of the %s side have collapsed at step %d: entropy %.4f "
+          "of 1, spread %.4f; L_ali teaches nothing so (try language.centre, loss.unit_variance or "
+          "loss.alignment_temperature)",
+          side,
+          line["step"],
+          entropy,
+          spread,
+        )
+        return
+
+  def unreadable(self, rows: np.ndarray, dataset: Dataset) -> None:
+    """Reports each training image that could not be read, once, by its path."""
+    for row in rows[rows >= 0]:
+      self.replaced += 1
+      if int(row) not in self.bad_images:
+        self.bad_images.add(int(row))
+        logging.warning("train: cannot read %s; another image stands in", dataset.ids[row])
+
+
+def read(path: str) -> list[dict[str, float]]:
+  """The lines of a metrics.jsonl; a last line that was cut short by a kill is left out."""
+  if not os.path.exists(path):
+    return []
+  lines = []
+  with open(path, encoding="utf-8") as file:
+    for text in file:
+      if text.endswith("\n"):
+        lines.append(json.loads(text))
+  return lines

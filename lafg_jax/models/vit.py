@@ -1,0 +1,94 @@
+"""Vision transformer (Dosovitskiy et al., ICLR 2021) in Flax linen.
+
+Pre-norm blocks, a class token or mean pooling, and an optional convolutional stem (Xiao et al.,
+NeurIPS 2021, "Early Convolutions Help Transformers See Better") for training from scratch at small
+image sizes, where a single large-stride patch embedding learns slowly.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class PatchEmbedding(nn.Module):
+  """Images [B, H, W, 3] to patch tokens [B, H/p, W/p, width]."""
+
+  width: int
+  patch_size: int
+  conv_stem: bool = False
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    if not self.conv_stem:
+      patch = (self.patch_size, self.patch_size)
+      return nn.Conv(
+        self.width, patch, strides=patch, padding="VALID", dtype=self.dtype, name="patch"
+      )(x)
+    num_halvings = self.patch_size.bit_length() - 1
+    for i in range(num_halvings):
+      channels = max(self.width // 2 ** (num_halvings - 1 - i), 16)
+      x = nn.Conv(
+        channels, (3, 3), strides=(2, 2), use_bias=False, dtype=self.dtype, name=f"conv_{i}"
+      )(x)
+      # LayerNorm over channels: batch statistics would tie the result to the device count.
+      x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
+    return nn.Conv(self.width, (1, 1), dtype=self.dtype, name="patch")(x)
+
+
+class Block(nn.Module):
+  """One pre-norm transformer block over tokens [B, T, width]."""
+
+  num_heads: int
+  mlp_dim: int
+  layer_norm_eps: float = 1e-6
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    width = x.shape[-1]
+    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_1")(x)
+    y = nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype, name="attention")(y)
+    x = x + y
+    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_2")(x)
+    y = nn.Dense(self.mlp_dim, dtype=self.dtype, name="mlp_1")(y)
+    # The exact (erf) GELU: what the published checkpoints were trained with.
+    y = nn.gelu(y, approximate=False)
+    y = nn.Dense(width, dtype=self.dtype, name="mlp_2")(y)
+    return x + y
+
+
+class ViT(nn.Module):
+  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32."""
+
+  width: int
+  depth: int
+  num_heads: int
+  mlp_dim: int
+  patch_size: int
+  pool: str = "token"  # 'token' | 'mean'
+  conv_stem: bool = False
+  layer_norm_eps: float = 1e-6
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = PatchEmbedding(
+      self.width, self.patch_size, self.conv_stem, self.dtype, name="patch_embedding"
+    )(images.astype(self.dtype))
+    x = x.reshape(x.shape[0], -1, self.width)  # [B, T, width]
+    if self.pool == "token":
+      token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
+      token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
+      x = jnp.concatenate([token, x], axis=1)
+    position = self.param(
+      "position_embedding", nn.initializers.normal(0.02), (1, x.shape[1], self.width)
+    )
+    x = x + position.astype(x.dtype)
+    for i in range(self.depth):
+      x = Block(self.num_heads, self.mlp_dim, self.layer_norm_eps, self.dtype, name=f"block_{i}")(x)
+    x = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm")(x)
+    x = x[:, 0] if self.pool == "token" else x.mean(axis=1)
+    return x.astype(jnp.float32)

@@ -1,0 +1,123 @@
+"""The report stage: retrieval.png and report.html, one static page that works offline."""
+
+import base64
+import html
+import io
+import json
+import os
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import metrics_log, stages
+from lafg_jax.data import datasets, images
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate import knn, stage
+from lafg_jax.report import pictures
+
+FILE, PICTURE = "report.html", "retrieval.png"
+NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96
+_CURVES = {
+  "loss": "loss",
+  "l_aux": "L_aux",
+  "l_ali": "L_ali",
+  "image_entropy": "entropy of the image side, of 1",
+  "image_spread": "spread of the image side",
+  "images_per_second": "images per second",
+}
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;padding:0 1rem;
+color:#1f2328;background:#fff}table{border-collapse:collapse}td,th{padding:.25rem .9rem;
+text-align:right;border-bottom:1px solid #d0d7de}td:first-child,th:first-child{text-align:left}
+img{max-width:100%}.curves{display:flex;flex-wrap:wrap;gap:1rem}.note{color:#59636e}
+@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}}"""
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+  """Writes `retrieval.png` and `report.html` from what the other stages left in the workdir.
+
+  Raises:
+    UserError: there is no evaluation yet.
+  """
+  path = os.path.join(workdir, stage.FILE)
+  if not os.path.isfile(path):
+    raise UserError(f"{path} does not exist: run --stage=evaluate first")
+  with open(path, encoding="utf-8") as file:
+    result = json.load(file)
+  picture = _picture(config, workdir)
+  with stages.replacing(os.path.join(workdir, PICTURE)) as temporary:
+    temporary.write_bytes(picture)
+  page = _page(workdir, result, picture)
+  with stages.replacing(os.path.join(workdir, FILE)) as temporary:
+    temporary.write_text(page, encoding="utf-8")
+  logging.info("report: %s", os.path.join(workdir, FILE))
+
+
+def _picture(config: ConfigDict, workdir: str) -> bytes:
+  path = os.path.join(workdir, stage.EMBEDDINGS)
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      vectors, labels, paths = archive["vectors"], archive["labels"], archive["paths"]
+  except (OSError, KeyError, ValueError) as error:
+    raise UserError(f"{path} cannot be read ({error}): run --stage=evaluate again") from error
+  split = config.evaluate.split
+  dataset = datasets.load_splits(config.data, splits=(split,))[split]
+  row_of = {name: row for row, name in enumerate(dataset.ids)}
+  # Evenly spaced, not picked: the picture shows failures as often as they are.
+  chosen = np.linspace(0, len(vectors) - 1, min(NUM_QUERIES, len(vectors))).astype(int)
+  _, neighbours = knn.search(vectors[chosen], vectors, NUM_NEIGHBOURS + 1)
+  rows = []
+  for query, found in zip(chosen, neighbours, strict=True):
+    others = [int(i) for i in found if i >= 0 and i != query][:NUM_NEIGHBOURS]
+    rows.append([int(query), *others])
+
+  def read(index: int) -> np.ndarray:
+    image = dataset.images[row_of[str(paths[index])]]
+    if dataset.images.dtype != np.uint8:
+      image = images.read_image(str(image))
+    return images.resize_centre_crop(image, resize=TILE, size=TILE)
+
+  buffer = io.BytesIO()
+  pictures.retrieval_grid(rows, labels, read, TILE).save(buffer, "PNG", optimize=True)
+  return buffer.getvalue()
+
+
+def _page(workdir: str, result: dict, picture: bytes) -> str:
+  lines = metrics_log.read(os.path.join(workdir, metrics_log.FILE))
+  curves = "".join(
+    pictures.curve([(line["step"], line[name]) for line in lines if name in line], title)
+    for name, title in _CURVES.items()
+  )
+  notes = [
+    f"{result['num_queries']} images of {result['num_classes']} classes that training never saw"
+    if result["split"] == "test"
+    else f"{result['num_queries']} images of {result['num_classes']} held-out training classes"
+  ]
+  if result.get("partial"):
+    notes.append("a partial copy of the dataset: not comparable with published figures")
+  if result.get("num_unreadable"):
+    notes.append(f"{result['num_unreadable']} images could not be read and are left out")
+  encoded = base64.b64encode(picture).decode()
+  title = f"lafg_jax: {html.escape(result['dataset'])}"
+  return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
+<h1>{title}</h1><p>{"; ".join(notes)}.</p>{_table(result)}
+<h2>What is found</h2><p class="note">Evenly spaced queries (grey) and their nearest images: green
+is the same class, red another.</p>
+<img alt="queries and their nearest images" src="data:image/png;base64,{encoded}">
+<h2>Training</h2><div class="curves">{curves or "no metrics.jsonl in this folder"}</div>
+</body></html>
+"""
+
+
+def _table(result: dict) -> str:
+  columns = {"trained": result}
+  if "untrained" in result:
+    columns = {"untrained": result["untrained"]} | columns
+  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  head = "".join(f"<th>{name}</th>" for name in columns)
+  body = "".join(
+    f"<tr><td>{name}</td>" + "".join(f"<td>{100 * c[name]:.1f}</td>" for c in columns.values())
+    for name in names
+  )
+  return f"<table><tr><th>in %</th>{head}</tr>{body}</table>"

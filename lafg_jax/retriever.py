@@ -1,0 +1,118 @@
+"""A trained model as its user meets it: restore, embed, search. Needs no training-only packages."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax import checkpoints
+from lafg_jax.data import images as image_files
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate import knn
+from lafg_jax.evaluate.embed import Embed, make_embed
+from lafg_jax.models import embedder as embedders
+
+
+@dataclasses.dataclass(frozen=True)
+class Retriever:
+  """A restored model with its preprocessing.
+
+  config: what it was trained with. class_names: the training classes. prototypes: their language
+  base as arrays (queries, vocabulary, prototypes, mean), empty for a run without words.
+  """
+
+  config: ConfigDict = dataclasses.field(repr=False)
+  step: int
+  class_names: tuple[str, ...] = dataclasses.field(repr=False)
+  prototypes: dict[str, np.ndarray] = dataclasses.field(repr=False)
+  embed_batch: Embed = dataclasses.field(repr=False)
+
+  def embed(self, images: Sequence[Any] | np.ndarray, batch_size: int = 64) -> np.ndarray:
+    """Embeds images, resized and centre-cropped as in evaluation.
+
+    Args:
+      images: paths, or uint8 RGB arrays [H, W, 3] of any sizes, or one array [B, H, W, 3].
+      batch_size: images embedded at once.
+
+    Returns:
+      [B, D] float32, unit norm.
+
+    Raises:
+      UserError: an image cannot be read or is no uint8 RGB array.
+    """
+    data = self.config.data
+    vectors = []
+    for start in range(0, len(images), batch_size):
+      crops = [
+        image_files.resize_centre_crop(_pixels(x), resize=data.resize_size, size=data.image_size)
+        for x in images[start : start + batch_size]
+      ]
+      missing = batch_size - len(crops) if start else 0
+      # A short last batch takes the shape of those before it: nothing is compiled again.
+      vectors.append(self.embed_batch(np.stack(crops + crops[:1] * missing))[: len(crops)])
+    if not vectors:
+      return np.zeros((0, self.config.model.embedding_dim), np.float32)
+    return np.concatenate(vectors)
+
+  def search(
+    self, queries: Sequence[Any] | np.ndarray, gallery: np.ndarray, k: int = 10
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest gallery rows of each query image.
+
+    Args:
+      queries: images as `embed` takes them, or their embeddings [Q, D] float32.
+      gallery: [G, D] embeddings from `embed`.
+      k: neighbours a query.
+
+    Returns:
+      Cosines [Q, k] float32, best first, and gallery rows [Q, k] int32; where k > G the rest is
+      -inf and -1.
+    """
+    if not (isinstance(queries, np.ndarray) and queries.ndim == 2):
+      queries = self.embed(queries)
+    return knn.search(queries, gallery, k)
+
+
+def _pixels(image: Any) -> np.ndarray:
+  if isinstance(image, np.ndarray):
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+      raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
+    return image
+  try:
+    return image_files.read_image(image)
+  except image_files.UnreadableImage as error:
+    raise UserError(str(error)) from error
+
+
+def load_retriever(workdir: str) -> Retriever:
+  """Restores the newest readable checkpoint of a workdir, on whatever devices there are.
+
+  Raises:
+    UserError: the workdir has no readable checkpoint.
+  """
+  arrays, meta = checkpoints.require(workdir)
+  config = nested_config(meta["config"])
+  params = checkpoints.subtree(arrays, "state/params")
+  return Retriever(
+    config=config,
+    step=meta["step"],
+    class_names=tuple(meta["dataset"]["class_names"]),
+    prototypes=checkpoints.subtree(arrays, "prototypes"),
+    embed_batch=make_embed(embedders.build(config.model), params),
+  )
+
+
+def nested_config(flat: dict[str, Any]) -> ConfigDict:
+  """{'model.width': 128, ...} as a ConfigDict with sections."""
+  config = ConfigDict()
+  for key, value in flat.items():
+    *sections, name = key.split(".")
+    inner = config
+    for section in sections:
+      if section not in inner:
+        inner[section] = ConfigDict()
+      inner = inner[section]
+    inner[name] = tuple(value) if isinstance(value, list) else value
+  return config

@@ -1,0 +1,371 @@
+"""Training: the state, a step written against a named axis, and the loop with the one jax.pmap."""
+
+import collections
+import contextlib
+import functools
+import json
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import logging
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from ml_collections import ConfigDict
+
+from lafg_jax import checkpoints, losses, optimizers, stages
+from lafg_jax.command_line import get, keys
+from lafg_jax.data import pipeline
+from lafg_jax.data.datasets import Dataset, fingerprint
+from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.errors import UserError
+from lafg_jax.metrics_log import MetricsLog
+from lafg_jax.models import embedder as embedders
+
+AXIS = "devices"
+MAX_IN_FLIGHT = 2
+# Keys that do not change what is learned: a run may go on under other values of these.
+FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
+             "train.checkpoint_every", "train.keep_checkpoints")  # fmt: skip
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """All that a step changes; a checkpoint holds one unreplicated copy of it.
+
+  params: {'backbone', 'embedding', 'projectors': {'image' [D, W], 'text' [d, W]}} and, for the
+  control `onehot`, 'class_vectors' [C, W]. mean_projectors: the EMA twins of 'projectors'.
+  """
+
+  step: jax.Array
+  params: dict[str, Any]
+  mean_projectors: dict[str, jax.Array]
+  opt_state: optax.OptState
+
+
+def init_state(
+  config: ConfigDict, num_classes: int, text_dim: int | None
+) -> tuple[embedders.Embedder, optax.GradientTransformation, TrainState]:
+  """The model, its optimiser and the state before training: a pure function of the config."""
+  loss = config.loss
+  embedder, params = embedders.init_model(config)
+  if loss.alignment != "none":
+    embedding_dim = config.model.embedding_dim or embedder.backbone.width
+    params["projectors"] = embedders.init_projectors(
+      embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
+    )
+  if loss.alignment == "onehot":
+    params["class_vectors"] = jnp.asarray(
+      embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+    )
+  optimizer = optimizers.make(config, params)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    # Copies: the step donates its state, and a buffer can be donated only once.
+    mean_projectors=jax.tree.map(jnp.copy, params.get("projectors", {})),
+    opt_state=optimizer.init(params),
+  )
+  return embedder, optimizer, state
+
+
+def alignment_targets(
+  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
+) -> dict[str, np.ndarray]:
+  """What `losses.alignment` compares images with, as float32 arrays (see its `targets`)."""
+  loss = config.loss
+  if loss.alignment == "orthogonal":
+    vectors = embedders.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
+    return {"class_vectors": vectors}
+  if prototypes is None:
+    return {}
+  targets = {"prototypes": prototypes.prototypes}
+  if loss.unit_variance and loss.alignment == "distribution":
+    targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
+  if loss.alignment == "vocabulary":
+    centre = prototypes.vocabulary.mean(axis=0)
+    queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
+    cosine = _unit_rows(queries) @ _unit_rows(attributes).T
+    vocabulary = attributes if config.language.centre else prototypes.vocabulary
+    targets = {"vocabulary": vocabulary, "attribute_cosine": cosine}
+  return {name: np.asarray(x, np.float32) for name, x in targets.items()}
+
+
+def _unit_rows(x: np.ndarray) -> np.ndarray:
+  return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def make_loss(
+  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+  """L = L_aux + beta L_ali of the *global* batch, from each device's share of its rows.
+
+  `loss(params, mean_projectors, batch, targets) -> (loss, metrics)` with batch 'image'
+  [b, S, S, 3] uint8 and 'label' [b]. Rows past N x m are padding: cut off before both losses.
+  """
+  n, m = config.data.classes_per_batch, config.data.images_per_class
+  options = config.loss
+  # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
+  beta = options.beta * (m * (m - 1) if options.reduction == "sum" else 1)
+
+  def gather(x: jax.Array) -> jax.Array:
+    if axis is not None:
+      x = jax.lax.all_gather(x, axis, tiled=True)
+    return x[: n * m]
+
+  def loss(params, mean_projectors, batch, targets):
+    v = gather(embedder.apply({"params": params}, batch["image"]))  # [N m, D]
+    labels = gather(batch["label"])
+    aux = losses.pairwise_contrastive(
+      v, classes=n, slots=m, temperature=options.temperature, reduction=options.reduction
+    )
+    metrics = {"l_aux": aux}
+    total = aux
+    if options.alignment != "none":
+      if options.alignment == "onehot":
+        targets = {"class_vectors": params["class_vectors"]}
+      ali, log_p, log_q = losses.alignment(
+        v,
+        labels,
+        targets,
+        params["projectors"],
+        mean_projectors,
+        form=options.alignment,
+        projector=options.projector,
+        temperature=options.alignment_temperature,
+      )
+      total = aux + beta * ali
+      metrics["l_ali"] = ali
+      for side, log_probs in (("image", log_p), ("text", log_q)):
+        stats = losses.collapse_stats(jax.lax.stop_gradient(log_probs))
+        metrics |= {f"{side}_{name}": value for name, value in stats.items()}
+    return total, metrics | {"loss": total}
+
+  return loss
+
+
+def make_step(
+  embedder: embedders.Embedder,
+  optimizer: optax.GradientTransformation,
+  config: ConfigDict,
+  axis: str | None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """`step(state, batch, targets) -> (state, metrics)`, to be mapped over `axis`."""
+  loss = make_loss(embedder, config, axis)
+  schedule = optimizers.schedule(config.train)
+
+  def step(state: TrainState, batch, targets):
+    grads, metrics = jax.grad(loss, has_aux=True)(
+      state.params, state.mean_projectors, batch, targets
+    )
+    if axis is not None:
+      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
+      # gradients up: their mean is the gradient of that one loss.
+      grads = jax.lax.pmean(grads, axis)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    alpha = config.loss.ema_step
+    mean_projectors = jax.tree.map(
+      lambda e, p: (1 - alpha) * e + alpha * p,
+      state.mean_projectors,
+      params.get("projectors", {}),
+    )
+    metrics["grad_norm"] = optax.global_norm(grads)
+    metrics["learning_rate"] = schedule(state.step)
+    state = TrainState(state.step + 1, params, mean_projectors, opt_state)
+    return state, metrics
+
+  return step
+
+
+def replicate(tree: Any) -> Any:
+  """One copy of every leaf on each local device, with a leading device axis."""
+  sharding = _device_sharding()
+  count = jax.local_device_count()
+  return jax.tree.map(
+    lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), sharding), tree
+  )
+
+
+def unreplicate(tree: Any) -> Any:
+  """The first local copy of every leaf, as NumPy arrays that do not share the device's memory."""
+  return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
+
+
+@functools.cache
+def _device_sharding() -> NamedSharding:
+  return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+
+
+def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iterator[tuple]:
+  """(host rows, device batch) pairs; transfers run `ahead` batches before they are asked for."""
+  count, sharding = jax.local_device_count(), _device_sharding()
+  queue: list[tuple] = []
+  for batch in batches:
+    device = {
+      name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
+      for name in ("image", "label")
+    }
+    queue.append((batch, device))
+    if len(queue) > ahead:
+      yield queue.pop(0)
+  yield from queue
+
+
+def deciding_keys(config: ConfigDict) -> list[str]:
+  """The keys that decide what is learned."""
+  sections = ("data.", "language.", "model.", "loss.", "train.")
+  return [k for k in keys(config) if (k == "seed" or k.startswith(sections)) and k not in FREE_KEYS]
+
+
+def config_differences(names: Iterable[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """'key: old -> new' for each of `names` that differs between two flat configs."""
+  changed = [k for k in names if old.get(k) != new.get(k)]
+  return [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in changed]
+
+
+class _StopRequest:
+  """Becomes true at the first SIGTERM or SIGINT; the second has its usual effect."""
+
+  def __init__(self) -> None:
+    self.asked = False
+    self.previous = {}
+
+  def __enter__(self) -> "_StopRequest":
+    for number in (signal.SIGTERM, signal.SIGINT):
+      self.previous[number] = signal.signal(number, self._ask)
+    return self
+
+  def _ask(self, number: int, frame: Any) -> None:
+    logging.info("%s: saving and leaving", signal.Signals(number).name)
+    self.asked = True
+    signal.signal(number, self.previous[number])
+
+  def __exit__(self, *unused) -> None:
+    for number, handler in self.previous.items():
+      signal.signal(number, handler)
+
+
+def run(
+  config: ConfigDict, workdir: str, dataset: Dataset, prototypes: LoadedPrototypes | None
+) -> int:
+  """Trains to `train.steps`, from the newest checkpoint when there is one.
+
+  Returns:
+    The step reached: `train.steps`, or less after SIGTERM or SIGINT, with that step saved.
+
+  Raises:
+    UserError: another config trained this workdir, or the loss is no longer finite.
+  """
+  embedder, optimizer, state = init_state(
+    config,
+    len(dataset.class_names),
+    None if prototypes is None else prototypes.prototypes.shape[1],
+  )
+  meta = _meta(config, dataset, prototypes)
+  found = checkpoints.latest(workdir, set_aside=True)
+  if found is not None:
+    state = _restored(config, state, found, meta, workdir)
+  start = int(state.step)
+  if start >= config.train.steps:
+    logging.info("train: already at step %d", start)
+    return start
+  logging.info(
+    "train: steps %d to %d of %d x %d images on %d devices, %.2f M parameters",
+    start,
+    config.train.steps,
+    config.data.classes_per_batch,
+    config.data.images_per_class,
+    jax.device_count(),
+    sum(x.size for x in jax.tree.leaves(state.params)) / 1e6,
+  )
+  extra = {f"prototypes/{name}": x for name, x in _prototype_arrays(prototypes).items()}
+  batches = pipeline.train_batches(
+    dataset,
+    config.data,
+    seed=config.seed,
+    start_step=start,
+    num_steps=config.train.steps - start,
+    num_devices=jax.device_count(),
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  targets = replicate(alignment_targets(config, len(dataset.class_names), prototypes))
+  mapped = jax.pmap(
+    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+  )
+  with (
+    checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
+    MetricsLog(workdir, start, config) as log,
+    _StopRequest() as stop,
+    contextlib.closing(batches),
+  ):
+    state, in_flight, step = replicate(state), collections.deque(), start
+    for host, batch in to_devices(batches):
+      log.unreadable(host["unreadable"], dataset)
+      state, metrics = mapped(state, batch, targets)
+      step += 1
+      in_flight.append(metrics)
+      if len(in_flight) > MAX_IN_FLIGHT:
+        # Two steps back is done or nearly so: this bounds memory without stalling the device.
+        jax.block_until_ready(in_flight.popleft())
+      last = step == config.train.steps or stop.asked
+      if step % config.train.log_every == 0 or last:
+        log.write(step, metrics)
+      if step % config.train.checkpoint_every == 0 or last:
+        log.check_finite(step, metrics)
+        arrays = checkpoints.flatten({"state": unreplicate(state)}) | extra
+        checkpoints.save(mngr, step, arrays, meta)
+      if last:
+        break
+  return step
+
+
+def _restored(
+  config: ConfigDict, state: TrainState, found: tuple, meta: dict[str, Any], workdir: str
+) -> TrainState:
+  arrays, old = found
+  changed = config_differences(deciding_keys(config), old["config"], meta["config"])
+  if old["dataset"] != meta["dataset"]:
+    changed.append("the training images or classes")
+  if old["prototypes"] != meta["prototypes"]:
+    changed.append("the prototypes")
+  if changed:
+    raise UserError(
+      f"{checkpoints.folder(workdir)} was trained with another config ({'; '.join(changed)}): "
+      "pass another --workdir, or delete that folder to start anew"
+    )
+  logging.info("train: going on from the checkpoint of step %d", old["step"])
+  inner = {p.removeprefix("state/"): x for p, x in arrays.items() if p.startswith("state/")}
+  return checkpoints.unflatten_like(state, inner)
+
+
+def _meta(
+  config: ConfigDict, dataset: Dataset, prototypes: LoadedPrototypes | None
+) -> dict[str, Any]:
+  """What a checkpoint says of itself beside its arrays; JSON."""
+  flat = {key: get(config, key) for key in keys(config)}
+  return {
+    # Through JSON and back, so that it equals what a restore reads (tuples become lists).
+    "config": json.loads(json.dumps(flat)),
+    "dataset": {
+      "name": dataset.name,
+      "fingerprint": fingerprint(dataset),
+      "class_names": list(dataset.class_names),
+      "partial": dataset.partial,
+    },
+    "prototypes": None
+    if prototypes is None
+    else {
+      "encoder": prototypes.encoder,
+      "fingerprint": stages.fingerprint(_prototype_arrays(prototypes)),
+    },
+  }
+
+
+def _prototype_arrays(prototypes: LoadedPrototypes | None) -> dict[str, np.ndarray]:
+  names = ("prototypes", "queries", "vocabulary", "mean")
+  return {} if prototypes is None else {name: getattr(prototypes, name) for name in names}

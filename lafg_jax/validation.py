@@ -1,0 +1,204 @@
+"""What the values of a config may be: checked before any work starts.
+
+A table of rules, one a key, and below it the rules between keys.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lafg_jax.command_line import get
+from lafg_jax.errors import UserError
+
+# Values of loss.alignment that read no words.
+WORDLESS = ("none", "orthogonal", "onehot")
+
+Rule = tuple[Callable[[Any], bool], str]
+
+
+def _one_of(*names: str) -> Rule:
+  return (lambda x: x in names), "one of " + ", ".join(names)
+
+
+def _at_least(low: float) -> Rule:
+  return (lambda x: math.isfinite(x) and x >= low), f"a number of at least {low}"
+
+
+def _between(low: float, high: float) -> Rule:
+  return (lambda x: low <= x < high), f"a number of at least {low} and below {high}"
+
+
+_POSITIVE: Rule = (lambda x: math.isfinite(x) and x > 0), "above 0"
+
+
+def _numbers(x: Any, count: int | None = None) -> bool:
+  return (
+    isinstance(x, tuple)
+    and (count is None or len(x) == count)
+    and all(isinstance(v, int | float) and math.isfinite(v) for v in x)
+  )
+
+
+_RULES: dict[str, Rule] = {
+  "seed": ((lambda x: 0 <= x < 2**31), "between 0 and 2147483647"),
+  "data.name": _one_of("cars", "synthetic"),
+  "data.num_val_classes": _at_least(0),
+  "data.image_size": _at_least(8),
+  "data.resize_size": _at_least(8),
+  "data.train_crop": _one_of("random_resized", "resize_crop"),
+  "data.crop_scale": (
+    (lambda x: _numbers(x, 2) and 0 < x[0] <= x[1] <= 1),
+    "two fractions of the area, (low, high), 0 < low <= high <= 1",
+  ),
+  "data.crop_ratio": (
+    (lambda x: _numbers(x, 2) and 0 < x[0] <= x[1]),
+    "two aspect ratios, (low, high), 0 < low <= high",
+  ),
+  "data.classes_per_batch": _at_least(2),
+  "data.images_per_class": _at_least(2),
+  "data.num_workers": _at_least(0),
+  "data.prefetch": _at_least(1),
+  "language.describer": _one_of("file", "synthetic"),
+  "language.encoder": (bool, "a hub id, a folder, or tiny_clip"),
+  "language.prompt": (
+    (lambda x: x.count("{}") == 1 and not re.search(r"[{}]", x.replace("{}", ""))),
+    "a text with one {} where the class name goes",
+  ),
+  "language.query": _one_of("name", "descriptions"),
+  "language.num_attributes": _at_least(1),
+  "language.top_k": _at_least(1),
+  "language.tau_k": _POSITIVE,
+  "language.kmeans_seed": _at_least(0),
+  "language.kmeans_restarts": _at_least(1),
+  "language.batch_size": _at_least(1),
+  "model.size": _one_of("tiny", "small", "base", "large", "custom"),
+  "model.width": _at_least(1),
+  "model.depth": _at_least(1),
+  "model.num_heads": _at_least(1),
+  "model.mlp_dim": _at_least(1),
+  "model.patch_size": _at_least(1),
+  "model.pool": _one_of("token", "mean"),
+  "model.layer_norm_eps": _POSITIVE,
+  "model.embedding_dim": _at_least(0),
+  "model.mean": ((lambda x: _numbers(x, 3)), "three numbers, for R, G and B"),
+  "model.std": (
+    (lambda x: _numbers(x, 3) and min(x) > 0),
+    "three numbers above 0, for R, G and B",
+  ),
+  "model.dtype": _one_of("float32", "bfloat16"),
+  "loss.temperature": _POSITIVE,
+  "loss.reduction": _one_of("sum", "mean"),
+  "loss.beta": _at_least(0),
+  "loss.alignment": _one_of(
+    "prototype", "distribution", "vocabulary", "orthogonal", "onehot", "none"
+  ),
+  "loss.projector": _one_of("free", "mean", "fixed"),
+  "loss.projector_width": _at_least(2),
+  "loss.alignment_temperature": _POSITIVE,
+  "loss.ema_step": ((lambda x: 0 < x <= 1), "above 0 and at most 1"),
+  "train.steps": _at_least(1),
+  "train.optimizer": _one_of("sgd", "adamw"),
+  "train.learning_rate": _POSITIVE,
+  "train.warmup": _between(0, 1),
+  "train.weight_decay": _at_least(0),
+  "train.clip_norm": _at_least(0),
+  "train.log_every": _at_least(1),
+  "train.checkpoint_every": _at_least(1),
+  "train.keep_checkpoints": _at_least(1),
+  "evaluate.source": (bool, "checkpoint, pretrained, or the path of an embeddings.npz"),
+  "evaluate.split": _one_of("test", "val"),
+  "evaluate.ks": (
+    (lambda x: _numbers(x) and len(x) > 0 and all(isinstance(k, int) and k >= 1 for k in x)),
+    "one or more whole numbers, such as (1,2,4,8)",
+  ),
+  "evaluate.batch_size": _at_least(1),
+}
+
+
+def validate(config: ConfigDict) -> None:
+  """Raises UserError with the key and what it takes, for the first value that cannot be."""
+  for key, (accepts, wanted) in _RULES.items():
+    value = get(config, key)
+    if not accepts(value):
+      raise UserError(f"--config.{key}={value}: it takes {wanted}")
+  _require_paths(config)
+  _validate_data(config)
+  _validate_model(config)
+  language, evaluate = config.language, config.evaluate
+  if language.top_k > language.num_attributes:
+    _reject("language.top_k", language.top_k, "at most language.num_attributes", language)
+  if evaluate.split == "val" and not config.data.num_val_classes:
+    raise UserError(
+      "--config.evaluate.split=val: no classes are held out; pass --config.data.num_val_classes=V"
+    )
+  try:
+    re.compile(config.train.freeze)
+  except re.error as error:
+    raise UserError(
+      f"--config.train.freeze={config.train.freeze}: no regular expression: {error}"
+    ) from error
+
+
+def _require_paths(config: ConfigDict) -> None:
+  """One line for all that a bare run would ask for one after the other."""
+  missing = []
+  if config.data.name == "cars" and not config.data.root and not _reads_file(config):
+    missing.append("--config.data.root=FOLDER with devkit/ and cars_train/")
+  needs_words = config.loss.alignment not in WORDLESS and config.evaluate.source == "checkpoint"
+  if needs_words and config.language.describer == "file" and not config.language.descriptions:
+    missing.append(
+      "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL of "
+      "{class, description}, or train without words by --config.loss.alignment=none"
+    )
+  if missing:
+    raise UserError("this config needs your data: pass " + " and ".join(missing))
+
+
+def _reads_file(config: ConfigDict) -> bool:
+  return config.evaluate.source not in ("checkpoint", "pretrained")
+
+
+def _reject(key: str, value: Any, wanted: str, section: ConfigDict) -> None:
+  other = wanted.rsplit(".", 1)[-1]
+  raise UserError(f"--config.{key}={value}: it takes {wanted} (now {section[other]})")
+
+
+def _validate_data(config: ConfigDict) -> None:
+  data = config.data
+  if data.resize_size < data.image_size:
+    _reject("data.resize_size", data.resize_size, "at least data.image_size", data)
+  if config.language.describer == "synthetic" and data.name != "synthetic":
+    raise UserError(
+      "--config.language.describer=synthetic describes the finches of data.name=synthetic; "
+      "pass --config.language.describer=file"
+    )
+
+
+def _validate_model(config: ConfigDict) -> None:
+  model = config.model
+  if config.data.image_size % model.patch_size:
+    raise UserError(
+      f"--config.data.image_size={config.data.image_size}: it takes a multiple of "
+      f"model.patch_size (now {model.patch_size})"
+    )
+  if model.size == "custom" and model.width % model.num_heads:
+    raise UserError(
+      f"--config.model.width={model.width}: it takes a multiple of model.num_heads "
+      f"(now {model.num_heads})"
+    )
+  if model.conv_stem and model.patch_size & (model.patch_size - 1):
+    raise UserError(
+      f"--config.model.patch_size={model.patch_size}: with model.conv_stem it takes a power of 2"
+    )
+  if model.conv_stem and model.pretrained:
+    raise UserError(
+      "--config.model.conv_stem: pretrained weights have a patch embedding; "
+      "pass --config.model.pretrained= to train from scratch"
+    )
+  if config.evaluate.source == "pretrained" and not model.pretrained:
+    raise UserError(
+      "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
+    )

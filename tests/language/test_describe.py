@@ -1,0 +1,158 @@
+"""Descriptions from files: what is kept, cleaned and refused."""
+
+import json
+from pathlib import Path
+
+import ml_collections
+import pytest
+from absl import logging
+
+from lafg_jax.errors import UserError
+from lafg_jax.language import describe
+
+GPT3 = Path(__file__).parents[3] / "shared/data/descriptions/stanford_cars_gpt3.json"
+
+
+@pytest.fixture
+def logged(caplog):
+  logger = logging.get_absl_logger()
+  before, logger.propagate = logger.propagate, True
+  with caplog.at_level("INFO", logger="absl"):
+    yield caplog
+  logger.propagate = before
+
+
+def section(path="", describer="file"):
+  return ml_collections.ConfigDict({"describer": describer, "descriptions": str(path)})
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_json_file_is_cleaned_and_keeps_only_the_given_classes(tmp_path, logged):
+  source = tmp_path / "words.json"
+  texts = [
+    "  A red\n car. ",
+    '"A red car."',
+    '"A big car.',
+    "A red car.",
+    " ",
+    '"-."',
+    'A "V8" car.',
+  ]
+  source.write_text(json.dumps({"unseen": ["x"], "b": ["Grün."], "a": texts}), encoding="utf-8")
+  path = describe.run(section(source), tmp_path / "run", ("a", "b"))
+  assert path == tmp_path / "run" / "descriptions.jsonl"
+  assert [(r["class"], r["description"]) for r in lines(path)] == [
+    ("a", "A red car."),
+    ("a", "A big car."),
+    ("a", 'A "V8" car.'),
+    ("b", "Grün."),
+  ]
+  assert {r["source"] for r in lines(path)} == {"file:words.json"}
+  assert "4 sentences of 2 classes kept; dropped 1 classes" in logged.text
+  assert "2 repeated and 2 empty" in logged.text
+
+
+def test_jsonl_file_gives_the_same_and_keeps_its_source(tmp_path):
+  source = tmp_path / "words.jsonl"
+  rows = [
+    {"class": "b", "description": "Two\u2028lines.", "source": "model-x"},
+    {"class": "a", "description": "One."},
+  ]
+  text = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
+  source.write_text(text, encoding="utf-8-sig")
+  path = describe.run(section(source), tmp_path, ["a", "b"])
+  expected = [
+    {"class": "a", "description": "One.", "source": "file:words.jsonl"},
+    {"class": "b", "description": "Two lines.", "source": "model-x"},
+  ]
+  assert lines(path) == expected
+  assert describe.read(tmp_path, ["b", "a"]) == expected
+
+
+def test_class_that_stands_twice_in_json_keeps_both_lists(tmp_path):
+  source = tmp_path / "words.json"
+  source.write_text('{"a": ["One."], "a": ["Two."]}')
+  kept = lines(describe.run(section(source), tmp_path, ["a"]))
+  assert [r["description"] for r in kept] == ["One.", "Two."]
+
+
+def test_classes_without_description_are_counted_and_named(tmp_path):
+  source = tmp_path / "words.json"
+  source.write_text(json.dumps({"a": ["One."], "b": [" "], "Audi TT 2012": ["x"]}))
+  names = ["Audi TT Coupe 2012", "a", "b", "c", "d"]
+  pattern = r"4 of 5 training classes \('Audi TT Coupe 2012', 'b', 'c', \.\.\.\).*'Audi TT 2012'"
+  with pytest.raises(UserError, match=pattern):
+    describe.run(section(source), tmp_path, names)
+  assert not (tmp_path / "descriptions.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+  ("name", "content", "message"),
+  [
+    ("d.json", '{"a": ["x"]', "not JSON .*line 1"),
+    ("d.json", '{"class": "a"}\n{"class": "b"}', r"not JSON .*needs \.jsonl"),
+    ("d.json", '["x"]', "another kind of value"),
+    ("d.json", "3", "another kind of value"),
+    ("d.json", '{"a": "x"}', "'a' has no list of strings"),
+    ("d.json", '{"a": ["x", 3]}', "'a' has no list of strings"),
+    ("d.json", '{"a": {"b": ["x"]}}', "'a' has no list of strings"),
+    ("d.json", b'{"a": ["\xff"]}', "UTF-8"),
+    ("d.jsonl", '{"class": "a", "description": "x"}\n{', "line 2 is not JSON"),
+    ("d.jsonl", '\n{"class": "a"}', "line 2 is not {"),
+    ("d.jsonl", '{"class": "a", "description": ["x"]}', "line 1 is not {"),
+    ("d.jsonl", '{"class": "a", "description": "x", "source": 1}', "line 1 is not {"),
+    ("d.jsonl", '["a", "x"]', "line 1 is not {"),
+  ],
+)
+def test_malformed_file_is_one_clear_line(tmp_path, name, content, message):
+  source = tmp_path / name
+  source.write_bytes(content if isinstance(content, bytes) else content.encode())
+  with pytest.raises(UserError, match=message) as raised:
+    describe.run(section(source), tmp_path, ["a"])
+  assert str(source) in str(raised.value)
+  assert "\n" not in str(raised.value)
+
+
+def test_absent_file_and_unknown_describer(tmp_path):
+  for path, message in (("", "is empty"), (tmp_path / "no.json", "no file"), (tmp_path, "no file")):
+    with pytest.raises(UserError, match=f"{message}.*--config.language.descriptions=FILE"):
+      describe.run(section(path), tmp_path, ["a"])
+  with pytest.raises(UserError, match="language.describer is .*'magic'"):
+    describe.run(section(describer="magic"), tmp_path, ["a"])
+
+
+def test_reading_back_refuses_other_classes_and_a_missing_file(tmp_path):
+  with pytest.raises(UserError, match="does not exist: run --stage=describe"):
+    describe.read(tmp_path, ["a"])
+  path = tmp_path / "descriptions.jsonl"
+  path.write_text('{"class": "a", "description": "x"}\n')
+  for names in (["a", "b"], [], ["b"]):
+    with pytest.raises(UserError, match="other classes: run --stage=describe"):
+      describe.read(tmp_path, names)
+  path.write_text('{"class": "a", "description": ')
+  with pytest.raises(UserError, match="line 1 is not JSON.*run --stage=describe"):
+    describe.read(tmp_path, ["a"])
+
+
+def test_synthetic_describer_writes_what_the_renderer_says(tmp_path):
+  from lafg_jax.data import synthetic
+
+  names = synthetic.class_names("seen")[:3]
+  kept = lines(describe.run(section(describer="synthetic"), tmp_path, names))
+  written = synthetic.describe(names)
+  for name in names:
+    texts = [record["description"] for record in kept if record["class"] == name]
+    assert texts == [text for i, text in enumerate(written[name]) if text not in written[name][:i]]
+  assert {record["source"] for record in kept} == {"synthetic"}
+
+
+@pytest.mark.skipif(not GPT3.exists(), reason="needs ../shared/data")
+def test_gpt3_file_keeps_half_of_the_classes(tmp_path, logged):
+  names = sorted(json.loads(GPT3.read_text()))
+  kept = lines(describe.run(section(GPT3), tmp_path, names[:98]))
+  assert {record["class"] for record in kept} == set(names[:98])
+  assert "of 98 classes kept; dropped 98 classes" in logged.text
+  assert all(record["description"].strip('" ') for record in kept)
