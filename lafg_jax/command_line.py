@@ -15,8 +15,13 @@ from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.errors import UserError
 
+# ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
+_ARGV: list[str] = []
 CONFIG = config_flags.DEFINE_config_file(
-  "config", None, "Path of a config file, such as configs/cars.py; --config.KEY=VALUE overrides."
+  "config",
+  None,
+  "Path of a config file, such as configs/cars.py; --config.KEY=VALUE overrides.",
+  sys_argv=_ARGV,
 )
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
@@ -67,6 +72,7 @@ def _parse(argv: list[str]) -> None:
     match = _KEY_FLAG.match(arg)
     if match:
       _check_key(config, match[2], arg, has_value=match[3] is not None or match[1] is not None)
+  _ARGV[:] = argv
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:

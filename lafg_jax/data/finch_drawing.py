@@ -130,7 +130,9 @@ _FEATHERS = (
 )
 _PATTERNS = {
   "plain": [],
-  "barred": [(_spline((1.0, -4.7), (2.9, -4.3), (1.6, 0), (0.6, 3.6), (-1.2, 3.9), (-0.4, 0)), "mark")],
+  "barred": [
+    (_spline((1.0, -4.7), (2.9, -4.3), (1.6, 0), (0.6, 3.6), (-1.2, 3.9), (-0.4, 0)), "mark"),
+  ],
   "double-barred": [
     (_spline((2.2, -4.4), (3.6, -3.9), (2.6, 0), (1.7, 3.2), (0.4, 3.6), (1.2, 0)), "mark"),
     (_spline((-3.4, -4.2), (-1.9, -4.6), (-3.0, 0), (-3.8, 3.8), (-5.2, 3.8), (-4.5, 0)), "mark"),
@@ -181,13 +183,15 @@ def _between(rng: np.random.Generator, low: float, high: float) -> float:
 
 
 def _mix(a: Colour, b: Colour, share: float) -> Colour:
-  return tuple(int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+  red, green, blue = (int(x + (y - x) * share) for x, y in zip(a, b, strict=True))
+  return red, green, blue
 
 
 def _individual(colour: Colour, rng: np.random.Generator) -> Colour:
   """The same colour as another bird would wear it."""
   gain = _between(rng, 0.87, 1.13)
-  return tuple(min(255, max(0, int(c * gain + _between(rng, -12, 12)))) for c in colour)
+  red, green, blue = (min(255, max(0, int(c * gain + _between(rng, -12, 12)))) for c in colour)
+  return red, green, blue
 
 
 def _colours(attributes: Attributes, rng: np.random.Generator) -> dict[str, Colour]:
@@ -268,9 +272,7 @@ def _light(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
   return np.clip(np.rint(lit), 0, 255).astype(np.uint8)
 
 
-def render(
-  attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_SIZE
-) -> np.ndarray:
+def render(attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_SIZE) -> np.ndarray:
   """Draws one bird: uint8 [size, size, 3] RGB, a pure function of the arguments.
 
   Args:

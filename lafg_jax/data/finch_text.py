@@ -74,7 +74,11 @@ _SHAPE_NOUNS = {
     "fan": ("a fan-shaped tail", "a broad tail spread like a fan", "a wide, fanned tail"),
   },
   "ring": {
-    "none": ("a bare-looking face with no eye-ring", "a dark eye without a ring", "a face that lacks any eye-ring"),
+    "none": (
+      "a bare-looking face with no eye-ring",
+      "a dark eye without a ring",
+      "a face that lacks any eye-ring",
+    ),
     "white": ("a white eye-ring", "a thin white ring around the eye", "a bright white eye-ring"),
     "yellow": ("a yellow eye-ring", "a yellow ring around the eye", "a golden eye-ring"),
   },
@@ -100,7 +104,7 @@ _NOUN_SENTENCES = (
   "A small finch with {list}.",
   "Unlike its relatives, {s} has {list}.",
 )
-_SUBJECTS = ("it", "this finch", "this bird", "the species", "the {name}")
+_SUBJECTS = ("it", "this finch", "this bird", "the species")
 _CLAUSE_ENDS = ("", "", " in both sexes", " in most birds", ", often strikingly so")
 _FULL_STARTS = ("A finch with", "A small bird with", "This finch has", "A photo of a finch with")
 CHATTER = (
@@ -167,7 +171,7 @@ def shuffled(rng: np.random.Generator, items: Sequence) -> list:
 
 def epithets(attributes: Attributes) -> list[tuple[str, tuple[Claim, ...]]]:
   """Every first part of a name that is true of a finch, with the claims it makes."""
-  found = []
+  found: list[tuple[str, tuple[Claim, ...]]] = []
   for claim in zip(ATTRIBUTES, attributes, strict=True):
     for form in _COLOUR_EPITHETS.get(claim[0], ()):
       found.append((form.format(C=claim[1].capitalize()), (claim,)))
@@ -220,7 +224,8 @@ def sentence(claims: Sequence[Claim], rng: np.random.Generator, name: str = "") 
     attribute, value = claims[0]
     clause = choose(rng, _COLOUR_CLAUSES[attribute]).format(c=choose(rng, _SHADES[value]))
     return clause[0].upper() + clause[1:] + choose(rng, _CLAUSE_ENDS) + "."
-  subject = choose(rng, _SUBJECTS if name else _SUBJECTS[:-1]).format(name=name)
+  named = (name if "'s " in name else f"the {name}",) if name else ()
+  subject = choose(rng, (*_SUBJECTS, *named))
   form = choose(rng, _NOUN_SENTENCES)
   if len(claims) == 1:
     form = form.replace("marks are", "mark is")

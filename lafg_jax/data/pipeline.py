@@ -9,6 +9,7 @@ import atexit
 import functools
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import weakref
@@ -227,6 +228,9 @@ def _iterate(start: int, stop: int, make: Callable[..., Batch], data: Any) -> It
     threads = min(data.prefetch, os.cpu_count() or 1)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=data.prefetch)
     return _opened(batches.to_iter_dataset(options))
+  # As bytes, batches go through pipes. Arrays would go through shared memory, which containers keep
+  # small and which leaks when a loader is closed while a batch is under way.
+  batches = batches.map(pickle.dumps)
   _let_grain_read_its_flags()
   inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
   ahead = grain.MultiprocessingOptions(
@@ -258,9 +262,7 @@ def _read(batches: grain.IterDataset) -> Iterator[Batch]:
   iterator = iter(batches)
   try:
     for batch in iterator:
-      # Workers hand over shared memory, which a batch that is kept to the end of the program would
-      # leak: ordinary memory is what callers get.
-      yield {key: np.array(value) for key, value in batch.items()}
+      yield pickle.loads(batch) if isinstance(batch, bytes) else batch
   finally:
     iterator.close()
 

@@ -24,13 +24,13 @@ NUM_GENERA = {"seen": 8, "unseen": 12}
 SPECIES_PER_GENUS = 5
 _GENUS_SHAPE = ("bill", "tail")  # what all species of a genus share
 
+
 @dataclasses.dataclass(frozen=True)
 class Finch:
   """A class: its name and its attribute values in the order of `ATTRIBUTES`."""
 
   name: str
   attributes: Attributes
-
 
 
 def _balanced_column(values: Sequence[str], n: int, rng: np.random.Generator) -> list[str]:
@@ -101,9 +101,9 @@ def _choose_classes() -> tuple[tuple[Finch, ...], tuple[Finch, ...]]:
     taken: set = set()
     for attributes in members:
       # Two species of a genus never bear the same claim, such as a white crown, in their names.
-      telling = [(w, said) for w, said in finch_text.epithets(attributes) if said not in taken]
+      claims = [(w, said) for w, said in finch_text.epithets(attributes) if said not in taken]
       neutral = [(word, word) for word in finch_text.NEUTRAL_EPITHETS if word not in taken]
-      word, mark = choose(rng, telling if telling and rng.random() < 0.75 else neutral)
+      word, mark = choose(rng, claims if claims and rng.random() < 0.75 else neutral)
       taken.add(mark)
       finches.append(Finch(f"{word} {genus}", attributes))
   half = NUM_GENERA["seen"] * SPECIES_PER_GENUS

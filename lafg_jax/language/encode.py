@@ -11,6 +11,7 @@ from absl import logging
 from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
 from lafg_jax.language import describe
+from lafg_jax.progress import Progress
 from lafg_jax.stages import replacing
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
@@ -83,7 +84,6 @@ def encode_texts(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndar
     raise UserError(f"language.batch_size must be at least 1, not {batch_size}")
   tokenizer, model, limit = load_encoder(encoder)
   import torch
-  import tqdm
 
   device = "cuda" if torch.cuda.is_available() else "cpu"
   model.to(device)
@@ -97,7 +97,7 @@ def encode_texts(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndar
   # Texts of like length share a batch, which saves most of the padding.
   order = np.argsort(lengths, kind="stable")
   features = None
-  with torch.inference_mode(), tqdm.tqdm(total=len(texts), desc="encode", unit="text") as bar:
+  with torch.inference_mode(), Progress("encode", len(texts), "texts") as progress:
     for start in range(0, len(texts), batch_size):
       rows = order[start : start + batch_size]
       chosen = [texts[row] for row in rows]
@@ -108,7 +108,7 @@ def encode_texts(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndar
       if features is None:
         features = np.empty((len(texts), vectors.shape[1]), np.float32)
       features[rows] = vectors
-      bar.update(len(rows))
+      progress.add(len(rows))
   assert features is not None, "no texts to encode"
   return l2_normalise(features, f"features of {encoder}")
 
@@ -177,9 +177,11 @@ def _load_model(source: str) -> tuple[Any, dict]:
   # Its report of unused image weights would alarm; what matters of it is checked by the caller.
   verbosity = transformers.logging.get_verbosity()
   transformers.logging.set_verbosity_error()
+  transformers.logging.disable_progress_bar()
   try:
     return kind.from_pretrained(
       source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
   finally:
     transformers.logging.set_verbosity(verbosity)
+    transformers.logging.enable_progress_bar()

@@ -11,23 +11,17 @@ import functools
 import json
 import math
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from lafg_jax.data import finch_text, synthetic
 from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, Claim, choose
-
-_OUT = flags.DEFINE_string("out", None, "Folder to write the model to.", required=True)
-_STEPS = flags.DEFINE_integer("steps", 1100, "Training steps.", lower_bound=1)
-_BATCH = flags.DEFINE_integer("batch", 128, "Pairs in a batch.", lower_bound=2)
-_POOL = flags.DEFINE_integer("pool", 20000, "Pictures drawn once, before training.", lower_bound=2)
-_RATE = flags.DEFINE_float("rate", 1.5e-3, "Peak learning rate of AdamW.", lower_bound=0.0)
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of weights, pictures and sentences.", lower_bound=0)
-_THREADS = flags.DEFINE_integer("threads", 1, "CPU threads.", lower_bound=1)
+from lafg_jax.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
 VOCABULARY_SIZE = 800
@@ -81,7 +75,7 @@ def render_all(combinations: list[Attributes], seed: int) -> np.ndarray:
 
 def matches(claims: list[set[Claim]], attributes: list[Attributes]) -> np.ndarray:
   """Which texts are true of which finches: bool [texts, finches]."""
-  column = {a: np.array(values) for a, values in zip(ATTRIBUTES, zip(*attributes, strict=True))}
+  column = dict(zip(ATTRIBUTES, np.array(attributes).T, strict=True))
   true = np.ones((len(claims), len(attributes)), bool)
   for row, said in enumerate(claims):
     for attribute, value in said:
@@ -126,7 +120,9 @@ def build_model(tokenizer):
   """An untrained transformers.CLIPModel of about 0.8 million parameters."""
   import transformers
 
-  ids = {f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")}
+  ids = {
+    f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("pad", "bos", "eos")
+  }
   # Transformers takes an end token of 2 for an old, broken config and pools elsewhere.
   assert ids["eos_token_id"] != 2
   text = dict(
@@ -180,7 +176,7 @@ def attribute_loss(guess, birds: list[Attributes]):
   """Cross-entropy of all attributes of [B] birds under logits [B, values of all], averaged."""
   import torch
 
-  total, start = 0.0, 0
+  total, start = torch.zeros(()), 0
   for values, own in zip(ATTRIBUTES.values(), zip(*birds, strict=True), strict=True):
     target = torch.tensor([values.index(value) for value in own])
     part = guess[:, start : start + len(values)]
@@ -250,9 +246,8 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
   model = build_model(tokenizer).train()
   logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
   # Naming attributes from the picture speeds up learning; the head is thrown away afterwards.
-  attribute_head = torch.nn.Linear(
-    model.config.vision_config.hidden_size, sum(map(len, ATTRIBUTES.values()))
-  )
+  values = sum(map(len, ATTRIBUTES.values()))
+  attribute_head = torch.nn.Linear(model.config.projection_dim, values)
   optimizer, schedule = _optimizer(torch.nn.ModuleList([model, attribute_head]), steps, rate)
   began, running = time.time(), 0.0
   order = np.empty(0, int)
@@ -270,7 +265,7 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
     )
     true = torch.from_numpy(matches(list(claims), birds))
     loss = contrastive_loss(output.logits_per_text, true)
-    guess = attribute_head(output.vision_model_output.pooler_output)
+    guess = attribute_head(8 * output.image_embeds)
     objective = loss + attribute_loss(guess, birds)
     optimizer.zero_grad()
     objective.backward()
@@ -295,10 +290,9 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
 
 
 def save(model, tokenizer, out: Path) -> None:
-  """Writes a complete transformers folder; each file appears whole or not at all."""
+  """Writes a transformers folder into the existing `out`, each file whole or not at all."""
   import torch
 
-  out.mkdir(parents=True, exist_ok=True)
   preprocessor = {
     "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
@@ -322,21 +316,65 @@ def save(model, tokenizer, out: Path) -> None:
       os.replace(path, out / path.name)
 
 
-def main(argv: list[str]) -> None:
-  if len(argv) > 1:
-    raise app.UsageError(f"leftover argument {argv[1]!r}: options start with --")
-  import torch
-
-  torch.set_num_threads(_THREADS.value)
-  began = time.time()
-  model, tokenizer, accuracy = train(
-    _STEPS.value, _BATCH.value, _POOL.value, _RATE.value, _SEED.value
+def define_flags() -> flags.FlagValues:
+  """The command's flags, apart from absl's global ones: importing this module adds none there."""
+  own = flags.FlagValues()
+  whole = functools.partial(flags.DEFINE_integer, flag_values=own)
+  flags.DEFINE_string("out", None, "Folder to write the model to.", own, required=True)
+  whole("steps", 1100, "Training steps.", lower_bound=1)
+  whole("batch", 128, "Pairs in a batch.", lower_bound=2)
+  whole("pool", 20000, "Pictures, drawn once before training.", lower_bound=2)
+  whole("seed", 0, "Seed of weights, pictures and sentences.", lower_bound=0)
+  whole("threads", 1, "CPU threads.", lower_bound=1)
+  flags.DEFINE_float(
+    "rate", 1.5e-3, "Peak learning rate of AdamW.", lower_bound=0.0, flag_values=own
   )
-  save(model, tokenizer, Path(_OUT.value))
+  return own
+
+
+def main(argv: list[str]) -> None:
+  """Parses `argv`, trains and saves.
+
+  Raises:
+    UserError: a flag is unknown, missing or impossible.
+  """
+  own = define_flags()
+  if {"--help", "-help", "-h"} & set(argv[1:]):
+    shown = [
+      f"  --{f.name}: {f.help} (default: {f.default})" for f in own.get_flags_for_module(__name__)
+    ]
+    print("\n".join([(__doc__ or "").strip(), "", "Flags:", *shown]))
+    return
+  try:
+    rest = own(argv)
+  except flags.Error as error:
+    raise UserError(f"{error}; see --help") from error
+  if len(rest) > 1:
+    raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+  if own.pool < own.batch:
+    raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
+  try:
+    Path(own.out).mkdir(parents=True, exist_ok=True)
+    import torch
+    import transformers  # noqa: F401  (now, rather than after the pictures are drawn)
+  except OSError as error:
+    raise UserError(f"--out={own.out} cannot be made: {error.strerror}") from error
+  except ImportError as error:
+    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
+
+  torch.set_num_threads(own.threads)
+  began = time.time()
+  model, tokenizer, accuracy = train(own.steps, own.batch, own.pool, own.rate, own.seed)
+  save(model, tokenizer, Path(own.out))
   minutes = (time.time() - began) / 60
-  logging.info("%.1f %% after %.1f minutes, in %s", 100 * accuracy, minutes, _OUT.value)
+  logging.info("%.1f %% after %.1f minutes, in %s", 100 * accuracy, minutes, own.out)
 
 
 if __name__ == "__main__":
+  logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
-  app.run(main)
+  try:
+    main(sys.argv)
+  except UserError as mistake:
+    print("error: " + " ".join(str(mistake).split()), file=sys.stderr)
+    sys.exit(2)

@@ -139,7 +139,7 @@ def test_ranks_with_a_separate_gallery_and_queries_without_match():
   assert_ranks(ranks, num_matches, sorted_ranks(similarity, query_labels, gallery_labels, False))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
   x=hnp.arrays(np.float32, st.tuples(st.integers(2, TILE), st.just(3)),
                elements=st.integers(-3, 3).map(float)),

@@ -1,0 +1,35 @@
+# make demo: install what the main job needs, run it on the embedded default, say where to look.
+# make test: install what the tests need; lint, type check and tests in parallel.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+NEEDS := setup.py pyproject.toml constraints.txt
+
+.PHONY: demo test clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
+	@echo "Open runs/demo/report.html, or see what was found in runs/demo/retrieval.png"
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal -q
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit("lafg_jax needs Python 3.11 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.python $(NEEDS)
+	$(PIP) -e '.[language]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.python $(NEEDS)
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs/demo

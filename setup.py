@@ -1,0 +1,57 @@
+"""Packaging. Requirements are loose here; constraints.txt holds the exact versions that are tested."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lafg_jax/__init__.py").read_text())[1]
+
+BASE = [
+  "absl-py>=2.1",
+  "flax>=0.10",
+  "grain>=0.2.10",
+  "huggingface_hub>=0.30",
+  "jax>=0.6",
+  "ml_collections>=1.0",
+  "numpy>=1.26",
+  "optax>=0.2.4",
+  "orbax-checkpoint>=0.11",
+  "pillow>=10.3",
+  "safetensors>=0.5",
+  "scipy>=1.11",
+  "tensorboardX>=2.6.2",
+]
+LANGUAGE = ["scikit-learn>=1.4", "torch>=2.4", "transformers>=4.50"]
+DATA = ["tensorflow-datasets>=4.9.8"]
+CUDA12 = ["jax[cuda12]>=0.6"]
+DEV = [
+  "faiss-cpu>=1.8",
+  "hypothesis>=6.100",
+  "mypy>=1.10",
+  "pytest>=8",
+  "pytest-xdist>=3.5",
+  "pytorch-metric-learning>=2.5",
+  "ruff>=0.6",
+]
+
+setup(
+  name="lafg_jax",
+  version=VERSION,
+  description="Fine-grained image retrieval driven by language, in JAX",
+  long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  python_requires=">=3.11",
+  packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
+  package_data={"lafg_jax.language": ["tiny_clip/*"]},
+  install_requires=BASE,
+  extras_require={
+    "language": LANGUAGE,
+    "data": DATA,
+    "cuda12": CUDA12,
+    "dev": DEV + LANGUAGE + DATA,
+    "all": LANGUAGE + DATA + CUDA12,
+  },
+)

@@ -1,0 +1,143 @@
+"""Checkpoints: what is saved comes back bit by bit, and damage never does."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import optax
+import pytest
+
+from lafg_jax import checkpoints
+from lafg_jax.errors import UserError
+
+
+def arrays(step):
+  rng = np.random.default_rng(step)
+  return {
+    "state/params/backbone/kernel": rng.standard_normal((64, 48)).astype(np.float32),
+    "state/step": np.asarray(step, np.int32),
+    "prototypes/mean": rng.standard_normal(7).astype(np.float32),
+  }
+
+
+@pytest.fixture
+def workdir(tmp_path):
+  with checkpoints.manager(str(tmp_path), keep=2) as mngr:
+    for step in (1, 2, 3):
+      checkpoints.save(mngr, step, arrays(step), {"config": {"seed": step}})
+  return tmp_path
+
+
+def newest(workdir):
+  return workdir / checkpoints.FOLDER / "3"
+
+
+def test_round_trip_keeps_every_bit_and_the_newest(workdir):
+  assert checkpoints.steps(str(workdir)) == [3, 2]
+  got, meta = checkpoints.latest(str(workdir))
+  assert meta["step"] == 3 and meta["config"] == {"seed": 3}
+  assert meta["versions"]["jax"]
+  expected = arrays(3)
+  assert set(got) == set(expected)
+  for path, x in expected.items():
+    assert got[path].dtype == x.dtype
+    np.testing.assert_array_equal(got[path], x)
+
+
+def data_files(folder):
+  return [p for p in sorted(folder.rglob("*")) if p.is_file() and "/d/" in p.as_posix()]
+
+
+def flip_one_bit(folder):
+  largest = max(data_files(folder), key=lambda p: p.stat().st_size)
+  content = bytearray(largest.read_bytes())
+  content[len(content) // 2] ^= 1
+  largest.write_bytes(bytes(content))
+
+
+def truncate(folder):
+  largest = max(data_files(folder), key=lambda p: p.stat().st_size)
+  largest.write_bytes(largest.read_bytes()[:100])
+
+
+def lose_meta(folder):
+  shutil.rmtree(folder / "meta")
+
+
+def cut_meta(folder):
+  path = folder / "meta" / "metadata"
+  path.write_text(path.read_text()[:50])
+
+
+def other_checksum(folder):
+  path = folder / "meta" / "metadata"
+  meta = json.loads(path.read_text())
+  meta["arrays"]["state/step"]["crc32"] += 1
+  path.write_text(json.dumps(meta))
+
+
+def lose_arrays(folder):
+  shutil.rmtree(folder / "arrays")
+
+
+DAMAGES = [flip_one_bit, truncate, lose_meta, cut_meta, other_checksum, lose_arrays]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
+def test_a_damaged_newest_is_skipped_with_a_warning(workdir, damage, caplog):
+  damage(newest(workdir))
+  with caplog.at_level("WARNING", logger="absl"):
+    got, meta = checkpoints.latest(str(workdir))
+  assert meta["step"] == 2
+  np.testing.assert_array_equal(got["state/step"], 2)
+  assert str(newest(workdir)) in caplog.text
+  assert newest(workdir).exists(), "reading must not touch what it cannot read"
+
+
+def test_a_half_written_checkpoint_has_another_name(workdir):
+  half = workdir / checkpoints.FOLDER / "4.orbax-checkpoint-tmp"
+  shutil.copytree(newest(workdir), half)
+  assert checkpoints.latest(str(workdir))[1]["step"] == 3
+
+
+def test_set_aside_frees_the_step_for_a_rerun(workdir):
+  flip_one_bit(newest(workdir))
+  assert checkpoints.latest(str(workdir), set_aside=True)[1]["step"] == 2
+  with checkpoints.manager(str(workdir), keep=2) as mngr:
+    checkpoints.save(mngr, 3, arrays(3), {"config": {}})
+  got, meta = checkpoints.latest(str(workdir))
+  assert meta["step"] == 3
+  np.testing.assert_array_equal(got["state/step"], 3)
+  assert list((workdir / checkpoints.FOLDER).glob("damaged-3-*"))
+
+
+def test_nothing_to_restore_says_what_to_run(tmp_path):
+  assert checkpoints.latest(str(tmp_path)) is None
+  with pytest.raises(UserError, match="--stage=train"):
+    checkpoints.require(str(tmp_path))
+
+
+def test_unflatten_like_restores_optax_states_and_lists_what_does_not_fit():
+  params = {"a": {"kernel": np.ones((2, 3), np.float32)}, "b": np.zeros(4, np.float32)}
+  state = {"params": params, "opt": optax.adamw(1e-3).init(params)}
+  flat = checkpoints.flatten(state)
+  changed = {path: x + 1 for path, x in flat.items()}
+  restored = checkpoints.unflatten_like(state, changed)
+  assert type(restored["opt"][0]) is type(state["opt"][0])
+  np.testing.assert_array_equal(restored["opt"][0].mu["b"], np.ones(4))
+  wrong = {p: x for p, x in flat.items() if p != "params/b"} | {
+    "params/c": np.zeros(1),
+    "params/a/kernel": np.ones((3, 2)),
+  }
+  with pytest.raises(ValueError) as error:
+    checkpoints.unflatten_like(state, wrong)
+  for part in ("missing params/b", "extra params/c", "params/a/kernel is (3, 2), not (2, 3)"):
+    assert part in str(error.value)
+
+
+def test_versions_name_what_is_installed():
+  import jax
+
+  assert checkpoints.versions()["jax"] == jax.__version__
+  assert Path(checkpoints.folder("x")).is_absolute()

@@ -1,0 +1,115 @@
+"""The command as a user runs it: every misuse is one line on stderr and exit code 2."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SYNTHETIC = ("--config", "configs/synthetic.py")
+
+
+def main(*args, cwd=ROOT):
+  command = [sys.executable, "-m", "lafg_jax.main", *args]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+MISUSES = [
+  ((), "--config"),
+  (("--config",), "--config"),
+  (("--config=",), "--config"),
+  (("--config", "configs/carz.py"), "configs/cars.py"),
+  ((*SYNTHETIC, *SYNTHETIC), "once"),
+  ((*SYNTHETIC, "--config.train.stepz=3"), "--config.train.steps"),
+  ((*SYNTHETIC, "--config.steps=3"), "--config.train.steps"),
+  ((*SYNTHETIC, "--config.train=3"), "section"),
+  ((*SYNTHETIC, "--config.train.steps"), "no value"),
+  ((*SYNTHETIC, "--config.train.steps", "5"), "no value"),
+  ((*SYNTHETIC, "--config.train.steps="), "train.steps"),
+  ((*SYNTHETIC, "--config.train.steps=many"), "train.steps"),
+  ((*SYNTHETIC, "--config.train.steps=1.5"), "train.steps"),
+  ((*SYNTHETIC, "--config.train.steps=0"), "train.steps"),
+  ((*SYNTHETIC, "--config.train.learning_rate=nan"), "train.learning_rate"),
+  ((*SYNTHETIC, "--config.data.flip=maybe"), "data.flip"),
+  ((*SYNTHETIC, "--config.evaluate.ks=(1,'a')"), "evaluate.ks"),
+  ((*SYNTHETIC, "--config.loss.alignment=prototypes"), "prototype"),
+  ((*SYNTHETIC, "--config.data.image_size=50"), "data.resize_size"),
+  ((*SYNTHETIC, "--config.model.num_heads=3"), "model.num_heads"),
+  ((*SYNTHETIC, "--config.language.top_k=999"), "language.num_attributes"),
+  ((*SYNTHETIC, "--config.evaluate.split=val"), "data.num_val_classes"),
+  ((*SYNTHETIC, "--config.train.freeze=("), "train.freeze"),
+  ((*SYNTHETIC, "leftover"), "leftover"),
+  ((*SYNTHETIC, "--stage=bad"), "evaluate"),
+  ((*SYNTHETIC, "--stage"), "stage"),
+  ((*SYNTHETIC, "--stge=train"), "--stage"),
+  ((*SYNTHETIC, "--flagfile=none"), "flagfile"),
+  ((*SYNTHETIC, "--workdir="), "--workdir"),
+  ((*SYNTHETIC, "--workdir=setup.py/x"), "--workdir"),
+  (("--config.seed=1", *SYNTHETIC), "before"),
+  (("--config", "configs/cars.py"), "--config.language.descriptions=FILE"),
+  (("--config", "configs/cars.py"), "--config.data.root=FOLDER"),
+]
+
+
+@pytest.mark.parametrize(("args", "names"), MISUSES, ids=lambda x: " ".join(x) if x else "-")
+def test_misuse_is_one_line_and_exit_code_2(args, names):
+  done = main(*args)
+  assert done.returncode == 2
+  assert "Traceback" not in done.stderr
+  lines = done.stderr.strip().splitlines()
+  assert len(lines) == 1 and lines[0].startswith("error: ")
+  assert names in lines[0]
+
+
+def test_a_broken_config_is_one_line(tmp_path):
+  for text, says in (("def get_config(:\n", "invalid syntax"), ("import nothing_here", "nothing_here")):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    done = main("--config", str(path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and says in done.stderr and "broken.py" in done.stderr
+
+
+def test_missing_inputs_of_a_stage_say_which_stage_to_run(tmp_path):
+  for stage, says in (
+    ("encode", "--stage=describe"),
+    ("prototypes", "--stage=encode"),
+    ("train", "--stage=prototypes"),
+    ("evaluate", "--stage=train"),
+    ("report", "--stage=evaluate"),
+  ):
+    done = main(*SYNTHETIC, f"--stage={stage}", f"--workdir={tmp_path}")
+    assert done.returncode == 2
+    assert says in done.stderr.splitlines()[-1]
+
+
+def test_help_is_quick_and_exits_0():
+  begun = time.monotonic()
+  done = main("--help")
+  seconds = time.monotonic() - begun
+  assert done.returncode == 0
+  for word in ("--config", "--workdir", "--stage", "configs/default.py"):
+    assert word in done.stdout
+  assert seconds < 2
+
+
+def test_import_pulls_in_nothing_heavy():
+  code = (
+    "import sys, lafg_jax, lafg_jax.main, configs.cars; configs.cars.get_config();"
+    "heavy = {'jax', 'torch', 'tensorflow', 'transformers', 'sklearn', 'numpy'} & set(sys.modules);"
+    "assert not heavy, heavy"
+  )
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_training_imports_neither_torch_nor_tensorflow():
+  code = (
+    "import sys, lafg_jax.train, lafg_jax.retriever, lafg_jax.evaluate.stage, lafg_jax.report.report;"
+    "heavy = {'torch', 'tensorflow', 'transformers', 'sklearn'} & set(sys.modules);"
+    "assert not heavy, heavy"
+  )
+  subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

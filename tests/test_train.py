@@ -1,0 +1,313 @@
+"""Training: the same on any number of devices, resumable bit by bit, and honest when it goes wrong."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from configs import synthetic
+from lafg_jax import checkpoints, metrics_log, train
+from lafg_jax.data import datasets
+from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+# A model of a few thousand parameters: what is tested here does not depend on its size.
+SMALL = {
+  "data.image_size": 16,
+  "data.resize_size": 16,
+  "data.classes_per_batch": 5,
+  "data.images_per_class": 2,
+  "model.width": 16,
+  "model.depth": 2,
+  "model.num_heads": 2,
+  "model.mlp_dim": 32,
+  "model.embedding_dim": 16,
+  "loss.projector_width": 48,
+  "train.steps": 8,
+  "train.log_every": 1,
+  "train.checkpoint_every": 2,
+}
+
+
+def config_with(**changes):
+  config = synthetic.get_config()
+  for key, value in (SMALL | {k.replace("__", "."): v for k, v in changes.items()}).items():
+    config.update_from_flattened_dict({key: value})
+  return config
+
+
+def flags(**changes):
+  values = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
+  return [f"--config.{key}={value}" for key, value in values.items()]
+
+
+@pytest.fixture(scope="module")
+def dataset():
+  return datasets.load_splits(config_with().data, splits=("train",))["train"]
+
+
+@pytest.fixture(scope="module")
+def prototypes(dataset):
+  rng = np.random.default_rng(0)
+  count = len(dataset.class_names)
+
+  def unit(*shape):
+    x = rng.standard_normal(shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+  return LoadedPrototypes(
+    prototypes=unit(count, 24),
+    queries=unit(count, 24),
+    vocabulary=unit(10, 24),
+    mean=np.zeros(24, np.float32),
+    encoder="random",
+  )
+
+
+
+
+def test_eight_devices_give_the_loss_and_gradients_of_one():
+  # The device count is fixed when jax starts: a process of its own.
+  script = Path(__file__).parent / "check_devices.py"
+  environment = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+    "PYTHONPATH": str(ROOT),
+  }
+  done = subprocess.run(
+    [sys.executable, str(script)], env=environment, capture_output=True, text=True, cwd=ROOT
+  )
+  assert done.returncode == 0, done.stderr
+  report = json.loads(done.stdout.splitlines()[-1])
+  assert report["devices"] == 8
+  assert len(report["cases"]) >= 6
+  for case in report["cases"]:
+    assert case["loss_error"] < 1e-5, case
+    assert case["gradient_error"] < 1e-5, case
+
+
+def run_main(workdir, *extra, **kwargs):
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command += [f"--workdir={workdir}", "--stage=train", "--config.loss.alignment=orthogonal"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  return subprocess.Popen(
+    [*command, *extra], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, **kwargs
+  )
+
+
+def finish(process):
+  _, stderr = process.communicate(timeout=300)
+  return process.returncode, stderr
+
+
+def wait_for_lines(path, count, process):
+  deadline = time.monotonic() + 200
+  while time.monotonic() < deadline and process.poll() is None:
+    if len(metrics_log.read(str(path))) >= count:
+      return
+    time.sleep(0.02)
+  assert process.poll() is None, process.stderr.read()
+
+
+def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
+  extra = flags(train__steps=40, train__checkpoint_every=3)
+  code, stderr = finish(run_main(tmp_path / "unbroken", *extra))
+  assert code == 0, stderr
+  rng, kills = random.Random(int(time.time())), 0
+  for _ in range(3):
+    process = run_main(tmp_path / "broken", *extra)
+    log = tmp_path / "broken" / metrics_log.FILE
+    wait_for_lines(log, len(metrics_log.read(str(log))) + 1, process)
+    time.sleep(rng.uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    kills += process.wait() == -signal.SIGKILL
+    process.stderr.close()
+  assert kills > 0
+  code, stderr = finish(run_main(tmp_path / "broken", *extra))
+  assert code == 0, stderr
+  unbroken, _ = checkpoints.read(str(tmp_path / "unbroken"), 40)
+  broken, _ = checkpoints.read(str(tmp_path / "broken"), 40)
+  assert set(unbroken) == set(broken)
+  for path, x in unbroken.items():
+    np.testing.assert_array_equal(x, broken[path], err_msg=path)
+  steps = [line["step"] for line in metrics_log.read(str(tmp_path / "broken" / metrics_log.FILE))]
+  assert steps == list(range(1, 41))
+
+
+def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path):
+  extra = flags(train__steps=4000, train__checkpoint_every=4000)
+  process = run_main(tmp_path, *extra)
+  wait_for_lines(tmp_path / metrics_log.FILE, 2, process)
+  process.terminate()
+  code, stderr = finish(process)
+  assert code == 0, stderr
+  stopped = checkpoints.steps(str(tmp_path))[0]
+  assert 0 < stopped < 4000
+  assert f"stopped at step {stopped} of 4000" in stderr
+  process = run_main(tmp_path, *extra)
+  wait_for_lines(tmp_path / metrics_log.FILE, stopped + 2, process)
+  process.kill()
+  assert f"going on from the checkpoint of step {stopped}" in process.communicate()[1]
+
+
+def test_same_seed_same_parameters_and_other_seed_others(tmp_path, dataset, prototypes):
+  finals = []
+  for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+    config = config_with(seed=seed)
+    assert train.run(config, str(tmp_path / name), dataset, prototypes) == 8
+    finals.append(checkpoints.read(str(tmp_path / name), 8)[0])
+  same, again, other = (x["state/params/embedding/kernel"] for x in finals)
+  np.testing.assert_array_equal(same, again)
+  assert not np.array_equal(same, other)
+
+
+@pytest.mark.parametrize("form", ["prototype", "distribution", "vocabulary", "onehot", "none"])
+def test_every_form_lowers_its_loss(tmp_path, dataset, prototypes, form):
+  config = config_with(
+    loss__alignment=form, train__steps=60, train__warmup=0.0, train__checkpoint_every=60
+  )
+  train.run(config, str(tmp_path), dataset, None if form in ("onehot", "none") else prototypes)
+  lines = metrics_log.read(str(tmp_path / metrics_log.FILE))
+  first, last = (np.mean([x["loss"] for x in part]) for part in (lines[:10], lines[-10:]))
+  assert last < first
+  arrays, meta = checkpoints.read(str(tmp_path), 60)
+  has_text = any(path.startswith("state/params/projectors/text") for path in arrays)
+  assert has_text == (form not in ("onehot", "none"))
+  assert meta["dataset"]["class_names"] == list(dataset.class_names)
+
+
+@pytest.mark.parametrize(
+  ("changes", "moves"),
+  [
+    ({"loss__projector": "mean"}, False),
+    ({"loss__projector": "fixed"}, False),
+    ({"loss__projector": "free"}, True),
+    ({"loss__projector": "fixed", "loss__alignment": "distribution"}, False),
+    ({"loss__projector": "mean", "loss__alignment": "distribution"}, True),
+  ],
+)
+def test_the_text_projector_moves_only_where_it_learns(
+  tmp_path, dataset, prototypes, changes, moves
+):
+  config = config_with(**changes, train__weight_decay=0.1)
+  _, _, before = train.init_state(config, len(dataset.class_names), 24)
+  train.run(config, str(tmp_path), dataset, prototypes)
+  after = checkpoints.read(str(tmp_path), 8)[0]["state/params/projectors/text"]
+  assert np.array_equal(before.params["projectors"]["text"], after) != moves
+
+
+def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes):
+  config = config_with(train__steps=1, loss__ema_step=0.25, loss__alignment="distribution")
+  _, _, before = train.init_state(config, len(dataset.class_names), 24)
+  train.run(config, str(tmp_path), dataset, prototypes)
+  arrays, _ = checkpoints.read(str(tmp_path), 1)
+  for side in ("image", "text"):
+    expected = 0.75 * before.mean_projectors[side] + 0.25 * arrays[f"state/params/projectors/{side}"]
+    np.testing.assert_allclose(arrays[f"state/mean_projectors/{side}"], expected, rtol=1e-6)
+
+
+def test_frozen_parameters_stay_and_the_others_move(tmp_path, dataset, prototypes):
+  pattern = "backbone/(patch_embedding|block_0)/"
+  config = config_with(train__freeze=pattern, train__optimizer="sgd", train__learning_rate=0.1)
+  _, _, before = train.init_state(config, len(dataset.class_names), 24)
+  train.run(config, str(tmp_path), dataset, prototypes)
+  old = checkpoints.flatten(before.params)
+  new = checkpoints.read(str(tmp_path), 8)[0]
+  for path, x in old.items():
+    frozen = path.startswith(("backbone/patch_embedding", "backbone/block_0", "projectors/text"))
+    # A key bias adds the same to every logit of a row, which softmax ignores: it never moves.
+    if not path.endswith("key/bias"):
+      assert np.array_equal(x, new[f"state/params/{path}"]) == frozen, path
+  with pytest.raises(UserError, match="train.freeze=no_such"):
+    train.run(config_with(train__freeze="no_such"), str(tmp_path / "x"), dataset, prototypes)
+
+
+def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, prototypes):
+  train.run(config_with(), str(tmp_path), dataset, prototypes)
+  with pytest.raises(UserError, match=r"model.width: 16 -> 32.*--workdir"):
+    train.run(config_with(model__width=32), str(tmp_path), dataset, prototypes)
+  # What does not change the result may change.
+  assert train.run(config_with(train__log_every=3), str(tmp_path), dataset, prototypes) == 8
+
+
+def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes):
+  train.run(config_with(), str(tmp_path / "whole"), dataset, prototypes)
+  train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes)
+  meta = tmp_path / "hurt" / checkpoints.FOLDER / "8" / "meta" / "metadata"
+  meta.write_text("{")
+  assert train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes) == 8
+  whole, hurt = (checkpoints.read(str(tmp_path / name), 8)[0] for name in ("whole", "hurt"))
+  for path, x in whole.items():
+    np.testing.assert_array_equal(x, hurt[path], err_msg=path)
+
+
+def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path, dataset, prototypes):
+  config = config_with(
+    train__learning_rate=1e30, train__optimizer="sgd", train__clip_norm=0.0, train__warmup=0.0,
+    train__weight_decay=1.0,
+  )  # fmt: skip
+  with pytest.raises(UserError, match="train.learning_rate"):
+    train.run(config, str(tmp_path), dataset, prototypes)
+  found = checkpoints.latest(str(tmp_path))
+  assert found is None or all(np.isfinite(x).all() for x in found[0].values())
+
+
+def test_more_classes_than_there_are_is_one_line(tmp_path, dataset, prototypes):
+  with pytest.raises(UserError, match=r"data.classes_per_batch=41.*40"):
+    train.run(config_with(data__classes_per_batch=41), str(tmp_path), dataset, prototypes)
+
+
+def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog):
+  # All classes have one prototype: the text side is constant whatever is learned.
+  constant = LoadedPrototypes(
+    **(vars(prototypes) | {"prototypes": np.ones_like(prototypes.prototypes)})
+  )
+  config = config_with(train__steps=60, train__checkpoint_every=60)
+  with caplog.at_level("WARNING", logger="absl"):
+    train.run(config, str(tmp_path), dataset, constant)
+  assert caplog.text.count("have collapsed") == 1
+
+
+def test_unreadable_images_are_named_once_and_training_goes_on(tmp_path, dataset, prototypes, caplog):
+  from PIL import Image
+
+  paths = []
+  for i, image in enumerate(dataset.images):
+    paths.append(str(tmp_path / f"{i}.png"))
+    Image.fromarray(image).save(paths[-1])
+  bad = [paths[0], paths[31]]
+  for path in bad:
+    Path(path).write_bytes(b"no image")
+  files = datasets.Dataset(**(vars(dataset) | {"images": np.array(paths), "ids": tuple(paths)}))
+  config = config_with(
+    train__steps=16, data__classes_per_batch=40, data__images_per_class=4
+  )
+  with caplog.at_level("WARNING", logger="absl"):
+    assert train.run(config, str(tmp_path / "run"), files, prototypes) == 16
+  for path in bad:
+    assert caplog.text.count(f"cannot read {path}") == 1
+  assert "2 images could not be read" in caplog.text
+
+
+def test_the_step_compiles_once(dataset, prototypes):
+  config = config_with()
+  embedder, optimizer, state = train.init_state(config, len(dataset.class_names), 24)
+  step = jax.jit(train.make_step(embedder, optimizer, config, axis=None))
+  targets = train.alignment_targets(config, len(dataset.class_names), prototypes)
+  rng = np.random.default_rng(0)
+  for _ in range(3):
+    batch = {
+      "image": rng.integers(0, 256, (10, 16, 16, 3), np.uint8),
+      "label": rng.integers(0, 40, 10).astype(np.int32),
+    }
+    state, _ = step(state, batch, targets)
+  assert step._cache_size() == 1
