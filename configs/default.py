@@ -60,8 +60,9 @@ def get_config() -> ConfigDict:
   language.top_k = 10
   # tau_k: temperature of that attention. 1 is the paper's text, and nearly uniform.
   language.tau_k = 0.05
-  # Seed and restarts of K-means.
+  # Seed of K-means.
   language.kmeans_seed = 0
+  # Starts of K-means, of which the best is kept.
   language.kmeans_restarts = 4
   # Sentences encoded at once.
   language.batch_size = 256

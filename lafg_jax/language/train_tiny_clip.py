@@ -132,6 +132,7 @@ def build_model(tokenizer):
     num_hidden_layers=2,
     num_attention_heads=4,
     max_position_embeddings=CONTEXT_LENGTH,
+    projection_dim=64,
     hidden_act="gelu",
     **ids,
   )
@@ -142,6 +143,7 @@ def build_model(tokenizer):
     num_attention_heads=4,
     image_size=synthetic.IMAGE_SIZE,
     patch_size=8,
+    projection_dim=64,
     hidden_act="gelu",
   )
   config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=64, **ids)
@@ -310,9 +312,16 @@ def save(model, tokenizer, out: Path) -> None:
   with tempfile.TemporaryDirectory(dir=out) as folder:
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    # The name that every release of transformers knows this kind of tokenizer by.
+    settings_path = Path(folder) / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_text()) | {
+      "tokenizer_class": "PreTrainedTokenizerFast"
+    }
+    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
     text = json.dumps(preprocessor, indent=2) + "\n"
     (Path(folder) / "preprocessor_config.json").write_text(text)
     for path in Path(folder).iterdir():
+      path.chmod(0o644)  # a temporary file is private
       os.replace(path, out / path.name)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lafg_jax.data import finch_text, synthetic
 from lafg_jax.data.finch_text import ATTRIBUTES
+from lafg_jax.errors import UserError
 from lafg_jax.language import train_tiny_clip
 
 pytest.importorskip("transformers")
@@ -177,6 +178,7 @@ def test_folder_is_small_and_complete(clip):
 
 def test_every_attribute_word_is_one_known_token(clip):
   words = {word for values in ATTRIBUTES.values() for v in values for word in v.split("-")}
+  words = words - {"none"} | {"no"}  # the word for "none" in sentences
   words |= {"conical", "crown", "cap", "wing", "wings", "tail", "bill", "ring", "body", "chestnut"}
   for word in sorted(words):
     ids = clip.tokenizer(word)["input_ids"]
@@ -231,3 +233,36 @@ def test_it_understands_names(clip):
   best = clip.scores(pictures, prompts).argmax(1)
   right = [finch_text.COLOURS[b] == birds[1] for b, birds in zip(best, finches, strict=True)]
   assert np.mean(right) >= 0.35
+
+
+def test_script_trains_and_writes_a_folder_that_loads(tmp_path, clip):
+  import transformers
+
+  out = tmp_path / "new" / "clip"
+  train_tiny_clip.main(["x", f"--out={out}", "--steps=2", "--batch=8", "--pool=16"])
+  names = {path.name for path in FOLDER.iterdir()} - {"README.md"}
+  assert {path.name for path in out.iterdir()} == names
+  model = transformers.CLIPModel.from_pretrained(out, dtype=torch.float32)
+  tokenizer = transformers.AutoTokenizer.from_pretrained(out)
+  # The shipped folder was made with this vocabulary and this architecture.
+  shapes = {name: p.shape for name, p in model.named_parameters()}
+  assert shapes == {name: p.shape for name, p in clip.model.named_parameters()}
+  text = "a photo of a Rufous-capped Forktail"
+  assert tokenizer(text)["input_ids"] == clip.tokenizer(text)["input_ids"]
+
+
+@pytest.mark.parametrize(
+  ("flag", "words"),
+  [
+    ("--step=3", "step"),
+    ("--steps=0", "--steps"),
+    ("--pool=10", "--pool=10"),
+    ("more", "'more'"),
+    ("--out=", "--out"),
+  ],
+)
+def test_misuse_of_the_script_is_one_line(tmp_path, flag, words):
+  out = [] if flag.startswith("--out") else [f"--out={tmp_path}"]
+  with pytest.raises(UserError, match=words) as caught:
+    train_tiny_clip.main(["x", *out, flag])
+  assert "\n" not in str(caught.value)

@@ -1,0 +1,221 @@
+"""The whole command on the embedded default, with a model small enough for a test."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lafg_jax
+from lafg_jax.data import datasets
+
+ROOT = Path(__file__).resolve().parents[1]
+CARS = ROOT.parent / "shared" / "data" / "stanford_cars"
+GPT3 = ROOT.parent / "shared" / "data" / "descriptions" / "stanford_cars_gpt3.json"
+SMALL = (
+  "--config.data.image_size=16",
+  "--config.data.resize_size=16",
+  "--config.data.classes_per_batch=5",
+  "--config.data.images_per_class=2",
+  "--config.model.width=16",
+  "--config.model.depth=1",
+  "--config.model.num_heads=2",
+  "--config.model.mlp_dim=32",
+  "--config.model.embedding_dim=16",
+  "--config.train.steps=4",
+  "--config.train.log_every=1",
+  "--config.train.checkpoint_every=2",
+)
+
+
+def main(workdir, *args, config="configs/synthetic.py", code=0):
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", config, f"--workdir={workdir}"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+  done = subprocess.run(
+    [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == code, done.stderr
+  return done
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("run")
+  done = main(workdir, *SMALL)
+  return workdir, done
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+  """A finished workdir that a test may change."""
+  shutil.copytree(finished[0], tmp_path / "copy")
+  return tmp_path / "copy"
+
+
+def test_a_bare_run_writes_every_file_of_the_contract(finished):
+  workdir, done = finished
+  result = json.loads((workdir / "evaluation.json").read_text())
+  assert result["dataset"] == "synthetic" and result["split"] == "test" and result["step"] == 4
+  assert result["num_queries"] == result["num_gallery"] == 1200 and result["num_classes"] == 60
+  assert "partial" not in result
+  for metrics in (result, result["untrained"]):
+    for name in ("recall@1", "recall@2", "recall@4", "recall@8", "map@r", "r_precision"):
+      assert 0 < metrics[name] < 1
+  records = [json.loads(line) for line in (workdir / "descriptions.jsonl").open()]
+  assert {"class", "description", "source"} <= set(records[0])
+  with np.load(workdir / "prototypes.npz", allow_pickle=False) as npz:
+    assert npz["prototypes"].shape == npz["queries"].shape == (40, npz["vocabulary"].shape[1])
+    seen = set(npz["class_names"].tolist())
+  assert {record["class"] for record in records} == seen
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+  assert [line["step"] for line in lines] == [1, 2, 3, 4]
+  assert {"loss", "l_aux", "l_ali", "image_entropy", "text_spread", "learning_rate"} <= set(lines[0])
+  assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+  assert "untrained" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
+
+
+def test_the_report_shows_figures_and_pictures(finished):
+  workdir, _ = finished
+  page = (workdir / "report.html").read_text()
+  result = json.loads((workdir / "evaluation.json").read_text())
+  assert f"<td>{100 * result['recall@1']:.1f}</td>" in page
+  assert page.count("<svg") >= 3 and "data:image/png;base64," in page
+  assert "http://" not in page and "https://" not in page
+  picture = np.asarray(Image.open(workdir / "retrieval.png"))
+  assert picture.shape[0] > 800 and picture.shape[1] > 900
+  # The frames of right and wrong answers, and of queries, are there to be seen.
+  colours = {tuple(c) for c in picture.reshape(-1, 3)}
+  assert (207, 34, 46) in colours and (88, 96, 105) in colours
+
+
+def test_a_second_run_skips_every_stage(finished):
+  workdir, first = finished
+  before = {p: p.stat().st_mtime_ns for p in workdir.iterdir()}
+  done = main(workdir, *SMALL)
+  assert done.stderr.count("skipped (up to date)") == 6 and "running" not in done.stderr
+  assert done.stdout == first.stdout
+  assert {p: p.stat().st_mtime_ns for p in workdir.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+  ("change", "reruns"),
+  [
+    ("--config.evaluate.ks=(1,3)", {"evaluate", "report"}),
+    ("--config.train.log_every=3", set()),
+  ],
+)
+def test_a_changed_key_reruns_what_it_touches(copied, change, reruns):
+  done = main(copied, *SMALL, change)
+  ran = {line.split()[2] for line in done.stderr.splitlines() if ": running (" in line}
+  assert ran == reruns
+
+
+def test_an_output_edited_by_hand_is_made_again(copied):
+  path = copied / "descriptions.jsonl"
+  whole = path.read_text()
+  path.write_text(whole[: len(whole) // 2])
+  main(copied, *SMALL, "--stage=describe")
+  assert path.read_text() == whole
+
+
+def test_training_refuses_words_of_a_class_it_does_not_train_on(copied):
+  done = main(copied, *SMALL, "--stage=train", "--config.data.num_val_classes=10", code=2)
+  assert "leak" in done.stderr.splitlines()[-1]
+
+
+def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):
+  workdir, _ = finished
+  retriever = lafg_jax.load_retriever(str(workdir))
+  assert retriever.step == 4 and len(retriever.class_names) == 40
+  assert retriever.prototypes["prototypes"].shape[0] == 40
+  images = datasets.load_splits(retriever.config.data, splits=("test",))["test"].images
+  with np.load(workdir / "embeddings.npz", allow_pickle=False) as npz:
+    vectors, labels = npz["vectors"], npz["labels"]
+  got = retriever.embed(list(images[:100]), batch_size=64)
+  np.testing.assert_allclose(got, vectors[:100], atol=1e-5)
+  np.testing.assert_allclose(np.linalg.norm(got, axis=1), 1, atol=1e-5)
+  scores, rows = retriever.search(images[:7], vectors, k=5)
+  expected = np.argsort(-(vectors[:7] @ vectors.T), axis=1)[:, :5]
+  np.testing.assert_array_equal(rows[:, 0], np.arange(7))
+  np.testing.assert_allclose(
+    scores, np.take_along_axis(vectors[:7] @ vectors.T, expected, axis=1), atol=1e-5
+  )
+  assert labels.shape == (1200,)
+
+
+def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finished, tmp_path):
+  retriever = lafg_jax.load_retriever(str(finished[0]))
+  Image.new("L", (70, 30), 90).save(tmp_path / "grey.png")
+  assert retriever.embed([tmp_path / "grey.png"]).shape == (1, 16)
+  assert retriever.embed([]).shape == (0, 16)
+  (tmp_path / "bad.jpg").write_bytes(b"nothing")
+  with pytest.raises(lafg_jax.errors.UserError, match=r"bad\.jpg"):
+    retriever.embed([tmp_path / "bad.jpg"])
+  with pytest.raises(lafg_jax.errors.UserError, match="uint8"):
+    retriever.embed(np.zeros((1, 16, 16, 3), np.float32))
+  with pytest.raises(lafg_jax.errors.UserError, match="checkpoint"):
+    lafg_jax.load_retriever(str(tmp_path))
+
+
+def test_an_embeddings_file_is_evaluated_without_training(finished, tmp_path):
+  workdir, _ = finished
+  main(tmp_path, f"--config.evaluate.source={workdir / 'embeddings.npz'}")
+  expected = json.loads((workdir / "evaluation.json").read_text())
+  got = json.loads((tmp_path / "evaluation.json").read_text())
+  for name in ("recall@1", "recall@8", "map@r", "r_precision", "num_queries", "num_classes"):
+    assert got[name] == pytest.approx(expected[name], abs=1e-3)
+  assert not (tmp_path / "checkpoints").exists()
+  (tmp_path / "bad.npz").write_bytes(b"PK nothing")
+  done = main(tmp_path, f"--config.evaluate.source={tmp_path / 'bad.npz'}", code=2)
+  assert "bad.npz" in done.stderr.splitlines()[-1]
+
+
+def test_a_pretrained_backbone_is_evaluated_without_training(tmp_path):
+  transformers = pytest.importorskip("transformers")
+  vit = transformers.ViTConfig(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    patch_size=8,
+    image_size=16,
+  )
+  transformers.ViTModel(vit).save_pretrained(tmp_path / "vit")
+  main(
+    tmp_path / "run",
+    *SMALL,
+    f"--config.model.pretrained={tmp_path / 'vit'}",
+    "--config.model.conv_stem=False",
+    "--config.model.pool=token",
+    "--config.evaluate.source=pretrained",
+  )
+  result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+  assert result["source"] == "pretrained" and 0 < result["recall@1"] < 1
+  with np.load(tmp_path / "run" / "embeddings.npz") as npz:
+    assert npz["vectors"].shape == (1200, 16)
+
+
+@pytest.mark.skipif(not CARS.exists() or not GPT3.exists(), reason="needs ../shared/data")
+def test_cars_photographs_end_to_end(tmp_path):
+  done = main(
+    tmp_path,
+    *SMALL,
+    f"--config.data.root={CARS}",
+    "--config.data.expect_counts=False",
+    f"--config.language.descriptions={GPT3}",
+    "--config.language.encoder=tiny_clip",
+    "--config.language.num_attributes=32",
+    "--config.language.top_k=8",
+    config="configs/cars.py:scratch",
+  )
+  result = json.loads((tmp_path / "evaluation.json").read_text())
+  assert result["partial"] is True
+  assert result["num_queries"] == 2042 and result["num_classes"] == 49
+  assert "dropped 98 classes" in done.stderr
+  with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as npz:
+    assert len(npz["class_names"]) == 98
