@@ -1,4 +1,4 @@
-"""Packaging. Requirements are loose here; constraints.txt holds the exact versions that are tested."""
+"""Packaging. Requirements are loose here; constraints.txt has the exact versions tested."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -104,7 +104,7 @@ def save(mngr: ocp.CheckpointManager, step: int, arrays: Arrays, meta: dict[str,
 
 
 def _crc(x: np.ndarray) -> int:
-  return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8))
+  return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
 def steps(workdir: str) -> list[int]:
@@ -170,6 +170,12 @@ def require(workdir: str) -> tuple[Arrays, dict[str, Any]]:
   if found is None:
     raise UserError(f"no readable checkpoint in {folder(workdir)}: run --stage=train first")
   return found
+
+
+def config_differences(names: Iterable[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """'key: old -> new' for each of `names` that differs between two flat configs."""
+  changed = [k for k in names if old.get(k) != new.get(k)]
+  return [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in changed]
 
 
 def subtree(arrays: Arrays, prefix: str) -> dict[str, Any]:

@@ -154,7 +154,7 @@ def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
 
 def keys(config: ConfigDict, prefix: str = "") -> list[str]:
   """Every dotted key of a config, leaves only, in order."""
-  found = []
+  found: list[str] = []
   for name, value in config.items():
     inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
     found.extend(inner)

@@ -5,7 +5,7 @@ import contextlib
 import functools
 import json
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax.struct
@@ -111,7 +111,7 @@ def make_loss(
   # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
   beta = options.beta * (m * (m - 1) if options.reduction == "sum" else 1)
 
-  def gather(x: jax.Array) -> jax.Array:
+  def gather(x: Any) -> jax.Array:
     if axis is not None:
       x = jax.lax.all_gather(x, axis, tiled=True)
     return x[: n * m]
@@ -221,18 +221,12 @@ def deciding_keys(config: ConfigDict) -> list[str]:
   return [k for k in keys(config) if (k == "seed" or k.startswith(sections)) and k not in FREE_KEYS]
 
 
-def config_differences(names: Iterable[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """'key: old -> new' for each of `names` that differs between two flat configs."""
-  changed = [k for k in names if old.get(k) != new.get(k)]
-  return [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in changed]
-
-
 class _StopRequest:
   """Becomes true at the first SIGTERM or SIGINT; the second has its usual effect."""
 
   def __init__(self) -> None:
     self.asked = False
-    self.previous = {}
+    self.previous: dict[int, Any] = {}
 
   def __enter__(self) -> "_StopRequest":
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -260,30 +254,55 @@ def run(
   Raises:
     UserError: another config trained this workdir, or the loss is no longer finite.
   """
-  embedder, optimizer, state = init_state(
-    config,
-    len(dataset.class_names),
-    None if prototypes is None else prototypes.prototypes.shape[1],
-  )
+  num_classes, words = len(dataset.class_names), _prototype_arrays(prototypes)
   meta = _meta(config, dataset, prototypes)
   found = checkpoints.latest(workdir, set_aside=True)
   if found is not None:
-    state = _restored(config, state, found, meta, workdir)
-  start = int(state.step)
-  if start >= config.train.steps:
-    logging.info("train: already at step %d", start)
-    return start
-  logging.info(
-    "train: steps %d to %d of %d x %d images on %d devices, %.2f M parameters",
-    start,
-    config.train.steps,
-    config.data.classes_per_batch,
-    config.data.images_per_class,
-    jax.device_count(),
-    sum(x.size for x in jax.tree.leaves(state.params)) / 1e6,
+    _check_same(config, found[1], meta, workdir)
+  step = found[1]["step"] if found else 0
+  if step >= config.train.steps:
+    logging.info("train: already at step %d", step)
+    return step
+  batches = _batches(config, dataset, step)
+  text_dim = words["prototypes"].shape[1] if words else None
+  embedder, optimizer, state = init_state(config, num_classes, text_dim)
+  if found is not None:
+    state = _restore(state, *found)
+  _announce(config, state)
+  state = replicate(state)
+  targets = replicate(alignment_targets(config, num_classes, prototypes))
+  mapped = jax.pmap(
+    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
-  extra = {f"prototypes/{name}": x for name, x in _prototype_arrays(prototypes).items()}
-  batches = pipeline.train_batches(
+  in_flight: collections.deque = collections.deque()
+  with (
+    contextlib.closing(batches),
+    checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
+    MetricsLog(workdir, step, config) as log,
+    _StopRequest() as stop,
+  ):
+    for host, batch in to_devices(batches):
+      log.unreadable(host["unreadable"], dataset)
+      state, metrics = mapped(state, batch, targets)
+      step += 1
+      in_flight.append(metrics["loss"])
+      if len(in_flight) > MAX_IN_FLIGHT:
+        # Two steps back is done or nearly so: this bounds memory without stalling the device.
+        jax.block_until_ready(in_flight.popleft())
+      last = step == config.train.steps or stop.asked
+      if step % config.train.log_every == 0 or last:
+        log.write(step, metrics)
+      if step % config.train.checkpoint_every == 0 or last:
+        log.check_finite(step, metrics)
+        arrays = {"state": unreplicate(state), "prototypes": words}
+        checkpoints.save(mngr, step, checkpoints.flatten(arrays), meta)
+      if last:
+        break
+  return step
+
+
+def _batches(config: ConfigDict, dataset: Dataset, start: int) -> Any:
+  return pipeline.train_batches(
     dataset,
     config.data,
     seed=config.seed,
@@ -293,52 +312,35 @@ def run(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  targets = replicate(alignment_targets(config, len(dataset.class_names), prototypes))
-  mapped = jax.pmap(
-    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+
+
+def _announce(config: ConfigDict, state: TrainState) -> None:
+  logging.info(
+    "train: steps %d to %d of %d x %d images on %d devices, %.2f M parameters",
+    int(state.step),
+    config.train.steps,
+    config.data.classes_per_batch,
+    config.data.images_per_class,
+    jax.device_count(),
+    sum(x.size for x in jax.tree.leaves(state.params)) / 1e6,
   )
-  with (
-    checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
-    MetricsLog(workdir, start, config) as log,
-    _StopRequest() as stop,
-    contextlib.closing(batches),
-  ):
-    state, in_flight, step = replicate(state), collections.deque(), start
-    for host, batch in to_devices(batches):
-      log.unreadable(host["unreadable"], dataset)
-      state, metrics = mapped(state, batch, targets)
-      step += 1
-      in_flight.append(metrics)
-      if len(in_flight) > MAX_IN_FLIGHT:
-        # Two steps back is done or nearly so: this bounds memory without stalling the device.
-        jax.block_until_ready(in_flight.popleft())
-      last = step == config.train.steps or stop.asked
-      if step % config.train.log_every == 0 or last:
-        log.write(step, metrics)
-      if step % config.train.checkpoint_every == 0 or last:
-        log.check_finite(step, metrics)
-        arrays = checkpoints.flatten({"state": unreplicate(state)}) | extra
-        checkpoints.save(mngr, step, arrays, meta)
-      if last:
-        break
-  return step
 
 
-def _restored(
-  config: ConfigDict, state: TrainState, found: tuple, meta: dict[str, Any], workdir: str
-) -> TrainState:
-  arrays, old = found
-  changed = config_differences(deciding_keys(config), old["config"], meta["config"])
-  if old["dataset"] != meta["dataset"]:
+def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
+  changed = checkpoints.config_differences(deciding_keys(config), old["config"], new["config"])
+  if old["dataset"] != new["dataset"]:
     changed.append("the training images or classes")
-  if old["prototypes"] != meta["prototypes"]:
+  if old["prototypes"] != new["prototypes"]:
     changed.append("the prototypes")
   if changed:
     raise UserError(
       f"{checkpoints.folder(workdir)} was trained with another config ({'; '.join(changed)}): "
       "pass another --workdir, or delete that folder to start anew"
     )
-  logging.info("train: going on from the checkpoint of step %d", old["step"])
+
+
+def _restore(state: TrainState, arrays: checkpoints.Arrays, meta: dict[str, Any]) -> TrainState:
+  logging.info("train: going on from the checkpoint of step %d", meta["step"])
   inner = {p.removeprefix("state/"): x for p, x in arrays.items() if p.startswith("state/")}
   return checkpoints.unflatten_like(state, inner)
 

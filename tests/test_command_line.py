@@ -66,7 +66,10 @@ def test_misuse_is_one_line_and_exit_code_2(args, names):
 
 
 def test_a_broken_config_is_one_line(tmp_path):
-  for text, says in (("def get_config(:\n", "invalid syntax"), ("import nothing_here", "nothing_here")):
+  for text, says in (
+    ("def get_config(:\n", "invalid syntax"),
+    ("import nothing_here", "nothing_here"),
+  ):
     path = tmp_path / "broken.py"
     path.write_text(text)
     done = main("--config", str(path))
@@ -108,7 +111,7 @@ def test_import_pulls_in_nothing_heavy():
 
 def test_training_imports_neither_torch_nor_tensorflow():
   code = (
-    "import sys, lafg_jax.train, lafg_jax.retriever, lafg_jax.evaluate.stage, lafg_jax.report.report;"
+    "import sys, lafg_jax.train, lafg_jax.retriever, lafg_jax.report.report;"
     "heavy = {'torch', 'tensorflow', 'transformers', 'sklearn'} & set(sys.modules);"
     "assert not heavy, heavy"
   )

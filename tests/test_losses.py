@@ -146,9 +146,7 @@ def test_prototype_form(batch):
     ("fixed", batch["projectors"]["text"]),
     ("mean", batch["mean_projectors"]["text"]),
   ):
-    cosine = numpy_cosine(
-      v @ batch["projectors"]["image"], batch["targets"]["prototypes"] @ text
-    )
+    cosine = numpy_cosine(v @ batch["projectors"]["image"], batch["targets"]["prototypes"] @ text)
     expected = -np.mean(np.log(numpy_softmax(cosine / 0.5)[np.arange(8), y]))
     loss, log_p, log_q = aligned(batch, "prototype", projector)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)

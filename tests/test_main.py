@@ -35,7 +35,11 @@ SMALL = (
 
 def main(workdir, *args, config="configs/synthetic.py", code=0):
   command = [sys.executable, "-m", "lafg_jax.main", "--config", config, f"--workdir={workdir}"]
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+  environment = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": str(ROOT),
+    "HF_HUB_OFFLINE": "1",
+  }
   done = subprocess.run(
     [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
   )
@@ -74,7 +78,9 @@ def test_a_bare_run_writes_every_file_of_the_contract(finished):
   assert {record["class"] for record in records} == seen
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
   assert [line["step"] for line in lines] == [1, 2, 3, 4]
-  assert {"loss", "l_aux", "l_ali", "image_entropy", "text_spread", "learning_rate"} <= set(lines[0])
+  assert {"loss", "l_aux", "l_ali", "image_entropy", "text_spread", "learning_rate"} <= set(
+    lines[0]
+  )
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
   assert "untrained" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
 
@@ -126,6 +132,11 @@ def test_an_output_edited_by_hand_is_made_again(copied):
 def test_training_refuses_words_of_a_class_it_does_not_train_on(copied):
   done = main(copied, *SMALL, "--stage=train", "--config.data.num_val_classes=10", code=2)
   assert "leak" in done.stderr.splitlines()[-1]
+
+
+def test_evaluating_with_another_model_config_is_one_line(copied):
+  done = main(copied, *SMALL, "--stage=evaluate", "--config.model.depth=2", code=2)
+  assert "model.depth: 1 -> 2" in done.stderr.splitlines()[-1]
 
 
 def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):

@@ -1,4 +1,4 @@
-"""Training: the same on any number of devices, resumable bit by bit, and honest when it goes wrong."""
+"""Training: the same on any number of devices, resumable bit by bit, plain when it goes wrong."""
 
 import json
 import os
@@ -71,8 +71,6 @@ def prototypes(dataset):
     mean=np.zeros(24, np.float32),
     encoder="random",
   )
-
-
 
 
 def test_eight_devices_give_the_loss_and_gradients_of_one():
@@ -211,7 +209,9 @@ def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes):
   train.run(config, str(tmp_path), dataset, prototypes)
   arrays, _ = checkpoints.read(str(tmp_path), 1)
   for side in ("image", "text"):
-    expected = 0.75 * before.mean_projectors[side] + 0.25 * arrays[f"state/params/projectors/{side}"]
+    expected = (
+      0.75 * before.mean_projectors[side] + 0.25 * arrays[f"state/params/projectors/{side}"]
+    )
     np.testing.assert_allclose(arrays[f"state/mean_projectors/{side}"], expected, rtol=1e-6)
 
 
@@ -277,7 +277,9 @@ def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog):
   assert caplog.text.count("have collapsed") == 1
 
 
-def test_unreadable_images_are_named_once_and_training_goes_on(tmp_path, dataset, prototypes, caplog):
+def test_unreadable_images_are_named_once_and_training_goes_on(
+  tmp_path, dataset, prototypes, caplog
+):
   from PIL import Image
 
   paths = []
@@ -288,9 +290,7 @@ def test_unreadable_images_are_named_once_and_training_goes_on(tmp_path, dataset
   for path in bad:
     Path(path).write_bytes(b"no image")
   files = datasets.Dataset(**(vars(dataset) | {"images": np.array(paths), "ids": tuple(paths)}))
-  config = config_with(
-    train__steps=16, data__classes_per_batch=40, data__images_per_class=4
-  )
+  config = config_with(train__steps=16, data__classes_per_batch=40, data__images_per_class=4)
   with caplog.at_level("WARNING", logger="absl"):
     assert train.run(config, str(tmp_path / "run"), files, prototypes) == 16
   for path in bad:

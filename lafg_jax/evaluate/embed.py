@@ -33,7 +33,8 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
 
   @functools.partial(jax.jit, in_shardings=(replicated, rows), out_shardings=rows)
   def apply(params, images):
-    return losses.unit(embedder.apply({"params": params}, images))
+    v: Any = embedder.apply({"params": params}, images)
+    return losses.unit(v)
 
   def embed(images: np.ndarray) -> np.ndarray:
     padding = -len(images) % len(devices)
@@ -55,7 +56,8 @@ def embed_dataset(
   Raises:
     UserError: no image can be read.
   """
-  vectors, rows, unreadable = [], [], []
+  vectors, rows = [], []
+  unreadable: list[str] = []
   with Progress(f"embed {dataset.split}", len(dataset.labels), "images") as progress:
     for batch in pipeline.eval_batches(dataset, data, batch_size):
       real = batch["index"] >= 0

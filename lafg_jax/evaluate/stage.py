@@ -10,6 +10,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, stages
+from lafg_jax.command_line import get
 from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import metrics
@@ -46,6 +47,14 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 def _evaluate_checkpoint(config: ConfigDict, workdir: str) -> dict[str, Any]:
   arrays, meta = checkpoints.require(workdir)
+  names = [k for k in meta["config"] if k.startswith("model.") or k == "data.image_size"]
+  now = {name: _as_json(get(config, name)) for name in names}
+  changed = checkpoints.config_differences(names, meta["config"], now)
+  if changed:
+    raise UserError(
+      f"the checkpoint in {checkpoints.folder(workdir)} is of another model "
+      f"({'; '.join(changed)}): pass the config it was trained with"
+    )
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
@@ -66,7 +75,7 @@ def _evaluate_params(
   labels = dataset.labels[rows]
   if write:
     write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
-  result = metrics.evaluate_embeddings(vectors, labels, tuple(config.evaluate.ks))
+  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(config.evaluate.ks))
   result |= {
     "dataset": dataset.name,
     "split": split,
@@ -75,6 +84,10 @@ def _evaluate_params(
   if dataset.partial:
     result["partial"] = True
   return result
+
+
+def _as_json(value: Any) -> Any:
+  return list(value) if isinstance(value, tuple) else value
 
 
 def _metrics_only(result: dict[str, Any]) -> dict[str, float]:
@@ -111,7 +124,7 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
       vectors, labels = archive["vectors"], archive["labels"]
   except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
     raise UserError(f"{key}: not an npz with `vectors` and `labels`: {error}") from error
-  result = metrics.evaluate_embeddings(vectors, labels, tuple(ks), normalize=True)
+  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(ks), normalize=True)
   return result | {"dataset": path, "split": "all"}
 
 

@@ -107,6 +107,11 @@ def build_tokenizer(seed: int):
     show_progress=False,
   )
   bpe.train_from_iterator(corpus, trainer)
+  # The library numbers the letters in an order that changes from run to run.
+  learnt = json.loads(bpe.to_str())
+  words = sorted(set(learnt["model"]["vocab"]) - set(SPECIAL_TOKENS))
+  learnt["model"]["vocab"] = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}
+  bpe = tk.Tokenizer.from_str(json.dumps(learnt))
   ids = [(token, bpe.token_to_id(token)) for token in ("[BOS]", "[EOS]")]
   bpe.post_processor = tk.processors.TemplateProcessing("[BOS] $A [EOS]", None, ids)
   return transformers.PreTrainedTokenizerFast(
@@ -360,6 +365,8 @@ def main(argv: list[str]) -> None:
     raise UserError(f"{error}; see --help") from error
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+  if not own.out:
+    raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:
     raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
   try:
