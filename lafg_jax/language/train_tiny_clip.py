@@ -234,6 +234,22 @@ def _optimizer(model, steps: int, rate: float):
   return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, scale)
 
 
+def _losses(model, attribute_head, tokenizer, images: np.ndarray, birds, rng):
+  """(contrastive loss, attribute loss) of a batch, its captions freshly worded."""
+  import torch
+
+  texts, claims = zip(*[sample_caption(bird, rng) for bird in birds], strict=True)
+  tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
+  output = model(
+    input_ids=tokens["input_ids"],
+    attention_mask=tokens["attention_mask"],
+    pixel_values=pixels(images),
+  )
+  true = torch.from_numpy(matches(list(claims), birds))
+  guess = attribute_head(8 * output.image_embeds)
+  return contrastive_loss(output.logits_per_text, true), attribute_loss(guess, birds)
+
+
 def train(steps: int, batch: int, pool: int, rate: float, seed: int):
   """Trains a model.
 
@@ -263,19 +279,9 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
       order = np.concatenate([order, rng.permutation(pool)])
     rows, order = order[:batch], order[batch:]
     birds = [combinations[row] for row in rows]
-    texts, claims = zip(*[sample_caption(bird, rng) for bird in birds], strict=True)
-    tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
-    output = model(
-      input_ids=tokens["input_ids"],
-      attention_mask=tokens["attention_mask"],
-      pixel_values=pixels(images[rows]),
-    )
-    true = torch.from_numpy(matches(list(claims), birds))
-    loss = contrastive_loss(output.logits_per_text, true)
-    guess = attribute_head(8 * output.image_embeds)
-    objective = loss + attribute_loss(guess, birds)
+    loss, naming = _losses(model, attribute_head, tokenizer, images[rows], birds, rng)
     optimizer.zero_grad()
-    objective.backward()
+    (loss + naming).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     schedule.step()
