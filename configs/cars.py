@@ -42,7 +42,7 @@ def scratch(config):
   config.model.depth = 4
   config.model.num_heads = 4
   config.model.mlp_dim = 256
-  config.model.patch_size = 8
+  config.model.patch_size = 16
   config.model.pool = "mean"
   config.model.conv_stem = True
   config.model.layer_norm_eps = 1e-6
