@@ -29,31 +29,10 @@ def get_config(variant: str = "pretrained"):
 
 
 def scratch(config):
-  """A tiny ViT with a convolutional stem; it forgives 64 px and 4,000 photographs."""
-  config.data.image_size = 64
-  config.data.resize_size = 64
-  config.data.train_crop = "random_resized"
+  """Four strided convolutions before the blocks: they learn from 4,000 photographs."""
+  default.small_from_scratch(config, image_size=64, patch_size=16)
   config.data.crop_scale = (0.4, 1.0)
-  config.data.classes_per_batch = 20
-  config.data.images_per_class = 4
   config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
-  config.model.size = "custom"
-  config.model.width = 128
-  config.model.depth = 4
-  config.model.num_heads = 4
-  config.model.mlp_dim = 256
-  config.model.patch_size = 16
-  config.model.pool = "mean"
-  config.model.conv_stem = True
-  config.model.layer_norm_eps = 1e-6
-  config.model.embedding_dim = 128
-  config.model.dtype = "float32"
-  config.model.pretrained = ""
-  config.loss.reduction = "mean"
-  config.loss.projector_width = 128
-  config.train.optimizer = "adamw"
-  config.train.learning_rate = 1e-3
   config.train.weight_decay = 0.05
-  config.train.warmup = 0.1
   config.train.steps = 2500
   config.train.checkpoint_every = 500

@@ -150,3 +150,29 @@ def get_config() -> ConfigDict:
   # Images embedded at once, over all devices.
   evaluate.batch_size = 256
   return config.lock()
+
+
+def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> None:
+  """A tiny ViT with a convolutional stem and random weights, and what suits its training."""
+  config.data.image_size = image_size
+  config.data.resize_size = image_size
+  config.data.train_crop = "random_resized"
+  config.data.classes_per_batch = 20
+  config.data.images_per_class = 4
+  config.model.size = "custom"
+  config.model.width = 128
+  config.model.depth = 4
+  config.model.num_heads = 4
+  config.model.mlp_dim = 256
+  config.model.patch_size = patch_size
+  config.model.pool = "mean"
+  config.model.conv_stem = True
+  config.model.layer_norm_eps = 1e-6
+  config.model.embedding_dim = 128
+  config.model.dtype = "float32"
+  config.model.pretrained = ""
+  config.loss.reduction = "mean"
+  config.loss.projector_width = 128
+  config.train.optimizer = "adamw"
+  config.train.learning_rate = 1e-3
+  config.train.warmup = 0.1

@@ -329,8 +329,7 @@ def save(model, tokenizer, out: Path) -> None:
       "tokenizer_class": "PreTrainedTokenizerFast"
     }
     settings_path.write_text(json.dumps(settings, indent=2) + "\n")
-    text = json.dumps(preprocessor, indent=2) + "\n"
-    (Path(folder) / "preprocessor_config.json").write_text(text)
+    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
     for path in Path(folder).iterdir():
       path.chmod(0o644)  # a temporary file is private
       os.replace(path, out / path.name)
@@ -360,10 +359,9 @@ def main(argv: list[str]) -> None:
   """
   own = define_flags()
   if {"--help", "-help", "-h"} & set(argv[1:]):
-    shown = [
-      f"  --{f.name}: {f.help} (default: {f.default})" for f in own.get_flags_for_module(__name__)
-    ]
-    print("\n".join([(__doc__ or "").strip(), "", "Flags:", *shown]))
+    print((__doc__ or "").strip() + "\n\nFlags:")
+    for flag in own.get_flags_for_module(__name__):
+      print(f"  --{flag.name}: {flag.help} (default: {flag.default})")
     return
   try:
     rest = own(argv)
