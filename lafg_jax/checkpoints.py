@@ -11,7 +11,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
@@ -123,8 +123,10 @@ def read(workdir: str, step: int) -> tuple[Arrays, dict[str, Any]]:
   path = os.path.join(folder(workdir), str(step))
   with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
     meta = json.load(file)
-  if meta["format"] != FORMAT or meta["step"] != step:
-    raise ValueError(f"format {meta['format']} of step {meta['step']}, not {FORMAT} of {step}")
+  if meta["format"] != FORMAT:
+    raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}")
+  if meta["step"] != step:
+    raise ValueError(f"the meta is of step {meta['step']}")
   described = meta["arrays"]
   template = traverse_util.unflatten_dict(
     {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}, sep="/"
@@ -144,17 +146,36 @@ def latest(workdir: str, *, set_aside: bool = False) -> tuple[Arrays, dict[str, 
   Args:
     workdir: the run's folder.
     set_aside: rename damaged checkpoints, so that a run that goes on can save that step again.
+
+  Raises:
+    UserError: a checkpoint is of another format or may not be read, or several are there and all
+      are damaged: then something other than a broken write is wrong, and training must not start
+      anew over it.
   """
+  damaged: list[str] = []
+  found = None
   for step in steps(workdir):
     path = os.path.join(folder(workdir), str(step))
     try:
-      return read(workdir, step)
+      found = read(workdir, step)
+      break
+    except (UserError, PermissionError):
+      raise
     except _CORRUPT as error:
       why = (str(error).strip() or type(error).__name__).splitlines()[0]
       logging.warning("skipping the damaged checkpoint %s: %s", path, why)
-    if set_aside and jax.process_index() == 0:
-      os.replace(path, _free_name(os.path.join(folder(workdir), f"damaged-{step}")))
-  return None
+      damaged.append(path)
+  if found is None and len(damaged) > 1:
+    raise UserError(
+      f"all {len(damaged)} checkpoints in {folder(workdir)} are damaged: move that folder away to "
+      "start anew"
+    )
+  if set_aside and jax.process_index() == 0:
+    for path in damaged:
+      os.replace(
+        path, _free_name(os.path.join(folder(workdir), f"damaged-{os.path.basename(path)}"))
+      )
+  return found
 
 
 def _free_name(path: str) -> str:
@@ -170,12 +191,6 @@ def require(workdir: str) -> tuple[Arrays, dict[str, Any]]:
   if found is None:
     raise UserError(f"no readable checkpoint in {folder(workdir)}: run --stage=train first")
   return found
-
-
-def config_differences(names: Iterable[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """'key: old -> new' for each of `names` that differs between two flat configs."""
-  changed = [k for k in names if old.get(k) != new.get(k)]
-  return [f"{k}: {old.get(k, 'absent')} -> {new.get(k, 'absent')}" for k in changed]
 
 
 def subtree(arrays: Arrays, prefix: str) -> dict[str, Any]:

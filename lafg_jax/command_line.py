@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from lafg_jax.config import get, keys
 from lafg_jax.errors import UserError
 
 # ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
@@ -37,9 +38,20 @@ def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | N
     _set_up_logging()
     main(argv)
   except UserError as error:
-    # A person reads this line last: whatever a library put into it, it stays one line.
-    print("error: " + " ".join(str(error).split()), file=sys.stderr)
-    sys.exit(2)
+    _fail(str(error))
+  except OSError as error:
+    # A full disk, a folder without permission: what a person mends outside the program.
+    logging.debug("the operating system refused", exc_info=True)
+    _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+  except KeyboardInterrupt:
+    print("interrupted: the same command goes on from here", file=sys.stderr)
+    sys.exit(130)
+
+
+def _fail(message: str) -> None:
+  # A person reads this line last: whatever a library put into it, it stays one line.
+  print("error: " + " ".join(message.split()), file=sys.stderr)
+  sys.exit(2)
 
 
 def _set_up_logging() -> None:
@@ -152,15 +164,6 @@ def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
   return f" (did you mean {prefix}{close[0]}?)" if close else ""
 
 
-def keys(config: ConfigDict, prefix: str = "") -> list[str]:
-  """Every dotted key of a config, leaves only, in order."""
-  found: list[str] = []
-  for name, value in config.items():
-    inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
-    found.extend(inner)
-  return found
-
-
 def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
   leaves = keys(config)
   if key in leaves:
@@ -179,15 +182,7 @@ def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
   raise UserError(f"unknown key --config.{key}{hint}; configs/default.py lists them all")
 
 
-def get(config: ConfigDict, key: str):
-  """The value at a dotted key."""
-  value = config
-  for part in key.split("."):
-    value = value[part]
-  return value
-
-
 def config_name() -> str:
-  """The name of the config file on the command line, without folder and .py."""
-  path = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)[0]
-  return os.path.splitext(os.path.basename(path))[0]
+  """Names the run: the config file without folder and .py, with its variant ('cars-scratch')."""
+  path, *variant = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)
+  return "-".join([os.path.splitext(os.path.basename(path))[0], *variant])

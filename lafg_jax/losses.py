@@ -114,10 +114,9 @@ def alignment(
   if form == "distribution":
     return _distribution(v, labels, targets, projectors, mean_projectors, text, projector)
   if form == "vocabulary":
-    attributes = jnp.matmul(targets["vocabulary"], text, precision=_HIGHEST)  # [N, W]
-    log_p = jax.nn.log_softmax(cosine_logits(image_logits, attributes, temperature))
-    log_q = jax.nn.log_softmax(targets["attribute_cosine"] / temperature)[labels]
-    return symmetric_kl(log_p, log_q).mean(), log_p, log_q
+    return _vocabulary(
+      v, labels, targets, projectors, mean_projectors, text, projector, temperature
+    )
   raise ValueError(f"unknown form of alignment: {form!r}")
 
 
@@ -147,6 +146,27 @@ def _distribution(v, labels, targets, projectors, mean_projectors, text, project
     log_p_mean = log_probs(v, mean_projectors["image"])
     log_q_free = log_probs(t, projectors["text"])[labels]
     loss = loss + symmetric_kl(log_p_mean, log_q_free).mean()
+  return loss, log_p, log_q
+
+
+def _vocabulary(v, labels, targets, projectors, mean_projectors, text, projector, temperature):
+  """skl(softmax_n(cos(P_v V, P_t a_n) / tau_a), the class's own cosines to the attributes).
+
+  'mean' has the two terms of `_distribution`: P_v V reads the attributes as E_t has them, and E_v V
+  as P_t has them, so that P_t learns without copying P_v.
+  """
+
+  def log_probs(image_matrix, text_matrix):
+    image = jnp.matmul(v, image_matrix, precision=_HIGHEST)  # [B, W]
+    attributes = jnp.matmul(targets["vocabulary"], text_matrix, precision=_HIGHEST)  # [N, W]
+    return jax.nn.log_softmax(cosine_logits(image, attributes, temperature))
+
+  log_q = jax.nn.log_softmax(targets["attribute_cosine"] / temperature)[labels]
+  log_p = log_probs(projectors["image"], text)
+  loss = symmetric_kl(log_p, log_q).mean()
+  if projector == "mean":
+    log_p_mean = log_probs(mean_projectors["image"], projectors["text"])
+    loss = loss + symmetric_kl(log_p_mean, log_q).mean()
   return loss, log_p, log_q
 
 

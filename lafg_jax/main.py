@@ -8,9 +8,10 @@ stage whose output is there and whose inputs are unchanged is skipped; a stopped
 it stopped. configs/default.py explains every key.
 """
 
-import json
+import contextlib
+import fcntl
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict
 
 from lafg_jax import command_line, validation
+from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
@@ -35,7 +37,8 @@ def main(argv: Sequence[str]) -> None:
   stage = _STAGE.value
   if stage is not None and stage not in STAGES:
     raise UserError(f"--stage={stage}: it takes one of {', '.join(STAGES)}")
-  validation.validate(config)
+  wanted = [stage] if stage else _default_stages(config)
+  validation.validate(config, wanted)
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
@@ -43,7 +46,19 @@ def main(argv: Sequence[str]) -> None:
     os.makedirs(workdir, exist_ok=True)
   except OSError as error:
     raise UserError(f"--workdir={workdir}: {error.strerror}") from error
-  run_stages(config, workdir, [stage] if stage else _default_stages(config))
+  with _only_run_in(workdir):
+    run_stages(config, workdir, wanted)
+
+
+@contextlib.contextmanager
+def _only_run_in(workdir: str) -> Iterator[None]:
+  """Two runs in one folder would overwrite each other's files."""
+  with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(f"another run is at work in {workdir}: pass another --workdir") from error
+    yield
 
 
 def _default_stages(config: ConfigDict) -> list[str]:
@@ -58,6 +73,8 @@ def _default_stages(config: ConfigDict) -> list[str]:
 def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   """Runs the wanted stages in order; prints the results and where to look."""
   _prepare_jax()
+  if "train" in wanted:
+    _check_batch(config)
   run = {
     "describe": _describe,
     "encode": _encode,
@@ -79,6 +96,16 @@ def _prepare_jax() -> None:
   # Compiling is most of a short run: keep what was compiled for the next one.
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
   jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+def _check_batch(config: ConfigDict) -> None:
+  """Before hours of encoding: the batch that training will ask for can be made."""
+  available = len(_training_classes(config))
+  if config.data.classes_per_batch > available:
+    raise UserError(
+      f"--config.data.classes_per_batch={config.data.classes_per_batch}: only {available} training "
+      f"classes are available; pass {available} or less"
+    )
 
 
 def _unless_done(
@@ -103,7 +130,8 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.language import describe
 
   language, names = config.language, _training_classes(config)
-  key = stages.fingerprint(language.describer, Path(language.descriptions or os.devnull), names)
+  path = Path(language.descriptions)
+  key = stages.fingerprint(language.describer, path if path.is_file() else None, names)
   work = lambda: describe.run(language, workdir, names)  # noqa: E731
   return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
 
@@ -138,9 +166,10 @@ def _train(config: ConfigDict, workdir: str) -> bool:
   path = Path(workdir, "prototypes.npz")
   wordless = config.loss.alignment in validation.WORDLESS
   key = stages.fingerprint(
-    {key: command_line.get(config, key) for key in train.deciding_keys(config)},
-    _training_classes(config),
+    {key: config_keys.get(config, key) for key in train.deciding_keys(config)},
+    datasets.content_fingerprint(config.data, "train"),
     None if wordless else path,
+    _pretrained_file(config),
   )
   outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
   if stages.is_done(workdir, "train", key, outputs):
@@ -156,31 +185,43 @@ def _train(config: ConfigDict, workdir: str) -> bool:
       shuffle=language.shuffle,
       seed=config.seed,
     )
-  step = train.run(config, workdir, dataset, loaded)
-  if step < config.train.steps:
+  step, stopped = train.run(config, workdir, dataset, loaded)
+  if step == config.train.steps:
+    stages.mark_done(workdir, "train", key, outputs)
+  if stopped:
     logging.info(
       "stopped at step %d of %d, saved; the same command goes on", step, config.train.steps
     )
-    return False
-  stages.mark_done(workdir, "train", key, outputs)
-  return True
+  return not stopped
+
+
+def _pretrained_file(config: ConfigDict) -> Path | None:
+  path = Path(config.model.pretrained)
+  return path if config.model.pretrained and path.exists() else None
 
 
 def _evaluate(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import checkpoints, stages
+  from lafg_jax.data import datasets
   from lafg_jax.evaluate import stage
 
   source = config.evaluate.source
-  outputs = [stage.FILE]
-  if source in ("checkpoint", "pretrained"):
-    outputs.append(stage.EMBEDDINGS)
+  reads_images = source in ("checkpoint", "pretrained")
+  outputs = [stage.FILE, stage.EMBEDDINGS] if reads_images else [stage.FILE]
   if source == "checkpoint":
     newest = checkpoints.steps(workdir)[:1]
-    inputs = [Path(checkpoints.folder(workdir), str(step), "meta", "metadata") for step in newest]
+    inputs: list[Path | None] = [
+      Path(checkpoints.folder(workdir), str(step), "meta", "metadata") for step in newest
+    ]
+  elif source == "pretrained":
+    inputs = [_pretrained_file(config)]
   else:
     inputs = [Path(source)]
-  sections = [config.evaluate, config.data, config.model, config.seed]
-  key = stages.fingerprint(sections, inputs)
+  key = stages.fingerprint(
+    [config.evaluate, config.model, config.seed, config.data.image_size, config.data.resize_size],
+    datasets.content_fingerprint(config.data, config.evaluate.split) if reads_images else None,
+    inputs,
+  )
   return _unless_done(workdir, "evaluate", key, outputs, lambda: stage.run(config, workdir))
 
 
@@ -189,7 +230,10 @@ def _report(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.report import report
 
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
-  key = stages.fingerprint(config.data, [Path(workdir, name) for name in names])
+  key = stages.fingerprint(
+    [config.data.name, config.data.root, config.evaluate],
+    [Path(workdir, name) for name in names],
+  )
   work = lambda: report.run(config, workdir)  # noqa: E731
   return _unless_done(workdir, "report", key, [report.FILE, report.PICTURE], work)
 
@@ -198,8 +242,7 @@ def _print_results(workdir: str) -> None:
   from lafg_jax.evaluate import stage
   from lafg_jax.report import report
 
-  with open(os.path.join(workdir, stage.FILE), encoding="utf-8") as file:
-    print("\n" + stage.table(json.load(file)) + "\n")
+  print("\n" + stage.table(stage.read_result(workdir)) + "\n")
   for name in (stage.FILE, report.FILE, report.PICTURE):
     path = os.path.join(workdir, name)
     if os.path.exists(path):

@@ -51,10 +51,12 @@ class MetricsLog:
     return self
 
   def __exit__(self, *unused) -> None:
-    self._flush()
-    if self.writes:
-      self.file.close()
-      self.board.close()
+    try:
+      self._flush()
+    finally:
+      if self.writes:
+        self.file.close()
+        self.board.close()
     if self.bad_images:
       logging.warning(
         "train: %d images could not be read; others of their class stood in %d times",
@@ -107,11 +109,12 @@ class MetricsLog:
     line = {"step": step} | {
       name: float(np.asarray(x.addressable_data(0)).reshape(-1)[0]) for name, x in metrics.items()
     }
-    if not np.isfinite(line["loss"]) or not np.isfinite(line["grad_norm"]):
+    if not all(np.isfinite(line[name]) for name in ("loss", "grad_norm", "param_norm")):
       raise UserError(
-        f"the loss is {line['loss']} and the gradient norm {line['grad_norm']} at step {step}: "
-        f"training diverged; lower --config.train.learning_rate (now "
-        f"{self.config.train.learning_rate}); checkpoints of earlier steps are kept"
+        f"training diverged at step {step} (loss {line['loss']}, gradient norm "
+        f"{line['grad_norm']}, parameter norm {line['param_norm']}): start anew in another "
+        f"--workdir with a --config.train.learning_rate below {self.config.train.learning_rate}; "
+        "checkpoints of earlier steps are kept"
       )
     return line
 
@@ -144,12 +147,19 @@ class MetricsLog:
 
 
 def read(path: str) -> list[dict[str, float]]:
-  """The lines of a metrics.jsonl; a last line that was cut short by a kill is left out."""
+  """The lines of a metrics.jsonl; one that was cut short by a kill, or damaged, is left out."""
   if not os.path.exists(path):
     return []
   lines = []
-  with open(path, encoding="utf-8") as file:
+  damaged = 0
+  with open(path, encoding="utf-8", errors="replace") as file:
     for text in file:
-      if text.endswith("\n"):
-        lines.append(json.loads(text))
+      try:
+        line = json.loads(text)
+        lines.append(line | {"step": int(line["step"])})
+      except (ValueError, TypeError, KeyError):
+        # The last line may be half a line, of a process that is writing or was killed.
+        damaged += text.endswith("\n")
+  if damaged:
+    logging.warning("%s: %d damaged lines are left out", path, damaged)
   return lines

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints
+from lafg_jax import config as config_keys
 from lafg_jax.data import images as image_files
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn
@@ -25,6 +26,7 @@ class Retriever:
 
   config: ConfigDict = dataclasses.field(repr=False)
   step: int
+  embedding_dim: int
   class_names: tuple[str, ...] = dataclasses.field(repr=False)
   prototypes: dict[str, np.ndarray] = dataclasses.field(repr=False)
   embed_batch: Embed = dataclasses.field(repr=False)
@@ -53,7 +55,7 @@ class Retriever:
       # A short last batch takes the shape of those before it: nothing is compiled again.
       vectors.append(self.embed_batch(np.stack(crops + crops[:1] * missing))[: len(crops)])
     if not vectors:
-      return np.zeros((0, self.config.model.embedding_dim), np.float32)
+      return np.zeros((0, self.embedding_dim), np.float32)
     return np.concatenate(vectors)
 
   def search(
@@ -93,26 +95,14 @@ def load_retriever(workdir: str) -> Retriever:
     UserError: the workdir has no readable checkpoint.
   """
   arrays, meta = checkpoints.require(workdir)
-  config = nested_config(meta["config"])
+  config = config_keys.nested(meta["config"])
+  embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
   return Retriever(
     config=config,
     step=meta["step"],
+    embedding_dim=config.model.embedding_dim or embedder.backbone.width,
     class_names=tuple(meta["dataset"]["class_names"]),
     prototypes=checkpoints.subtree(arrays, "prototypes"),
-    embed_batch=make_embed(embedders.build(config.model), params),
+    embed_batch=make_embed(embedder, params),
   )
-
-
-def nested_config(flat: dict[str, Any]) -> ConfigDict:
-  """{'model.width': 128, ...} as a ConfigDict with sections."""
-  config = ConfigDict()
-  for key, value in flat.items():
-    *sections, name = key.split(".")
-    inner = config
-    for section in sections:
-      if section not in inner:
-        inner[section] = ConfigDict()
-      inner = inner[section]
-    inner[name] = tuple(value) if isinstance(value, list) else value
-  return config

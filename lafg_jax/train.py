@@ -3,7 +3,6 @@
 import collections
 import contextlib
 import functools
-import json
 import signal
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -18,19 +17,20 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, losses, optimizers, stages
-from lafg_jax.command_line import get, keys
+from lafg_jax import config as config_keys
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models import embedder as embedders
+from lafg_jax.validation import WORDLESS
 
 AXIS = "devices"
 MAX_IN_FLIGHT = 2
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
-             "train.checkpoint_every", "train.keep_checkpoints")  # fmt: skip
+             "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts")  # fmt: skip
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -89,8 +89,8 @@ def alignment_targets(
     centre = prototypes.vocabulary.mean(axis=0)
     queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
     cosine = _unit_rows(queries) @ _unit_rows(attributes).T
-    vocabulary = attributes if config.language.centre else prototypes.vocabulary
-    targets = {"vocabulary": vocabulary, "attribute_cosine": cosine}
+    # The formula centres the class's side of the comparison only.
+    targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
   return {name: np.asarray(x, np.float32) for name, x in targets.items()}
 
 
@@ -147,6 +147,23 @@ def make_loss(
   return loss
 
 
+def make_gradients(
+  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
+) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
+  """`gradients(params, mean_projectors, batch, targets) -> (grads, metrics)` of `make_loss`."""
+  loss = make_loss(embedder, config, axis)
+
+  def gradients(params, mean_projectors, batch, targets):
+    grads, metrics = jax.grad(loss, has_aux=True)(params, mean_projectors, batch, targets)
+    if axis is not None:
+      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
+      # gradients up: their mean is the gradient of that one loss.
+      grads = jax.lax.pmean(grads, axis)
+    return grads, metrics
+
+  return gradients
+
+
 def make_step(
   embedder: embedders.Embedder,
   optimizer: optax.GradientTransformation,
@@ -154,29 +171,26 @@ def make_step(
   axis: str | None,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """`step(state, batch, targets) -> (state, metrics)`, to be mapped over `axis`."""
-  loss = make_loss(embedder, config, axis)
+  gradients = make_gradients(embedder, config, axis)
   schedule = optimizers.schedule(config.train)
+  alpha = config.loss.ema_step
 
   def step(state: TrainState, batch, targets):
-    grads, metrics = jax.grad(loss, has_aux=True)(
-      state.params, state.mean_projectors, batch, targets
-    )
-    if axis is not None:
-      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
-      # gradients up: their mean is the gradient of that one loss.
-      grads = jax.lax.pmean(grads, axis)
+    grads, metrics = gradients(state.params, state.mean_projectors, batch, targets)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    alpha = config.loss.ema_step
     mean_projectors = jax.tree.map(
       lambda e, p: (1 - alpha) * e + alpha * p,
       state.mean_projectors,
       params.get("projectors", {}),
     )
-    metrics["grad_norm"] = optax.global_norm(grads)
-    metrics["learning_rate"] = schedule(state.step)
-    state = TrainState(state.step + 1, params, mean_projectors, opt_state)
-    return state, metrics
+    metrics |= {
+      "grad_norm": optax.global_norm(grads),
+      # Of the updated parameters: what a checkpoint of this step would hold.
+      "param_norm": optax.global_norm(params),
+      "learning_rate": schedule(state.step),
+    }
+    return TrainState(state.step + 1, params, mean_projectors, opt_state), metrics
 
   return step
 
@@ -216,9 +230,18 @@ def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iter
 
 
 def deciding_keys(config: ConfigDict) -> list[str]:
-  """The keys that decide what is learned."""
-  sections = ("data.", "language.", "model.", "loss.", "train.")
-  return [k for k in keys(config) if (k == "seed" or k.startswith(sections)) and k not in FREE_KEYS]
+  """The keys that decide what is learned.
+
+  Of `language` only what happens when prototypes are loaded: the rest is in their fingerprint.
+  """
+  names = [
+    k
+    for k in config_keys.keys(config)
+    if (k == "seed" or k.startswith(("data.", "model.", "loss.", "train."))) and k not in FREE_KEYS
+  ]
+  if config.loss.alignment in WORDLESS:
+    return names
+  return [*names, "language.centre", "language.shuffle"]
 
 
 class _StopRequest:
@@ -245,11 +268,11 @@ class _StopRequest:
 
 def run(
   config: ConfigDict, workdir: str, dataset: Dataset, prototypes: LoadedPrototypes | None
-) -> int:
+) -> tuple[int, bool]:
   """Trains to `train.steps`, from the newest checkpoint when there is one.
 
   Returns:
-    The step reached: `train.steps`, or less after SIGTERM or SIGINT, with that step saved.
+    The step reached, and whether SIGTERM or SIGINT asked to stop there; it is saved either way.
 
   Raises:
     UserError: another config trained this workdir, or the loss is no longer finite.
@@ -262,7 +285,7 @@ def run(
   step = found[1]["step"] if found else 0
   if step >= config.train.steps:
     logging.info("train: already at step %d", step)
-    return step
+    return step, False
   batches = _batches(config, dataset, step)
   text_dim = words["prototypes"].shape[1] if words else None
   embedder, optimizer, state = init_state(config, num_classes, text_dim)
@@ -276,10 +299,11 @@ def run(
   )
   in_flight: collections.deque = collections.deque()
   with (
+    # Outermost: a signal must not end the wait for the last, asynchronous save.
+    _StopRequest() as stop,
     contextlib.closing(batches),
     checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
     MetricsLog(workdir, step, config) as log,
-    _StopRequest() as stop,
   ):
     for host, batch in to_devices(batches):
       log.unreadable(host["unreadable"], dataset)
@@ -298,7 +322,7 @@ def run(
         checkpoints.save(mngr, step, checkpoints.flatten(arrays), meta)
       if last:
         break
-  return step
+  return step, stop.asked
 
 
 def _batches(config: ConfigDict, dataset: Dataset, start: int) -> Any:
@@ -327,7 +351,7 @@ def _announce(config: ConfigDict, state: TrainState) -> None:
 
 
 def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
-  changed = checkpoints.config_differences(deciding_keys(config), old["config"], new["config"])
+  changed = config_keys.differences(deciding_keys(config), old["config"], new["config"])
   if old["dataset"] != new["dataset"]:
     changed.append("the training images or classes")
   if old["prototypes"] != new["prototypes"]:
@@ -349,10 +373,8 @@ def _meta(
   config: ConfigDict, dataset: Dataset, prototypes: LoadedPrototypes | None
 ) -> dict[str, Any]:
   """What a checkpoint says of itself beside its arrays; JSON."""
-  flat = {key: get(config, key) for key in keys(config)}
   return {
-    # Through JSON and back, so that it equals what a restore reads (tuples become lists).
-    "config": json.loads(json.dumps(flat)),
+    "config": config_keys.flatten(config),
     "dataset": {
       "name": dataset.name,
       "fingerprint": fingerprint(dataset),

@@ -5,16 +5,19 @@ A table of rules, one a key, and below it the rules between keys.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from lafg_jax.command_line import get
+from lafg_jax.config import get
 from lafg_jax.errors import UserError
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
+
+# What configs/default.py has for a custom model that nobody asked for.
+_BASE_SIZES = (768, 12, 12, 3072)
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -31,6 +34,8 @@ def _between(low: float, high: float) -> Rule:
   return (lambda x: low <= x < high), f"a number of at least {low} and below {high}"
 
 
+_BOOL: Rule = (lambda x: isinstance(x, bool)), "True or False"
+_TEXT: Rule = (lambda x: isinstance(x, str)), "a text, or nothing"
 _POSITIVE: Rule = (lambda x: math.isfinite(x) and x > 0), "above 0"
 
 
@@ -45,6 +50,9 @@ def _numbers(x: Any, count: int | None = None) -> bool:
 _RULES: dict[str, Rule] = {
   "seed": ((lambda x: 0 <= x < 2**31), "between 0 and 2147483647"),
   "data.name": _one_of("cars", "synthetic"),
+  "data.root": _TEXT,
+  "data.expect_counts": _BOOL,
+  "data.flip": _BOOL,
   "data.num_val_classes": _at_least(0),
   "data.image_size": _at_least(8),
   "data.resize_size": _at_least(8),
@@ -62,6 +70,9 @@ _RULES: dict[str, Rule] = {
   "data.num_workers": _at_least(0),
   "data.prefetch": _at_least(1),
   "language.describer": _one_of("file", "synthetic"),
+  "language.descriptions": _TEXT,
+  "language.centre": _BOOL,
+  "language.shuffle": _BOOL,
   "language.encoder": (bool, "a hub id, a folder, or tiny_clip"),
   "language.prompt": (
     (lambda x: x.count("{}") == 1 and not re.search(r"[{}]", x.replace("{}", ""))),
@@ -80,6 +91,8 @@ _RULES: dict[str, Rule] = {
   "model.num_heads": _at_least(1),
   "model.mlp_dim": _at_least(1),
   "model.patch_size": _at_least(1),
+  "model.conv_stem": _BOOL,
+  "model.pretrained": _TEXT,
   "model.pool": _one_of("token", "mean"),
   "model.layer_norm_eps": _POSITIVE,
   "model.embedding_dim": _at_least(0),
@@ -98,6 +111,7 @@ _RULES: dict[str, Rule] = {
   "loss.projector": _one_of("free", "mean", "fixed"),
   "loss.projector_width": _at_least(2),
   "loss.alignment_temperature": _POSITIVE,
+  "loss.unit_variance": _BOOL,
   "loss.ema_step": ((lambda x: 0 < x <= 1), "above 0 and at most 1"),
   "train.steps": _at_least(1),
   "train.optimizer": _one_of("sgd", "adamw"),
@@ -105,6 +119,7 @@ _RULES: dict[str, Rule] = {
   "train.warmup": _between(0, 1),
   "train.weight_decay": _at_least(0),
   "train.clip_norm": _at_least(0),
+  "train.freeze": _TEXT,
   "train.log_every": _at_least(1),
   "train.checkpoint_every": _at_least(1),
   "train.keep_checkpoints": _at_least(1),
@@ -118,13 +133,21 @@ _RULES: dict[str, Rule] = {
 }
 
 
-def validate(config: ConfigDict) -> None:
-  """Raises UserError with the key and what it takes, for the first value that cannot be."""
+def validate(config: ConfigDict, stages: Sequence[str]) -> None:
+  """Raises UserError with the key and what it takes, for the first value that cannot be.
+
+  Args:
+    config: all keys of configs/default.py.
+    stages: those that will run; paths that only others need may be missing.
+  """
   for key, (accepts, wanted) in _RULES.items():
-    value = get(config, key)
-    if not accepts(value):
+    try:
+      value = get(config, key)
+    except (KeyError, TypeError) as error:
+      raise UserError(f"the config lacks {key}: let it start from configs/default.py") from error
+    if not _accepted(accepts, value):
       raise UserError(f"--config.{key}={value}: it takes {wanted}")
-  _require_paths(config)
+  _require_paths(config, stages)
   _validate_data(config)
   _validate_model(config)
   language, evaluate = config.language, config.evaluate
@@ -142,23 +165,28 @@ def validate(config: ConfigDict) -> None:
     ) from error
 
 
-def _require_paths(config: ConfigDict) -> None:
+def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
+  try:
+    return bool(accepts(value))
+  except (TypeError, AttributeError):
+    # A value of another type altogether, such as None for a number.
+    return False
+
+
+def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   """One line for all that a bare run would ask for one after the other."""
   missing = []
-  if config.data.name == "cars" and not config.data.root and not _reads_file(config):
+  reads_file = config.evaluate.source not in ("checkpoint", "pretrained")
+  if config.data.name == "cars" and not config.data.root and not reads_file:
     missing.append("--config.data.root=FOLDER with devkit/ and cars_train/")
-  needs_words = config.loss.alignment not in WORDLESS and config.evaluate.source == "checkpoint"
-  if needs_words and config.language.describer == "file" and not config.language.descriptions:
+  language = config.language
+  if "describe" in stages and language.describer == "file" and not language.descriptions:
     missing.append(
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL of "
       "{class, description}, or train without words by --config.loss.alignment=none"
     )
   if missing:
     raise UserError("this config needs your data: pass " + " and ".join(missing))
-
-
-def _reads_file(config: ConfigDict) -> bool:
-  return config.evaluate.source not in ("checkpoint", "pretrained")
 
 
 def _reject(key: str, value: Any, wanted: str, section: ConfigDict) -> None:
@@ -188,6 +216,12 @@ def _validate_model(config: ConfigDict) -> None:
     raise UserError(
       f"--config.model.width={model.width}: it takes a multiple of model.num_heads "
       f"(now {model.num_heads})"
+    )
+  sizes = (model.width, model.depth, model.num_heads, model.mlp_dim)
+  if model.size != "custom" and sizes != _BASE_SIZES:
+    raise UserError(
+      f"--config.model.size={model.size}: width, depth, num_heads and mlp_dim are read only with "
+      "--config.model.size=custom"
     )
   if model.conv_stem and model.patch_size & (model.patch_size - 1):
     raise UserError(

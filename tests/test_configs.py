@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs import cars, default, synthetic
-from lafg_jax import command_line, validation
+from lafg_jax import config as config_keys
+from lafg_jax import main, validation
 from lafg_jax.errors import UserError
 
 DEFAULT = Path(default.__file__).read_text()
@@ -16,12 +17,12 @@ DEFAULT = Path(default.__file__).read_text()
   "config", [synthetic.get_config(), cars.get_config(), cars.get_config("scratch")]
 )
 def test_shipped_configs_are_valid_and_have_the_default_keys(config):
-  assert command_line.keys(config) == command_line.keys(default.get_config())
+  assert config_keys.keys(config) == config_keys.keys(default.get_config())
   assert config.is_locked
   with config.unlocked():
     config.data.root = "somewhere"
     config.language.descriptions = config.language.descriptions or "some.json"
-  validation.validate(config)
+  validation.validate(config, main.STAGES)
 
 
 def test_cars_refuses_an_unknown_variant():
@@ -29,7 +30,7 @@ def test_cars_refuses_an_unknown_variant():
     cars.get_config("huge")
 
 
-@pytest.mark.parametrize("key", command_line.keys(default.get_config()))
+@pytest.mark.parametrize("key", config_keys.keys(default.get_config()))
 def test_every_key_is_commented_in_the_default(key):
   lines = DEFAULT.splitlines()
   at = next(i for i, line in enumerate(lines) if re.match(rf"\s+(config\.)?{key} =", line))
@@ -41,10 +42,51 @@ def test_every_key_is_commented_in_the_default(key):
 @pytest.mark.parametrize("key", sorted(validation._RULES))
 def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
   config = synthetic.get_config()
-  value = command_line.get(config, key)
-  wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",)}[type(value)]
+  value = config_keys.get(config, key)
+  wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",), bool: None}[type(value)]
   if key in ("language.encoder", "evaluate.source"):
     wrong = ""
-  config.update_from_flattened_dict({key: wrong})
+  if key in ("data.root", "language.descriptions", "model.pretrained", "train.freeze"):
+    wrong = None
+  section, name = ("", key) if "." not in key else key.split(".")
+  with config.unlocked(), config.ignore_type():
+    (config[section] if section else config)[name] = wrong
   with pytest.raises(UserError, match=re.escape(f"--config.{key}=")):
-    validation.validate(config)
+    validation.validate(config, main.STAGES)
+
+
+def test_every_key_has_a_rule():
+  assert set(validation._RULES) == set(config_keys.keys(default.get_config()))
+
+
+def test_a_config_without_a_section_is_one_line():
+  config = synthetic.get_config()
+  with config.unlocked():
+    del config["loss"]
+  with pytest.raises(UserError, match="lacks loss"):
+    validation.validate(config, main.STAGES)
+
+
+def test_paths_are_asked_for_only_by_the_stages_that_need_them():
+  config = cars.get_config()
+  config.data.root = "somewhere"
+  with pytest.raises(UserError, match="language.descriptions"):
+    validation.validate(config, main.STAGES)
+  validation.validate(config, ["train"])
+  config.evaluate.source = "some.npz"
+  config.data.root = ""
+  validation.validate(config, ["evaluate"])
+
+
+def test_widths_without_a_custom_size_are_refused():
+  config = cars.get_config()
+  config.data.root = config.language.descriptions = "somewhere"
+  config.model.depth = 3
+  with pytest.raises(UserError, match="model.size=custom"):
+    validation.validate(config, main.STAGES)
+
+
+def test_flat_configs_come_back_nested():
+  config = synthetic.get_config()
+  again = config_keys.nested(config_keys.flatten(config))
+  assert again.to_dict() == config.to_dict()

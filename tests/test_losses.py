@@ -159,8 +159,21 @@ def test_vocabulary_form(batch):
     batch["targets"]["vocabulary"] @ batch["mean_projectors"]["text"],
   )
   q = numpy_softmax(batch["targets"]["attribute_cosine"] / 0.5)[batch["labels"]]
+  first = numpy_skl(numpy_softmax(cosine / 0.5), q)
+  cosine = numpy_cosine(
+    batch["v"] @ batch["mean_projectors"]["image"],
+    batch["targets"]["vocabulary"] @ batch["projectors"]["text"],
+  )
+  second = numpy_skl(numpy_softmax(cosine / 0.5), q)
   loss, *_ = aligned(batch, "vocabulary", "mean")
-  np.testing.assert_allclose(loss, numpy_skl(numpy_softmax(cosine / 0.5), q), rtol=1e-4)
+  np.testing.assert_allclose(loss, first + second, rtol=1e-4)
+  cosine = numpy_cosine(
+    batch["v"] @ batch["projectors"]["image"],
+    batch["targets"]["vocabulary"] @ batch["projectors"]["text"],
+  )
+  for projector in ("free", "fixed"):
+    loss, *_ = aligned(batch, "vocabulary", projector)
+    np.testing.assert_allclose(loss, numpy_skl(numpy_softmax(cosine / 0.5), q), rtol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["orthogonal", "onehot"])
@@ -183,7 +196,8 @@ def test_controls_are_the_prototype_form_with_other_class_vectors(batch, form):
     ("prototype", "mean", False),
     ("prototype", "fixed", False),
     ("vocabulary", "free", True),
-    ("vocabulary", "mean", False),
+    ("vocabulary", "mean", True),
+    ("vocabulary", "fixed", False),
   ],
 )
 def test_which_projectors_take_a_gradient(batch, form, projector, text_learns):

@@ -36,6 +36,15 @@ SMALL = {
   "train.log_every": 1,
   "train.checkpoint_every": 2,
 }
+# A run of the loop that check_devices.py repeats on 8 devices; SGD does not blow up small sums.
+LOOP = {
+  "loss.alignment": "orthogonal",
+  "data.images_per_class": 3,
+  "train.steps": 3,
+  "train.checkpoint_every": 3,
+  "train.optimizer": "sgd",
+  "train.learning_rate": 0.1,
+}
 
 
 def config_with(**changes):
@@ -73,7 +82,7 @@ def prototypes(dataset):
   )
 
 
-def test_eight_devices_give_the_loss_and_gradients_of_one():
+def test_eight_devices_train_as_one(tmp_path, dataset, prototypes):
   # The device count is fixed when jax starts: a process of its own.
   script = Path(__file__).parent / "check_devices.py"
   environment = os.environ | {
@@ -82,15 +91,28 @@ def test_eight_devices_give_the_loss_and_gradients_of_one():
     "PYTHONPATH": str(ROOT),
   }
   done = subprocess.run(
-    [sys.executable, str(script)], env=environment, capture_output=True, text=True, cwd=ROOT
+    [sys.executable, str(script), str(tmp_path / "eight"), json.dumps(SMALL | LOOP)],
+    env=environment,
+    capture_output=True,
+    text=True,
+    cwd=ROOT,
   )
   assert done.returncode == 0, done.stderr
   report = json.loads(done.stdout.splitlines()[-1])
   assert report["devices"] == 8
-  assert len(report["cases"]) >= 6
+  assert [100, 9, "prototype", "mean", "sum"] in [case["case"] for case in report["cases"]]
   for case in report["cases"]:
     assert case["loss_error"] < 1e-5, case
     assert case["gradient_error"] < 1e-5, case
+    assert case["worst_leaf_error"] < 1e-4, case
+  # The loop itself, from sampling to checkpoint: 15 rows are padded to 16 there.
+  assert jax.device_count() == 1
+  config = config_with()
+  config.update_from_flattened_dict(LOOP)
+  train.run(config, str(tmp_path / "one"), dataset, None)
+  one, eight = (checkpoints.read(str(tmp_path / name), 3)[0] for name in ("one", "eight"))
+  for path, x in one.items():
+    np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def run_main(workdir, *extra, **kwargs):
@@ -107,38 +129,47 @@ def finish(process):
   return process.returncode, stderr
 
 
-def wait_for_lines(path, count, process):
+def wait_until(happened, process):
+  """Returns when `happened()` or when the process has ended by itself."""
   deadline = time.monotonic() + 200
-  while time.monotonic() < deadline and process.poll() is None:
-    if len(metrics_log.read(str(path))) >= count:
-      return
+  while not happened() and process.poll() is None:
+    assert time.monotonic() < deadline, "nothing happened"
     time.sleep(0.02)
+
+
+def wait_for_lines(path, count, process):
+  wait_until(lambda: len(metrics_log.read(str(path))) >= count, process)
   assert process.poll() is None, process.stderr.read()
 
 
 def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
-  extra = flags(train__steps=40, train__checkpoint_every=3)
-  code, stderr = finish(run_main(tmp_path / "unbroken", *extra))
+  extra = flags(train__steps=300, train__checkpoint_every=7, train__log_every=5)
+  unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+  code, stderr = finish(run_main(unbroken, *extra))
   assert code == 0, stderr
-  rng, kills = random.Random(int(time.time())), 0
+  seed = int(time.time())
+  print(f"random.Random({seed})")
+  rng, kills = random.Random(seed), 0
   for _ in range(3):
-    process = run_main(tmp_path / "broken", *extra)
-    log = tmp_path / "broken" / metrics_log.FILE
-    wait_for_lines(log, len(metrics_log.read(str(log))) + 1, process)
-    time.sleep(rng.uniform(0, 0.3))
-    process.send_signal(signal.SIGKILL)
+    newest = (checkpoints.steps(str(broken)) or [0])[0]
+    process = run_main(broken, *extra)
+    # Let it pass a checkpoint of its own, then strike at any point of the loop or of a save.
+    wait_until(lambda newest=newest: (checkpoints.steps(str(broken)) or [0])[0] > newest, process)
+    time.sleep(rng.uniform(0, 0.2))
+    process.kill()
     kills += process.wait() == -signal.SIGKILL
     process.stderr.close()
   assert kills > 0
-  code, stderr = finish(run_main(tmp_path / "broken", *extra))
+  code, stderr = finish(run_main(broken, *extra))
   assert code == 0, stderr
-  unbroken, _ = checkpoints.read(str(tmp_path / "unbroken"), 40)
-  broken, _ = checkpoints.read(str(tmp_path / "broken"), 40)
-  assert set(unbroken) == set(broken)
-  for path, x in unbroken.items():
-    np.testing.assert_array_equal(x, broken[path], err_msg=path)
-  steps = [line["step"] for line in metrics_log.read(str(tmp_path / "broken" / metrics_log.FILE))]
-  assert steps == list(range(1, 41))
+  if kills == 3:
+    assert "going on from the checkpoint of step" in stderr
+  whole, resumed = (checkpoints.read(str(folder), 300)[0] for folder in (unbroken, broken))
+  assert set(whole) == set(resumed)
+  for path, x in whole.items():
+    np.testing.assert_array_equal(x, resumed[path], err_msg=path)
+  steps = [line["step"] for line in metrics_log.read(str(broken / metrics_log.FILE))]
+  assert steps == list(range(5, 301, 5))
 
 
 def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path):
@@ -161,7 +192,7 @@ def test_same_seed_same_parameters_and_other_seed_others(tmp_path, dataset, prot
   finals = []
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
     config = config_with(seed=seed)
-    assert train.run(config, str(tmp_path / name), dataset, prototypes) == 8
+    assert train.run(config, str(tmp_path / name), dataset, prototypes) == (8, False)
     finals.append(checkpoints.read(str(tmp_path / name), 8)[0])
   same, again, other = (x["state/params/embedding/kernel"] for x in finals)
   np.testing.assert_array_equal(same, again)
@@ -236,7 +267,10 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, protot
   with pytest.raises(UserError, match=r"model.width: 16 -> 32.*--workdir"):
     train.run(config_with(model__width=32), str(tmp_path), dataset, prototypes)
   # What does not change the result may change.
-  assert train.run(config_with(train__log_every=3), str(tmp_path), dataset, prototypes) == 8
+  assert train.run(config_with(train__log_every=3), str(tmp_path), dataset, prototypes) == (
+    8,
+    False,
+  )
 
 
 def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes):
@@ -244,10 +278,29 @@ def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes
   train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes)
   meta = tmp_path / "hurt" / checkpoints.FOLDER / "8" / "meta" / "metadata"
   meta.write_text("{")
-  assert train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes) == 8
+  assert train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes) == (8, False)
   whole, hurt = (checkpoints.read(str(tmp_path / name), 8)[0] for name in ("whole", "hurt"))
   for path, x in whole.items():
     np.testing.assert_array_equal(x, hurt[path], err_msg=path)
+
+
+def test_when_every_checkpoint_is_damaged_nothing_is_started_anew(tmp_path, dataset, prototypes):
+  train.run(config_with(), str(tmp_path), dataset, prototypes)
+  assert len(checkpoints.steps(str(tmp_path))) == 2
+  for step in checkpoints.steps(str(tmp_path)):
+    (tmp_path / checkpoints.FOLDER / str(step) / "meta" / "metadata").write_text("{")
+  with pytest.raises(UserError, match="all 2 checkpoints"):
+    train.run(config_with(), str(tmp_path), dataset, prototypes)
+  assert len(checkpoints.steps(str(tmp_path))) == 2
+
+
+def test_a_damaged_metrics_log_does_not_stop_a_run(tmp_path, dataset, prototypes, caplog):
+  train.run(config_with(train__steps=8), str(tmp_path), dataset, prototypes)
+  path = tmp_path / metrics_log.FILE
+  path.write_text(path.read_text().replace("{", "\x00", 1) + '{"step": 9, "lo')
+  with caplog.at_level("WARNING", logger="absl"):
+    assert [line["step"] for line in metrics_log.read(str(path))] == list(range(2, 9))
+  assert "1 damaged lines" in caplog.text
 
 
 def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path, dataset, prototypes):
@@ -292,10 +345,60 @@ def test_unreadable_images_are_named_once_and_training_goes_on(
   files = datasets.Dataset(**(vars(dataset) | {"images": np.array(paths), "ids": tuple(paths)}))
   config = config_with(train__steps=16, data__classes_per_batch=40, data__images_per_class=4)
   with caplog.at_level("WARNING", logger="absl"):
-    assert train.run(config, str(tmp_path / "run"), files, prototypes) == 16
+    assert train.run(config, str(tmp_path / "run"), files, prototypes) == (16, False)
   for path in bad:
     assert caplog.text.count(f"cannot read {path}") == 1
   assert "2 images could not be read" in caplog.text
+
+
+def test_beta_means_the_same_under_sum_and_mean_and_for_every_m(dataset, prototypes):
+  """L = L_aux + beta L_ali with L_aux a mean over slot pairs, m(m-1) times that under `sum`."""
+  rng = np.random.default_rng(0)
+  for m in (2, 3):
+    batch = {
+      "image": rng.integers(0, 256, (5 * m, 16, 16, 3), np.uint8),
+      "label": np.tile(np.arange(5, dtype=np.int32), m),
+    }
+    totals = {}
+    for reduction in ("sum", "mean"):
+      config = config_with(loss__reduction=reduction, loss__beta=0.7, data__images_per_class=m)
+      embedder, _, state = train.init_state(config, len(dataset.class_names), 24)
+      targets = train.alignment_targets(config, len(dataset.class_names), prototypes)
+      total, metrics = train.make_loss(embedder, config, axis=None)(
+        state.params, state.mean_projectors, batch, targets
+      )
+      scale = m * (m - 1) if reduction == "sum" else 1
+      expected = metrics["l_aux"] + 0.7 * scale * metrics["l_ali"]
+      np.testing.assert_allclose(total, expected, rtol=1e-6)
+      totals[reduction] = total / scale
+    np.testing.assert_allclose(totals["sum"], totals["mean"], rtol=1e-5)
+
+
+def test_alignment_targets(dataset, prototypes):
+  count = len(dataset.class_names)
+  scaled = train.alignment_targets(config_with(loss__alignment="distribution"), count, prototypes)
+  assert np.std(scaled["prototypes"]) == pytest.approx(1, abs=1e-5)
+  raw = train.alignment_targets(
+    config_with(loss__alignment="distribution", loss__unit_variance=False), count, prototypes
+  )
+  np.testing.assert_array_equal(raw["prototypes"], prototypes.prototypes)
+  words = train.alignment_targets(config_with(loss__alignment="vocabulary"), count, prototypes)
+  np.testing.assert_array_equal(words["vocabulary"], prototypes.vocabulary)
+  mean = prototypes.vocabulary.mean(axis=0)
+  for c, n in ((0, 0), (7, 3)):
+    x, y = prototypes.queries[c] - mean, prototypes.vocabulary[n] - mean
+    expected = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    assert words["attribute_cosine"][c, n] == pytest.approx(expected, abs=1e-5)
+  assert set(train.alignment_targets(config_with(loss__alignment="none"), count, None)) == set()
+
+
+def test_bfloat16_trains_and_keeps_float32_parameters(tmp_path, dataset, prototypes):
+  config = config_with(model__dtype="bfloat16", train__steps=40, train__checkpoint_every=40)
+  train.run(config, str(tmp_path), dataset, prototypes)
+  lines = metrics_log.read(str(tmp_path / metrics_log.FILE))
+  assert np.mean([x["loss"] for x in lines[-8:]]) < np.mean([x["loss"] for x in lines[:8]])
+  arrays, _ = checkpoints.read(str(tmp_path), 40)
+  assert {str(x.dtype) for x in arrays.values()} == {"float32", "int32"}
 
 
 def test_the_step_compiles_once(dataset, prototypes):

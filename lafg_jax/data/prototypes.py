@@ -106,23 +106,26 @@ def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:
   return (vectors / norms).astype(np.float32)
 
 
-def read_npz(path: str | os.PathLike, keys: Sequence[str], *, stage: str) -> dict[str, np.ndarray]:
+def read_npz(
+  path: str | os.PathLike, keys: Sequence[str], *, stage: str | None
+) -> dict[str, np.ndarray]:
   """The arrays `keys` of an npz file, without pickles.
 
   Raises:
-    UserError: the file is missing or damaged, or lacks a key; names the stage that writes it.
+    UserError: the file is missing or damaged, or lacks a key; names the stage that writes it
+      (None for a file that came from elsewhere).
   """
   path = Path(path)
+  first, again = (f": run --stage={stage} {word}" if stage else "" for word in ("first", "again"))
   if not path.is_file():
-    raise UserError(f"{path} does not exist: run --stage={stage} first")
+    raise UserError(f"{path} does not exist{first}")
   try:
     with np.load(path, allow_pickle=False) as archive:
       return {key: archive[key] for key in keys}
   except KeyError as error:
-    raise UserError(f"{path} lacks an array ({error.args[0]}): run --stage={stage} again") from None
+    raise UserError(f"{path} lacks an array ({error.args[0]}){again}") from None
   except _DAMAGE as error:
-    problem = f"{path} is damaged or no npz file"
-    raise UserError(f"{problem}: delete it and run --stage={stage} again") from error
+    raise UserError(f"{path} is damaged or no npz file{again}") from error
 
 
 def class_order(

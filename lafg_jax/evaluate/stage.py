@@ -2,7 +2,6 @@
 
 import json
 import os
-import zipfile
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, stages
-from lafg_jax.command_line import get
+from lafg_jax import config as config_keys
 from lafg_jax.data import datasets
+from lafg_jax.data.prototypes import read_npz
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
@@ -47,19 +47,14 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 def _evaluate_checkpoint(config: ConfigDict, workdir: str) -> dict[str, Any]:
   arrays, meta = checkpoints.require(workdir)
-  names = [k for k in meta["config"] if k.startswith("model.") or k == "data.image_size"]
-  now = {name: _as_json(get(config, name)) for name in names}
-  changed = checkpoints.config_differences(names, meta["config"], now)
-  if changed:
-    raise UserError(
-      f"the checkpoint in {checkpoints.folder(workdir)} is of another model "
-      f"({'; '.join(changed)}): pass the config it was trained with"
-    )
+  _check_checkpoint(config, meta, checkpoints.folder(workdir))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
   result = _evaluate_params(config, embedder, params, workdir, write=True)
   result["step"] = meta["step"]
+  if meta["dataset"]["partial"]:
+    result["partial"] = True
   embedder, params = embedders.init_model(config)
   result["untrained"] = _metrics_only(_evaluate_params(config, embedder, params, workdir))
   return result
@@ -86,8 +81,23 @@ def _evaluate_params(
   return result
 
 
-def _as_json(value: Any) -> Any:
-  return list(value) if isinstance(value, tuple) else value
+def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
+  """The checkpoint is of this model, and never saw the classes it is evaluated on."""
+  names = [k for k in meta["config"] if k.startswith("model.") or k in ("seed", "data.image_size")]
+  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
+  if changed:
+    raise UserError(
+      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
+      "was trained with"
+    )
+  split = config.evaluate.split
+  classes = datasets.class_splits(config.data)[split]
+  trained = set(meta["dataset"]["class_names"]) & set(classes)
+  if meta["dataset"]["name"] == config.data.name and trained:
+    raise UserError(
+      f"the checkpoint in {folder} was trained on {len(trained)} of the {len(classes)} classes of "
+      f"evaluate.split={split}: pass the data.num_val_classes it was trained with"
+    )
 
 
 def _metrics_only(result: dict[str, Any]) -> dict[str, float]:
@@ -119,21 +129,45 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
     raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      vectors, labels = archive["vectors"], archive["labels"]
-  except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-    raise UserError(f"{key}: not an npz with `vectors` and `labels`: {error}") from error
+  arrays = read_npz(path, ("vectors", "labels"), stage=None)
+  vectors, labels = arrays["vectors"], arrays["labels"]
+  if vectors.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
+    raise UserError(
+      f"{key}: vectors are {vectors.dtype} and labels {labels.dtype}, not real and whole numbers"
+    )
   result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(ks), normalize=True)
   return result | {"dataset": path, "split": "all"}
 
 
+def read_result(workdir: str) -> dict[str, Any]:
+  """The evaluation.json of a workdir.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  path = os.path.join(workdir, FILE)
+  if not os.path.isfile(path):
+    raise UserError(f"{path} does not exist: run --stage=evaluate first")
+  try:
+    with open(path, encoding="utf-8") as file:
+      result = json.load(file)
+    return result | {"source": result["source"], "split": result["split"]}
+  except (ValueError, TypeError, KeyError) as error:
+    raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+
+
+def columns_of(result: dict[str, Any]) -> tuple[list[str], dict[str, dict[str, Any]]]:
+  """The names of the metrics, and the columns of a table: what was measured, by its name."""
+  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  if "untrained" in result:
+    return names, {"untrained": result["untrained"], "trained": result}
+  source = result["source"]
+  return names, {source if source == "pretrained" else os.path.basename(source): result}
+
+
 def table(result: dict[str, Any]) -> str:
   """The result as a small text table, in percent; the untrained model beside it where measured."""
-  columns = {"trained" if "untrained" in result else result["source"]: result}
-  if "untrained" in result:
-    columns = {"untrained": result["untrained"]} | columns
-  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  names, columns = columns_of(result)
   title = (
     f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
     f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")

@@ -18,6 +18,7 @@ class PatchEmbedding(nn.Module):
   width: int
   patch_size: int
   conv_stem: bool = False
+  layer_norm_eps: float = 1e-6
   dtype: Any = jnp.float32
 
   @nn.compact
@@ -34,7 +35,8 @@ class PatchEmbedding(nn.Module):
         channels, (3, 3), strides=(2, 2), use_bias=False, dtype=self.dtype, name=f"conv_{i}"
       )(x)
       # LayerNorm over channels: batch statistics would tie the result to the device count.
-      x = nn.gelu(nn.LayerNorm(dtype=self.dtype, name=f"norm_{i}")(x))
+      x = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name=f"norm_{i}")(x)
+      x = nn.gelu(x)
     return nn.Conv(self.width, (1, 1), dtype=self.dtype, name="patch")(x)
 
 
@@ -76,7 +78,12 @@ class ViT(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
     x = PatchEmbedding(
-      self.width, self.patch_size, self.conv_stem, self.dtype, name="patch_embedding"
+      width=self.width,
+      patch_size=self.patch_size,
+      conv_stem=self.conv_stem,
+      layer_norm_eps=self.layer_norm_eps,
+      dtype=self.dtype,
+      name="patch_embedding",
     )(images.astype(self.dtype))
     x = x.reshape(x.shape[0], -1, self.width)  # [B, T, width]
     if self.pool == "token":

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import os
 
 import numpy as np
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax import metrics_log, stages
 from lafg_jax.data import datasets, images
+from lafg_jax.data.prototypes import read_npz
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn, stage
 from lafg_jax.report import pictures
@@ -37,13 +37,20 @@ def run(config: ConfigDict, workdir: str) -> None:
   """Writes `retrieval.png` and `report.html` from what the other stages left in the workdir.
 
   Raises:
-    UserError: there is no evaluation yet.
+    UserError: there is no evaluation yet, or it is of something else than the config says.
   """
-  path = os.path.join(workdir, stage.FILE)
-  if not os.path.isfile(path):
-    raise UserError(f"{path} does not exist: run --stage=evaluate first")
-  with open(path, encoding="utf-8") as file:
-    result = json.load(file)
+  result = stage.read_result(workdir)
+  now = {
+    "dataset": config.data.name,
+    "split": config.evaluate.split,
+    "source": config.evaluate.source,
+  }
+  changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
+  if changed:
+    raise UserError(
+      f"{os.path.join(workdir, stage.FILE)} is of another evaluation ({'; '.join(changed)}): run "
+      "--stage=evaluate first, with evaluate.source=checkpoint or pretrained"
+    )
   picture = _picture(config, workdir)
   with stages.replacing(os.path.join(workdir, PICTURE)) as temporary:
     temporary.write_bytes(picture)
@@ -55,14 +62,15 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 def _picture(config: ConfigDict, workdir: str) -> bytes:
   path = os.path.join(workdir, stage.EMBEDDINGS)
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      vectors, labels, paths = archive["vectors"], archive["labels"], archive["paths"]
-  except (OSError, KeyError, ValueError) as error:
-    raise UserError(f"{path} cannot be read ({error}): run --stage=evaluate again") from error
+  arrays = read_npz(path, ("vectors", "labels", "paths"), stage="evaluate")
+  vectors, labels, paths = arrays["vectors"], arrays["labels"], arrays["paths"]
   split = config.evaluate.split
   dataset = datasets.load_splits(config.data, splits=(split,))[split]
   row_of = {name: row for row, name in enumerate(dataset.ids)}
+  if not all(str(name) in row_of for name in paths):
+    raise UserError(
+      f"{path} is of other images than {dataset.name} has: run --stage=evaluate again"
+    )
   # Evenly spaced, not picked: the picture shows failures as often as they are.
   chosen = np.linspace(0, len(vectors) - 1, min(NUM_QUERIES, len(vectors))).astype(int)
   _, neighbours = knn.search(vectors[chosen], vectors, NUM_NEIGHBOURS + 1)
@@ -74,7 +82,11 @@ def _picture(config: ConfigDict, workdir: str) -> bytes:
   def read(index: int) -> np.ndarray:
     image = dataset.images[row_of[str(paths[index])]]
     if dataset.images.dtype != np.uint8:
-      image = images.read_image(str(image))
+      try:
+        image = images.read_image(str(image))
+      except images.UnreadableImage as error:
+        logging.warning("report: a grey tile stands for an image that is gone: %s", error)
+        image = np.full((TILE, TILE, 3), 128, np.uint8)
     return images.resize_centre_crop(image, resize=TILE, size=TILE)
 
   buffer = io.BytesIO()
@@ -111,11 +123,8 @@ is the same class, red another.</p>
 
 
 def _table(result: dict) -> str:
-  columns = {"trained": result}
-  if "untrained" in result:
-    columns = {"untrained": result["untrained"]} | columns
-  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
-  head = "".join(f"<th>{name}</th>" for name in columns)
+  names, columns = stage.columns_of(result)
+  head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
   body = "".join(
     f"<tr><td>{name}</td>" + "".join(f"<td>{100 * c[name]:.1f}</td>" for c in columns.values())
     for name in names

@@ -219,8 +219,10 @@ def test_it_tells_unseen_classes_apart(clip):
 
 
 def test_it_tells_held_out_combinations_apart(clip):
-  rng = np.random.default_rng(987)
-  assert share_ranked_first(clip, train_tiny_clip.sample_combinations(40, rng), 12) >= 0.30
+  # The draw that training set aside: the pool of pictures never held these.
+  rng = np.random.default_rng((0, 3))
+  held_out = train_tiny_clip.sample_combinations(train_tiny_clip._HELD_OUT, rng)
+  assert share_ranked_first(clip, held_out[:40], 12) >= 0.30
 
 
 def test_it_understands_names(clip):
