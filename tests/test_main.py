@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -137,6 +138,76 @@ def test_training_refuses_words_of_a_class_it_does_not_train_on(copied):
 def test_evaluating_with_another_model_config_is_one_line(copied):
   done = main(copied, *SMALL, "--stage=evaluate", "--config.model.depth=2", code=2)
   assert "model.depth: 1 -> 2" in done.stderr.splitlines()[-1]
+
+
+def test_classes_that_were_trained_on_are_not_evaluated_on(copied):
+  held_out = ("--config.data.num_val_classes=10", "--config.evaluate.split=val")
+  done = main(copied, *SMALL, *held_out, "--stage=evaluate", code=2)
+  assert "trained on 10 of the 10 classes of evaluate.split=val" in done.stderr.splitlines()[-1]
+
+
+def test_validation_classes_are_evaluated_when_they_were_held_out(tmp_path):
+  held_out = ("--config.data.num_val_classes=10", "--config.evaluate.split=val")
+  main(tmp_path, *SMALL, *held_out)
+  result = json.loads((tmp_path / "evaluation.json").read_text())
+  assert result["split"] == "val" and result["num_classes"] == 10
+  with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as npz:
+    trained = set(npz["class_names"].tolist())
+  with np.load(tmp_path / "embeddings.npz", allow_pickle=False) as npz:
+    assert len(trained) == 30 and not trained & set(npz["class_names"].tolist())
+
+
+@pytest.mark.parametrize(
+  ("name", "damage"),
+  [
+    ("evaluation.json", lambda x: x[: len(x) // 2]),
+    ("embeddings.npz", lambda x: x[: len(x) // 2]),
+  ],
+)
+def test_a_damaged_input_of_the_report_is_one_line(copied, name, damage):
+  path = copied / name
+  path.write_bytes(damage(path.read_bytes()))
+  done = main(copied, *SMALL, "--stage=report", code=2)
+  assert name in done.stderr.splitlines()[-1] and "--stage=evaluate" in done.stderr
+
+
+def test_a_report_of_another_evaluation_is_refused(copied):
+  done = main(copied, "--config.evaluate.source=some.npz", "--stage=report", code=2)
+  assert "another evaluation" in done.stderr.splitlines()[-1]
+
+
+def test_two_runs_in_one_workdir_are_refused(copied):
+  import fcntl
+
+  with open(copied / ".lock", "a") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    done = main(copied, *SMALL, code=2)
+  assert "another run" in done.stderr.splitlines()[-1]
+
+
+def test_what_the_operating_system_refuses_is_one_line(tmp_path):
+  (tmp_path / "descriptions.jsonl").mkdir()
+  done = main(tmp_path, "--stage=describe", code=2)
+  assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
+
+
+def test_ctrl_c_outside_training_is_one_line(tmp_path):
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  process = subprocess.Popen(
+    [*command, f"--workdir={tmp_path}"],
+    cwd=ROOT,
+    env=environment,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
+  for line in process.stderr:
+    if "stage encode" in line:
+      process.send_signal(signal.SIGINT)
+      break
+  rest = process.stderr.read()
+  assert process.wait() == 130
+  assert "Traceback" not in rest and "interrupted" in rest.splitlines()[-1]
 
 
 def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):
