@@ -66,6 +66,10 @@ def get_config() -> ConfigDict:
   language.kmeans_restarts = 4
   # Sentences encoded at once.
   language.batch_size = 256
+  # Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'.
+  language.long_sentences = "split"
+  # Folder that keeps encoded features for all runs; '' keeps none. It may be deleted at any time.
+  language.cache = "~/.cache/lafg_jax/features"
   # Subtract the mean over the training classes when prototypes are loaded for training.
   language.centre = True
   # Control: give every class the prototype of another one.

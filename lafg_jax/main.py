@@ -142,7 +142,8 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
 
   language, names = config.language, _training_classes(config)
   inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
-  key = stages.fingerprint(language.encoder, language.prompt, names, inputs)
+  options = (language.encoder, language.prompt, language.long_sentences)
+  key = stages.fingerprint(options, names, inputs)
   work = lambda: encode.run(language, workdir, names)  # noqa: E731
   return _unless_done(workdir, "encode", key, ["text_features.npz"], work)
 

@@ -85,6 +85,8 @@ _RULES: dict[str, Rule] = {
   "language.kmeans_seed": _at_least(0),
   "language.kmeans_restarts": _at_least(1),
   "language.batch_size": _at_least(1),
+  "language.long_sentences": _one_of("split", "cut"),
+  "language.cache": _TEXT,
   "model.size": _one_of("tiny", "small", "base", "large", "custom"),
   "model.width": _at_least(1),
   "model.depth": _at_least(1),

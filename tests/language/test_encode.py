@@ -1,6 +1,7 @@
 """Text features of random-weight encoders against transformers' own and a hand-made mean."""
 
 import json
+from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -11,7 +12,7 @@ from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lafg_jax.errors import UserError
-from lafg_jax.language import encode
+from lafg_jax.language import encode, encoders
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
 TEXTS = ["a red car", "a photo of a big blue bird with small wings", "car", "roof and wings"]
@@ -107,7 +108,7 @@ def test_sentence_features_equal_a_masked_mean_by_hand(bert, batch_size):
 
 
 def test_half_precision_weights_are_computed_in_float32(bert):
-  assert encode.load_encoder(bert)[1].dtype == torch.float32
+  assert encoders.load_text_model(bert, Path(bert)).dtype == torch.float32
 
 
 def test_long_text_is_cut_and_counted(bert, caplog):
@@ -134,6 +135,7 @@ def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
 
 def section(encoder, **changes):
   values = {"encoder": encoder, "prompt": "a photo of {}", "batch_size": 3}
+  values |= {"long_sentences": "split", "cache": ""}
   return ml_collections.ConfigDict(values | changes)
 
 
