@@ -6,9 +6,9 @@ from collections.abc import Callable
 # Where a text may be parted, the best place first: between sentences, at semicolons and dashes,
 # at commas, before the words that join clauses.
 _PLACES = (
-  r"(?<=[.!?…。！？])\s+",
+  r"(?<=[.!?…])\s+|(?<=[。！？])\s*",
   r"(?<=[;:])\s+|\s+(?=[–—-]\s)",
-  r"(?<=[,，、])\s*",
+  r"(?<=,)\s+|(?<=[，、])\s*",
   r"\s+(?=(?:and|but|or|while|with|which|whereas|although|because)\b)",
 )
 

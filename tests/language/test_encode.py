@@ -251,3 +251,44 @@ def test_shipped_encoder_is_a_folder_of_the_package():
   folder = encode.encoder_folder("tiny_clip")
   assert folder is not None and folder.parts[-3:] == ("lafg_jax", "language", "tiny_clip")
   assert encode.encoder_folder("openai/clip-vit-base-patch32") is None
+
+
+@pytest.fixture
+def logged(caplog):
+  logger = logging.get_absl_logger()
+  before, logger.propagate = logger.propagate, True
+  with caplog.at_level("WARNING", logger="absl"):
+    yield caplog
+  logger.propagate = before
+
+
+def test_run_splits_long_sentences_and_says_so(bert, tmp_path, logged):
+  long = "a red car with big wings. a blue bird, a photo of a small roof and small wings"
+  endless = " ".join(["roof"] * 20)
+  rows = [("bird", long), ("bird", "small wings"), ("bird", "a blue bird, a photo of a small roof")]
+  rows += [("car", "a car"), ("car", endless)]
+  text = "\n".join(json.dumps({"class": c, "description": d, "source": "x"}) for c, d in rows)
+  (tmp_path / "descriptions.jsonl").write_text(text)
+  with np.load(encode.run(section(bert), tmp_path, ("car", "bird"))) as found:
+    sentences, owners = found["sentences"].tolist(), found["sentence_class"].tolist()
+    features = found["sentence_features"]
+  assert f"1 of 5 sentences are longer than the {CONTEXT} tokens" in logged.text
+  assert f"1 of {len(sentences) + 2} texts are longer than the {CONTEXT} tokens" in logged.text
+  tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+  assert [len(tokenizer(s)["input_ids"]) <= CONTEXT for s in sentences].count(False) == 1
+  parts = sentences[: sentences.index("small wings")]
+  assert len(parts) > 1 and " ".join(parts).split() == long.split()
+  assert len(set(zip(sentences, owners, strict=True))) == len(sentences)
+  assert owners == [1] * (len(sentences) - 2) + [0, 0]
+  np.testing.assert_allclose(features, encode.encode_texts(sentences, bert, 1), atol=1e-6)
+
+
+def test_run_cuts_long_sentences_if_told_to(bert, tmp_path, logged):
+  long = "a red car with big wings. a blue bird, a photo of a small roof"
+  row = json.dumps({"class": "bird", "description": long, "source": "x"})
+  (tmp_path / "descriptions.jsonl").write_text(row)
+  with np.load(encode.run(section(bert, long_sentences="cut"), tmp_path, ("bird",))) as found:
+    assert found["sentences"].tolist() == [long]
+  assert "1 of 2 texts are longer" in logged.text and "split" not in logged.text
+  with pytest.raises(UserError, match="language.long_sentences"):
+    encode.run(section(bert, long_sentences="drop"), tmp_path, ("bird",))
