@@ -64,6 +64,12 @@ def get_config() -> ConfigDict:
   language.kmeans_seed = 0
   # Starts of K-means, of which the best is kept.
   language.kmeans_restarts = 4
+  # Sentences above which K-means works in mini-batches: faster, a little worse.
+  language.minibatch_above = 50_000
+  # Centres stay on the sphere in every round of K-means, rather than only in the end.
+  language.spherical = False
+  # Fraction of sentences, those that fit all classes alike, to leave out; 0 keeps all.
+  language.drop_generic = 0.0
   # Sentences encoded at once.
   language.batch_size = 256
   # Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'.
