@@ -98,9 +98,7 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
     minibatch_above=language.minibatch_above,
     spherical=language.spherical,
   )
-  prototypes, indices, weights = attend(
-    queries, vocabulary.centres, language.top_k, language.tau_k
-  )
+  prototypes, indices, weights = attend(queries, vocabulary.centres, language.top_k, language.tau_k)
   stats = statistics.compute(vocabulary, prototypes, indices, weights)
   stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
   logging.info("%s", statistics.text(stats))

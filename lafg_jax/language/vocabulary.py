@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 
 from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
@@ -107,8 +108,7 @@ def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
   _, owners = np.unique(owners, return_inverse=True)
   features = features.astype(np.float64)
   count = np.bincount(owners)
-  sums = np.zeros((len(count), features.shape[1]))
-  np.add.at(sums, owners, features)
+  sums = _sums(features, owners, len(count))
   without = sums[owners] - features
   own = np.einsum("sd,sd->s", features, _units(without))
   means = _units(sums)
@@ -149,10 +149,16 @@ def _units(vectors: np.ndarray) -> np.ndarray:
   return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
+def _sums(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+  """[count, d] float64 sums of the features of each label."""
+  rows = np.arange(len(labels))
+  members = scipy.sparse.csr_array((np.ones(len(rows)), (labels, rows)), (count, len(rows)))
+  return members @ features
+
+
 def _inertia(features: np.ndarray, labels: np.ndarray, count: int) -> float:
   """Sum of squares less what the means explain."""
-  sums = np.zeros((count, features.shape[1]))
-  np.add.at(sums, labels, features)
+  sums = _sums(features, labels, count)
   sizes = np.maximum(np.bincount(labels, minlength=count), 1)
   total = float(np.sum(features.astype(np.float64) ** 2))
   return max(total - float(np.sum((sums**2).sum(axis=1) / sizes)), 0.0)
@@ -182,8 +188,7 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
       if before is not None and np.array_equal(labels, before):
         break
       before = labels
-      sums = np.zeros((count, features.shape[1]))
-      np.add.at(sums, labels, features)
+      sums = _sums(features, labels, count)
       # A centre that lost all its features, or whose features cancel, starts again where the
       # vocabulary fits worst.
       lost = np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6)

@@ -224,9 +224,7 @@ def test_image_mistakes_are_one_line(folders, tmp_path):
 def bert(tmp_path_factory):
   folder = tmp_path_factory.mktemp("bert")
   vocab = save_tokenizer(folder)
-  config = transformers.BertConfig(
-    vocab_size=len(vocab), max_position_embeddings=CONTEXT, **TOWER
-  )
+  config = transformers.BertConfig(vocab_size=len(vocab), max_position_embeddings=CONTEXT, **TOWER)
   torch.manual_seed(5)
   transformers.BertModel(config, add_pooling_layer=False).save_pretrained(folder)
   return folder

@@ -117,7 +117,9 @@ def test_the_stage_prints_and_saves_them(workdir, caplog, options):
     found = Vocabulary(npz["vocabulary"], np.zeros(24, int), 0.0)
     expected = by_hand(found, npz["prototypes"], npz["topk_indices"], npz["topk_weights"])
   assert list(stats["classes_per_attribute"].values()) == expected["shared"]
-  np.testing.assert_allclose(list(stats["pairwise_cosine"].values()), expected["cosines"], atol=1e-5)
+  np.testing.assert_allclose(
+    list(stats["pairwise_cosine"].values()), expected["cosines"], atol=1e-5
+  )
   assert "4 attributes from 24 sentences of 4 classes" in caplog.text
   raw, centred = expected["cosines"]
   assert f"{raw:.3f}, {centred:.3f} after centring" in caplog.text
