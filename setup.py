@@ -23,7 +23,13 @@ BASE = [
   "scipy>=1.11",
   "tensorboardX>=2.6.2",
 ]
-LANGUAGE = ["scikit-learn>=1.4", "torch>=2.4", "transformers>=4.50"]
+LANGUAGE = [
+  "protobuf>=4.25",
+  "scikit-learn>=1.4",
+  "sentencepiece>=0.2",
+  "torch>=2.4",
+  "transformers>=4.50",
+]
 DATA = ["tensorflow-datasets>=4.9.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 DEV = [

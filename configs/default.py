@@ -64,8 +64,18 @@ def get_config() -> ConfigDict:
   language.kmeans_seed = 0
   # Starts of K-means, of which the best is kept.
   language.kmeans_restarts = 4
+  # Sentences above which K-means works in mini-batches: faster, a little worse.
+  language.minibatch_above = 50_000
+  # Centres stay on the sphere in every round of K-means, rather than only in the end.
+  language.spherical = False
+  # Fraction of sentences, those that fit all classes alike, to leave out; 0 keeps all.
+  language.drop_generic = 0.0
   # Sentences encoded at once.
   language.batch_size = 256
+  # Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'.
+  language.long_sentences = "split"
+  # Folder that keeps encoded features for all runs; '' keeps none. It may be deleted at any time.
+  language.cache = "~/.cache/lafg_jax/features"
   # Subtract the mean over the training classes when prototypes are loaded for training.
   language.centre = True
   # Control: give every class the prototype of another one.

@@ -142,7 +142,8 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
 
   language, names = config.language, _training_classes(config)
   inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
-  key = stages.fingerprint(language.encoder, language.prompt, names, inputs)
+  options = (language.encoder, language.prompt, language.long_sentences)
+  key = stages.fingerprint(options, names, inputs)
   work = lambda: encode.run(language, workdir, names)  # noqa: E731
   return _unless_done(workdir, "encode", key, ["text_features.npz"], work)
 
@@ -152,11 +153,15 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.language import prototypes
 
   language, names = config.language, _training_classes(config)
-  options = ("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts")
+  options = (
+    *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
+    *("minibatch_above", "spherical", "drop_generic"),
+  )
   features = Path(workdir, "text_features.npz")
   key = stages.fingerprint([language[name] for name in options], names, features)
   work = lambda: prototypes.run(language, workdir, names)  # noqa: E731
-  return _unless_done(workdir, "prototypes", key, ["prototypes.npz"], work)
+  outputs = ["prototypes.npz", "prototypes_stats.json"]
+  return _unless_done(workdir, "prototypes", key, outputs, work)
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:

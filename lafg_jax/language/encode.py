@@ -1,20 +1,23 @@
 """Descriptions and class names -> unit text features: `<workdir>/text_features.npz`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
+from lafg_jax.data.images import UnreadableImage, open_image
 from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
-from lafg_jax.language import describe
+from lafg_jax.language import describe, encoders, sentences
+from lafg_jax.language.encoders import local_folder as encoder_folder
+from lafg_jax.language.feature_cache import FeatureCache
 from lafg_jax.progress import Progress
 from lafg_jax.stages import replacing
 
-_HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
+__all__ = ["encode_images", "encode_texts", "encoder_folder", "run", "split_long"]
 
 
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
@@ -29,46 +32,74 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   """
   if language.prompt.count("{}") != 1:
     raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
+  if language.long_sentences not in ("split", "cut"):
+    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
   records = describe.read(workdir, class_names)
   number = {name: i for i, name in enumerate(class_names)}
-  sentences = [record["description"] for record in records]
+  texts = [record["description"] for record in records]
+  owners = [number[record["class"]] for record in records]
+  if language.long_sentences == "split":
+    texts, owners = split_long(texts, owners, language.encoder)
   prompts = [language.prompt.replace("{}", name) for name in class_names]
-  features = encode_texts(sentences + prompts, language.encoder, language.batch_size)
+  features = encode_texts(
+    texts + prompts, language.encoder, language.batch_size, cache=language.cache
+  )
   path = Path(workdir) / "text_features.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(
       file,
       class_names=np.array(class_names),
-      sentences=np.array(sentences),
-      sentence_class=np.array([number[record["class"]] for record in records], np.int32),
-      sentence_features=features[: len(sentences)],
-      queries=features[len(sentences) :],
+      sentences=np.array(texts),
+      sentence_class=np.array(owners, np.int32),
+      sentence_features=features[: len(texts)],
+      queries=features[len(texts) :],
       encoder=np.array(language.encoder),
     )
   return path
 
 
-def encoder_folder(encoder: str) -> Path | None:
-  """The local folder of an encoder ('tiny_clip' is the shipped one); None for a hub id.
+def split_long(
+  texts: Sequence[str], owners: Sequence[int], encoder: str
+) -> tuple[list[str], list[int]]:
+  """Splits texts longer than the encoder's context at sentences and clauses; warns how many.
+
+  Args:
+    texts: S descriptions.
+    owners: [S] the class of each. A part that a class already has is not repeated.
+    encoder: a folder, a hub id, or 'tiny_clip'.
+
+  Returns:
+    The texts and their classes, in order, each long text replaced by its parts. A text without a
+    place to split stays whole (`encode_texts` cuts it, and says so).
 
   Raises:
-    UserError: empty, or the path of something that is not there.
+    UserError: the encoder cannot be loaded.
   """
-  if not encoder:
-    raise UserError(f"language.encoder is empty: {_HINT}")
-  folder = Path(__file__).parent / encoder if encoder == "tiny_clip" else Path(encoder).expanduser()
-  if folder.is_dir():
-    return folder
-  # A hub id is NAME or OWNER/NAME; anything else can only have meant a path.
-  if encoder == "tiny_clip" or encoder[0] in "./~" or encoder.count("/") > 1 or folder.exists():
-    raise UserError(f"language.encoder: no folder {str(folder)!r}: {_HINT}")
-  return None
+  reader = encoders.load_reader(encoder, encoders.resolve(encoder)[0])
+  long = [length > reader.limit for length in reader.lengths(texts)]
+  fits = lambda text: reader.lengths([text])[0] <= reader.limit  # noqa: E731
+  kept: dict[tuple[int, str], None] = {}
+  split = parts = 0
+  for text, owner, too_long in zip(texts, owners, long, strict=True):
+    found = sentences.split(text, fits) if too_long else [text]
+    kept.update(dict.fromkeys((owner, part) for part in found))
+    if len(found) > 1:
+      split, parts = split + 1, parts + len(found)
+  if split:
+    logging.warning(
+      "%d of %d sentences are longer than the %d tokens that %s reads, and were split into %d",
+      *(split, len(texts), reader.limit, encoder, parts),
+    )
+  return [text for _, text in kept], [owner for owner, _ in kept]
 
 
-def encode_texts(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndarray:
+def encode_texts(
+  texts: Sequence[str], encoder: str, batch_size: int, cache: str | os.PathLike = ""
+) -> np.ndarray:
   """L2-normalised float32 features [S, d] of `texts`, in their order.
 
-  A CLIP encoder gives the projected text embedding; any other text encoder its last hidden states,
+  CLIP gives its projected text embedding, SigLIP and SigLIP 2 their pooled text embedding, any
+  other text encoder its last hidden states pooled as its 1_Pooling/config.json says, by default
   averaged over the tokens that are not padding (a sentence encoder). Texts longer than the
   encoder's context are cut, and their count is logged as a warning.
 
@@ -76,112 +107,137 @@ def encode_texts(texts: Sequence[str], encoder: str, batch_size: int) -> np.ndar
     texts: S >= 1 strings.
     encoder: a folder, a hub id, or 'tiny_clip'.
     batch_size: texts encoded at once.
+    cache: folder where features are kept between runs; '' keeps none.
 
   Raises:
-    UserError: the language extra is not installed, or the encoder cannot be loaded.
+    UserError: the language extra is not installed, the encoder cannot be loaded, or the cache
+      cannot be written to.
   """
-  if batch_size < 1:
-    raise UserError(f"language.batch_size must be at least 1, not {batch_size}")
-  tokenizer, model, limit = load_encoder(encoder)
-  import torch
-
-  device = "cuda" if torch.cuda.is_available() else "cpu"
-  model.to(device)
-  lengths = [len(ids) for ids in tokenizer(list(texts), verbose=False)["input_ids"]]
-  cut = sum(length > limit for length in lengths)
+  _check_batch_size(batch_size)
+  encoders.require_transformers()
+  folder, identity = encoders.resolve(encoder)
+  reader = encoders.load_reader(encoder, folder)
+  lengths = reader.lengths(texts)
+  cut = sum(length > reader.limit for length in lengths)
   if cut:
     logging.warning(
       "%d of %d texts are longer than the %d tokens that %s reads, and were cut",
-      *(cut, len(texts), limit, encoder),
+      *(cut, len(texts), reader.limit, encoder),
     )
-  # Texts of like length share a batch, which saves most of the padding.
-  order = np.argsort(lengths, kind="stable")
-  features = None
-  with torch.inference_mode(), Progress("encode", len(texts), "texts") as progress:
-    for start in range(0, len(texts), batch_size):
-      rows = order[start : start + batch_size]
-      chosen = [texts[row] for row in rows]
-      tokens = tokenizer(
-        chosen, padding=True, truncation=True, max_length=limit, return_tensors="pt"
-      ).to(device)
-      vectors = _pool(model, tokens).float().cpu().numpy()
-      if features is None:
-        features = np.empty((len(texts), vectors.shape[1]), np.float32)
-      features[rows] = vectors
-      progress.add(len(rows))
-  assert features is not None, "no texts to encode"
-  return l2_normalise(features, f"features of {encoder}")
+
+  def prepare() -> Callable[[Sequence[int]], np.ndarray]:
+    import torch
+
+    model = encoders.load_text_model(encoder, folder)
+
+    def features(rows: Sequence[int]) -> np.ndarray:
+      tokens = reader.tokens([texts[row] for row in rows])
+      tokens = {name: values.to(model.device) for name, values in tokens.items()}
+      with torch.inference_mode():
+        found = encoders.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
+      return found.float().cpu().numpy()
+
+    return features
+
+  with FeatureCache(cache, identity) as stored:
+    keys = [stored.key(b"text\n" + text.encode()) for text in texts]
+    found = _encode(keys, lengths, prepare, batch_size, stored, "texts")
+  return l2_normalise(found, f"features of {encoder}")
 
 
-def _pool(model, tokens):
-  """[B, d] from a batch of tokens: CLIP's projected embedding, or a masked mean."""
-  inputs = {key: tokens[key] for key in ("input_ids", "attention_mask")}
-  output = model(**inputs)
-  if "text_embeds" in output:
-    return output.text_embeds
-  mask = inputs["attention_mask"][..., None].to(output.last_hidden_state.dtype)
-  return (output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
+def encode_images(
+  images: Sequence[str] | np.ndarray, encoder: str, batch_size: int, cache: str | os.PathLike = ""
+) -> np.ndarray:
+  """L2-normalised float32 image features [n, d], in the space of the encoder's text features.
 
-
-def load_encoder(encoder: str) -> tuple[Any, Any, int]:
-  """(tokenizer, torch model in eval mode on the CPU, context length in tokens) of an encoder.
+  Args:
+    images: n >= 1 paths, or uint8 [n, H, W, 3]. Files are turned upright and converted to RGB;
+      the rest (resizing, cropping, normalising) is the encoder's own preprocessing.
+    encoder: a folder or hub id of CLIP, SigLIP or SigLIP 2, or 'tiny_clip'.
+    batch_size: images encoded at once.
+    cache: folder where features are kept between runs, by the content of the images; '' keeps none.
 
   Raises:
-    UserError: as `encode_texts`.
+    UserError: as `encode_texts`; the encoder has no image tower; an image cannot be read.
   """
-  source = str(encoder_folder(encoder) or encoder)
+  _check_batch_size(batch_size)
+  encoders.require_transformers()
+  folder, identity = encoders.resolve(encoder)
+
+  def prepare() -> Callable[[Sequence[int]], np.ndarray]:
+    import torch
+
+    processor, model = encoders.load_image_model(encoder, folder)
+
+    def features(rows: Sequence[int]) -> np.ndarray:
+      inputs = processor(images=[_picture(images[row]) for row in rows], return_tensors="pt")
+      with torch.inference_mode():
+        found = model.get_image_features(**inputs.to(model.device))
+      # Before transformers 5 this was the array itself.
+      return getattr(found, "pooler_output", found).float().cpu().numpy()
+
+    return features
+
+  with FeatureCache(cache, identity) as stored:
+    keys = [stored.key(b"image\n" + _content(image)) for image in images]
+    found = _encode(keys, [0] * len(keys), prepare, batch_size, stored, "images")
+  return l2_normalise(found, f"image features of {encoder}")
+
+
+def _encode(
+  keys: Sequence[bytes],
+  lengths: Sequence[int],
+  prepare: Callable[[], Callable[[Sequence[int]], np.ndarray]],
+  batch_size: int,
+  cache: FeatureCache,
+  unit: str,
+) -> np.ndarray:
+  """Features [n, d] of the rows that `keys` name: from the cache, the others in batches.
+
+  `prepare` loads the model, and is called only if a row is not in the cache.
+  """
+  assert keys, f"no {unit} to encode"
+  known = cache.read(keys)
+  first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+  if known:
+    different = len(first) + len(known)
+    logging.info("encode: %d of %d %s come from the cache", len(known), different, unit)
+  # Texts of like length share a batch, which saves most of the padding.
+  rows = sorted(first.values(), key=lambda row: lengths[row])
+  encode = prepare() if rows else None
+  with Progress("encode", len(rows), unit) as progress:
+    for start in range(0, len(rows), batch_size):
+      assert encode is not None
+      batch = rows[start : start + batch_size]
+      features = encode(batch)
+      names = [keys[row] for row in batch]
+      cache.add(names, features)
+      known.update(zip(names, features, strict=True))
+      progress.add(len(batch))
+  return np.stack([known[key] for key in keys])
+
+
+def _picture(image: str | np.ndarray) -> Any:
+  from PIL import Image
+
+  if isinstance(image, np.ndarray):
+    return Image.fromarray(image)
   try:
-    import safetensors
-    import torch  # noqa: F401  (transformers imports without it, and fails later, obscurely)
-    import transformers
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
+    return open_image(image)
+  except UnreadableImage as error:
+    raise UserError(f"{error}; take it out of the data") from error
 
-  failures = (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError)
+
+def _content(image: str | np.ndarray) -> bytes:
+  """What decides an image's features, as bytes."""
+  if isinstance(image, np.ndarray):
+    return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes()
   try:
-    tokenizer = transformers.AutoTokenizer.from_pretrained(source)
-    model, loaded = _load_model(source)
-  except failures as error:
-    reason = str(error).strip().split("\n")[0]
-    raise UserError(f"language.encoder {encoder!r} cannot be loaded ({reason}): {_HINT}") from error
-  # Transformers fills absent weights with noise and an absent vocabulary with special tokens only.
-  lacking = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-  if lacking or len(tokenizer) <= len(tokenizer.all_special_ids):
-    what = f"weights such as {lacking[0]}" if lacking else "a tokenizer"
-    raise UserError(f"language.encoder {encoder!r} lacks {what}: {_HINT}")
-  if tokenizer.pad_token is None:
-    # Padding is masked out, so any token serves.
-    tokenizer.pad_token = tokenizer.eos_token
-  # A tokenizer without a limit gives one too large for the tokenizers library.
-  limits = (tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", 0), 2**20)
-  return tokenizer, model.eval(), int(min(limit for limit in limits if limit))
+    return Path(image).read_bytes()
+  except OSError as error:
+    raise UserError(f"cannot read image {image}: {error.strerror}") from error
 
 
-def _load_model(source: str) -> tuple[Any, dict]:
-  """The text model of a folder or hub id, and transformers' account of what it found there."""
-  import torch
-  import transformers
-
-  config = transformers.AutoConfig.from_pretrained(source)
-  kind: Any = transformers.AutoModel
-  if config.model_type in ("clip", "clip_text_model"):
-    kind = transformers.CLIPTextModelWithProjection
-    if config.model_type == "clip":
-      # The width of the joint space stands at the top level; the text section may disagree.
-      config.text_config.projection_dim = config.projection_dim
-      config = config.text_config
-  elif config.is_encoder_decoder:
-    kind = transformers.AutoModelForTextEncoding
-  elif hasattr(config, "vision_config"):
-    raise ValueError(f"no text encoder: a model of type {config.model_type}")
-  # Its report of unused image weights would alarm; what matters of it is checked by the caller.
-  verbosity = transformers.logging.get_verbosity()
-  transformers.logging.set_verbosity_error()
-  transformers.logging.disable_progress_bar()
-  try:
-    return kind.from_pretrained(
-      source, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-  finally:
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
+def _check_batch_size(batch_size: int) -> None:
+  if batch_size < 1:
+    raise UserError(f"language.batch_size must be at least 1, not {batch_size}")

@@ -1,15 +1,18 @@
 """Text features -> linguistic prototypes T_c: `<workdir>/prototypes.npz` (method.md, stage 2)."""
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from lafg_jax.data import prototypes as reading
 from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
+from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
 from lafg_jax.stages import replacing
 
@@ -72,7 +75,9 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   It holds, with C classes in the order of `class_names`, N attributes, width d:
   class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw T_c),
   topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see which
-  attribute an entry is), description_means [C, d] (not normalised), encoder (its id).
+  attribute an entry is), description_means [C, d] (not normalised), encoder (its id). Sentences
+  that `language.drop_generic` drops enter none of these. Logs the statistics of the vocabulary and
+  writes them to `<workdir>/prototypes_stats.json`.
 
   Raises:
     UserError: the features are missing, damaged or of other classes; a key is out of range.
@@ -81,26 +86,50 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   keys = ("class_names", "sentences", "sentence_class", "sentence_features", "queries", "encoder")
   found = reading.read_npz(features_path, keys, stage="encode")
   order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
-  features = found["sentence_features"]
-  means = np.stack([features[found["sentence_class"] == c].mean(axis=0) for c in order])
+  kept = _kept(found, language.drop_generic)
+  features, owners = found["sentence_features"][kept], found["sentence_class"][kept]
+  means = np.stack([features[owners == c].mean(axis=0) for c in order])
   queries = class_queries(found["queries"][order], means, language.query)
   vocabulary = mining.mine(
-    features, language.num_attributes, language.kmeans_seed, language.kmeans_restarts
+    features,
+    language.num_attributes,
+    language.kmeans_seed,
+    language.kmeans_restarts,
+    minibatch_above=language.minibatch_above,
+    spherical=language.spherical,
   )
-  prototypes, indices, weights = attend(queries, vocabulary, language.top_k, language.tau_k)
-  reading.log_centring(prototypes)
+  prototypes, indices, weights = attend(queries, vocabulary.centres, language.top_k, language.tau_k)
+  stats = statistics.compute(vocabulary, prototypes, indices, weights)
+  stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
+  logging.info("%s", statistics.text(stats))
+  nearest = mining.nearest_sentences(vocabulary.centres, features, found["sentences"][kept])
   path = Path(workdir) / "prototypes.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(
       file,
       class_names=np.array(class_names),
       queries=queries,
-      vocabulary=vocabulary,
+      vocabulary=vocabulary.centres,
       prototypes=prototypes,
       topk_indices=indices,
       topk_weights=weights,
-      nearest_sentences=mining.nearest_sentences(vocabulary, features, found["sentences"]),
+      nearest_sentences=nearest,
       description_means=means,
       encoder=found["encoder"],
     )
+  with replacing(Path(workdir) / "prototypes_stats.json") as temporary:
+    temporary.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
   return path
+
+
+def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:
+  """Rows of the sentences that the noise filter keeps, in order; logs what it drops."""
+  dropped = mining.generic(found["sentence_features"], found["sentence_class"], fraction)
+  if len(dropped):
+    logging.info(
+      "language.drop_generic=%g: %d of %d sentences say nothing of their class in particular and "
+      "are dropped, such as %s",
+      *(fraction, len(dropped), len(found["sentences"])),
+      reading.shorten([str(found["sentences"][row]) for row in dropped[:3]]),
+    )
+  return np.setdiff1d(np.arange(len(found["sentences"])), dropped)

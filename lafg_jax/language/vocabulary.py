@@ -1,35 +1,59 @@
 """Attribute vocabulary: K-means centres of all description features (method.md, stage 2)."""
 
+from typing import NamedTuple
+
 import numpy as np
+import scipy.sparse
 
 from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
 
+_ROUNDS = 300
+_TILE = 8192
 
-def mine(features: np.ndarray, num_attributes: int, seed: int, restarts: int) -> np.ndarray:
+
+class Vocabulary(NamedTuple):
+  """What `mine` found in S features."""
+
+  centres: np.ndarray  # [N, d] float32 a_n, L2-normalised
+  labels: np.ndarray  # [S] the cluster of each feature
+  inertia: float  # sum over S of the squared distance to the cluster's mean (not normalised)
+
+
+def mine(
+  features: np.ndarray,
+  num_attributes: int,
+  seed: int,
+  restarts: int,
+  *,
+  minibatch_above: int = 2**31,
+  spherical: bool = False,
+) -> Vocabulary:
   """K-means over description features; the centres are the vocabulary a_1..a_N.
+
+  The centres are L2-normalised again, since a mean of unit vectors is shorter than 1.
 
   Args:
     features: [S, d] L2-normalised features of all descriptions.
     num_attributes: N, at most the number of distinct features.
     seed: of the initial centres.
     restarts: how many initialisations to try; the one of least inertia is kept.
-
-  Returns:
-    [N, d] float32, L2-normalised again, since a mean of unit vectors is shorter than 1.
+    minibatch_above: S above which mini-batches are clustered, faster and a little worse.
+    spherical: centres stay on the sphere in every round (of most cosine, all features at once),
+      rather than only in the end.
 
   Raises:
     UserError: num_attributes or restarts does not fit.
   """
   try:
-    from sklearn.cluster import KMeans
+    from sklearn.cluster import KMeans, MiniBatchKMeans
     from threadpoolctl import threadpool_limits
   except ImportError as error:
     raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
 
   if restarts < 1:
     raise UserError(f"language.kmeans_restarts must be at least 1, not {restarts}")
-  distinct = len(np.unique(features, axis=0))
+  distinct = len({row.tobytes() for row in features})
   if not 1 <= num_attributes <= distinct:
     raise UserError(
       f"language.num_attributes must lie in 1..{distinct}, the number of distinct descriptions, "
@@ -37,8 +61,14 @@ def mine(features: np.ndarray, num_attributes: int, seed: int, restarts: int) ->
     )
   # Threads add up partial sums in a varying order; one thread gives the same bits every time.
   with threadpool_limits(limits=1):
-    found = KMeans(num_attributes, n_init=restarts, random_state=seed).fit(features)
-  return l2_normalise(found.cluster_centers_, "K-means centres")
+    if spherical:
+      centres = _spherical(features, num_attributes, seed, restarts)
+      labels = _nearest(features, centres)[0]
+    else:
+      kind = MiniBatchKMeans if len(features) > minibatch_above else KMeans
+      found = kind(num_attributes, n_init=restarts, random_state=seed).fit(features)
+      centres, labels = l2_normalise(found.cluster_centers_, "K-means centres"), found.labels_
+  return Vocabulary(centres, labels, _inertia(features, labels, num_attributes))
 
 
 def nearest_sentences(
@@ -58,3 +88,114 @@ def nearest_sentences(
   nearest = np.full((len(centres), count), "", texts.dtype)
   nearest[:, : ranks.shape[1]] = texts[ranks]
   return nearest
+
+
+def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
+  """How much nearer each sentence is to its own class than to classes on average.
+
+  margin(s) = cos(s, m_c without s) - mean over the other classes k of cos(s, m_k), with m_k the
+  mean feature of class k. A sentence that fits every class equally has a margin near 0. Ours, not
+  in the paper.
+
+  Args:
+    features: [S, d], L2-normalised.
+    owners: [S] int, the class of each.
+
+  Returns:
+    [S] float64 in [-2, 2]; inf for the only sentence of a class, and for all if there is but one
+    class: there is nothing to compare with.
+  """
+  _, owners = np.unique(owners, return_inverse=True)
+  features = features.astype(np.float64)
+  count = np.bincount(owners)
+  sums = _sums(features, owners, len(count))
+  without = sums[owners] - features
+  own = np.einsum("sd,sd->s", features, _units(without))
+  means = _units(sums)
+  # The sum over all classes in one product, its own taken out: S x C similarities would not fit.
+  others = features @ means.sum(axis=0) - np.einsum("sd,sd->s", features, means[owners])
+  margin = own - others / max(len(count) - 1, 1)
+  margin[(count[owners] < 2) | (len(count) < 2)] = np.inf
+  return margin
+
+
+def generic(features: np.ndarray, owners: np.ndarray, fraction: float) -> np.ndarray:
+  """Rows of the `fraction` of sentences with the least `specificity`, most generic first.
+
+  A class keeps its most specific sentence, so that fewer rows may be found.
+
+  Args:
+    features: [S, d], L2-normalised.
+    owners: [S] int, the class of each.
+    fraction: in [0, 1).
+
+  Raises:
+    UserError: fraction out of range.
+  """
+  if not 0 <= fraction < 1:
+    raise UserError(f"language.drop_generic must be at least 0 and below 1, not {fraction}")
+  margin = specificity(features, owners)
+  order = np.argsort(margin, kind="stable")
+  # From the most specific on, the first that each class meets is the one it keeps.
+  _, first = np.unique(owners[order[::-1]], return_index=True)
+  kept = np.zeros(len(order), bool)
+  kept[order[::-1][first]] = True
+  return np.array([row for row in order if not kept[row]], np.int64)[: int(fraction * len(order))]
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+  """Rows of unit length; rows of zeros stay."""
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+
+
+def _sums(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+  """[count, d] float64 sums of the features of each label."""
+  rows = np.arange(len(labels))
+  members = scipy.sparse.csr_array((np.ones(len(rows)), (labels, rows)), (count, len(rows)))
+  return members @ features
+
+
+def _inertia(features: np.ndarray, labels: np.ndarray, count: int) -> float:
+  """Sum of squares less what the means explain."""
+  sums = _sums(features, labels, count)
+  sizes = np.maximum(np.bincount(labels, minlength=count), 1)
+  total = float(np.sum(features.astype(np.float64) ** 2))
+  return max(total - float(np.sum((sums**2).sum(axis=1) / sizes)), 0.0)
+
+
+def _nearest(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(label, cosine), both [S], of the nearest centre."""
+  labels, best = [], []
+  for start in range(0, len(features), _TILE):
+    similarity = features[start : start + _TILE] @ centres.T
+    labels.append(similarity.argmax(axis=1))
+    best.append(similarity.max(axis=1))
+  return np.concatenate(labels), np.concatenate(best)
+
+
+def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np.ndarray:
+  """Spherical K-means [count, d]: assign to the most similar centre, take the mean's direction."""
+  from sklearn.cluster import kmeans_plusplus
+
+  best, best_cosine = None, -np.inf
+  for restart in range(restarts):
+    rng = np.random.RandomState((seed, restart))
+    centres = kmeans_plusplus(features, count, random_state=rng)[0]
+    before = None
+    for _ in range(_ROUNDS):
+      labels, cosine = _nearest(features, centres)
+      if before is not None and np.array_equal(labels, before):
+        break
+      before = labels
+      sums = _sums(features, labels, count)
+      # A centre that lost all its features, or whose features cancel, starts again where the
+      # vocabulary fits worst.
+      lost = np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6)
+      sums[lost] = features[np.argsort(cosine, kind="stable")[: len(lost)]]
+      centres = _units(sums).astype(np.float32)
+    total = float(_nearest(features, centres)[1].sum(dtype=np.float64))
+    if total > best_cosine:
+      best, best_cosine = centres, total
+  assert best is not None
+  return l2_normalise(best, "K-means centres")

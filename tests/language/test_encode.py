@@ -1,6 +1,7 @@
 """Text features of random-weight encoders against transformers' own and a hand-made mean."""
 
 import json
+from pathlib import Path
 
 import ml_collections
 import numpy as np
@@ -11,7 +12,7 @@ from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lafg_jax.errors import UserError
-from lafg_jax.language import encode
+from lafg_jax.language import encode, encoders
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
 TEXTS = ["a red car", "a photo of a big blue bird with small wings", "car", "roof and wings"]
@@ -107,7 +108,7 @@ def test_sentence_features_equal_a_masked_mean_by_hand(bert, batch_size):
 
 
 def test_half_precision_weights_are_computed_in_float32(bert):
-  assert encode.load_encoder(bert)[1].dtype == torch.float32
+  assert encoders.load_text_model(bert, Path(bert)).dtype == torch.float32
 
 
 def test_long_text_is_cut_and_counted(bert, caplog):
@@ -134,6 +135,7 @@ def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
 
 def section(encoder, **changes):
   values = {"encoder": encoder, "prompt": "a photo of {}", "batch_size": 3}
+  values |= {"long_sentences": "split", "cache": ""}
   return ml_collections.ConfigDict(values | changes)
 
 
@@ -249,3 +251,44 @@ def test_shipped_encoder_is_a_folder_of_the_package():
   folder = encode.encoder_folder("tiny_clip")
   assert folder is not None and folder.parts[-3:] == ("lafg_jax", "language", "tiny_clip")
   assert encode.encoder_folder("openai/clip-vit-base-patch32") is None
+
+
+@pytest.fixture
+def logged(caplog):
+  logger = logging.get_absl_logger()
+  before, logger.propagate = logger.propagate, True
+  with caplog.at_level("WARNING", logger="absl"):
+    yield caplog
+  logger.propagate = before
+
+
+def test_run_splits_long_sentences_and_says_so(bert, tmp_path, logged):
+  long = "a red car with big wings. a blue bird, a photo of a small roof and small wings"
+  endless = " ".join(["roof"] * 20)
+  rows = [("bird", long), ("bird", "small wings"), ("bird", "a blue bird, a photo of a small roof")]
+  rows += [("car", "a car"), ("car", endless)]
+  text = "\n".join(json.dumps({"class": c, "description": d, "source": "x"}) for c, d in rows)
+  (tmp_path / "descriptions.jsonl").write_text(text)
+  with np.load(encode.run(section(bert), tmp_path, ("car", "bird"))) as found:
+    sentences, owners = found["sentences"].tolist(), found["sentence_class"].tolist()
+    features = found["sentence_features"]
+  assert f"1 of 5 sentences are longer than the {CONTEXT} tokens" in logged.text
+  assert f"1 of {len(sentences) + 2} texts are longer than the {CONTEXT} tokens" in logged.text
+  tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+  assert [len(tokenizer(s)["input_ids"]) <= CONTEXT for s in sentences].count(False) == 1
+  parts = sentences[: sentences.index("small wings")]
+  assert len(parts) > 1 and " ".join(parts).split() == long.split()
+  assert len(set(zip(sentences, owners, strict=True))) == len(sentences)
+  assert owners == [1] * (len(sentences) - 2) + [0, 0]
+  np.testing.assert_allclose(features, encode.encode_texts(sentences, bert, 1), atol=1e-6)
+
+
+def test_run_cuts_long_sentences_if_told_to(bert, tmp_path, logged):
+  long = "a red car with big wings. a blue bird, a photo of a small roof"
+  row = json.dumps({"class": "bird", "description": long, "source": "x"})
+  (tmp_path / "descriptions.jsonl").write_text(row)
+  with np.load(encode.run(section(bert, long_sentences="cut"), tmp_path, ("bird",))) as found:
+    assert found["sentences"].tolist() == [long]
+  assert "1 of 2 texts are longer" in logged.text and "split" not in logged.text
+  with pytest.raises(UserError, match="language.long_sentences"):
+    encode.run(section(bert, long_sentences="drop"), tmp_path, ("bird",))

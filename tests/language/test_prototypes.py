@@ -109,6 +109,9 @@ def section(**changes):
     "tau_k": 0.5,
     "kmeans_seed": 0,
     "kmeans_restarts": 1,
+    "minibatch_above": 1000,
+    "spherical": False,
+    "drop_generic": 0.0,
   }
   return ml_collections.ConfigDict(values | changes)
 

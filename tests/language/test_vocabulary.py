@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.cluster import KMeans
+from sklearn.cluster import KMeans, MiniBatchKMeans
 
 from lafg_jax.errors import UserError
 from lafg_jax.language import vocabulary
@@ -17,19 +17,27 @@ def units(count, width, seed=0):
 
 def test_centres_are_normalised_kmeans_centres_and_repeat_exactly():
   features = units(120, 8)
-  centres = vocabulary.mine(features, 7, seed=3, restarts=2)
-  expected = KMeans(7, n_init=2, random_state=3).fit(features).cluster_centers_
-  for centre, other in zip(centres, expected, strict=True):
+  found = vocabulary.mine(features, 7, seed=3, restarts=2)
+  expected = KMeans(7, n_init=2, random_state=3).fit(features)
+  for centre, other in zip(found.centres, expected.cluster_centers_, strict=True):
     np.testing.assert_allclose(centre, other / np.sqrt(other @ other), atol=1e-6)
-  assert centres.dtype == np.float32
-  np.testing.assert_array_equal(centres, vocabulary.mine(features, 7, seed=3, restarts=2))
-  assert not np.array_equal(centres, vocabulary.mine(features, 7, seed=4, restarts=1))
+  np.testing.assert_array_equal(found.labels, expected.labels_)
+  np.testing.assert_allclose(found.inertia, expected.inertia_, rtol=1e-4)
+  assert found.centres.dtype == np.float32
+  again = vocabulary.mine(features, 7, seed=3, restarts=2).centres
+  np.testing.assert_array_equal(found.centres, again)
+  other = vocabulary.mine(features, 7, seed=4, restarts=1).centres
+  assert not np.array_equal(found.centres, other)
 
 
-def test_well_separated_groups_are_found():
+VARIANTS = [{}, {"spherical": True}, {"minibatch_above": 39}]
+
+
+@pytest.mark.parametrize("options", VARIANTS)
+def test_well_separated_groups_are_found(options):
   groups = np.repeat(np.eye(4, 6, dtype=np.float32), 10, axis=0)
   noisy = groups + 0.01 * units(40, 6)
-  centres = vocabulary.mine(noisy, 4, seed=0, restarts=3)
+  centres = vocabulary.mine(noisy, 4, seed=0, restarts=3, **options).centres
   assert sorted(centres.argmax(axis=1)) == [0, 1, 2, 3]
   assert (centres.max(axis=1) > 0.999).all()
 
@@ -39,12 +47,102 @@ def test_number_of_attributes_beyond_the_distinct_features_is_refused(number):
   features = np.repeat(units(5, 4), 4, axis=0)
   with pytest.raises(UserError, match=rf"language.num_attributes .*1\.\.5.*not {number}"):
     vocabulary.mine(features, number, seed=0, restarts=1)
-  assert len(vocabulary.mine(features, 5, seed=0, restarts=1)) == 5
+  assert len(vocabulary.mine(features, 5, seed=0, restarts=1).centres) == 5
 
 
 def test_restarts_are_checked():
   with pytest.raises(UserError, match="language.kmeans_restarts"):
     vocabulary.mine(units(5, 4), 2, seed=0, restarts=0)
+
+
+def test_mini_batches_are_used_only_above_the_size():
+  features = units(300, 6)
+  whole = vocabulary.mine(features, 9, seed=0, restarts=1)
+  same = vocabulary.mine(features, 9, seed=0, restarts=1, minibatch_above=300)
+  np.testing.assert_array_equal(same.centres, whole.centres)
+  batches = vocabulary.mine(features, 9, seed=0, restarts=1, minibatch_above=299)
+  expected = MiniBatchKMeans(9, n_init=1, random_state=0).fit(features).cluster_centers_
+  expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+  np.testing.assert_allclose(batches.centres, expected, atol=1e-6)
+  assert not np.allclose(batches.centres, whole.centres, atol=1e-3)
+  assert batches.inertia < 1.2 * whole.inertia
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 5), st.data())
+def test_spherical_centres_are_the_directions_of_their_clusters(count, width, data):
+  features = units(count, width, data.draw(st.integers(0, 999)))
+  number = data.draw(st.integers(1, count))
+  found = vocabulary.mine(features, number, seed=1, restarts=2, spherical=True)
+  assert set(found.labels) == set(range(number))
+  total = 0.0
+  for n, centre in enumerate(found.centres):
+    members = features[found.labels == n].astype(np.float64)
+    mean = members.sum(axis=0)
+    np.testing.assert_allclose(centre, mean / np.sqrt(mean @ mean), atol=1e-4)
+    total += ((members - members.mean(axis=0)) ** 2).sum()
+  # No feature is nearer to another centre.
+  cosines = features @ found.centres.T
+  own = cosines[np.arange(count), found.labels]
+  assert (own >= cosines.max(axis=1) - 1e-6).all()
+  np.testing.assert_allclose(found.inertia, total, atol=1e-5)
+  again = vocabulary.mine(features, number, seed=1, restarts=2, spherical=True)
+  np.testing.assert_array_equal(again.centres, found.centres)
+
+
+def specificity_by_loops(features, owners):
+  def unit(vector):
+    norm = np.sqrt(vector @ vector)
+    return vector / norm if norm else vector
+
+  found = []
+  for i, feature in enumerate(features):
+    rest = [features[j] for j in range(len(features)) if owners[j] == owners[i] and j != i]
+    others = [
+      unit(np.mean([f for f, o in zip(features, owners, strict=True) if o == other], axis=0))
+      for other in sorted(set(owners) - {owners[i]})
+    ]
+    if rest and others:
+      found.append(feature @ unit(np.mean(rest, axis=0)) - np.mean([feature @ m for m in others]))
+    else:
+      found.append(np.inf)
+  return np.array(found)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=14), st.integers(0, 999))
+def test_specificity_equals_its_definition(owners, seed):
+  features = units(len(owners), 4, seed).astype(np.float64)
+  found = vocabulary.specificity(features, np.array(owners))
+  np.testing.assert_allclose(found, specificity_by_loops(features, owners), atol=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=14), st.floats(0, 0.99))
+def test_the_most_generic_go_and_every_class_keeps_one(owners, fraction):
+  features = units(len(owners), 4, len(owners))
+  margin = vocabulary.specificity(features, np.array(owners))
+  dropped = vocabulary.generic(features, np.array(owners), fraction)
+  assert len(dropped) == min(int(fraction * len(owners)), len(owners) - len(set(owners)))
+  kept = sorted(set(range(len(owners))) - set(dropped.tolist()))
+  assert {owners[row] for row in kept} == set(owners)
+  for row in kept:
+    # Kept: more specific than all that went, or the best of its class.
+    best = max(margin[i] for i in range(len(owners)) if owners[i] == owners[row])
+    assert margin[row] == best or all(margin[row] >= margin[i] for i in dropped)
+
+
+def test_sentences_that_fit_every_class_are_the_generic_ones():
+  rng = np.random.default_rng(0)
+  owners = np.repeat(np.arange(6), 5)
+  features = np.eye(8)[owners] + 0.1 * rng.normal(size=(30, 8))
+  features[::5] = np.eye(8)[7] + 0.1 * rng.normal(size=(6, 8))  # one in every class
+  features /= np.linalg.norm(features, axis=1, keepdims=True)
+  assert sorted(vocabulary.generic(features, owners, 0.2)) == list(range(0, 30, 5))
+  assert len(vocabulary.generic(features, owners, 0.0)) == 0
+  for fraction in (-0.1, 1.0, float("nan")):
+    with pytest.raises(UserError, match="language.drop_generic"):
+      vocabulary.generic(features, owners, fraction)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,0 +1,129 @@
+"""Features that were computed once, on disk: `<folder>/<encoder>/*.npz`, only ever added to.
+
+An entry is found by a hash of what made it (the encoder's identity and the text or image), so no
+entry goes stale. A file holds some seconds of work and appears whole or not at all; a kill loses no
+more than that. The folder may be deleted at any time.
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.prototypes import read_npz
+from lafg_jax.errors import UserError
+from lafg_jax.stages import replacing
+
+# Part of every key: changes when the same encoder and text give other features by this code.
+_VERSION = 1
+_KEY_BYTES = 32
+# More files than this are merged into one when they are read.
+_MANY_FILES = 32
+
+
+class FeatureCache:
+  """The features of one encoder; a context manager that writes what is left on leaving.
+
+  Args:
+    folder: of the cache, shared by all encoders; '' keeps nothing.
+    identity: of the encoder's content.
+    seconds: work that a kill may lose.
+  """
+
+  def __init__(self, folder: str | os.PathLike, identity: str, seconds: float = 3.0) -> None:
+    self.identity, self.seconds = identity, seconds
+    name = hashlib.sha256(f"{_VERSION} {identity}".encode()).hexdigest()[:_KEY_BYTES]
+    self.folder = Path(folder).expanduser() / name if str(folder) else None
+    self.waiting: list[tuple[list[bytes], np.ndarray]] = []
+    self.written = time.monotonic()
+
+  def __enter__(self) -> "FeatureCache":
+    return self
+
+  def __exit__(self, *unused) -> None:
+    self.flush()
+
+  def key(self, content: bytes) -> bytes:
+    """The key [32 bytes] of a text or image."""
+    return hashlib.sha256(f"{_VERSION} {self.identity}\n".encode() + content).digest()
+
+  def read(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
+    """The features [d] float32 of those `keys` that are there; damaged files are set aside."""
+    wanted, found = set(keys), {}
+    paths = sorted(self.folder.glob("*.npz")) if self.folder else []
+    files = {path: entries for path in paths if (entries := _read_file(path)) is not None}
+    for stored, features in files.values():
+      rows = zip(map(bytes, stored), features, strict=True)
+      found.update({key: row for key, row in rows if key in wanted})
+    if len(files) > _MANY_FILES:
+      self._merge(files)
+    return found
+
+  def add(self, keys: Sequence[bytes], features: np.ndarray) -> None:
+    """Keeps `features` [n, d]; on disk at the latest with the first call after `seconds`."""
+    self.waiting.append((list(keys), np.asarray(features, np.float32)))
+    if time.monotonic() - self.written >= self.seconds:
+      self.flush()
+
+  def flush(self) -> None:
+    """Writes what has not been written.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    if self.waiting and self.folder:
+      keys = [key for part, _ in self.waiting for key in part]
+      self._write(keys, np.concatenate([features for _, features in self.waiting]))
+    self.waiting, self.written = [], time.monotonic()
+
+  def _write(self, keys: Sequence[bytes], features: np.ndarray) -> Path:
+    assert self.folder is not None
+    # No two runs write the same name, so that they may share the folder.
+    path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.npz"
+    rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
+    try:
+      with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, keys=rows, features=features)
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+      raise UserError(
+        f"language.cache: {self.folder.parent} cannot be written to ({error.strerror}): "
+        "pass --config.language.cache=FOLDER, or an empty one to keep nothing"
+      ) from error
+    return path
+
+  def _merge(self, files: dict[Path, tuple[np.ndarray, np.ndarray]]) -> None:
+    unique = {
+      bytes(key): row
+      for keys, features in files.values()
+      for key, row in zip(keys, features, strict=True)
+    }
+    self._write(list(unique), np.stack(list(unique.values())))
+    for path in files:
+      path.unlink(missing_ok=True)
+
+
+def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
+  """(keys [n, 32] uint8, features [n, d]), or None if the file is damaged or just merged away."""
+  try:
+    arrays = read_npz(path, ("keys", "features"), stage=None)
+    keys, features = arrays["keys"], arrays["features"]
+    sound = (
+      (keys.dtype, keys.ndim, keys.shape[1:]) == (np.uint8, 2, (_KEY_BYTES,))
+      and (features.dtype, features.ndim, len(features)) == (np.float32, 2, len(keys))
+      and bool(np.isfinite(features).all())
+    )
+  except UserError:
+    sound = False
+  if sound:
+    return keys, features
+  if path.exists():
+    logging.warning("%s is damaged and set aside: its features are computed again", path)
+    path.replace(path.with_suffix(".damaged"))
+  return None
