@@ -23,7 +23,7 @@ BASE = [
   "scipy>=1.11",
   "tensorboardX>=2.6.2",
 ]
-LANGUAGE = ["scikit-learn>=1.4", "torch>=2.4", "transformers>=4.50"]
+LANGUAGE = ["openai>=1.60", "scikit-learn>=1.4", "torch>=2.4", "transformers>=4.50"]
 DATA = ["tensorflow-datasets>=4.9.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 DEV = [
@@ -45,7 +45,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
-  package_data={"lafg_jax.language": ["tiny_clip/*"]},
+  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json"]},
   install_requires=BASE,
   extras_require={
     "language": LANGUAGE,
