@@ -1,6 +1,6 @@
 """What a language model is asked about a class, and how its answer is read.
 
-A change to any text here is a new `PROMPT_VERSION`: what was described under another is asked again.
+A change to any text here is a new `PROMPT_VERSION`, under which every class is asked about again.
 """
 
 import json
