@@ -175,9 +175,12 @@ def select(
   missing = [name for name in class_names if not kept[name]]
   if missing:
     near = difflib.get_close_matches(missing[0], sorted(others), n=1)
+    dropped = f"; {leaking} sentences that name a class kept from training do not count"
     raise UserError(
       f"{origin}: no description for {len(missing)} of {len(class_names)} training "
-      f"classes ({shorten(missing)})" + (f"; the nearest name there is {near[0]!r}" if near else "")
+      f"classes ({shorten(missing)})"
+      + (f"; the nearest name there is {near[0]!r}" if near else "")
+      + (dropped if leaking else "")
     )
   chosen = [record for by_text in kept.values() for record in by_text.values()]
   logging.info(

@@ -287,7 +287,7 @@ def main(workdir, *args, code):
   # 36 of the 40 classes held out: four to describe.
   args = ("--stage=describe", f"--workdir={workdir}", "--config.data.num_val_classes=36", *args)
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  environment["HF_HUB_OFFLINE"] = "1"
+  environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
   done = subprocess.run(
     [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
   )
@@ -314,18 +314,19 @@ def save_chat_model(folder, steps):
   """A tiny Llama with a word-level tokenizer, fitted for `steps` to answer about the finches."""
   import torch
   import transformers
-  from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+  from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
   from lafg_jax.language import prompt
 
   pairs = [(prompt.question(name, (), 3), answer(name)) for name in finches()]
   words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
-  vocab = {w: i for i, w in enumerate(["<pad>", "<unk>", "<user>", "<bot>", "</s>", *sorted(words)])}
+  vocab = {
+    w: i for i, w in enumerate(["<pad>", "<unk>", "<user>", "<bot>", "</s>", *sorted(words)])
+  }
   tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
   tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
     [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(r"\n"), "isolated")]
   )
-  tokenizer.decoder = decoders.Sequence([decoders.Strip("\u2581", 0, 0)])
   fast = transformers.PreTrainedTokenizerFast(
     tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
   )
@@ -362,14 +363,18 @@ def save_chat_model(folder, steps):
   longest = max(map(len, rows))
   ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
   targets = torch.tensor([row + [-100] * (longest - len(row)) for row in labels])
-  optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
+  optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+  # More threads only wait for each other in a model as small as this.
+  threads = torch.get_num_threads()
+  torch.set_num_threads(1)
   for _ in range(steps):
     loss = model(input_ids=ids, attention_mask=(ids > 0).long(), labels=targets).loss
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-    if loss.item() < 0.005:
+    if loss.item() < 0.02:
       break
+  torch.set_num_threads(threads)
   model.save_pretrained(folder)
   return folder
 
@@ -401,7 +406,9 @@ def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(tmp_path):
   done = main(tmp_path / "run", *model_flags(folder), code=1)
   last = done.stderr.strip().splitlines()[-1]
   assert last.startswith("error: 0 of 4 classes are described; no usable answer for 4 (")
-  assert "these again, and only these: python -m lafg_jax.main --config configs/synthetic.py" in last
+  assert (
+    "these again, and only these: python -m lafg_jax.main --config configs/synthetic.py" in last
+  )
   assert f"--workdir={tmp_path / 'run'}" in last and "Traceback" not in done.stderr
   failed = lines(tmp_path / "run" / "descriptions_failed.jsonl")
   assert [row["class"] for row in failed] == list(finches())
@@ -443,14 +450,14 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
   model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
   for i, text in enumerate(questions):
     ids = tokenizer(f"<user> {text} <bot>", return_tensors="pt")["input_ids"]
+    given = ids.shape[1]
     for _ in range(12):
       with torch.inference_mode():
         following = model(ids).logits[0, -1].argmax().reshape(1, 1)
       ids = torch.cat([ids, following], dim=1)
       if following.item() == tokenizer.eos_token_id:
         break
-    new = ids[0, -12:] if len(ids[0]) else ids
-    assert got[i].text.split() == tokenizer.decode(new, skip_special_tokens=True).split()[-12:]
+    assert got[i].text == tokenizer.decode(ids[0, given:], skip_special_tokens=True)
 
 
 def test_models_that_cannot_be_asked_are_one_line(tmp_path):
@@ -469,7 +476,11 @@ def test_models_that_cannot_be_asked_are_one_line(tmp_path):
   tokenizer.save_pretrained(folder)
   empty = tmp_path / "empty"
   empty.mkdir()
-  for llm, says in ((folder, "no chat template"), (empty, "cannot be loaded"), ("./no", "no folder")):
-    with pytest.raises(UserError, match=f"language.llm .*{says}"):
+  for llm, says in (
+    (folder, "no chat template"),
+    (empty, "cannot be loaded"),
+    ("./no", "no folder"),
+  ):
+    with pytest.raises(UserError, match=f"language.llm.*{says}"):
       with llm_transformers.opened(section(llm=str(llm))):
         pass

@@ -36,7 +36,7 @@ USABLE = {
   "nested under headings": f"1. **Global semantics:**\n   - {A}\n2. Parts:\n   - {B}\n   - {C}",
   "bold labels": f"- **Overall**: {A}\n- **Parts:** {B}\n- __Differences__ - {C}",
   "bold words": f"- It has a **red** head.\n- {B}\n- {C}",
-  "going on in the next line": f"- It has a\n  red head.\n- {B}\n- Unlike others,\n\tits bill is thin.",
+  "going on in the next line": f"- It has a\n  red head.\n- {B}\n- {C[:15]}\n\t{C[15:]}",
   "quoted items": "\n".join(f'- "{t}"' for t in THREE),
   "after thoughts": f"<think>Is it [one], or - two things?</think>\n{json.dumps(THREE)}",
   "repeated": json.dumps([A, A.upper(), B, " " + B, C, A[:-1]]),
@@ -61,7 +61,10 @@ UNUSABLE = {
   "a large model": ("As a large language model I can not see.", "refusal"),
   "cannot": ("I cannot describe this kind.", "refusal"),
   "unable": ("I am unable to help. Try\n- a book of birds\n- a web search engine", "refusal"),
-  "refusal in json": (json.dumps(["I'm sorry, I can't do that.", "As an AI, I see nothing."]), "ref"),
+  "refusal in json": (
+    json.dumps(["I'm sorry, I can't do that.", "As an AI, I see nothing."]),
+    "ref",
+  ),
   "refusal in a bullet": ("- I cannot describe this kind.", "refusal"),
   "an empty list": ("[]", "no list"),
   "an empty object": ("{}", "no list"),
@@ -104,7 +107,10 @@ def test_at_most_as_many_as_asked_and_half_is_enough():
 
 
 PIECES = st.sampled_from(
-  [*'[]{}":,-*\n\t\\', *("1. ", "- ", "```", "<think>", "</think>", '["', '"]', "I'm sorry", "\ud800")]
+  [
+    *'[]{}":,-*\n\t\\',
+    *("1. ", "- ", "```", "<think>", "</think>", '["', '"]', "I'm sorry", "\ud800"),
+  ]
   + [A, B, "a", " ", "**", "null", "\x00", "é", "\u2028"]
 )
 
