@@ -147,13 +147,14 @@ def _read(completion: Any) -> Answer:
     ValueError: it is of another shape.
   """
   choices = getattr(completion, "choices", None)
-  message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
+  first = choices[0] if isinstance(choices, list) and choices else None
+  message = getattr(first, "message", None)
   content = getattr(message, "content", None)
   if message is None or not isinstance(content, str | None):
     raise ValueError("the body is no chat completion")
   refusal = getattr(message, "refusal", None)
   text = content or (f"I'm sorry: {refusal}" if isinstance(refusal, str) and refusal else "")
-  return Answer(text, str(choices[0].finish_reason or "stop"))
+  return Answer(text, str(getattr(first, "finish_reason", None) or "stop"))
 
 
 def _seconds(retry_after: str | None) -> float:

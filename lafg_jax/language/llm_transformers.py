@@ -98,7 +98,8 @@ def _load(llm: str) -> tuple[Any, Any]:
   failures = (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError)
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="left")
-    model, found = transformers.AutoModelForCausalLM.from_pretrained(
+    kind: Any = transformers.AutoModelForCausalLM
+    model, found = kind.from_pretrained(
       source,
       # Half precision is slow on most CPUs; on a GPU the model's own is meant to be used.
       dtype="auto" if gpu else torch.float32,
