@@ -185,12 +185,14 @@ def _read_partial(path: Path) -> dict[str, list[str]]:
 
 
 def _row(line: bytes) -> tuple[str, list[str]] | None:
+  """(class, its sentences) of a line; None for one that `run` did not write."""
   try:
     row = json.loads(line)
   except ValueError:
     return None
-  name, sentences = (
-    (row.get(k) for k in ("class", "sentences")) if isinstance(row, dict) else (0, 0)
-  )
-  valid = isinstance(name, str) and isinstance(sentences, list) and sentences
-  return (name, sentences) if valid and all(isinstance(s, str) for s in sentences) else None
+  if not isinstance(row, dict) or not isinstance(row.get("class"), str):
+    return None
+  sentences = row.get("sentences")
+  if not isinstance(sentences, list) or not sentences:
+    return None
+  return (row["class"], sentences) if all(isinstance(text, str) for text in sentences) else None

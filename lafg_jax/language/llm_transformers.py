@@ -95,6 +95,8 @@ def _load(llm: str) -> tuple[Any, Any]:
     raise UserError(f"language.llm: no folder {llm!r}: {_HINT}")
   source = str(path) if path.is_dir() else llm
   gpu = torch.cuda.is_available()
+  # Its bar of a second or two says less than our own progress lines.
+  transformers.logging.disable_progress_bar()
   failures = (OSError, ValueError, KeyError, ImportError, RuntimeError, safetensors.SafetensorError)
   try:
     tokenizer = transformers.AutoTokenizer.from_pretrained(source, padding_side="left")
@@ -110,6 +112,8 @@ def _load(llm: str) -> tuple[Any, Any]:
   except failures as error:
     reason = str(error).strip().split("\n")[0]
     raise UserError(f"language.llm {llm!r} cannot be loaded ({reason}): {_HINT}") from error
+  finally:
+    transformers.logging.enable_progress_bar()
   # Transformers fills absent weights with noise.
   if found["missing_keys"]:
     raise UserError(f"language.llm {llm!r} lacks weights such as {min(found['missing_keys'])}")

@@ -54,7 +54,7 @@ def _from_file(path: str, count: int, class_names, wanted) -> dict[str, tuple[st
     given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
   except ValueError as error:
     raise UserError(f"language.neighbours: {path} is not JSON ({error})") from None
-  lists = list(given.values()) if isinstance(given, dict) else [None]
+  lists: list[Any] = list(given.values()) if isinstance(given, dict) else [None]
   if not all(isinstance(n, list) and all(isinstance(x, str) for x in n) for n in lists):
     raise UserError(f"language.neighbours: {path} is not {{class: [class, ...]}}")
   known = set(class_names)
