@@ -22,6 +22,8 @@ _LONGEST_RETRY_AFTER = 900.0
 _RETRIED = (408, 409, 425, 429)
 # Before any answer these mean that the endpoint, its key or the model's name is wrong.
 _SETUP = (401, 403, 404, 405)
+# What the client's HTTP library calls it when no connection can be made.
+_UNREACHABLE = ("ConnectError", "ConnectTimeout")
 
 
 @contextlib.contextmanager
@@ -74,26 +76,25 @@ class _Endpoint:
       self._wait(attempt)
       if self.stopped.is_set():
         return Answer("", error="the run was stopped")
-      answer, trouble, again = self._once(question)
+      answer, trouble, again = self._once(question, attempt == self.language.retries)
       if answer is not None:
         self.answered = True
         return answer
       if not again:
         return Answer("", error=trouble)
-    self._require_answers(trouble)
     return Answer("", error=f"{trouble}, {self.language.retries + 1} times")
 
   def _wait(self, attempt: int) -> None:
     delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1)) if attempt else 0.0
     # Jitter, so that what failed together does not come back together.
     delay *= random.uniform(0.5, 1.0)
-    quiet = self.quiet_until - time.monotonic()
-    if quiet > 0:
-      delay = max(delay, quiet + random.uniform(0, 0.25))
-    if delay > 0:
-      self.stopped.wait(delay)
+    begun = time.monotonic()
+    # Another thread may hear of a longer pause meanwhile.
+    while (until := max(begun + delay, self.quiet_until)) > time.monotonic():
+      if self.stopped.wait(until - time.monotonic() + random.uniform(0, 0.1)):
+        return
 
-  def _once(self, question: str) -> tuple[Answer | None, str, bool]:
+  def _once(self, question: str, last: bool) -> tuple[Answer | None, str, bool]:
     """(answer or None, what went wrong, whether to try again)."""
     import openai
 
@@ -115,7 +116,10 @@ class _Endpoint:
     except (openai.APIConnectionError, openai.APIError, ValueError, TypeError) as error:
       # A body that is no JSON, or JSON of another shape, shows as ValueError or TypeError.
       cause = f": {error.__cause__}" if error.__cause__ else ""
-      return None, self._safe(f"{type(error).__name__}: {error}{cause}"), True
+      trouble = self._safe(f"{type(error).__name__}: {error}{cause}")
+      if last and type(error.__cause__).__name__ in _UNREACHABLE:
+        self._require_answers(trouble)
+      return None, trouble, True
 
   def _keep_quiet(self, retry_after: str | None) -> None:
     seconds = _seconds(retry_after)

@@ -125,6 +125,10 @@ def test_every_class_ends_described_or_recorded_as_failed(serve, tmp_path, logge
     describe.run(language, tmp_path, names)
   again = Counter(request[0] for request in server.requests()) - asked
   assert set(again) == set(never)
+  # Even where nothing but trouble is left.
+  with pytest.raises(Incomplete, match="for 2 "):
+    describe.run(language, tmp_path, good + never[:2])
+  assert len(lines(tmp_path / "descriptions_failed.jsonl")) == 2
   # Without them the run ends, without a request, and no record of failure stays behind.
   before = len(server.requests())
   describe.run(language, tmp_path, good + once)
@@ -301,6 +305,21 @@ def finches():
   config = default.get_config()
   config.data.name, config.data.num_val_classes = "synthetic", 36
   return datasets.class_splits(config.data)["train"]
+
+
+def test_the_command_drops_sentences_that_name_a_validation_or_test_class(tmp_path):
+  from lafg_jax.data import datasets
+
+  config = default.get_config()
+  config.data.name, config.data.num_val_classes = "synthetic", 36
+  splits = datasets.class_splits(config.data)
+  unseen = [f"Unlike the {splits[split][0].upper()}, it is red." for split in ("val", "test")]
+  words = {name: [*unseen, f"{name} is red."] for name in finches()}
+  (tmp_path / "words.json").write_text(json.dumps(words))
+  done = main(tmp_path, f"--config.language.descriptions={tmp_path / 'words.json'}", code=0)
+  assert "and 8 that name a class kept from training" in done.stderr
+  kept = [row["description"] for row in lines(tmp_path / "descriptions.jsonl")]
+  assert kept == [f"{name} is red." for name in finches()]
 
 
 def answer(name):
