@@ -3,11 +3,12 @@
 import contextlib
 import email.utils
 import os
+import queue
 import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from typing import Any
 
 from absl import logging
@@ -46,17 +47,33 @@ def opened(language: Any) -> Iterator[Ask]:
     api_key=key, base_url=language.base_url or None, timeout=language.timeout_s, max_retries=0
   ) as client:
     endpoint = _Endpoint(client, language, key)
-    pool = ThreadPoolExecutor(language.concurrency, thread_name_prefix="describe")
     try:
-      yield lambda questions, attempt: _ask(pool, endpoint, questions)
+      yield lambda questions, attempt: _ask(endpoint, questions)
     finally:
       endpoint.stopped.set()
-      pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _ask(pool, endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int, Answer]]:
-  position = {pool.submit(endpoint.answer, text): i for i, text in enumerate(questions)}
-  for future in as_completed(position):
+def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+  futures: list[Future[Answer]] = [Future() for _ in questions]
+  waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+  for i in range(len(questions)):
+    waiting.put(i)
+
+  def work() -> None:
+    with contextlib.suppress(queue.Empty):
+      while True:
+        i = waiting.get_nowait()
+        try:
+          futures[i].set_result(endpoint.answer(questions[i]))
+        except BaseException as error:
+          # Whatever it is, it is raised where the answer is waited for.
+          futures[i].set_exception(error)
+
+  # Not a ThreadPoolExecutor: after Ctrl-C the interpreter would wait for the requests in flight.
+  for _ in range(min(endpoint.language.concurrency, len(questions))):
+    threading.Thread(target=work, name="describe", daemon=True).start()
+  position = {future: i for i, future in enumerate(futures)}
+  for future in as_completed(futures):
     yield position[future], future.result()
 
 

@@ -5,6 +5,7 @@ import math
 import multiprocessing
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -320,6 +321,22 @@ def test_the_command_drops_sentences_that_name_a_validation_or_test_class(tmp_pa
   assert "and 8 that name a class kept from training" in done.stderr
   kept = [row["description"] for row in lines(tmp_path / "descriptions.jsonl")]
   assert kept == [f"{name} is red." for name in finches()]
+
+
+def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
+  server = serve(30.0)
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command += ["--stage=describe", f"--workdir={tmp_path}", "--config.language.describer=openai"]
+  command += ["--config.language.llm=x", f"--config.language.base_url={server.url}/v1"]
+  command += ["--config.language.num_neighbours=0"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+  while not server.requests():
+    time.sleep(0.05)
+  process.send_signal(signal.SIGINT)
+  _, errors = process.communicate(timeout=15)
+  assert process.returncode == 130
+  assert "interrupted: the same command goes on" in errors and "Traceback" not in errors
 
 
 def answer(name):
