@@ -24,6 +24,7 @@ BASE = [
   "tensorboardX>=2.6.2",
 ]
 LANGUAGE = [
+  "openai>=1.60",
   "protobuf>=4.25",
   "scikit-learn>=1.4",
   "sentencepiece>=0.2",
@@ -52,7 +53,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
-  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*"]},
+  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json"]},
   install_requires=BASE,
   extras_require={
     "language": LANGUAGE,

@@ -1,8 +1,9 @@
 """Cars-196, 98 / 98 classes: LaFG's recipe on a ViT-B/16 pretrained on ImageNet-21k, at 224 px.
 
   python -m lafg_jax.main --config configs/cars.py \
-      --config.data.root=/data/stanford_cars --config.language.descriptions=cars.json
+      --config.data.root=/data/stanford_cars
 
+The descriptions are those shipped with the package; --config.language.descriptions=FILE has others.
 The folder is the native layout (devkit/, cars_train/, cars_test/), with both splits' annotations.
 LaFG publishes no Cars-196 figure in the sources we follow; 200 epochs of 9 batches of 98 x 9.
 
@@ -22,6 +23,7 @@ def get_config(variant: str = "pretrained"):
   config.data.name = "cars"
   config.data.classes_per_batch = 98
   config.data.images_per_class = 9
+  config.language.describer = "shipped"
   config.train.steps = 1800
   if variant == "scratch":
     scratch(config)

@@ -44,10 +44,39 @@ def get_config() -> ConfigDict:
   data.prefetch = 4
 
   language = config.language = ConfigDict()
-  # Who describes the classes: 'file' (language.descriptions) or 'synthetic' (with the finches).
+  # Who describes the classes: 'file' (language.descriptions), 'shipped' (with this package, for
+  # some data sets), 'synthetic' (the finches'), or a language model: 'transformers' (in this
+  # process) or 'openai' (any OpenAI-compatible endpoint).
   language.describer = "file"
-  # JSON {class: [sentence, ...]} or JSONL of {"class": ..., "description": ...}.
+  # JSON {class: [sentence, ...]}, JSONL of {"class": ..., "description": ...}, or CSV with those
+  # two columns. Where it is set it is read, whatever language.describer says.
   language.descriptions = ""
+  # Language model: a hub id or folder of a chat model ('transformers'), or its name ('openai').
+  language.llm = ""
+  # URL of the endpoint, such as http://localhost:11434/v1; '' is $OPENAI_BASE_URL, or OpenAI's own.
+  language.base_url = ""
+  # Environment variable that holds the endpoint's key. The key itself stands in no config or log.
+  language.api_key_env = "OPENAI_API_KEY"
+  # Requests to the endpoint at once.
+  language.concurrency = 8
+  # Seconds that the endpoint may be silent.
+  language.timeout_s = 120.0
+  # Attempts after the first: on trouble with the endpoint, and on an unusable answer.
+  language.retries = 4
+  # n: sentences that the language model is asked for, a class.
+  language.sentences_per_class = 10
+  # Visually closest training classes that the prompt names, to be told apart.
+  language.num_neighbours = 3
+  # JSON {class: [class, ...]} of those; '' finds them by language.encoder over the class names.
+  language.neighbours = ""
+  # Longest answer of the language model, in tokens.
+  language.max_tokens = 1024
+  # Temperature of its sampling; 0 is greedy.
+  language.temperature = 0.7
+  # Seed of its sampling ('transformers').
+  language.llm_seed = 0
+  # Classes asked about at once ('transformers').
+  language.llm_batch_size = 8
   # Text encoder: a hub id or a folder in transformers' format, or 'tiny_clip' (shipped).
   language.encoder = "openai/clip-vit-large-patch14"
   # Class query t_c: this prompt with the class name.

@@ -7,6 +7,7 @@ import difflib
 import logging as python_logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 
@@ -14,7 +15,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.config import get, keys
-from lafg_jax.errors import UserError
+from lafg_jax.errors import Incomplete, UserError
 
 # ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
 _ARGV: list[str] = []
@@ -28,7 +29,8 @@ _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
 
 def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | None = None) -> None:
-  """Parses flags, calls `main(argv)` and exits: 0, or 2 after one line on stderr for a misuse."""
+  """Parses flags, calls `main(argv)` and exits: 0, or after one line on stderr 2 for a misuse, and
+  1 for work that is left to do."""
   argv = list(sys.argv if argv is None else argv)
   if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
     print(_help(doc))
@@ -39,6 +41,8 @@ def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | N
     main(argv)
   except UserError as error:
     _fail(str(error))
+  except Incomplete as error:
+    _fail(f"{error}; to try these again, and only these: {_command(argv)}", code=1)
   except OSError as error:
     # A full disk, a folder without permission: what a person mends outside the program.
     logging.debug("the operating system refused", exc_info=True)
@@ -48,10 +52,17 @@ def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | N
     sys.exit(130)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, code: int = 2) -> None:
   # A person reads this line last: whatever a library put into it, it stays one line.
   print("error: " + " ".join(message.split()), file=sys.stderr)
-  sys.exit(2)
+  sys.exit(code)
+
+
+def _command(argv: Sequence[str]) -> str:
+  """The command line of this run, to be pasted into a shell."""
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  program = ["python", "-m", spec.name] if spec else [argv[0]]
+  return shlex.join([*program, *argv[1:]])
 
 
 def _set_up_logging() -> None:

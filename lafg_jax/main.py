@@ -127,12 +127,14 @@ def _training_classes(config: ConfigDict) -> tuple[str, ...]:
 
 def _describe(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
+  from lafg_jax.data import datasets
   from lafg_jax.language import describe
 
-  language, names = config.language, _training_classes(config)
-  path = Path(language.descriptions)
-  key = stages.fingerprint(language.describer, path if path.is_file() else None, names)
-  work = lambda: describe.run(language, workdir, names)  # noqa: E731
+  language, splits = config.language, datasets.class_splits(config.data)
+  names = splits["train"]
+  held_out = [name for split, others in splits.items() if split != "train" for name in others]
+  key = stages.fingerprint(describe.inputs(language), names, held_out)
+  work = lambda: describe.run(language, workdir, names, held_out)  # noqa: E731
   return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
 
 

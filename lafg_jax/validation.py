@@ -16,6 +16,12 @@ from lafg_jax.errors import UserError
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
 
+# Values of language.describer that ask a language model.
+LLM = ("transformers", "openai")
+
+# A user may put the key itself here by mistake: their values are not printed.
+_SECRET = ("language.api_key_env", "language.base_url")
+
 # What configs/default.py has for a custom model that nobody asked for.
 _BASE_SIZES = (768, 12, 12, 3072)
 
@@ -69,8 +75,27 @@ _RULES: dict[str, Rule] = {
   "data.images_per_class": _at_least(2),
   "data.num_workers": _at_least(0),
   "data.prefetch": _at_least(1),
-  "language.describer": _one_of("file", "synthetic"),
+  "language.describer": _one_of("file", "shipped", "synthetic", *LLM),
   "language.descriptions": _TEXT,
+  "language.llm": _TEXT,
+  "language.base_url": (
+    (lambda x: x == "" or bool(re.fullmatch(r"https?://[^\s@{}]+", x))),
+    "an http:// or https:// URL without a user or key in it, or nothing",
+  ),
+  "language.api_key_env": (
+    (lambda x: bool(re.fullmatch(r"[A-Z_][A-Z0-9_]*", x))),
+    "the name of an environment variable, in capitals, never the key itself",
+  ),
+  "language.concurrency": _between(1, 1025),
+  "language.timeout_s": _POSITIVE,
+  "language.retries": _at_least(0),
+  "language.sentences_per_class": _at_least(1),
+  "language.num_neighbours": _at_least(0),
+  "language.neighbours": _TEXT,
+  "language.max_tokens": _at_least(1),
+  "language.temperature": _at_least(0),
+  "language.llm_seed": _at_least(0),
+  "language.llm_batch_size": _at_least(1),
   "language.centre": _BOOL,
   "language.shuffle": _BOOL,
   "language.encoder": (bool, "a hub id, a folder, or tiny_clip"),
@@ -151,7 +176,8 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
     except (KeyError, TypeError) as error:
       raise UserError(f"the config lacks {key}: let it start from configs/default.py") from error
     if not _accepted(accepts, value):
-      raise UserError(f"--config.{key}={value}: it takes {wanted}")
+      shown = "..." if key in _SECRET else value
+      raise UserError(f"--config.{key}={shown}: it takes {wanted}")
   _require_paths(config, stages)
   _validate_data(config)
   _validate_model(config)
@@ -187,9 +213,12 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   language = config.language
   if "describe" in stages and language.describer == "file" and not language.descriptions:
     missing.append(
-      "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL of "
-      "{class, description}, or train without words by --config.loss.alignment=none"
+      "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
+      "class and description, or train without words by --config.loss.alignment=none"
     )
+  asks = language.describer in LLM and not language.descriptions
+  if "describe" in stages and asks and not language.llm:
+    missing.append("--config.language.llm=MODEL, which language.describer asks")
   if missing:
     raise UserError("this config needs your data: pass " + " and ".join(missing))
 
@@ -203,7 +232,8 @@ def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
     _reject("data.resize_size", data.resize_size, "at least data.image_size", data)
-  if config.language.describer == "synthetic" and data.name != "synthetic":
+  language = config.language
+  if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(
       "--config.language.describer=synthetic describes the finches of data.name=synthetic; "
       "pass --config.language.describer=file"

@@ -50,8 +50,12 @@ MISUSES = [
   ((*SYNTHETIC, "--workdir="), "--workdir"),
   ((*SYNTHETIC, "--workdir=setup.py/x"), "--workdir"),
   (("--config.seed=1", *SYNTHETIC), "before"),
-  (("--config", "configs/cars.py"), "--config.language.descriptions=FILE"),
   (("--config", "configs/cars.py"), "--config.data.root=FOLDER"),
+  (
+    ("--config", "configs/cars.py", "--config.language.describer=file"),
+    "--config.language.descriptions=FILE",
+  ),
+  (("--config", "configs/cars.py", "--config.language.describer=openai"), "language.llm=MODEL"),
 ]
 
 

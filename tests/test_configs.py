@@ -69,13 +69,36 @@ def test_a_config_without_a_section_is_one_line():
 
 def test_paths_are_asked_for_only_by_the_stages_that_need_them():
   config = cars.get_config()
+  with pytest.raises(UserError, match="data.root=FOLDER"):
+    validation.validate(config, main.STAGES)
   config.data.root = "somewhere"
+  # Cars come with descriptions of the project's own.
+  validation.validate(config, main.STAGES)
+  config.language.describer = "file"
   with pytest.raises(UserError, match="language.descriptions"):
     validation.validate(config, main.STAGES)
+  for describer in validation.LLM:
+    config.language.describer = describer
+    with pytest.raises(UserError, match="language.llm=MODEL"):
+      validation.validate(config, main.STAGES)
   validation.validate(config, ["train"])
+  config.language.descriptions = "some.json"
+  validation.validate(config, main.STAGES)
   config.evaluate.source = "some.npz"
   config.data.root = ""
   validation.validate(config, ["evaluate"])
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [("api_key_env", "sk-secret"), ("base_url", "https://me:secret@host/v1"), ("base_url", "secret")],
+)
+def test_what_may_be_a_key_is_refused_and_not_printed(key, value):
+  config = synthetic.get_config()
+  config.language[key] = value
+  with pytest.raises(UserError, match=f"--config.language.{key}=") as raised:
+    validation.validate(config, main.STAGES)
+  assert "secret" not in str(raised.value)
 
 
 def test_widths_without_a_custom_size_are_refused():

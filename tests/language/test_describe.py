@@ -1,14 +1,18 @@
 """Descriptions from files: what is kept, cleaned and refused."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import ml_collections
 import pytest
 from absl import logging
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from lafg_jax.errors import UserError
-from lafg_jax.language import describe
+from lafg_jax.language import describe, description_files
 
 GPT3 = Path(__file__).parents[3] / "shared/data/descriptions/stanford_cars_gpt3.json"
 
@@ -105,6 +109,12 @@ def test_classes_without_description_are_counted_and_named(tmp_path):
     ("d.jsonl", '{"class": "a", "description": ["x"]}', "line 1 is not {"),
     ("d.jsonl", '{"class": "a", "description": "x", "source": 1}', "line 1 is not {"),
     ("d.jsonl", '["a", "x"]', "line 1 is not {"),
+    ("d.csv", "", "columns class and description"),
+    ("d.csv", "class,text\na,x\n", "columns class and description"),
+    ("d.csv", "class,description\na,x\nb\n", "line 3 has not as many cells"),
+    ("d.csv", "class,description\na,One, two.\n", "line 2 has not as many cells.*comma"),
+    ("d.csv", 'class,description\na,"x\n', "is not CSV"),
+    ("d.csv", b"class,description\na,\xff\n", "UTF-8"),
   ],
 )
 def test_malformed_file_is_one_clear_line(tmp_path, name, content, message):
@@ -114,6 +124,121 @@ def test_malformed_file_is_one_clear_line(tmp_path, name, content, message):
     describe.run(section(source), tmp_path, ["a"])
   assert str(source) in str(raised.value)
   assert "\n" not in str(raised.value)
+
+
+NAMES = ["Audi TT Coupe 2012", "a", 'b, "c"']
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(NAMES), st.text()), max_size=12))
+def test_csv_json_and_jsonl_hold_the_same(tmp_path_factory, pairs):
+  folder = tmp_path_factory.mktemp("three")
+  # NUL and half characters stand in no text file; the csv writer itself turns a lone \r around.
+  pairs = [(c, t.replace("\0", "").replace("\r", " ")) for c, t in pairs]
+  pairs = [(c, t.encode("utf-8", "ignore").decode()) for c, t in pairs]
+  pairs += [(name, f"It is, say, {name}.") for name in NAMES]
+  with open(folder / "d.csv", "w", newline="", encoding="utf-8-sig") as file:
+    csv.writer(file).writerows([("id", "description", " class "), *((0, t, c) for c, t in pairs)])
+  rows = [json.dumps({"class": c, "description": t}) for c, t in pairs]
+  (folder / "d.jsonl").write_text("\n".join(rows))
+  by_class = {name: [t for c, t in pairs if c == name] for name in NAMES}
+  (folder / "d.json").write_text(json.dumps(by_class))
+  found = []
+  for name in ("d.csv", "d.jsonl", "d.json"):
+    kept = lines(describe.run(section(folder / name), folder / "run", NAMES))
+    found.append([(record["class"], record["description"]) for record in kept])
+  assert found[0] == found[1] == found[2]
+  assert found[0][-1] == (NAMES[2], f"It is, say, {NAMES[2]}.")
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+  folder = tmp_path / "shipped"
+  folder.mkdir()
+  (folder / "birds.json").write_text(json.dumps({"Wren": ["Small and brown."], "Owl": ["Big."]}))
+  (folder / "cars.json").write_text(json.dumps({"Audi": ["Four rings."]}))
+  monkeypatch.setattr(description_files, "SHIPPED", folder)
+  return folder
+
+
+def test_shipped_descriptions_come_from_all_files(shipped, tmp_path):
+  kept = lines(describe.run(section(describer="shipped"), tmp_path, ["Audi", "Wren"]))
+  assert kept == [
+    {"class": "Audi", "description": "Four rings.", "source": "shipped:cars.json"},
+    {"class": "Wren", "description": "Small and brown.", "source": "shipped:birds.json"},
+  ]
+
+
+def test_classes_that_are_not_shipped_are_counted(shipped, tmp_path):
+  pattern = r"no description for 2 of 3 .*'Kiwi', 'Emu'.*--config.language.descriptions=FILE"
+  with pytest.raises(UserError, match=pattern):
+    describe.run(section(describer="shipped"), tmp_path, ["Kiwi", "Audi", "Emu"])
+
+
+@pytest.mark.parametrize("describer", ["file", "shipped", "synthetic", "openai", "transformers"])
+def test_a_descriptions_file_wins_over_the_describer(shipped, tmp_path, describer):
+  source = tmp_path / "words.json"
+  source.write_text(json.dumps({"Audi": ["Mine."]}))
+  kept = lines(describe.run(section(source, describer), tmp_path, ["Audi"]))
+  assert [record["description"] for record in kept] == ["Mine."]
+
+
+def test_half_a_character_is_left_out(tmp_path):
+  source = tmp_path / "words.json"
+  source.write_text('{"a": ["A \\ud800red car."]}')
+  kept = lines(describe.run(section(source), tmp_path, ["a"]))
+  assert kept[0]["description"] == "A red car."
+
+
+HELD_OUT = ["BMW M3 Coupe 2012", "Black-footed Albatross", "Audi TT", "Mini 2012"]
+
+
+@pytest.mark.parametrize(
+  ("own", "sentence", "leaks"),
+  [
+    ("Owl", "Unlike the BMW M3 Coupe 2012, it is a bird.", True),
+    ("Owl", "Unlike a bmw  m3 coupe of 2007, it is a bird.", True),
+    ("Owl", "BMW M3 COUPE", True),
+    ("Owl", "Not a (black footed) albatross.", True),
+    ("Owl", "It is like the Black-footed Albatross's.", True),
+    ("Owl", "It is like a BMW M3 or a coupe.", False),
+    ("Owl", "Unlike the BMW M3 Coupes.", False),
+    ("Owl", "An Albatross with black feet, footed.", False),
+    ("Owl", "The minimal Minivan of 2012.", False),
+    ("Owl", "It is no mini.", True),
+    ("Audi TT Coupe 2012", "The Audi TT has a domed roof.", False),
+    ("Audi TT Coupe 2012", "The Audi TT differs from the BMW M3 coupe.", True),
+    ("BMW M3 Coupe 2007", "The BMW M3 coupe has a bulge.", False),
+    ("Audi TTS Coupe 2012", "The Audi TT is plainer.", True),
+  ],
+)
+def test_sentences_that_name_a_held_out_class_are_told(own, sentence, leaks):
+  assert describe.leak_guard(HELD_OUT)(own, sentence) == leaks
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_the_leak_guard_equals_a_search_by_regular_expression(data):
+  word = st.sampled_from(["red", "Red", "car", "cars", "x", "2012"])
+  name = st.lists(word, min_size=1, max_size=3).map(" ".join)
+  held_out, own = data.draw(st.lists(name, max_size=4)), data.draw(name)
+  sentence = data.draw(st.lists(word, max_size=8).map(" ".join))
+  expected = False
+  for other in held_out:
+    bare = re.sub(r"\s2012$", "", other)
+    pattern = rf"(?i)(?<!\w){re.escape(bare)}(?!\w)"
+    expected |= bool(re.search(pattern, sentence)) and not re.search(pattern, own)
+  assert describe.leak_guard(held_out)(own, sentence) == expected
+
+
+def test_what_names_a_held_out_class_is_dropped_and_counted(tmp_path, logged):
+  source = tmp_path / "words.json"
+  source.write_text(json.dumps({"Owl": ["Like a mini.", "Big eyes."], "Wren": ["No mini."]}))
+  kept = lines(describe.run(section(source), tmp_path, ["Owl"], ["Mini 2012", "Wren"]))
+  assert [record["description"] for record in kept] == ["Big eyes."]
+  assert "and 1 that name a class kept from training" in logged.text
+  with pytest.raises(UserError, match="1 of 2 training classes .*'Wren'.*2 sentences"):
+    describe.run(section(source), tmp_path, ["Owl", "Wren"], ["Mini 2012"])
 
 
 def test_absent_file_and_unknown_describer(tmp_path):

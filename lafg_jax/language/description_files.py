@@ -1,0 +1,134 @@
+"""Descriptions that somebody wrote down: JSON, JSONL, CSV, and what ships with the package."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+from lafg_jax.errors import UserError
+
+Record = dict[str, str]  # {"class", "description", "source"}
+
+# What the project wrote itself: JSON {class: [sentence, ...]}, a file per data set.
+SHIPPED = Path(__file__).parent / "shipped"
+
+HINT = "pass --config.language.descriptions=FILE"
+
+
+def record(name: str, text: str, source: str) -> Record:
+  """One description of a class; `source` says where it comes from."""
+  return {"class": name.strip(), "description": text, "source": source}
+
+
+def read_file(path: str) -> list[Record]:
+  """Reads descriptions from a file, by its suffix.
+
+  .jsonl and .ndjson hold {"class", "description"} a line, .csv those two columns under a header;
+  any other suffix is JSON `{class: [sentence, ...]}`.
+
+  Raises:
+    UserError: no path given, no such file, or not of that form; a bad line is named.
+  """
+  if not path:
+    raise UserError(
+      "language.descriptions is empty: pass --config.language.descriptions=FILE, a JSON "
+      "{class: [sentence, ...]}, or a .jsonl or .csv of class and description"
+    )
+  if not os.path.isfile(path):
+    raise UserError(f"language.descriptions: no file {path!r}: {HINT}")
+  suffix = Path(path).suffix.lower()
+  if suffix in (".jsonl", ".ndjson"):
+    return read_jsonl(Path(path), HINT)
+  return _read_csv(Path(path)) if suffix == ".csv" else _read_json(Path(path))
+
+
+def read_shipped() -> list[Record]:
+  """The descriptions in `SHIPPED`, of all its files."""
+  return [
+    found | {"source": f"shipped:{path.name}"}
+    for path in sorted(SHIPPED.glob("*.json"))
+    for found in _read_json(path)
+  ]
+
+
+def clean(text: str) -> str:
+  """One line without stray double quotes: a pair around the whole, or an unpaired one at an end.
+
+  Returns '' for a text without any letter or digit.
+  """
+  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes.
+  text = " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
+  quotes = sum(text.count(mark) for mark in '"“”')
+  wrapped = len(text) > 1 and text[0] in '"“' and text[-1] in '"”' and quotes == 2
+  if wrapped or quotes % 2:
+    text = text.strip('"“” ')
+  return text if any(character.isalnum() for character in text) else ""
+
+
+def _read_text(path: Path, hint: str) -> str:
+  try:
+    return path.read_text(encoding="utf-8-sig")
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f"{path} cannot be read as UTF-8 text ({error}): {hint}") from None
+
+
+def _read_json(path: Path) -> list[Record]:
+  try:
+    pairs = json.loads(_read_text(path, HINT), object_pairs_hook=list)
+  except ValueError as error:
+    raise UserError(f"{path} is not JSON ({error}); one object a line needs .jsonl") from None
+  expected = f"{path}: expected {{class: [sentence, ...]}}"
+  # The hook turns an object into pairs, which keeps a class that stands there twice.
+  if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    raise UserError(f"{expected}, found another kind of value: {HINT}")
+  for name, texts in pairs:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+      raise UserError(f"{expected}, but {name!r} has no list of strings: {HINT}")
+  return [record(name, text, f"file:{path.name}") for name, texts in pairs for text in texts]
+
+
+def read_jsonl(path: Path, hint: str) -> list[Record]:
+  """Reads {"class", "description", maybe "source"} a line; `hint` ends every message.
+
+  Raises:
+    UserError: unreadable, or a line of another form.
+  """
+  records = []
+  # Only \n ends a line: a sentence may hold any other of Unicode's line separators.
+  for number, line in enumerate(_read_text(path, hint).split("\n"), 1):
+    if not line.strip():
+      continue
+    try:
+      value = json.loads(line)
+    except ValueError as error:
+      raise UserError(f"{path} line {number} is not JSON ({error}): {hint}") from None
+    row = {"source": f"file:{path.name}"} | (value if isinstance(value, dict) else {})
+    name, text, source = (row.get(key) for key in ("class", "description", "source"))
+    if not (isinstance(name, str) and isinstance(text, str) and isinstance(source, str)):
+      raise UserError(f'{path} line {number} is not {{"class": str, "description": str}}: {hint}')
+    records.append(record(name, text, source))
+  return records
+
+
+def _read_csv(path: Path) -> list[Record]:
+  # The csv module splits lines itself: a quoted cell may hold line ends.
+  rows = csv.DictReader(io.StringIO(_read_text(path, HINT), newline=""), strict=True)
+  records = []
+  try:
+    header = [name.strip() for name in rows.fieldnames or ()]
+    if "class" not in header or "description" not in header:
+      raise UserError(f"{path}: its first line must name the columns class and description: {HINT}")
+    rows.fieldnames = header
+    for row in rows:
+      name, text = row["class"], row["description"]
+      # The reader puts surplus cells under None, and None into cells that are not there.
+      if None in row or name is None or text is None:
+        raise UserError(
+          f"{path} line {rows.line_num} has not as many cells as the first line (a text that holds "
+          f"a comma needs quotes): {HINT}"
+        )
+      records.append(record(name, text, f"file:{path.name}"))
+  except csv.Error as error:
+    raise UserError(f"{path} line {rows.line_num} is not CSV ({error}): {HINT}") from None
+  return records

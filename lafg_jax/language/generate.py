@@ -1,0 +1,198 @@
+"""Descriptions by a language model: restartable, class by class.
+
+`<workdir>/descriptions.partial-<fingerprint>.jsonl` gains a line as each class is done, so a killed
+run goes on; the fingerprint is that of the settings and of the prompt. What failed stands, with the
+raw answer, in `<workdir>/descriptions_failed.jsonl`, and is asked again by the next run.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TextIO
+
+from absl import logging
+
+from lafg_jax.data.prototypes import shorten
+from lafg_jax.errors import Incomplete
+from lafg_jax.language import neighbours, prompt
+from lafg_jax.language.description_files import Record, record
+from lafg_jax.progress import Progress
+from lafg_jax.stages import fingerprint
+
+FAILED = "descriptions_failed.jsonl"
+
+# Settings that decide what a model writes; the others only say how it is reached.
+_DECIDING = (
+  *("describer", "llm", "sentences_per_class", "num_neighbours"),
+  *("max_tokens", "temperature", "llm_seed"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What came back for one question."""
+
+  text: str
+  finish_reason: str = "stop"  # 'length' where it was cut off
+  error: str = ""  # why no answer came, after all retries
+
+
+# Questions in, (position, answer) out in any order; attempt 0, 1, ... varies the seed.
+Ask = Callable[[Sequence[str], int], Iterator[tuple[int, Answer]]]
+
+
+def settings(language: Any) -> dict[str, Any]:
+  """What decides what a model writes, besides the class names and the prompt's own text."""
+  found = {name: language[name] for name in _DECIDING}
+  by_encoder = language.num_neighbours and not language.neighbours
+  found["neighbours"] = Path(language.neighbours) if language.neighbours else None
+  return found | {"encoder": language.encoder if by_encoder else None}
+
+
+def run(
+  language: Any,
+  workdir: str | os.PathLike,
+  class_names: Sequence[str],
+  leaks: Callable[[str, str], bool],
+) -> list[Record]:
+  """Descriptions of all classes by `language.llm`; only those that are not yet there are asked for.
+
+  Args:
+    language: the config section, `describer` 'transformers' or 'openai'.
+    workdir: folder of the run.
+    class_names: training classes; no other name enters a prompt.
+    leaks: (class, sentence) -> whether the sentence names a class kept from training; an answer
+      of nothing else is asked again.
+
+  Raises:
+    UserError: the model or endpoint cannot be used at all.
+    Incomplete: some classes have no usable answer.
+  """
+  key = fingerprint(prompt.PROMPT_VERSION, settings(language))[:12]
+  path = Path(workdir) / f"descriptions.partial-{key}.jsonl"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  done = _read_partial(path)
+  # Another run may have held out other classes.
+  done = {c: said for c, said in done.items() if not all(leaks(c, text) for text in said)}
+  pending = [name for name in class_names if name not in done]
+  failed_path = Path(workdir) / FAILED
+  failed_path.unlink(missing_ok=True)
+  if pending:
+    logging.info(
+      "describe: %s asks %s about %d of %d classes, prompt version %s",
+      *(language.describer, language.llm, len(pending), len(class_names), prompt.PROMPT_VERSION),
+    )
+    near = neighbours.find(language, class_names, pending)
+    with _backend(language) as ask, _appending(path) as kept:
+      failed = _ask_all(language, ask, pending, near, leaks, kept, done, failed_path)
+    if failed:
+      raise Incomplete(
+        f"{len(class_names) - len(failed)} of {len(class_names)} classes are described; no usable "
+        f"answer for {len(failed)} ({shorten(failed)}), see {failed_path}"
+      )
+  source = f"{language.describer}:{language.llm} prompt {prompt.PROMPT_VERSION}"
+  return [record(name, text, source) for name in class_names for text in done[name]]
+
+
+def _backend(language: Any) -> AbstractContextManager[Ask]:
+  if language.describer == "openai":
+    from lafg_jax.language import llm_openai
+
+    return llm_openai.opened(language)
+  from lafg_jax.language import llm_transformers
+
+  return llm_transformers.opened(language)
+
+
+def _ask_all(language, ask, pending, near, leaks, kept, done, failed_path) -> list[str]:
+  """Asks about `pending` in rounds; fills `done` and the file `kept`; returns who failed."""
+  count, failed = language.sentences_per_class, []
+  reasons = dict.fromkeys(pending, "")
+  with Progress("describe", len(pending), "classes") as progress:
+    for attempt in range(language.retries + 1):
+      names = list(reasons)
+      questions = [prompt.question(c, near[c], count, reasons[c]) for c in names]
+      for position, answer in ask(questions, attempt):
+        name = names[position]
+        try:
+          done[name] = _usable(answer, name, count, leaks)
+          _append(kept, {"class": name, "sentences": done[name]})
+        except prompt.Unusable as error:
+          reasons[name] = str(error)
+          if attempt < language.retries and not answer.error:
+            continue
+          failed.append(name)
+          # Opened for each, as most runs have none.
+          with _appending(failed_path) as file:
+            _append(file, _failure(name, str(error), attempt + 1, answer))
+        del reasons[name]
+        progress.add(1)
+      if not reasons:
+        break
+  return failed
+
+
+def _usable(answer: Answer, name: str, count: int, leaks) -> list[str]:
+  if answer.error:
+    raise prompt.Unusable(answer.error)
+  sentences = prompt.parse(answer.text, answer.finish_reason, name, count)
+  if all(leaks(name, text) for text in sentences):
+    raise prompt.Unusable("every sentence names another kind")
+  return sentences
+
+
+def _failure(name: str, reason: str, attempts: int, answer: Answer) -> dict[str, Any]:
+  return {
+    "class": name,
+    "reason": reason,
+    "attempts": attempts,
+    "finish_reason": answer.finish_reason,
+    "raw": answer.text,
+  }
+
+
+def _appending(path: Path) -> TextIO:
+  # A model's raw text may hold half a character, which UTF-8 does not take.
+  return open(path, "a", encoding="utf-8", errors="backslashreplace")
+
+
+def _append(file: TextIO, row: dict[str, Any]) -> None:
+  """One line, on the disk before this returns."""
+  file.write(json.dumps(row, ensure_ascii=False) + "\n")
+  file.flush()
+  os.fsync(file.fileno())
+
+
+def _read_partial(path: Path) -> dict[str, list[str]]:
+  """{class: sentences} of an interrupted run; cuts off a last line that was half written."""
+  if not path.exists():
+    return {}
+  data = path.read_bytes()
+  whole = data[: data.rfind(b"\n") + 1]
+  if len(whole) < len(data):
+    os.truncate(path, len(whole))
+  done: dict[str, list[str]] = {}
+  for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+    row = _row(line)
+    if row is None:
+      logging.warning("%s line %d is damaged: its class is asked for again", path, number)
+    else:
+      done[row[0]] = row[1]
+  return done
+
+
+def _row(line: bytes) -> tuple[str, list[str]] | None:
+  """(class, its sentences) of a line; None for one that `run` did not write."""
+  try:
+    row = json.loads(line)
+  except ValueError:
+    return None
+  if not isinstance(row, dict) or not isinstance(row.get("class"), str):
+    return None
+  sentences = row.get("sentences")
+  if not isinstance(sentences, list) or not sentences:
+    return None
+  return (row["class"], sentences) if all(isinstance(text, str) for text in sentences) else None

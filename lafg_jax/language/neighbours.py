@@ -1,0 +1,68 @@
+"""Which training classes look most like a class: the names that a prompt tells it from."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from lafg_jax.errors import UserError
+
+
+def find(
+  language: Any, class_names: Sequence[str], wanted: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+  """The visually closest training classes of each wanted class, nearest first.
+
+  They come from the file `language.neighbours`, or else are those whose names the text encoder puts
+  nearest by cosine: at most `language.num_neighbours` each, none at 0.
+
+  Args:
+    language: the config section.
+    class_names: training classes; no other name is returned, so none enters a prompt.
+    wanted: some of them.
+
+  Raises:
+    UserError: the file is missing or malformed, or the encoder cannot be loaded.
+  """
+  if language.neighbours:
+    return _from_file(language.neighbours, language.num_neighbours, class_names, wanted)
+  count = min(language.num_neighbours, len(class_names) - 1)
+  if count <= 0:
+    return dict.fromkeys(wanted, ())
+  import numpy as np
+
+  from lafg_jax.language import encode
+
+  prompts = [language.prompt.replace("{}", name) for name in class_names]
+  features = encode.encode_texts(prompts, language.encoder, language.batch_size)
+  position = {name: i for i, name in enumerate(class_names)}
+  near = {}
+  for name in wanted:
+    cosines = features @ features[position[name]]
+    cosines[position[name]] = -np.inf
+    near[name] = tuple(class_names[i] for i in np.argsort(-cosines, kind="stable")[:count])
+  return near
+
+
+def _from_file(path: str, count: int, class_names, wanted) -> dict[str, tuple[str, ...]]:
+  if not os.path.isfile(path):
+    raise UserError(f"language.neighbours: no file {path!r}: pass a JSON {{class: [class, ...]}}")
+  try:
+    given = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+  except ValueError as error:
+    raise UserError(f"language.neighbours: {path} is not JSON ({error})") from None
+  lists: list[Any] = list(given.values()) if isinstance(given, dict) else [None]
+  if not all(isinstance(n, list) and all(isinstance(x, str) for x in n) for n in lists):
+    raise UserError(f"language.neighbours: {path} is not {{class: [class, ...]}}")
+  known = set(class_names)
+  foreign = {name for names in lists for name in names} - known
+  if foreign:
+    logging.info("neighbours: %d names that are not trained on are left out", len(foreign))
+  near = {}
+  for name in wanted:
+    others = [x for x in dict.fromkeys(given.get(name, [])) if x in known and x != name]
+    near[name] = tuple(others[:count])
+  return near

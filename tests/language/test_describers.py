@@ -1,0 +1,522 @@
+"""Language models that describe: a real local endpoint that misbehaves, kills, tiny chat models."""
+
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from absl import logging
+
+from configs import default
+from lafg_jax.errors import Incomplete, UserError
+from lafg_jax.language import describe, generate, neighbours
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "sk-very-secret-0123"
+
+
+class Server:
+  def __init__(self, latency: float) -> None:
+    command = [sys.executable, str(Path(__file__).parent / "chat_server.py"), str(latency)]
+    self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert self.process.stdout is not None
+    self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
+
+  def requests(self):
+    with urllib.request.urlopen(f"{self.url}/requests") as response:
+      return json.load(response)
+
+  def close(self):
+    self.process.kill()
+    self.process.wait()
+
+
+@pytest.fixture
+def serve():
+  servers = []
+
+  def start(latency=0.0):
+    servers.append(Server(latency))
+    return servers[-1]
+
+  yield start
+  for server in servers:
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def key(monkeypatch):
+  monkeypatch.setenv("OPENAI_API_KEY", KEY)
+
+
+@pytest.fixture
+def logged(caplog):
+  logger = logging.get_absl_logger()
+  before, logger.propagate = logger.propagate, True
+  with caplog.at_level("DEBUG"):
+    yield caplog
+  logger.propagate = before
+
+
+def section(server=None, **changes):
+  language = default.get_config().language
+  language.describer = "openai"
+  language.llm = "some-model"
+  language.base_url = f"{server.url}/v1" if server else ""
+  language.sentences_per_class = 3
+  language.num_neighbours = 0
+  language.retries = 2
+  language.timeout_s = 1.0
+  language.update(changes)
+  return language
+
+
+def lines(path):
+  return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
+
+
+def described(workdir):
+  return Counter(row["class"] for row in lines(workdir / "descriptions.jsonl"))
+
+
+FAULTS = ("pause", "date", "late", "closed", "cut", "broken", "page", "shape", "number", "list")
+UNUSABLE = ("refusal", "empty", "long", "prose")
+STATUSES = ("status-500", "status-502", "status-408", "status-409")
+
+
+def test_every_class_ends_described_or_recorded_as_failed(serve, tmp_path, logged):
+  server = serve(0.05)
+  good = [f"Kind {i}" for i in range(10)]
+  once = [f"Thing {i} {fault} once" for i, fault in enumerate(FAULTS + UNUSABLE + STATUSES)]
+  never = [f"Stone {i} {fault}" for i, fault in enumerate(("status-500", "closed", *UNUSABLE))]
+  never += ["Stone 9 status-400"]
+  names = good + once + never
+  language = section(server, concurrency=40, retries=3)
+  with pytest.raises(Incomplete, match=f"{len(good + once)} of {len(names)} classes") as raised:
+    describe.run(language, tmp_path, names)
+  assert f"no usable answer for {len(never)}" in str(raised.value)
+  assert "descriptions_failed.jsonl" in str(raised.value)
+  assert not (tmp_path / "descriptions.jsonl").exists()
+  failed = {row["class"]: row for row in lines(tmp_path / "descriptions_failed.jsonl")}
+  assert set(failed) == set(never)
+  assert "as an AI I can't" in failed["Stone 2 refusal"]["raw"]
+  assert failed["Stone 4 long"]["raw"] == '["It has a long'
+  assert failed["Stone 4 long"]["attempts"] == 4
+  assert "cut off" in failed["Stone 4 long"]["reason"]
+  assert "HTTP 500" in failed["Stone 0 status-500"]["reason"]
+  # What the setting says, and no multiple of it; a request that was understood is not repeated.
+  asked = Counter(request[0] for request in server.requests())
+  assert {asked[name] for name in never[:-1]} == {4} and asked[never[-1]] == 1
+  assert {asked[name] for name in good} == {1} and {asked[name] for name in once} == {2}
+  # The server sent the key back.
+  texts = [p.read_text() for p in tmp_path.iterdir()] + [logged.text, str(raised.value)]
+  assert not any(KEY in text for text in texts) and "***" in failed["Stone 0 status-500"]["reason"]
+
+  # The same command asks for the failed ones, and only those.
+  with pytest.raises(Incomplete, match=f"for {len(never)} "):
+    describe.run(language, tmp_path, names)
+  again = Counter(request[0] for request in server.requests()) - asked
+  assert set(again) == set(never)
+  # Even where nothing but trouble is left.
+  with pytest.raises(Incomplete, match="for 2 "):
+    describe.run(language, tmp_path, good + never[:2])
+  assert len(lines(tmp_path / "descriptions_failed.jsonl")) == 2
+  # Without them the run ends, without a request, and no record of failure stays behind.
+  before = len(server.requests())
+  describe.run(language, tmp_path, good + once)
+  assert described(tmp_path) == dict.fromkeys(good + once, 3)
+  assert len(server.requests()) == before
+  assert not (tmp_path / "descriptions_failed.jsonl").exists()
+
+
+def test_retry_after_is_honoured_as_a_number_and_as_a_date(serve, tmp_path):
+  server = serve()
+  for name, least in (("Kind 0 pause once", 1.2), ("Kind 1 date once", 0.9)):
+    describe.run(section(server), tmp_path, [name])
+    first, second = (request[1] for request in server.requests() if request[0] == name)
+    assert least <= second - first < least + 2.5
+
+
+def test_a_thousand_classes_take_as_long_as_the_latency_asks(serve, tmp_path):
+  latency, concurrency, names = 0.25, 32, [f"Kind {i}" for i in range(1000)]
+  server = serve(latency)
+  describe.run(section(server), tmp_path / "warm", ["Kind 0"])
+  begun = time.monotonic()
+  language = section(server, concurrency=concurrency, timeout_s=10.0)
+  describe.run(language, tmp_path / "run", names)
+  seconds = time.monotonic() - begun
+  ideal = math.ceil(len(names) / concurrency) * latency
+  print(f"{seconds:.2f} s, {seconds / ideal:.3f} of ideal")
+  assert list(described(tmp_path / "run")) == names
+  assert seconds < 1.3 * ideal
+
+
+def test_twenty_kills_lose_no_class_and_repeat_none(serve, tmp_path):
+  server, rng = serve(0.02), random.Random(0)
+  concurrency, names = 4, [f"Kind {i}" for i in range(600)]
+  language = section(server, concurrency=concurrency, timeout_s=10.0)
+  context = multiprocessing.get_context("forkserver")
+  context.set_forkserver_preload(["openai", "lafg_jax.language.describe"])
+  kept: list[str] = []
+  kills = 0
+  while kills < 20:
+    process = context.Process(target=describe.run, args=(language, tmp_path, names))
+    process.start()
+    process.join(rng.uniform(0.05, 0.5))
+    assert process.exitcode is None, "the kills came too late"
+    process.kill()
+    process.join()
+    kills += 1
+    partial = list(tmp_path.glob("descriptions.partial-*.jsonl"))
+    if partial:
+      # Only what was written whole counts, and nothing that stood there is gone.
+      data = partial[0].read_bytes()
+      now = [json.loads(line)["class"] for line in data.split(b"\n")[:-1]]
+      assert now[: len(kept)] == kept and len(set(now)) == len(now)
+      kept = now
+  assert 40 < len(kept) < len(names)
+  before = len(server.requests())
+  describe.run(language, tmp_path, names)
+  assert list(described(tmp_path)) == names and set(described(tmp_path).values()) == {3}
+  # A kill costs at most the requests in flight.
+  asked = Counter(request[0] for request in server.requests())
+  assert sum(asked.values()) - len(names) <= kills * concurrency
+  assert len(server.requests()) - before <= len(names) - len(kept) + 1
+
+
+def test_a_half_written_line_is_cut_off_and_a_damaged_one_is_asked_again(serve, tmp_path, logged):
+  server, names = serve(), ["Kind 0", "Kind 1", "Kind 2"]
+  describe.run(section(server), tmp_path, names)
+  whole = (tmp_path / "descriptions.jsonl").read_text()
+  (partial,) = tmp_path.glob("descriptions.partial-*.jsonl")
+  rows = {row["class"]: json.dumps(row).encode() for row in lines(partial)}
+  for middle in (b"{}", b"\0\0\0", b"3", b'{"class": "Kind 1", "sentences": []}', b"\xff"):
+    partial.write_bytes(rows["Kind 0"] + b"\n" + middle + b"\n" + rows["Kind 2"][:-5])
+    before = len(server.requests())
+    describe.run(section(server), tmp_path, names)
+    assert sorted(r[0] for r in server.requests()[before:]) == ["Kind 1", "Kind 2"]
+    assert (tmp_path / "descriptions.jsonl").read_text() == whole
+  assert "line 2 is damaged" in logged.text
+
+
+def test_other_settings_ask_again_and_going_back_does_not(serve, tmp_path):
+  server, names = serve(), ["Kind 0", "Kind 1"]
+  for temperature, requests in ((0.7, 2), (0.1, 4), (0.7, 4)):
+    describe.run(section(server, temperature=temperature), tmp_path, names)
+    assert len(server.requests()) == requests
+  # One more class is one more request; how the endpoint is reached does not matter.
+  describe.run(section(server, concurrency=2), tmp_path, [*names, "Kind 2"])
+  assert len(server.requests()) == 5
+
+
+def test_an_answer_that_names_a_held_out_class_is_asked_again(serve, tmp_path):
+  server = serve()
+  describe.run(section(server), tmp_path, ["Kind 0"], held_out=["Gold"])
+  with pytest.raises(Incomplete):
+    describe.run(section(server), tmp_path, ["Kind 0"], held_out=["Gold", "four bars", "tail"])
+  assert [row["reason"] for row in lines(tmp_path / "descriptions_failed.jsonl")] == [
+    "every sentence names another kind"
+  ]
+  assert described(tmp_path) == {"Kind 0": 2}
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_wrong_key_or_model_stops_at_once(serve, tmp_path, status):
+  server = serve()
+  with pytest.raises(UserError, match=f"some-model.*HTTP {status}.*OPENAI_API_KEY") as raised:
+    describe.run(section(server), tmp_path, [f"Kind {i} status-{status}" for i in range(200)])
+  assert KEY not in str(raised.value) and len(server.requests()) < 100
+
+
+def test_an_endpoint_that_is_not_there_stops_the_run(serve, tmp_path):
+  server = serve()
+  server.close()
+  with pytest.raises(UserError, match="language.base_url .*127.0.0.1.* does not answer"):
+    describe.run(section(server, retries=1), tmp_path, [f"Kind {i}" for i in range(100)])
+
+
+# --- neighbours ---
+
+
+def test_neighbours_by_the_encoder_are_training_classes_nearest_first():
+  import numpy as np
+
+  from lafg_jax.data import synthetic
+  from lafg_jax.language import encode
+
+  names = synthetic.class_names("seen")[:12]
+  language = section(num_neighbours=3, encoder="tiny_clip")
+  found = neighbours.find(language, names, names[:5])
+  features = encode.encode_texts([f"a photo of {name}" for name in names], "tiny_clip", 8)
+  for i, name in enumerate(names[:5]):
+    cosine = {names[j]: float(np.dot(features[i], features[j])) for j in range(12) if j != i}
+    assert list(found[name]) == sorted(cosine, key=cosine.__getitem__, reverse=True)[:3]
+  assert neighbours.find(language, names[:2], names[:1]) == {names[0]: (names[1],)}
+
+
+def test_neighbours_from_a_file_never_name_an_unseen_class(serve, tmp_path):
+  path = tmp_path / "near.json"
+  path.write_text(json.dumps({"a": ["a", "unseen", "c", "b", "c"], "unseen": ["a"]}))
+  language = section(neighbours=str(path), num_neighbours=3)
+  assert neighbours.find(language, ["a", "b", "c"], ["a", "b"]) == {"a": ("c", "b"), "b": ()}
+  for text in ("[", "3", '{"a": "b"}', '{"a": [1]}'):
+    path.write_text(text)
+    with pytest.raises(UserError, match="language.neighbours"):
+      neighbours.find(language, ["a"], ["a"])
+  with pytest.raises(UserError, match="no file"):
+    neighbours.find(section(neighbours="none.json"), ["a"], ["a"])
+
+
+def test_settings_hold_what_decides_and_not_how_it_is_reached():
+  base = generate.settings(section(num_neighbours=3))
+  for change in ({"concurrency": 2}, {"base_url": "http://x/v1"}, {"timeout_s": 3.0}):
+    assert generate.settings(section(num_neighbours=3, **change)) == base
+  for change in ({"llm": "x"}, {"encoder": "x"}, {"max_tokens": 3}, {"neighbours": "x"}):
+    assert generate.settings(section(num_neighbours=3, **change)) != base
+
+
+# --- transformers ---
+
+
+def main(workdir, *args, code):
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  # 36 of the 40 classes held out: four to describe.
+  args = ("--stage=describe", f"--workdir={workdir}", "--config.data.num_val_classes=36", *args)
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+  done = subprocess.run(
+    [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
+  )
+  assert done.returncode == code, done.stderr
+  return done
+
+
+def finches():
+  from lafg_jax.data import datasets
+
+  config = default.get_config()
+  config.data.name, config.data.num_val_classes = "synthetic", 36
+  return datasets.class_splits(config.data)["train"]
+
+
+def test_the_command_drops_sentences_that_name_a_validation_or_test_class(tmp_path):
+  from lafg_jax.data import datasets
+
+  config = default.get_config()
+  config.data.name, config.data.num_val_classes = "synthetic", 36
+  splits = datasets.class_splits(config.data)
+  unseen = [f"Unlike the {splits[split][0].upper()}, it is red." for split in ("val", "test")]
+  words = {name: [*unseen, f"{name} is red."] for name in finches()}
+  (tmp_path / "words.json").write_text(json.dumps(words))
+  done = main(tmp_path, f"--config.language.descriptions={tmp_path / 'words.json'}", code=0)
+  assert "and 8 that name a class kept from training" in done.stderr
+  kept = [row["description"] for row in lines(tmp_path / "descriptions.jsonl")]
+  assert kept == [f"{name} is red." for name in finches()]
+
+
+def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
+  server = serve(30.0)
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command += ["--stage=describe", f"--workdir={tmp_path}", "--config.language.describer=openai"]
+  command += ["--config.language.llm=x", f"--config.language.base_url={server.url}/v1"]
+  command += ["--config.language.num_neighbours=0"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+  while not server.requests():
+    time.sleep(0.05)
+  process.send_signal(signal.SIGINT)
+  _, errors = process.communicate(timeout=15)
+  assert process.returncode == 130
+  assert "interrupted: the same command goes on" in errors and "Traceback" not in errors
+
+
+def answer(name):
+  traits = ("a barred mantle", "a pale rump", "two wing bars", "a forked tail")
+  at = finches().index(name)
+  head = f"- {name} has {traits[at]} in the field ."
+  return f"{head}\n- {name} differs by {traits[at - 1]} and its bill .\n- It is of middle size ."
+
+
+def save_chat_model(folder, steps):
+  """A tiny Llama with a word-level tokenizer, fitted for `steps` to answer about the finches."""
+  import torch
+  import transformers
+  from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+  from lafg_jax.language import prompt
+
+  pairs = [(prompt.question(name, (), 3), answer(name)) for name in finches()]
+  words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
+  vocab = {
+    w: i for i, w in enumerate(["<pad>", "<unk>", "<user>", "<bot>", "</s>", *sorted(words)])
+  }
+  tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+  tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    [pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Split(Regex(r"\n"), "isolated")]
+  )
+  fast = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=tokenizer, pad_token="<pad>", unk_token="<unk>", eos_token="</s>"
+  )
+  fast.add_special_tokens({"additional_special_tokens": ["<user>", "<bot>"]})
+  fast.chat_template = (
+    "{% for m in messages %}<user> {{ m.content }} {% endfor %}"
+    "{% if add_generation_prompt %}<bot>{% endif %}"
+  )
+  fast.save_pretrained(folder)
+  torch.manual_seed(0)
+  config = transformers.LlamaConfig(
+    vocab_size=len(fast),
+    hidden_size=48,
+    intermediate_size=96,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=512,
+    bos_token_id=None,
+    pad_token_id=0,
+    eos_token_id=vocab["</s>"],
+  )
+  model = transformers.LlamaForCausalLM(config)
+  rows, labels = [], []
+  for question, text in pairs:
+    chat = fast.apply_chat_template(
+      [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    given = fast(chat)["input_ids"]
+    wanted = fast(text)["input_ids"] + [vocab["</s>"]]
+    assert vocab["<unk>"] not in given + wanted
+    rows.append(given + wanted)
+    labels.append([-100] * len(given) + wanted)
+  longest = max(map(len, rows))
+  ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+  targets = torch.tensor([row + [-100] * (longest - len(row)) for row in labels])
+  optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+  # More threads only wait for each other in a model as small as this.
+  threads = torch.get_num_threads()
+  torch.set_num_threads(1)
+  for _ in range(steps):
+    loss = model(input_ids=ids, attention_mask=(ids > 0).long(), labels=targets).loss
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    if loss.item() < 0.02:
+      break
+  torch.set_num_threads(threads)
+  model.save_pretrained(folder)
+  return folder
+
+
+def model_flags(folder, *more):
+  return (
+    "--config.language.describer=transformers",
+    f"--config.language.llm={folder}",
+    "--config.language.sentences_per_class=3",
+    "--config.language.num_neighbours=0",
+    "--config.language.max_tokens=60",
+    "--config.language.retries=1",
+    "--config.language.llm_batch_size=3",
+    *more,
+  )
+
+
+def test_a_fitted_chat_model_describes_every_class(tmp_path):
+  folder = save_chat_model(tmp_path / "model", 300)
+  main(tmp_path / "run", *model_flags(folder, "--config.language.temperature=0"), code=0)
+  rows = lines(tmp_path / "run" / "descriptions.jsonl")
+  wanted = [(name, line[2:]) for name in finches() for line in answer(name).split("\n")]
+  assert [(row["class"], row["description"]) for row in rows] == wanted
+  assert {row["source"] for row in rows} == {f"transformers:{folder} prompt 1"}
+
+
+def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(tmp_path):
+  folder = save_chat_model(tmp_path / "model", 0)
+  done = main(tmp_path / "run", *model_flags(folder), code=1)
+  last = done.stderr.strip().splitlines()[-1]
+  assert last.startswith("error: 0 of 4 classes are described; no usable answer for 4 (")
+  assert (
+    "these again, and only these: python -m lafg_jax.main --config configs/synthetic.py" in last
+  )
+  assert f"--workdir={tmp_path / 'run'}" in last and "Traceback" not in done.stderr
+  failed = lines(tmp_path / "run" / "descriptions_failed.jsonl")
+  assert [row["class"] for row in failed] == list(finches())
+  assert all(row["raw"] and row["reason"] and row["attempts"] == 2 for row in failed)
+  assert not (tmp_path / "run" / "descriptions.jsonl").exists()
+
+
+def test_sampling_is_seeded_and_varies_with_attempt(tmp_path):
+  from lafg_jax.language import llm_transformers
+
+  folder = str(save_chat_model(tmp_path / "model", 0))
+  questions = ["Write 3 sentences about", "Write 10 words", "Answer", "Write a list of parts"]
+  texts = {}
+  for seed, attempt, temperature in ((0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (0, 0, 0), (1, 1, 0)):
+    language = section(
+      llm=folder, max_tokens=20, temperature=float(temperature), llm_seed=seed, llm_batch_size=3
+    )
+    with llm_transformers.opened(language) as ask:
+      got, again = (dict(ask(questions, attempt)) for _ in range(2))
+    assert got == again and sorted(got) == [0, 1, 2, 3]
+    texts[seed, attempt, temperature] = [got[i].text for i in range(4)]
+  sampled = [texts[key] for key in texts if key[2]]
+  assert sampled[0] != sampled[1] != sampled[2] != sampled[0]
+  assert texts[0, 0, 0] == texts[1, 1, 0]
+
+
+def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_path):
+  import torch
+  import transformers
+
+  from lafg_jax.language import llm_transformers
+
+  folder = str(save_chat_model(tmp_path / "model", 20))
+  questions = ["Write 3 sentences about", "Write", "Fine texture and parts: each part"]
+  language = section(llm=folder, max_tokens=12, temperature=0.0, llm_batch_size=3)
+  with llm_transformers.opened(language) as ask:
+    got = dict(ask(questions, 0))
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+  for i, text in enumerate(questions):
+    ids = tokenizer(f"<user> {text} <bot>", return_tensors="pt")["input_ids"]
+    given = ids.shape[1]
+    for _ in range(12):
+      with torch.inference_mode():
+        following = model(ids).logits[0, -1].argmax().reshape(1, 1)
+      ids = torch.cat([ids, following], dim=1)
+      if following.item() == tokenizer.eos_token_id:
+        break
+    assert got[i].text == tokenizer.decode(ids[0, given:], skip_special_tokens=True)
+
+
+def test_models_that_cannot_be_asked_are_one_line(tmp_path):
+  import transformers
+
+  from lafg_jax.language import llm_transformers
+
+  folder = save_chat_model(tmp_path / "model", 0)
+  language = section(llm=str(folder), max_tokens=600)
+  with pytest.raises(UserError, match="language.max_tokens=600.* 512 "):
+    with llm_transformers.opened(language) as ask:
+      list(ask(["Write"], 0))
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  tokenizer.chat_template = None
+  (folder / "chat_template.jinja").unlink(missing_ok=True)
+  tokenizer.save_pretrained(folder)
+  empty = tmp_path / "empty"
+  empty.mkdir()
+  for llm, says in (
+    (folder, "no chat template"),
+    (empty, "cannot be loaded"),
+    ("./no", "no folder"),
+  ):
+    with pytest.raises(UserError, match=f"language.llm.*{says}"):
+      with llm_transformers.opened(section(llm=str(llm))):
+        pass
