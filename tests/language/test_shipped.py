@@ -1,4 +1,4 @@
-"""The shipped descriptions: specific to their class, true to its name, and not filled from a template."""
+"""The shipped descriptions: specific to their class, true to its name, from no template."""
 
 import importlib.util
 import json
