@@ -107,7 +107,7 @@ def build_tokenizer(seed: int):
     show_progress=False,
   )
   bpe.train_from_iterator(corpus, trainer)
-  # The library numbers the letters in an order that changes from run to run.
+  # The library numbers tokens in an order that changes from run to run.
   learnt = json.loads(bpe.to_str())
   words = sorted(set(learnt["model"]["vocab"]) - set(SPECIAL_TOKENS))
   learnt["model"]["vocab"] = {word: i for i, word in enumerate([*SPECIAL_TOKENS, *words])}

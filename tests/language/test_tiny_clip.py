@@ -254,9 +254,12 @@ def test_script_trains_and_writes_a_folder_that_loads(tmp_path, clip):
   assert tokenizer.tokenize(text) == clip.tokenizer.tokenize(text)
 
 
-def test_tokenizer_is_deterministic():
-  first, again = (train_tiny_clip.build_tokenizer(0).backend_tokenizer.to_str() for _ in range(2))
-  assert first == again
+def test_tokenizer_reads_the_same_every_time_it_is_learnt():
+  # The library may swap merges of equal frequency; numbers and readings must not depend on it.
+  first, again = (train_tiny_clip.build_tokenizer(0) for _ in range(2))
+  assert first.get_vocab() == again.get_vocab()
+  texts = [s for c in synthetic.describe(synthetic.class_names("unseen")).values() for s in c]
+  assert first(texts)["input_ids"] == again(texts)["input_ids"]
 
 
 @pytest.mark.parametrize(
