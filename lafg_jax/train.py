@@ -20,7 +20,7 @@ from lafg_jax import checkpoints, losses, optimizers, stages
 from lafg_jax import config as config_keys
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset, fingerprint
-from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models import embedder as embedders
@@ -88,14 +88,10 @@ def alignment_targets(
   if loss.alignment == "vocabulary":
     centre = prototypes.vocabulary.mean(axis=0)
     queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
-    cosine = _unit_rows(queries) @ _unit_rows(attributes).T
+    cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
     # The formula centres the class's side of the comparison only.
     targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
   return {name: np.asarray(x, np.float32) for name, x in targets.items()}
-
-
-def _unit_rows(x: np.ndarray) -> np.ndarray:
-  return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def make_loss(

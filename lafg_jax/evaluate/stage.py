@@ -35,7 +35,8 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
       # The backbone's own feature: a random head would only blur it.
       config.model.embedding_dim = 0
     embedder, params = embedders.init_model(config)
-    result = _evaluate_params(config, embedder, params, workdir, write=True)
+    dataset = _dataset(config)
+    result = _evaluate_params(config, embedder, params, dataset, workdir)
     result["step"] = 0
   else:
     result = evaluate_file(source, config.evaluate.ks)
@@ -51,29 +52,38 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str) -> dict[str, Any]:
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
-  result = _evaluate_params(config, embedder, params, workdir, write=True)
+  dataset = _dataset(config)
+  result = _evaluate_params(config, embedder, params, dataset, workdir)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
     result["partial"] = True
   embedder, params = embedders.init_model(config)
-  result["untrained"] = _metrics_only(_evaluate_params(config, embedder, params, workdir))
+  result["untrained"] = _metrics_only(_evaluate_params(config, embedder, params, dataset))
   return result
 
 
-def _evaluate_params(
-  config: ConfigDict, embedder: embedders.Embedder, params: dict, workdir: str, write: bool = False
-) -> dict[str, Any]:
+def _dataset(config: ConfigDict) -> datasets.Dataset:
   split = config.evaluate.split
-  dataset = datasets.load_splits(config.data, splits=(split,))[split]
+  return datasets.load_splits(config.data, splits=(split,))[split]
+
+
+def _evaluate_params(
+  config: ConfigDict,
+  embedder: embedders.Embedder,
+  params: dict,
+  dataset: datasets.Dataset,
+  workdir: str | None = None,
+) -> dict[str, Any]:
+  """Metrics of one set of parameters; with a workdir, embeddings.npz there as well."""
   embed = make_embed(embedder, params)
   vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)
   labels = dataset.labels[rows]
-  if write:
+  if workdir is not None:
     write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
   result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(config.evaluate.ks))
   result |= {
     "dataset": dataset.name,
-    "split": split,
+    "split": dataset.split,
     "num_unreadable": len(dataset.ids) - len(rows),
   }
   if dataset.partial:
