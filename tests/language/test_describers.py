@@ -287,40 +287,22 @@ def test_settings_hold_what_decides_and_not_how_it_is_reached():
 # --- the whole command ---
 
 
-def main(workdir, *args, code):
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
-  # 36 of the 40 classes held out: four to describe.
-  args = ("--stage=describe", f"--workdir={workdir}", "--config.data.num_val_classes=36", *args)
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-  done = subprocess.run(
-    [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
-  )
-  assert done.returncode == code, done.stderr
-  return done
-
-
-def finches():
-  from lafg_jax.data import datasets
-
-  config = default.get_config()
-  config.data.name, config.data.num_val_classes = "synthetic", 36
-  return datasets.class_splits(config.data)["train"]
-
-
-def test_the_command_drops_sentences_that_name_a_validation_or_test_class(tmp_path):
+def test_the_command_drops_sentences_that_name_a_validation_or_test_class(
+  tmp_path, finches, describe_finches
+):
   from lafg_jax.data import datasets
 
   config = default.get_config()
   config.data.name, config.data.num_val_classes = "synthetic", 36
   splits = datasets.class_splits(config.data)
   unseen = [f"Unlike the {splits[split][0].upper()}, it is red." for split in ("val", "test")]
-  words = {name: [*unseen, f"{name} is red."] for name in finches()}
+  words = {name: [*unseen, f"{name} is red."] for name in finches}
   (tmp_path / "words.json").write_text(json.dumps(words))
-  done = main(tmp_path, f"--config.language.descriptions={tmp_path / 'words.json'}", code=0)
+  flag = f"--config.language.descriptions={tmp_path / 'words.json'}"
+  done = describe_finches(tmp_path, flag, code=0)
   assert "and 8 that name a class kept from training" in done.stderr
   kept = [row["description"] for row in lines(tmp_path / "descriptions.jsonl")]
-  assert kept == [f"{name} is red." for name in finches()]
+  assert kept == [f"{name} is red." for name in finches]
 
 
 def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):

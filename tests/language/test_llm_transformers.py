@@ -1,9 +1,6 @@
 """The describer that runs a chat model in this process, with tiny models that the test makes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,15 +11,9 @@ from lafg_jax.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def section(server=None, **changes):
+def section(**changes):
   language = default.get_config().language
-  language.describer = "openai"
-  language.llm = "some-model"
-  language.base_url = f"{server.url}/v1" if server else ""
-  language.sentences_per_class = 3
-  language.num_neighbours = 0
-  language.retries = 2
-  language.timeout_s = 1.0
+  language.describer = "transformers"
   language.update(changes)
   return language
 
@@ -31,35 +22,14 @@ def lines(path):
   return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def main(workdir, *args, code):
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
-  # 36 of the 40 classes held out: four to describe.
-  args = ("--stage=describe", f"--workdir={workdir}", "--config.data.num_val_classes=36", *args)
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-  done = subprocess.run(
-    [*command, *args], cwd=ROOT, env=environment, capture_output=True, text=True
-  )
-  assert done.returncode == code, done.stderr
-  return done
-
-
-def finches():
-  from lafg_jax.data import datasets
-
-  config = default.get_config()
-  config.data.name, config.data.num_val_classes = "synthetic", 36
-  return datasets.class_splits(config.data)["train"]
-
-
-def answer(name):
+def answer(name, finches):
   traits = ("a barred mantle", "a pale rump", "two wing bars", "a forked tail")
-  at = finches().index(name)
+  at = finches.index(name)
   head = f"- {name} has {traits[at]} in the field ."
   return f"{head}\n- {name} differs by {traits[at - 1]} and its bill .\n- It is of middle size ."
 
 
-def save_chat_model(folder, steps):
+def save_chat_model(folder, steps, finches):
   """A tiny Llama with a word-level tokenizer, fitted for `steps` to answer about the finches."""
   import torch
   import transformers
@@ -67,7 +37,7 @@ def save_chat_model(folder, steps):
 
   from lafg_jax.language import prompt
 
-  pairs = [(prompt.question(name, (), 3), answer(name)) for name in finches()]
+  pairs = [(prompt.question(name, (), 3), answer(name, finches)) for name in finches]
   words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
   vocab = {
     w: i for i, w in enumerate(["<pad>", "<unk>", "<user>", "<bot>", "</s>", *sorted(words)])
@@ -141,18 +111,22 @@ def model_flags(folder, *more):
   )
 
 
-def test_a_fitted_chat_model_describes_every_class(tmp_path):
-  folder = save_chat_model(tmp_path / "model", 300)
-  main(tmp_path / "run", *model_flags(folder, "--config.language.temperature=0"), code=0)
+def test_a_fitted_chat_model_describes_every_class(tmp_path, finches, describe_finches):
+  folder = save_chat_model(tmp_path / "model", 300, finches)
+  describe_finches(
+    tmp_path / "run", *model_flags(folder, "--config.language.temperature=0"), code=0
+  )
   rows = lines(tmp_path / "run" / "descriptions.jsonl")
-  wanted = [(name, line[2:]) for name in finches() for line in answer(name).split("\n")]
+  wanted = [(name, line[2:]) for name in finches for line in answer(name, finches).split("\n")]
   assert [(row["class"], row["description"]) for row in rows] == wanted
   assert {row["source"] for row in rows} == {f"transformers:{folder} prompt 1"}
 
 
-def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(tmp_path):
-  folder = save_chat_model(tmp_path / "model", 0)
-  done = main(tmp_path / "run", *model_flags(folder), code=1)
+def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
+  tmp_path, finches, describe_finches
+):
+  folder = save_chat_model(tmp_path / "model", 0, finches)
+  done = describe_finches(tmp_path / "run", *model_flags(folder), code=1)
   last = done.stderr.strip().splitlines()[-1]
   assert last.startswith("error: 0 of 4 classes are described; no usable answer for 4 (")
   assert (
@@ -160,15 +134,15 @@ def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(tmp_path):
   )
   assert f"--workdir={tmp_path / 'run'}" in last and "Traceback" not in done.stderr
   failed = lines(tmp_path / "run" / "descriptions_failed.jsonl")
-  assert [row["class"] for row in failed] == list(finches())
+  assert [row["class"] for row in failed] == list(finches)
   assert all(row["raw"] and row["reason"] and row["attempts"] == 2 for row in failed)
   assert not (tmp_path / "run" / "descriptions.jsonl").exists()
 
 
-def test_sampling_is_seeded_and_varies_with_attempt(tmp_path):
+def test_sampling_is_seeded_and_varies_with_attempt(tmp_path, finches):
   from lafg_jax.language import llm_transformers
 
-  folder = str(save_chat_model(tmp_path / "model", 0))
+  folder = str(save_chat_model(tmp_path / "model", 0, finches))
   questions = ["Write 3 sentences about", "Write 10 words", "Answer", "Write a list of parts"]
   texts = {}
   for seed, attempt, temperature in ((0, 0, 1.0), (0, 1, 1.0), (1, 0, 1.0), (0, 0, 0), (1, 1, 0)):
@@ -184,13 +158,13 @@ def test_sampling_is_seeded_and_varies_with_attempt(tmp_path):
   assert texts[0, 0, 0] == texts[1, 1, 0]
 
 
-def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_path):
+def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_path, finches):
   import torch
   import transformers
 
   from lafg_jax.language import llm_transformers
 
-  folder = str(save_chat_model(tmp_path / "model", 20))
+  folder = str(save_chat_model(tmp_path / "model", 20, finches))
   questions = ["Write 3 sentences about", "Write", "Fine texture and parts: each part"]
   language = section(llm=folder, max_tokens=12, temperature=0.0, llm_batch_size=3)
   with llm_transformers.opened(language) as ask:
@@ -209,12 +183,12 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
     assert got[i].text == tokenizer.decode(ids[0, given:], skip_special_tokens=True)
 
 
-def test_models_that_cannot_be_asked_are_one_line(tmp_path):
+def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
   import transformers
 
   from lafg_jax.language import llm_transformers
 
-  folder = save_chat_model(tmp_path / "model", 0)
+  folder = save_chat_model(tmp_path / "model", 0, finches)
   language = section(llm=str(folder), max_tokens=600)
   with pytest.raises(UserError, match="language.max_tokens=600.* 512 "):
     with llm_transformers.opened(language) as ask:
