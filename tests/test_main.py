@@ -1,5 +1,6 @@
 """The whole command on the embedded default, with a model small enough for a test."""
 
+import functools
 import json
 import os
 import shutil
@@ -200,6 +201,8 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
     env=environment,
     stderr=subprocess.PIPE,
     text=True,
+    # What a shell starts in the background, this test perhaps, is deaf to Ctrl-C.
+    preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
   )
   for line in process.stderr:
     if "stage encode" in line:

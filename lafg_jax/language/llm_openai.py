@@ -58,10 +58,15 @@ def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int,
   waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
   for i in range(len(questions)):
     waiting.put(i)
+  count = min(endpoint.language.concurrency, len(questions))
+  # A thread asks on only when an answer has been taken and recorded, not merely received: a kill
+  # then loses `concurrency` answers at most.
+  free = threading.Semaphore(count)
 
   def work() -> None:
     with contextlib.suppress(queue.Empty):
       while True:
+        free.acquire()
         i = waiting.get_nowait()
         try:
           futures[i].set_result(endpoint.answer(questions[i]))
@@ -70,11 +75,18 @@ def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int,
           futures[i].set_exception(error)
 
   # Not a ThreadPoolExecutor: after Ctrl-C the interpreter would wait for the requests in flight.
-  for _ in range(min(endpoint.language.concurrency, len(questions))):
+  for _ in range(count):
     threading.Thread(target=work, name="describe", daemon=True).start()
   position = {future: i for i, future in enumerate(futures)}
-  for future in as_completed(futures):
-    yield position[future], future.result()
+  try:
+    for future in as_completed(futures):
+      yield position[future], future.result()
+      free.release()
+  finally:
+    with contextlib.suppress(queue.Empty):
+      while True:
+        waiting.get_nowait()
+    free.release(count)
 
 
 class _Endpoint:
