@@ -11,6 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax.config import get
+from lafg_jax.data import readers
 from lafg_jax.errors import UserError
 
 # Values of loss.alignment that read no words.
@@ -55,7 +56,7 @@ def _numbers(x: Any, count: int | None = None) -> bool:
 
 _RULES: dict[str, Rule] = {
   "seed": ((lambda x: 0 <= x < 2**31), "between 0 and 2147483647"),
-  "data.name": _one_of("cars", "synthetic"),
+  "data.name": _one_of(*readers.NAMES),
   "data.root": _TEXT,
   "data.expect_counts": _BOOL,
   "data.flip": _BOOL,
@@ -103,7 +104,7 @@ _RULES: dict[str, Rule] = {
     (lambda x: x.count("{}") == 1 and not re.search(r"[{}]", x.replace("{}", ""))),
     "a text with one {} where the class name goes",
   ),
-  "language.query": _one_of("name", "descriptions"),
+  "language.query": _one_of("name", "descriptions", "image"),
   "language.num_attributes": _at_least(1),
   "language.top_k": _at_least(1),
   "language.tau_k": _POSITIVE,
@@ -208,8 +209,8 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   """One line for all that a bare run would ask for one after the other."""
   missing = []
   reads_file = config.evaluate.source not in ("checkpoint", "pretrained")
-  if config.data.name == "cars" and not config.data.root and not reads_file:
-    missing.append("--config.data.root=FOLDER with devkit/ and cars_train/")
+  if config.data.name in readers.LAYOUTS and not config.data.root and not reads_file:
+    missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")
   language = config.language
   if "describe" in stages and language.describer == "file" and not language.descriptions:
     missing.append(

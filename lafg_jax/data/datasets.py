@@ -1,44 +1,46 @@
-"""Readers of the supported data sets: a config section in, `Dataset`s of class-disjoint splits out.
+"""The supported data sets: a config section in, `Dataset`s of class-disjoint splits out.
 
-Nothing is decoded here: images are paths, or arrays where a data set is drawn in memory.
+Nothing is decoded here: images are paths, or arrays where a data set is drawn in memory. Each
+reader is a module of its own in `readers`, with `read(data) -> (training half, test half)`.
 """
 
 import dataclasses
 import difflib
 import hashlib
+import importlib
 import os
-import struct
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import logging
 
+from lafg_jax.data.readers import NAMES
 from lafg_jax.errors import UserError
 
 SPLITS = ("train", "val", "test")
-
-# Cars-196: classes 1-98 train, 99-196 test; the images of both of the data set's own splits pooled.
-CARS_CLASSES = 196
-CARS_TRAIN_CLASSES = 98
-CARS_TRAIN_IMAGES = 8_054
-CARS_TEST_IMAGES = 8_131
-_CARS_LAYOUT = "--config.data.root=FOLDER with devkit/ and cars_train/"
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   """The images of one split, with labels and class names; see the fields."""
 
-  name: str  # 'cars' or 'synthetic'
+  name: str  # data.name
   split: str  # 'train', 'val' or 'test'
-  images: np.ndarray  # [n] paths (str), or uint8 [n, H, W, 3]
+  # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are the
+  # bytes of an image file and which can be pickled.
+  images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
   ids: tuple[str, ...]  # [n] names of the images: paths below data.root, or 'synthetic/...'
   partial: bool = False  # the counts are not the published ones
+  # [C] what each class is, where classes are numbered items without names of their own.
+  super_classes: tuple[str, ...] | None = None
+  # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all.
+  boxes: np.ndarray | None = None
+  # [n] bool: in the query list, else in the gallery; None lets each image query all others.
+  is_query: np.ndarray | None = None
+  # What changes when the images do, where they are no files of their own.
+  version: str = ""
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -48,7 +50,7 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
   """The class names of each split, in label order, without decoding or rendering an image.
 
   Args:
-    data: the section `config.data`; reads name, root, expect_counts and num_val_classes.
+    data: the section `config.data`; reads what the reader of data.name does, and num_val_classes.
 
   Returns:
     {'train': names, 'val': names, 'test': names}; 'val' only where data.num_val_classes > 0.
@@ -56,12 +58,12 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
   Raises:
     UserError: what is missing or wrong, in one line.
   """
-  if _reader(data) == "cars":
-    train, test = (half.names for half in _read_cars(data))
-  else:
+  if _known(data.name) == "synthetic":
     from lafg_jax.data import synthetic
 
     train, test = synthetic.class_names("seen"), synthetic.class_names("unseen")
+  else:
+    train, test = (half.class_names for half in _read(data))
   return _with_val(train, test, data.num_val_classes)
 
 
@@ -71,7 +73,7 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
   Validation classes are whole classes taken out of the training half, evenly spaced over it.
 
   Args:
-    data: the section `config.data`; reads name, root, expect_counts and num_val_classes.
+    data: the section `config.data`; reads what the reader of data.name does, and num_val_classes.
     splits: any of 'train', 'val' and 'test'.
 
   Raises:
@@ -80,44 +82,91 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
   for split in splits:
     if split not in SPLITS:
       raise UserError(f"unknown split '{split}': choose from {', '.join(SPLITS)}")
-  if _reader(data) == "synthetic":
+  if _known(data.name) == "synthetic":
     names = class_splits(data)
     return {split: _synthetic_dataset(split, names[split]) for split in splits if split in names}
-  train, test = _read_cars(data)
-  names = _with_val(train.names, test.names, data.num_val_classes)
+  train, test = _read(data)
+  names = _with_val(train.class_names, test.class_names, data.num_val_classes)
   return {
-    split: _cars_dataset(test if split == "test" else train, split, names[split], data.root)
+    split: of_classes(test if split == "test" else train, split, names[split])
     for split in splits
     if split in names
   }
 
 
+def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Dataset:
+  """The images of some of a dataset's classes, as another split."""
+  position = {name: k for k, name in enumerate(class_names)}
+  new = np.array([position.get(name, -1) for name in dataset.class_names], np.int32)
+  labels = new[dataset.labels]
+  rows = np.flatnonzero(labels >= 0)
+  if len(rows) == len(labels):
+    return dataclasses.replace(dataset, split=split, labels=labels, class_names=tuple(class_names))
+  kinds = dataset.super_classes
+  of = {} if kinds is None else dict(zip(dataset.class_names, kinds, strict=True))
+  return dataclasses.replace(
+    dataset,
+    split=split,
+    images=_rows(dataset.images, rows),
+    labels=labels[rows],
+    class_names=tuple(class_names),
+    ids=tuple(dataset.ids[row] for row in rows),
+    super_classes=None if kinds is None else tuple(of[name] for name in class_names),
+    boxes=None if dataset.boxes is None else dataset.boxes[rows],
+    is_query=None if dataset.is_query is None else dataset.is_query[rows],
+  )
+
+
 def content_fingerprint(data: Any, split: str) -> str:
   """Changes when images of a split come, go, or change in size; decodes and renders nothing."""
-  if _reader(data) == "synthetic":
+  if _known(data.name) == "synthetic":
     # Rendered from the class names alone, by code that a test holds frozen.
     return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
   dataset = load_splits(data, (split,))[split]
-  sizes = [os.path.getsize(path) for path in dataset.images]
+  files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
+  sizes = [os.path.getsize(path) for path in dataset.images] if files else dataset.version
   return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
 
 
 def fingerprint(dataset: Dataset) -> str:
-  """12 hex digits that change when the images' names, their order, labels or classes change."""
+  """12 hex digits that change when the images' names, order, labels, classes or boxes change."""
   digest = hashlib.sha256()
   for part in (dataset.class_names, dataset.ids):
     digest.update("\0".join(part).encode() + b"\1")
   digest.update(np.ascontiguousarray(dataset.labels, dtype="<i4").tobytes())
+  if dataset.boxes is not None:
+    digest.update(np.ascontiguousarray(dataset.boxes, dtype="<f8").tobytes())
   return digest.hexdigest()[:12]
 
 
-def _reader(data: Any) -> str:
-  known = ("cars", "synthetic")
-  if data.name in known:
-    return data.name
-  near = difflib.get_close_matches(str(data.name), known, n=1, cutoff=0.4)
-  hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(known)}"
-  raise UserError(f"data.name='{data.name}' is not a known data set: {hint}")
+def _known(name: str) -> str:
+  if name in NAMES:
+    return name
+  near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.4)
+  hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
+  raise UserError(f"data.name='{name}' is not a known data set: {hint}")
+
+
+def _read(data: Any) -> tuple[Dataset, Dataset]:
+  return importlib.import_module(f"lafg_jax.data.readers.{data.name}").read(data)
+
+
+def _rows(images: Any, rows: np.ndarray) -> Any:
+  return images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """Some rows of images that are not an array."""
+
+  images: Any
+  rows: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def __getitem__(self, row: int) -> Any:
+    return self.images[int(self.rows[row])]
 
 
 def _with_val(
@@ -137,163 +186,8 @@ def _with_val(
   return {"train": rest, "val": val, "test": test}
 
 
-# --- synthetic ---
-
-
 def _synthetic_dataset(split: str, class_names: tuple[str, ...]) -> Dataset:
   from lafg_jax.data import synthetic
 
   images, labels, ids = synthetic.images(class_names)
   return Dataset("synthetic", split, images, labels.astype(np.int32), class_names, tuple(ids))
-
-
-# --- Stanford Cars ---
-
-
-@dataclasses.dataclass(frozen=True)
-class _CarsHalf:
-  files: list[tuple[str, str]]  # (path below the root, class name)
-  names: tuple[str, ...]  # of the classes that have images, by class id
-  partial: bool
-
-
-def _read_cars(data: Any) -> tuple[_CarsHalf, _CarsHalf]:
-  """The training and the test half, after the checks of files and counts."""
-  if not data.root:
-    raise UserError(f"data.root is not set: pass {_CARS_LAYOUT}")
-  root = Path(data.root)
-  if not root.is_dir():
-    raise UserError(f"data.root={root} is not a folder: pass {_CARS_LAYOUT}")
-  names = _cars_names(root / "devkit" / "cars_meta.mat")
-  annotated = _cars_annotations(root, "cars_train", root / "devkit" / "cars_train_annos.mat")
-  labelled = _cars_labelled_test(root)
-  if labelled:
-    annotated += _cars_annotations(root, "cars_test", labelled)
-  annotated = _present(root, annotated, data.expect_counts)
-
-  halves = []
-  for ids, published in (
-    (range(1, CARS_TRAIN_CLASSES + 1), CARS_TRAIN_IMAGES),
-    (range(CARS_TRAIN_CLASSES + 1, CARS_CLASSES + 1), CARS_TEST_IMAGES),
-  ):
-    files = [(path, names[class_id - 1]) for path, class_id in annotated if class_id in ids]
-    used = {name for _, name in files}
-    half_names = tuple(names[class_id - 1] for class_id in ids if names[class_id - 1] in used)
-    halves.append(_CarsHalf(files, half_names, partial=len(files) != published))
-  partial = any(half.partial for half in halves)
-  if data.expect_counts:
-    _check_cars_counts(root, halves[0], halves[1], labelled)
-  # A figure is comparable only where both halves are whole: one trains, the other is searched.
-  halves = [dataclasses.replace(half, partial=partial) for half in halves]
-  if not halves[0].files:
-    raise UserError(f"{root} has no image of classes 1-{CARS_TRAIN_CLASSES}: pass {_CARS_LAYOUT}")
-  return halves[0], halves[1]
-
-
-def _cars_labelled_test(root: Path) -> Path | None:
-  for folder in (root / "devkit", root):
-    path = folder / "cars_test_annos_withlabels.mat"
-    if path.is_file():
-      return path
-  if (root / "cars_test").is_dir():
-    logging.warning(
-      "%s is not used: its labels, devkit/cars_test_annos_withlabels.mat, are missing",
-      root / "cars_test",
-    )
-  return None
-
-
-def _cars_names(path: Path) -> list[str]:
-  cells = _read_mat(path, "class_names").ravel()
-  names = [str(np.squeeze(cell)) for cell in cells]
-  if len(set(names)) != CARS_CLASSES:
-    raise UserError(f"{path} has {len(set(names))} class names, not the {CARS_CLASSES} of Cars-196")
-  return names
-
-
-def _cars_annotations(root: Path, folder: str, path: Path) -> list[tuple[str, int]]:
-  """(path below the root, class id from 1) of every annotated image of one .mat file."""
-  table = _read_mat(path, "annotations").ravel()
-  fields = table.dtype.names or ()
-  if "class" not in fields or "fname" not in fields:
-    raise UserError(f"{path} is not a labelled annotation file: no 'class' and 'fname' in it")
-  try:
-    ids = [int(np.asarray(value).item()) for value in table["class"]]
-    files = [f"{folder}/{np.asarray(value).item()}" for value in table["fname"]]
-  except ValueError as error:
-    raise UserError(f"{path}: an annotation without one class and one file name") from error
-  for file, class_id in zip(files, ids, strict=True):
-    if not 1 <= class_id <= CARS_CLASSES:
-      raise UserError(f"{path}: {file} has class {class_id}, not one of 1-{CARS_CLASSES}")
-  return list(zip(files, ids, strict=True))
-
-
-def _present(
-  root: Path, annotated: list[tuple[str, int]], expect_all: bool
-) -> list[tuple[str, int]]:
-  """Leaves out annotated images that are not on disk; an error where all are expected."""
-  folders = {os.path.dirname(path) for path, _ in annotated}
-  on_disk = {
-    f"{folder}/{file}"
-    for folder in folders
-    if (root / folder).is_dir()
-    for file in os.listdir(root / folder)
-  }
-  missing = [path for path, _ in annotated if path not in on_disk]
-  if missing and expect_all:
-    raise UserError(
-      f"{root / missing[0]} is annotated but missing ({len(missing):,} images in all): "
-      "complete the copy, or pass --config.data.expect_counts=False to leave them out"
-    )
-  if missing:
-    logging.warning("%s: %d annotated images are not on disk: left out", root, len(missing))
-  return [entry for entry in annotated if entry[0] in on_disk]
-
-
-def _check_cars_counts(
-  root: Path, train: _CarsHalf, test: _CarsHalf, labelled: Path | None
-) -> None:
-  if not (train.partial or test.partial):
-    return
-  mend = "complete the copy"
-  if labelled is None:
-    mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
-  raise UserError(
-    f"{root} has {len(train.files):,} train and {len(test.files):,} test images, not Cars-196's "
-    f"{CARS_TRAIN_IMAGES:,} and {CARS_TEST_IMAGES:,}: {mend}, or pass "
-    "--config.data.expect_counts=False for a partial copy"
-  )
-
-
-def _cars_dataset(half: _CarsHalf, split: str, class_names: tuple[str, ...], root: str) -> Dataset:
-  position = {name: k for k, name in enumerate(class_names)}
-  files = [(path, position[name]) for path, name in half.files if name in position]
-  ids = tuple(path for path, _ in files)
-  return Dataset(
-    name="cars",
-    split=split,
-    images=np.array([os.path.join(root, path) for path in ids], dtype=np.str_),
-    labels=np.array([label for _, label in files], dtype=np.int32),
-    class_names=class_names,
-    ids=ids,
-    partial=half.partial,
-  )
-
-
-def _read_mat(path: Path, key: str) -> np.ndarray:
-  """One variable of a MATLAB file."""
-  from scipy.io import loadmat
-  from scipy.io.matlab import MatReadError
-
-  if not path.is_file():
-    raise UserError(f"{path} is missing: pass {_CARS_LAYOUT}")
-  # NotImplementedError is scipy's word for the HDF5 layout of MATLAB 7.3.
-  unreadable = (OSError, ValueError, TypeError, NotImplementedError, IndexError, KeyError)
-  try:
-    content = loadmat(path, appendmat=False, variable_names=[key])
-  except (*unreadable, EOFError, MemoryError, struct.error, zlib.error, MatReadError) as error:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    raise UserError(f"{path} cannot be read as a MATLAB file ({reason}): fetch it again") from error
-  if key not in content:
-    raise UserError(f"{path} has no '{key}': it is not the file of the Stanford Cars devkit")
-  return content[key]

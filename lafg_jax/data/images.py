@@ -6,11 +6,13 @@ resize are one call of `Image.resize(box=...)`: at the edge of a crop the filter
 pixels just outside it, as it does where a resized image is cropped afterwards.
 """
 
+import io
 import math
 import os
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,8 +39,31 @@ class UnreadableImage(OSError):
   """A file that is missing, or that Pillow cannot decode to its last pixel."""
 
 
-def open_image(path: str | os.PathLike) -> Image.Image:
-  """Decodes a file to a Pillow image in mode RGB, turned upright by its EXIF orientation.
+def of_dataset(dataset: Any, row: int) -> Image.Image:
+  """Image `row` of a `datasets.Dataset`, cut to its box where the dataset has boxes.
+
+  Raises:
+    UnreadableImage: it cannot be read, or the box has no pixel of it.
+  """
+  image = dataset.images[row]
+  if isinstance(image, np.ndarray):
+    img = Image.fromarray(image)
+  else:
+    try:
+      img = open_image(image if isinstance(image, bytes) else str(image))
+    except UnreadableImage as error:
+      raise UnreadableImage(f"{dataset.ids[row]}: {error}") from error
+  if dataset.boxes is None:
+    return img
+  left, top, right, bottom = (int(x) for x in dataset.boxes[row])
+  box = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)
+  if box[0] >= box[2] or box[1] >= box[3]:
+    raise UnreadableImage(f"{dataset.ids[row]}: the box {dataset.boxes[row]} is outside the image")
+  return img.crop(box)
+
+
+def open_image(path: str | os.PathLike | bytes) -> Image.Image:
+  """Decodes a file, or its bytes, to a Pillow image in mode RGB, turned upright by its EXIF tag.
 
   Greyscale, CMYK and palette images are converted; 16-bit greyscale keeps its upper 8 bits; an
   alpha channel is dropped; of an animation the first frame is taken.
@@ -48,11 +73,12 @@ def open_image(path: str | os.PathLike) -> Image.Image:
       limit against decompression bombs.
   """
   try:
-    with Image.open(path) as img:
+    with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path) as img:
       img.load()
       return _to_rgb(ImageOps.exif_transpose(img))
   except _DECODER_ERRORS as error:
-    raise UnreadableImage(f"cannot read image {os.fspath(path)}: {error}") from error
+    where = f"of {len(path):,} bytes" if isinstance(path, bytes) else os.fspath(path)
+    raise UnreadableImage(f"cannot read image {where}: {error}") from error
 
 
 def _to_rgb(img: Image.Image) -> Image.Image:

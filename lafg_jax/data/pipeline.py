@@ -151,24 +151,17 @@ def _check_sizes(data: Any) -> None:
     )
 
 
-def _open(dataset: Dataset, row: int) -> Image.Image:
-  """One image of the dataset. Raises images.UnreadableImage."""
-  if dataset.images.dtype == np.uint8:
-    return Image.fromarray(dataset.images[row])
-  return images.open_image(str(dataset.images[row]))
-
-
 def _open_or_next(dataset: Dataset, row: int) -> tuple[Image.Image, int]:
   """The image of `row`, or the next readable one of its class; and the row of what was read."""
   try:
-    return _open(dataset, row), row
+    return images.of_dataset(dataset, row), row
   except images.UnreadableImage:
     pass
   same_class = np.flatnonzero(dataset.labels == dataset.labels[row])
   later = np.roll(same_class, -1 - int(np.searchsorted(same_class, row)))[:-1]
   for other in later:
     try:
-      return _open(dataset, int(other)), int(other)
+      return images.of_dataset(dataset, int(other)), int(other)
     except images.UnreadableImage:
       continue
   raise UserError(
@@ -210,7 +203,7 @@ def _eval_batch(
   first = int(number) * batch_size
   for k, row in enumerate(range(first, min(first + batch_size, len(dataset.labels)))):
     try:
-      batch["image"][k] = crop(_open(dataset, row))
+      batch["image"][k] = crop(images.of_dataset(dataset, row))
       batch["index"][k] = row
     except images.UnreadableImage:
       batch["unreadable"][k] = row

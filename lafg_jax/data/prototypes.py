@@ -107,9 +107,9 @@ def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:
 
 
 def read_npz(
-  path: str | os.PathLike, keys: Sequence[str], *, stage: str | None
+  path: str | os.PathLike, keys: Sequence[str], *, stage: str | None, optional: Sequence[str] = ()
 ) -> dict[str, np.ndarray]:
-  """The arrays `keys` of an npz file, without pickles.
+  """The arrays `keys` of an npz file, and those of `optional` that it has, without pickles.
 
   Raises:
     UserError: the file is missing or damaged, or lacks a key; names the stage that writes it
@@ -121,7 +121,8 @@ def read_npz(
     raise UserError(f"{path} does not exist{first}")
   try:
     with np.load(path, allow_pickle=False) as archive:
-      return {key: archive[key] for key in keys}
+      found = [key for key in optional if key in archive]
+      return {key: archive[key] for key in (*keys, *found)}
   except KeyError as error:
     raise UserError(f"{path} lacks an array ({error.args[0]}){again}") from None
   except _DAMAGE as error:

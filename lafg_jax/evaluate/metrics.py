@@ -73,12 +73,25 @@ def retrieval_metrics(
 
 
 def evaluate_embeddings(
-  embeddings: np.ndarray, labels: np.ndarray, ks: Sequence[int], *, normalize: bool = False
+  embeddings: np.ndarray,
+  labels: np.ndarray,
+  ks: Sequence[int],
+  *,
+  is_query: np.ndarray | None = None,
+  normalize: bool = False,
 ) -> dict[str, float | int]:
   """Metrics where each of embeddings [n, D] queries all the others (CUB, Cars, SOP).
 
-  Arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
+  With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Further
+  arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
   """
+  if is_query is not None:
+    rest = ~is_query
+    return retrieval_metrics(
+      *(embeddings[is_query], labels[is_query], embeddings[rest], labels[rest]),
+      ks=ks,
+      normalize=normalize,
+    )
   return retrieval_metrics(
     embeddings, labels, embeddings, labels, ks=ks, exclude_self=True, normalize=normalize
   )

@@ -80,7 +80,12 @@ def _evaluate_params(
   labels = dataset.labels[rows]
   if workdir is not None:
     write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
-  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(config.evaluate.ks))
+  result: dict[str, Any] = metrics.evaluate_embeddings(
+    vectors,
+    labels,
+    tuple(config.evaluate.ks),
+    is_query=None if dataset.is_query is None else dataset.is_query[rows],
+  )
   result |= {
     "dataset": dataset.name,
     "split": dataset.split,
@@ -119,7 +124,7 @@ def _metrics_only(result: dict[str, Any]) -> dict[str, float]:
 def write_embeddings(
   path: str, vectors: np.ndarray, labels: np.ndarray, rows: np.ndarray, dataset: datasets.Dataset
 ) -> None:
-  """Writes paths, labels, vectors and class names, in dataset order, as one npz."""
+  """Writes paths, labels, vectors, class names and, if any, is_query, in dataset order."""
   with stages.replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(
       file,
@@ -127,11 +132,14 @@ def write_embeddings(
       labels=labels,
       vectors=vectors,
       class_names=np.array(dataset.class_names),
+      **({} if dataset.is_query is None else {"is_query": dataset.is_query[rows]}),
     )
 
 
 def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   """Metrics of an embeddings.npz: `vectors` [n, D], scaled to unit norm here, and `labels` [n].
+
+  With `is_query` [n] bool, those rows query the others; without, each queries all others.
 
   Raises:
     UserError: the file is missing, damaged or lacks an array.
@@ -139,13 +147,17 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
     raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
-  arrays = read_npz(path, ("vectors", "labels"), stage=None)
-  vectors, labels = arrays["vectors"], arrays["labels"]
+  arrays = read_npz(path, ("vectors", "labels"), stage=None, optional=("is_query",))
+  vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
   if vectors.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
     raise UserError(
       f"{key}: vectors are {vectors.dtype} and labels {labels.dtype}, not real and whole numbers"
     )
-  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, tuple(ks), normalize=True)
+  if asks is not None and (asks.dtype != bool or asks.shape != labels.shape):
+    raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool {labels.shape}")
+  result: dict[str, Any] = metrics.evaluate_embeddings(
+    vectors, labels, tuple(ks), is_query=asks, normalize=True
+  )
   return result | {"dataset": path, "split": "all"}
 
 

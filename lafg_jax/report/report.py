@@ -72,21 +72,23 @@ def _picture(config: ConfigDict, workdir: str) -> bytes:
       f"{path} is of other images than {dataset.name} has: run --stage=evaluate again"
     )
   # Evenly spaced, not picked: the picture shows failures as often as they are.
-  chosen = np.linspace(0, len(vectors) - 1, min(NUM_QUERIES, len(vectors))).astype(int)
-  _, neighbours = knn.search(vectors[chosen], vectors, NUM_NEIGHBOURS + 1)
+  queries = gallery = np.arange(len(vectors))
+  if dataset.is_query is not None:
+    asks = dataset.is_query[[row_of[str(name)] for name in paths]]
+    queries, gallery = queries[asks], gallery[~asks]
+  chosen = queries[np.linspace(0, len(queries) - 1, min(NUM_QUERIES, len(queries))).astype(int)]
+  _, neighbours = knn.search(vectors[chosen], vectors[gallery], NUM_NEIGHBOURS + 1)
   rows = []
   for query, found in zip(chosen, neighbours, strict=True):
-    others = [int(i) for i in found if i >= 0 and i != query][:NUM_NEIGHBOURS]
+    others = [int(gallery[i]) for i in found if i >= 0 and gallery[i] != query][:NUM_NEIGHBOURS]
     rows.append([int(query), *others])
 
   def read(index: int) -> np.ndarray:
-    image = dataset.images[row_of[str(paths[index])]]
-    if dataset.images.dtype != np.uint8:
-      try:
-        image = images.read_image(str(image))
-      except images.UnreadableImage as error:
-        logging.warning("report: a grey tile stands for an image that is gone: %s", error)
-        image = np.full((TILE, TILE, 3), 128, np.uint8)
+    try:
+      image = images.of_dataset(dataset, row_of[str(paths[index])])
+    except images.UnreadableImage as error:
+      logging.warning("report: a grey tile stands for an image that is gone: %s", error)
+      return np.full((TILE, TILE, 3), 128, np.uint8)
     return images.resize_centre_crop(image, resize=TILE, size=TILE)
 
   buffer = io.BytesIO()

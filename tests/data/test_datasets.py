@@ -14,6 +14,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from lafg_jax.data import datasets
+from lafg_jax.data.readers import cars
+from lafg_jax.data.readers.common import Published
 from lafg_jax.errors import UserError
 
 SHARED_CARS = Path(__file__).parents[2] / "../shared/data/stanford_cars"
@@ -86,8 +88,7 @@ def test_both_annotation_files_are_pooled_and_agree_with_the_pixels(tmp_path, te
 
 def test_whole_published_counts_are_not_partial(tmp_path, monkeypatch):
   root = save_tree(tmp_path / "c", test=TEST_ANNOS)
-  monkeypatch.setattr(datasets, "CARS_TRAIN_IMAGES", 5)
-  monkeypatch.setattr(datasets, "CARS_TEST_IMAGES", 3)
+  monkeypatch.setattr(cars, "PUBLISHED", (Published(3, 5), Published(2, 3)))
   for expect in (True, False):
     splits = datasets.load_splits(section(root, expect_counts=expect))
     assert not splits["train"].partial and not splits["test"].partial
@@ -95,8 +96,8 @@ def test_whole_published_counts_are_not_partial(tmp_path, monkeypatch):
 
 def test_the_published_counts():
   # Krause et al. 2013 as split by Cars-196: 16,185 images in all.
-  assert (datasets.CARS_TRAIN_IMAGES, datasets.CARS_TEST_IMAGES) == (8054, 8131)
-  assert datasets.CARS_TRAIN_IMAGES + datasets.CARS_TEST_IMAGES == 16185
+  assert cars.PUBLISHED == ((98, 8054), (98, 8131))
+  assert sum(half.images for half in cars.PUBLISHED) == 16185
 
 
 def one_line(data, *said):
@@ -114,7 +115,12 @@ def test_count_errors_say_where_labelled_test_annotations_belong(tmp_path):
   where = str(root / "devkit/cars_test_annos_withlabels.mat")
   one_line(section(root, expect_counts=True), "8,054", "8,131", where, "expect_counts=False")
   whole = save_tree(tmp_path / "d", test=TEST_ANNOS)
-  one_line(section(whole, expect_counts=True), "5 train and 3 test", "complete the copy")
+  one_line(
+    section(whole, expect_counts=True),
+    "5 images of 3",
+    "3 images of 2",
+    "complete the copy",
+  )
 
 
 def test_missing_images_are_named_or_left_out_with_their_number(tmp_path, monkeypatch):
@@ -129,7 +135,7 @@ def test_missing_images_are_named_or_left_out_with_their_number(tmp_path, monkey
   assert splits["train"].class_names == tuple(f"Maker Model/{k} 2012" for k in (1, 2))
   assert splits["test"].class_names == ("Maker Model/99 2012",)
   assert len(splits["train"]) == 4 and len(splits["test"]) == 2
-  assert len(told) == 1 and "2 annotated images are not on disk" in told[0]
+  assert len(told) == 1 and "2 listed images are not on disk" in told[0]
 
 
 def test_missing_and_broken_files_are_one_line(tmp_path):
@@ -157,13 +163,13 @@ def test_missing_and_broken_files_are_one_line(tmp_path):
 
 def test_a_copy_without_training_images_is_refused(tmp_path):
   root = save_tree(tmp_path / "c", train=[("00001.jpg", 150)])
-  one_line(section(root), "no image of classes 1-98")
+  one_line(section(root), "no training image of Cars-196")
 
 
 def test_unknown_names_suggest_the_nearest():
   one_line(section(name="car"), "data.name='car'", "did you mean 'cars'?")
   one_line(section(name="sythetic"), "did you mean 'synthetic'?")
-  one_line(section(name="zzz"), "choose from cars, synthetic")
+  one_line(section(name="zzz"), "choose from cars, ")
   with pytest.raises(UserError, match="unknown split 'dev'"):
     datasets.load_splits(section(), ["dev"])
 

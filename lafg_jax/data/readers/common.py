@@ -1,0 +1,190 @@
+"""What the readers share: finding files, checking counts, putting a half together."""
+
+import dataclasses
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.readers import LAYOUTS
+from lafg_jax.errors import UserError
+
+
+class Image(NamedTuple):
+  """One image of a list: where it is, and the key of its class."""
+
+  path: str  # below the root, with '/'
+  key: Any  # of its class, as the data set numbers or names it
+
+
+class Published(NamedTuple):
+  """The counts that a half of a data set is published with."""
+
+  classes: int
+  images: int
+
+
+def root_folder(data: Any) -> Path:
+  """`data.root` as a folder that exists.
+
+  Raises:
+    UserError: it is not set, or no folder.
+  """
+  if not data.root:
+    raise UserError(f"data.root is not set: {_pass_layout(data)}")
+  root = Path(data.root)
+  if not root.is_dir():
+    raise UserError(f"data.root={root} is not a folder: {_pass_layout(data)}")
+  return root
+
+
+def require_file(path: Path, data: Any) -> None:
+  """Raises UserError, with the layout that is looked for, where the file is missing."""
+  if not path.is_file():
+    raise UserError(f"{path} is missing: {_pass_layout(data)}")
+
+
+def _pass_layout(data: Any) -> str:
+  return f"pass --config.data.root=FOLDER with {LAYOUTS[data.name]}"
+
+
+def read_rows(path: Path, data: Any, columns: int) -> list[list[str]]:
+  """The lines of a text file, split at white space into `columns` fields each; empty ones dropped.
+
+  The last field takes the rest of its line, so that a path may hold spaces.
+
+  Raises:
+    UserError: the file is missing, no text, or a line is short.
+  """
+  require_file(path, data)
+  try:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path} is not a text file: fetch it again") from error
+  rows = []
+  for number, line in enumerate(lines, 1):
+    if not line.strip():
+      continue
+    fields = line.strip().split(maxsplit=columns - 1)
+    if len(fields) != columns:
+      raise UserError(f"{path} line {number}: {len(fields)} fields, not {columns}: fetch it again")
+    rows.append(fields)
+  return rows
+
+
+def present(root: Path, images: Sequence[Image], data: Any) -> list[Image]:
+  """The listed images that are on disk; an error where `data.expect_counts` wants them all."""
+  folders = {os.path.dirname(image.path) for image in images}
+  on_disk = {
+    f"{folder}/{file}" if folder else file
+    for folder in folders
+    if (root / folder).is_dir()
+    for file in os.listdir(root / folder)
+  }
+  missing = [image.path for image in images if image.path not in on_disk]
+  if missing and data.expect_counts:
+    raise UserError(
+      f"{root / missing[0]} is listed but missing ({len(missing):,} images in all): "
+      "complete the copy, or pass --config.data.expect_counts=False to leave them out"
+    )
+  if missing:
+    logging.warning("%s: %d listed images are not on disk: left out", root, len(missing))
+  return [image for image in images if image.path in on_disk]
+
+
+def half(
+  name: str,
+  split: str,
+  root: Path,
+  images: Sequence[Image],
+  classes: dict[Any, str],
+  super_classes: dict[Any, str] | None = None,
+) -> Dataset:
+  """One side of the class split as a Dataset of paths.
+
+  Args:
+    name: of the data set.
+    split: 'train' or 'test'.
+    root: folder that the paths are below.
+    images: of this side; those whose key is not in `classes` are left out.
+    classes: {key: class name} in the order of the labels; classes without images are left out.
+    super_classes: {key: what it is} where classes have no names of their own.
+  """
+  images = [image for image in images if image.key in classes]
+  used = {image.key for image in images}
+  keys = [key for key in classes if key in used]
+  label = {key: k for k, key in enumerate(keys)}
+  return Dataset(
+    name=name,
+    split=split,
+    images=np.array([os.path.join(root, image.path) for image in images], dtype=np.str_),
+    labels=np.array([label[image.key] for image in images], dtype=np.int32),
+    class_names=tuple(classes[key] for key in keys),
+    ids=tuple(image.path for image in images),
+    super_classes=None if super_classes is None else tuple(super_classes[key] for key in keys),
+  )
+
+
+def check_counts(
+  data: Any,
+  title: str,
+  halves: tuple[Dataset, Dataset],
+  published: tuple[Published, Published],
+  mend: str = "complete the copy",
+) -> tuple[Dataset, Dataset]:
+  """The halves, marked `partial` unless both have the published counts.
+
+  Args:
+    data: reads expect_counts and root.
+    title: of the data set, as it is published.
+    halves: train and test.
+    published: their counts.
+    mend: what the user should do about it.
+
+  Raises:
+    UserError: other counts under `data.expect_counts`, or no training image.
+  """
+  found = tuple(Published(len(half.class_names), len(half)) for half in halves)
+  partial = found != tuple(published)
+  if partial and data.expect_counts:
+    one, two = (f"{count.images:,} images of {count.classes:,} classes" for count in found)
+    raise UserError(
+      f"{data.root} has {one} for training and {two} for the test, not {title}'s "
+      f"{published[0].images:,} of {published[0].classes:,} and {published[1].images:,} of "
+      f"{published[1].classes:,}: {mend}, or pass --config.data.expect_counts=False for a "
+      "partial copy"
+    )
+  # A copy may do without test images, if nothing is evaluated on it.
+  if not len(halves[0]):
+    raise UserError(f"{data.root} has no training image of {title}: {mend}")
+  # A figure is comparable only where both halves are whole: one trains, the other is searched.
+  train, test = (dataclasses.replace(half, partial=partial) for half in halves)
+  return train, test
+
+
+def read_mat(path: Path, data: Any, key: str) -> np.ndarray:
+  """One variable of a MATLAB file.
+
+  Raises:
+    UserError: the file is missing or damaged, or lacks it.
+  """
+  from scipy.io import loadmat
+  from scipy.io.matlab import MatReadError
+
+  require_file(path, data)
+  # NotImplementedError is scipy's word for the HDF5 layout of MATLAB 7.3.
+  unreadable = (OSError, ValueError, TypeError, NotImplementedError, IndexError, KeyError)
+  try:
+    content = loadmat(path, appendmat=False, variable_names=[key])
+  except (*unreadable, EOFError, MemoryError, struct.error, zlib.error, MatReadError) as error:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(f"{path} cannot be read as a MATLAB file ({reason}): fetch it again") from error
+  if key not in content:
+    raise UserError(f"{path} has no '{key}': it is not a file of this data set")
+  return content[key]
