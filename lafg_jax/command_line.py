@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from lafg_jax import interrupts
 from lafg_jax.config import get, keys
 from lafg_jax.errors import Incomplete, UserError
 
@@ -38,6 +39,7 @@ def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | N
   try:
     _parse(argv)
     _set_up_logging()
+    interrupts.watch()
     main(argv)
   except UserError as error:
     _fail(str(error))

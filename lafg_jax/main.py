@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, validation
+from lafg_jax import command_line, interrupts, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
@@ -86,6 +86,7 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   for stage in wanted:
     if not run[stage](config, workdir):
       return
+    interrupts.check()
   if {"evaluate", "report"} & set(wanted):
     _print_results(workdir)
 

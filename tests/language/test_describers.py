@@ -1,5 +1,6 @@
 """Language models that describe: a real local endpoint that misbehaves, kills, tiny chat models."""
 
+import functools
 import json
 import math
 import multiprocessing
@@ -312,7 +313,15 @@ def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
   command += ["--config.language.llm=x", f"--config.language.base_url={server.url}/v1"]
   command += ["--config.language.num_neighbours=0"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+  process = subprocess.Popen(
+    command,
+    cwd=ROOT,
+    env=environment,
+    stderr=subprocess.PIPE,
+    text=True,
+    # What a shell starts in the background, this test perhaps, is deaf to Ctrl-C.
+    preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+  )
   while not server.requests():
     time.sleep(0.05)
   process.send_signal(signal.SIGINT)
