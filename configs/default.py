@@ -82,6 +82,8 @@ def get_config() -> ConfigDict:
   # Class query t_c: this prompt with the class name.
   language.prompt = "a photo of {}"
   # 'name': the prompt alone (LaFG). 'descriptions': plus the mean of the class's own descriptions.
+  # 'image': plus the mean image feature of the class's training images, by the same encoder (CLIP,
+  # SigLIP): for classes without names, such as SOP's, whose prompt has the super-class.
   language.query = "name"
   # N: entries of the attribute vocabulary (K-means centres over all descriptions).
   language.num_attributes = 256

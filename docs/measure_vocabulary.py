@@ -40,7 +40,7 @@ def features() -> dict[str, np.ndarray]:
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
     path = encode.run(language, workdir, names)
-    keys = ("class_names", "sentences", "sentence_class", "sentence_features", "queries")
+    keys = ("class_names", "sentences", "sentence_described", "sentence_features", "queries")
     return read_npz(path, keys, stage="encode")
 
 
@@ -68,7 +68,7 @@ def row(stats: dict, fraction: float, tau_k: float) -> str:
 
 def examples(found: dict[str, np.ndarray], size: int, fraction: float, tau_k: float) -> None:
   """The Top-5 attributes of --classes, each by its weight and two nearest sentences."""
-  dropped = vocabulary.generic(found["sentence_features"], found["sentence_class"], fraction)
+  dropped = vocabulary.generic(found["sentence_features"], found["sentence_described"], fraction)
   keep = np.setdiff1d(np.arange(len(found["sentences"])), dropped)
   vectors, sentences = found["sentence_features"][keep], found["sentences"][keep]
   centres = vocabulary.mine(vectors, size, 0, 4).centres
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
   """Prints the table, the sentences that the filter drops first, and the examples."""
   del argv
   found = features()
-  vectors, owners = found["sentence_features"], found["sentence_class"]
+  vectors, owners = found["sentence_features"], found["sentence_described"]
   print(_HEAD)
   for size, fraction in itertools.product(_SIZES.value, _FRACTIONS.value):
     keep = np.setdiff1d(np.arange(len(vectors)), vocabulary.generic(vectors, owners, fraction))

@@ -75,6 +75,8 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   _prepare_jax()
   if "train" in wanted:
     _check_batch(config)
+  if {"describe", "encode", "prototypes"} & set(wanted):
+    _check_names(config)
   run = {
     "describe": _describe,
     "encode": _encode,
@@ -97,6 +99,17 @@ def _prepare_jax() -> None:
   # Compiling is most of a short run: keep what was compiled for the next one.
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
   jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+def _check_names(config: ConfigDict) -> None:
+  """Before hours of describing: classes without names differ by their images alone."""
+  from lafg_jax.data import datasets
+
+  if config.language.query != "image" and datasets.super_classes(config.data) is not None:
+    raise UserError(
+      f"--config.language.query={config.language.query}: the classes of data.name="
+      f"{config.data.name} have no names of their own; pass --config.language.query=image"
+    )
 
 
 def _check_batch(config: ConfigDict) -> None:
@@ -132,8 +145,12 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.language import describe
 
   language, splits = config.language, datasets.class_splits(config.data)
-  names = splits["train"]
+  names: Sequence[str] = splits["train"]
   held_out = [name for split, others in splits.items() if split != "train" for name in others]
+  super_classes = datasets.super_classes(config.data)
+  if super_classes is not None:
+    # A numbered item has no words; those of its super-class are all there is, and give none away.
+    names, held_out = list(dict.fromkeys(super_classes)), []
   key = stages.fingerprint(describe.inputs(language), names, held_out)
   work = lambda: describe.run(language, workdir, names, held_out)  # noqa: E731
   return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
@@ -141,13 +158,21 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
 
 def _encode(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
+  from lafg_jax.data import datasets
   from lafg_jax.language import encode
 
   language, names = config.language, _training_classes(config)
   inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
-  options = (language.encoder, language.prompt, language.long_sentences)
-  key = stages.fingerprint(options, names, inputs)
-  work = lambda: encode.run(language, workdir, names)  # noqa: E731
+  super_classes = datasets.super_classes(config.data)
+  pictures = language.query == "image"
+  options = (language.encoder, language.prompt, language.long_sentences, super_classes)
+  content = datasets.content_fingerprint(config.data, "train") if pictures else None
+  key = stages.fingerprint(options, names, inputs, content)
+
+  def work() -> None:
+    images = datasets.load_splits(config.data, ("train",))["train"] if pictures else None
+    encode.run(language, workdir, names, super_classes, images)
+
   return _unless_done(workdir, "encode", key, ["text_features.npz"], work)
 
 

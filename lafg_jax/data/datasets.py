@@ -67,6 +67,13 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
   return _with_val(train, test, data.num_val_classes)
 
 
+def super_classes(data: Any) -> tuple[str, ...] | None:
+  """[C] what each training class is, where classes have no names of their own; else None."""
+  if _known(data.name) == "synthetic":
+    return None
+  return load_splits(data, ("train",))["train"].super_classes
+
+
 def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
   """Loads the splits asked for; 'val' is left out where data.num_val_classes is 0.
 

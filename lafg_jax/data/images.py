@@ -45,21 +45,33 @@ def of_dataset(dataset: Any, row: int) -> Image.Image:
   Raises:
     UnreadableImage: it cannot be read, or the box has no pixel of it.
   """
-  image = dataset.images[row]
+  try:
+    return open_any(dataset.images[row], None if dataset.boxes is None else dataset.boxes[row])
+  except UnreadableImage as error:
+    raise UnreadableImage(f"{dataset.ids[row]}: {error}") from error
+
+
+def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
+  """A path, the bytes of an image file, or uint8 [H, W, 3], as a Pillow image in mode RGB.
+
+  Args:
+    image: what is opened.
+    box: left, top, right and bottom in pixels: what of it is wanted, None for all.
+
+  Raises:
+    UnreadableImage: it cannot be read, or the box has no pixel of it.
+  """
   if isinstance(image, np.ndarray):
     img = Image.fromarray(image)
   else:
-    try:
-      img = open_image(image if isinstance(image, bytes) else str(image))
-    except UnreadableImage as error:
-      raise UnreadableImage(f"{dataset.ids[row]}: {error}") from error
-  if dataset.boxes is None:
+    img = open_image(image if isinstance(image, bytes) else str(image))
+  if box is None:
     return img
-  left, top, right, bottom = (int(x) for x in dataset.boxes[row])
-  box = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)
-  if box[0] >= box[2] or box[1] >= box[3]:
-    raise UnreadableImage(f"{dataset.ids[row]}: the box {dataset.boxes[row]} is outside the image")
-  return img.crop(box)
+  left, top, right, bottom = (int(x) for x in box)
+  inside = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)
+  if inside[0] >= inside[2] or inside[1] >= inside[3]:
+    raise UnreadableImage(f"the box {(left, top, right, bottom)} lies outside {img.size} pixels")
+  return img.crop(inside)
 
 
 def open_image(path: str | os.PathLike | bytes) -> Image.Image:

@@ -53,20 +53,28 @@ def attend(
   return prototypes.astype(np.float32), indices.astype(np.int32), weights.astype(np.float32)
 
 
-def class_queries(prompts: np.ndarray, means: np.ndarray, query: str) -> np.ndarray:
+def class_queries(
+  prompts: np.ndarray, means: np.ndarray, query: str, image_means: np.ndarray | None = None
+) -> np.ndarray:
   """t_c [C, d], L2-normalised, from prompt features and description means (both [C, d]).
 
-  query 'name' is the paper's: the prompt alone. 'descriptions' (ours, not in the paper) is
-  normalise(prompt + mean of the class's own description features).
+  query 'name' is the paper's: the prompt alone. The others are ours, not in the paper:
+  'descriptions' is normalise(prompt + mean of the class's own description features), and 'image'
+  is normalise(prompt + image_means), with the mean image feature of the class's training images,
+  [C, d] L2-normalised, in the same space: for classes that have no names of their own (SOP).
 
   Raises:
-    UserError: any other query.
+    UserError: any other query, or no image features for 'image'.
   """
+  if query == "image":
+    if image_means is None:
+      raise UserError("text_features.npz has no image features: run --stage=encode again")
+    return l2_normalise(prompts + image_means, "class queries")
   if query == "name":
     return prompts
   if query == "descriptions":
     return l2_normalise(prompts + means, "class queries")
-  raise UserError(f"language.query is 'name' or 'descriptions', not {query!r}")
+  raise UserError(f"language.query is name, descriptions or image, not {query!r}")
 
 
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
@@ -83,13 +91,18 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
     UserError: the features are missing, damaged or of other classes; a key is out of range.
   """
   features_path = Path(workdir) / "text_features.npz"
-  keys = ("class_names", "sentences", "sentence_class", "sentence_features", "queries", "encoder")
-  found = reading.read_npz(features_path, keys, stage="encode")
+  keys = (
+    *("class_names", "class_described", "sentences", "sentence_described"),
+    *("sentence_features", "queries", "encoder"),
+  )
+  found = reading.read_npz(features_path, keys, stage="encode", optional=("image_means",))
   order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
   kept = _kept(found, language.drop_generic)
-  features, owners = found["sentence_features"][kept], found["sentence_class"][kept]
-  means = np.stack([features[owners == c].mean(axis=0) for c in order])
-  queries = class_queries(found["queries"][order], means, language.query)
+  features, owners = found["sentence_features"][kept], found["sentence_described"][kept]
+  described = [features[owners == k].mean(axis=0) for k in range(int(owners.max()) + 1)]
+  means = np.stack(described)[found["class_described"][order]]
+  images = found["image_means"][order] if "image_means" in found else None
+  queries = class_queries(found["queries"][order], means, language.query, images)
   vocabulary = mining.mine(
     features,
     language.num_attributes,
@@ -124,7 +137,7 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
 
 def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:
   """Rows of the sentences that the noise filter keeps, in order; logs what it drops."""
-  dropped = mining.generic(found["sentence_features"], found["sentence_class"], fraction)
+  dropped = mining.generic(found["sentence_features"], found["sentence_described"], fraction)
   if len(dropped):
     logging.info(
       "language.drop_generic=%g: %d of %d sentences say nothing of their class in particular and "

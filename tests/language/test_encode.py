@@ -134,7 +134,7 @@ def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
 
 
 def section(encoder, **changes):
-  values = {"encoder": encoder, "prompt": "a photo of {}", "batch_size": 3}
+  values = {"encoder": encoder, "prompt": "a photo of {}", "query": "name", "batch_size": 3}
   values |= {"long_sentences": "split", "cache": ""}
   return ml_collections.ConfigDict(values | changes)
 
@@ -146,8 +146,8 @@ def test_run_writes_features_of_sentences_and_prompts(clip, tmp_path):
   with np.load(encode.run(section(clip), tmp_path, ("bird", "red car"))) as found:
     assert list(found["class_names"]) == ["bird", "red car"]
     assert list(found["sentences"]) == [sentence for _, sentence in rows]
-    assert found["sentence_class"].tolist() == [1, 0, 0]
-    assert found["sentence_class"].dtype == np.int32
+    assert found["sentence_described"].tolist() == [1, 0, 0]
+    assert found["sentence_described"].dtype == np.int32
     assert str(found["encoder"]) == clip
     sentences = encode.encode_texts([sentence for _, sentence in rows], clip, 1)
     np.testing.assert_allclose(found["sentence_features"], sentences, atol=1e-6)
@@ -270,7 +270,7 @@ def test_run_splits_long_sentences_and_says_so(bert, tmp_path, logged):
   text = "\n".join(json.dumps({"class": c, "description": d, "source": "x"}) for c, d in rows)
   (tmp_path / "descriptions.jsonl").write_text(text)
   with np.load(encode.run(section(bert), tmp_path, ("car", "bird"))) as found:
-    sentences, owners = found["sentences"].tolist(), found["sentence_class"].tolist()
+    sentences, owners = found["sentences"].tolist(), found["sentence_described"].tolist()
     features = found["sentence_features"]
   assert f"1 of 5 sentences are longer than the {CONTEXT} tokens" in logged.text
   assert f"1 of {len(sentences) + 2} texts are longer than the {CONTEXT} tokens" in logged.text

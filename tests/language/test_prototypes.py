@@ -122,8 +122,9 @@ def workdir(tmp_path):
   np.savez(
     tmp_path / "text_features.npz",
     class_names=np.array(NAMES),
+    class_described=np.arange(3, dtype=np.int32),
     sentences=np.array([f"sentence {i}" for i in range(12)]),
-    sentence_class=np.arange(12, dtype=np.int32) % 3,
+    sentence_described=np.arange(12, dtype=np.int32) % 3,
     sentence_features=units(12, 5, rng),
     queries=units(3, 5, rng),
     encoder=np.array("an/encoder"),
@@ -148,7 +149,7 @@ def test_written_file_holds_what_the_contract_says(workdir, names):
     assert set(found["nearest_sentences"].ravel()) <= set(source["sentences"])
     for row, mean in zip(rows, found["description_means"], strict=True):
       own = [
-        source["sentence_features"][i] for i in range(12) if source["sentence_class"][i] == row
+        source["sentence_features"][i] for i in range(12) if source["sentence_described"][i] == row
       ]
       np.testing.assert_allclose(mean, sum(own) / 4, atol=1e-6)
     assert str(found["encoder"]) == "an/encoder"

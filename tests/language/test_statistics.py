@@ -87,8 +87,9 @@ def workdir(tmp_path):
   np.savez(
     tmp_path / "text_features.npz",
     class_names=np.array(NAMES),
+    class_described=np.arange(4, dtype=np.int32),
     sentences=np.array([f"sentence {i}" for i in range(24)]),
-    sentence_class=np.arange(24, dtype=np.int32) % 4,
+    sentence_described=np.arange(24, dtype=np.int32) % 4,
     sentence_features=vectors.astype(np.float32),
     queries=vectors[4:8].astype(np.float32),
     encoder=np.array("an/encoder"),
@@ -135,7 +136,7 @@ def test_dropped_sentences_enter_nothing(workdir, caplog):
   stats = json.loads((workdir / "prototypes_stats.json").read_text())
   assert stats["dropped_sentences"] == 4 and stats["num_sentences"] == 20
   with np.load(workdir / "text_features.npz") as source:
-    features, owners = source["sentence_features"], source["sentence_class"]
+    features, owners = source["sentence_features"], source["sentence_described"]
   with np.load(workdir / "prototypes.npz") as npz:
     assert not set(npz["nearest_sentences"].ravel()) & {f"sentence {i}" for i in range(4)}
     for c, mean in enumerate(npz["description_means"]):
