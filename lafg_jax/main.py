@@ -148,11 +148,12 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
   names: Sequence[str] = splits["train"]
   held_out = [name for split, others in splits.items() if split != "train" for name in others]
   super_classes = datasets.super_classes(config.data)
+  variants = super_classes is not None
   if super_classes is not None:
     # A numbered item has no words; those of its super-class are all there is, and give none away.
     names, held_out = list(dict.fromkeys(super_classes)), []
   key = stages.fingerprint(describe.inputs(language), names, held_out)
-  work = lambda: describe.run(language, workdir, names, held_out)  # noqa: E731
+  work = lambda: describe.run(language, workdir, names, held_out, variants)  # noqa: E731
   return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
 
 

@@ -1,6 +1,7 @@
 """Class names -> written descriptions: `<workdir>/descriptions.jsonl`, one object a line."""
 
 import difflib
+import functools
 import json
 import os
 import re
@@ -31,6 +32,7 @@ def run(
   workdir: str | os.PathLike,
   class_names: Sequence[str],
   held_out: Sequence[str] = (),
+  variants: bool = False,
 ) -> Path:
   """Writes the descriptions of exactly the given classes, in their order.
 
@@ -39,6 +41,8 @@ def run(
     workdir: folder of the run.
     class_names: training classes, validation classes taken out.
     held_out: names of the validation and test classes, which no description may mention.
+    variants: the names are super-classes of nameless items; a language model is asked how the
+      items of each differ.
 
   Returns:
     The path of descriptions.jsonl: {"class", "description", "source"} a line.
@@ -48,7 +52,7 @@ def run(
     Incomplete: a language model gave no usable answer for some classes.
   """
   leaks = leak_guard(held_out)
-  origin, describer = _describer(language)
+  origin, describer = _describer(language, variants)
   kept = select(describer(language, workdir, class_names, leaks), class_names, leaks, origin)
   path = Path(workdir) / "descriptions.jsonl"
   with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
@@ -66,15 +70,16 @@ def inputs(language: Any) -> list[Any]:
   return [language.describer, files.SHIPPED if language.describer == "shipped" else None]
 
 
-def _describer(language: Any) -> tuple[str, Describer]:
+def _describer(language: Any, variants: bool) -> tuple[str, Describer]:
   """Where the descriptions come from, in words, and the function that gets them."""
   if language.descriptions or language.describer == "file":
     return "language.descriptions", _from_file
+  ask = functools.partial(generate.run, variants=variants)
   describers: dict[str, Describer] = {
     "synthetic": _synthetic,
     "shipped": _shipped,
-    "transformers": generate.run,
-    "openai": generate.run,
+    "transformers": ask,
+    "openai": ask,
   }
   if language.describer not in describers:
     names = ", ".join(["file", *describers])

@@ -57,6 +57,7 @@ def run(
   workdir: str | os.PathLike,
   class_names: Sequence[str],
   leaks: Callable[[str, str], bool],
+  variants: bool = False,
 ) -> list[Record]:
   """Descriptions of all classes by `language.llm`; only those that are not yet there are asked for.
 
@@ -66,12 +67,14 @@ def run(
     class_names: training classes; no other name enters a prompt.
     leaks: (class, sentence) -> whether the sentence names a class kept from training; an answer
       of nothing else is asked again.
+    variants: the names are those of super-classes (see `prompt.about_variants`).
 
   Raises:
     UserError: the model or endpoint cannot be used at all.
     Incomplete: some classes have no usable answer.
   """
-  key = fingerprint(prompt.PROMPT_VERSION, settings(language))[:12]
+  parts = [prompt.PROMPT_VERSION, settings(language)] + ["variants"] * variants
+  key = fingerprint(*parts)[:12]
   path = Path(workdir) / f"descriptions.partial-{key}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
   done = _read_partial(path)
@@ -85,9 +88,14 @@ def run(
       "describe: %s asks %s about %d of %d classes, prompt version %s",
       *(language.describer, language.llm, len(pending), len(class_names), prompt.PROMPT_VERSION),
     )
-    near = neighbours.find(language, class_names, pending)
+    count = language.sentences_per_class
+    if variants:
+      question = lambda name, reason: prompt.about_variants(name, count, reason)  # noqa: E731
+    else:
+      near = neighbours.find(language, class_names, pending)
+      question = lambda name, reason: prompt.question(name, near[name], count, reason)  # noqa: E731
     with _backend(language) as ask, _appending(path) as kept:
-      failed = _ask_all(language, ask, pending, near, leaks, kept, done, failed_path)
+      failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
       raise Incomplete(
         f"{len(class_names) - len(failed)} of {len(class_names)} classes are described; no usable "
@@ -107,14 +115,14 @@ def _backend(language: Any) -> AbstractContextManager[Ask]:
   return llm_transformers.opened(language)
 
 
-def _ask_all(language, ask, pending, near, leaks, kept, done, failed_path) -> list[str]:
+def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> list[str]:
   """Asks about `pending` in rounds; fills `done` and the file `kept`; returns who failed."""
   count, failed = language.sentences_per_class, []
   reasons = dict.fromkeys(pending, "")
   with Progress("describe", len(pending), "classes") as progress:
     for attempt in range(language.retries + 1):
       names = list(reasons)
-      questions = [prompt.question(c, near[c], count, reasons[c]) for c in names]
+      questions = [question(name, reasons[name]) for name in names]
       for position, answer in ask(questions, attempt):
         name = names[position]
         try:

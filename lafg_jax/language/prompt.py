@@ -29,6 +29,25 @@ behaviour or how it is used, and do not say the same thing twice.
 
 Answer with a JSON list of {count} strings and nothing else."""
 
+# Numbered items have no words of their own: their super-class is described by how items differ.
+_VARIANTS = """\
+You describe how things look, so that one item can be told from another in photographs.
+
+Write {count} sentences about: {name}
+
+Each sentence names one visual trait that some items of this kind have and others lack. Together \
+they cover:
+1. Global semantics: overall shapes, proportions, sizes and main colours.
+2. Fine texture and parts: each part that shows in a photograph, with the shapes, colours, \
+materials, patterns and finishes in which it comes.
+3. Differences: what tells one item from the items that look most like it.
+
+Every sentence can be checked by looking at one photograph, makes sense without the others, says \
+what kind of thing it is about, and has at most 30 words. Say nothing about history, price, sound, \
+behaviour or how it is used, and do not say the same thing twice.
+
+Answer with a JSON list of {count} strings and nothing else."""
+
 _NAMED = "Those kinds are: {names}. Name no other kind."
 _UNNAMED = "Do not name those kinds."
 
@@ -68,7 +87,16 @@ def question(name: str, neighbours: Sequence[str], count: int, reason: str = "")
   """
   listed = _NAMED.format(names="; ".join(neighbours)) if neighbours else _UNNAMED
   text = _QUESTION.format(name=name, count=count, neighbours=listed)
-  return text + (_AGAIN.format(reason=reason, count=count) if reason else "")
+  return text + _again(count, reason)
+
+
+def about_variants(name: str, count: int, reason: str = "") -> str:
+  """The message about a super-class: the ways in which its items differ. As `question`."""
+  return _VARIANTS.format(name=name, count=count) + _again(count, reason)
+
+
+def _again(count: int, reason: str) -> str:
+  return _AGAIN.format(reason=reason, count=count) if reason else ""
 
 
 def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:

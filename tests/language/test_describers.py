@@ -306,6 +306,22 @@ def test_the_command_drops_sentences_that_name_a_validation_or_test_class(
   assert kept == [f"{name} is red." for name in finches]
 
 
+def test_super_classes_are_asked_about_as_such_and_kept_apart(serve, tmp_path, monkeypatch):
+  from lafg_jax.language import prompt
+
+  asked = []
+  about = prompt.about_variants
+  monkeypatch.setattr(prompt, "about_variants", lambda *a: asked.append(a) or about(*a))
+  server = serve()
+  language = section(server, num_neighbours=3, encoder="no-such-encoder")
+  describe.run(language, tmp_path, ["lamp", "coffee maker"], variants=True)
+  assert asked == [("lamp", 3, ""), ("coffee maker", 3, "")]
+  assert described(tmp_path) == {"lamp": 3, "coffee maker": 3}
+  # The same names as classes would be asked another question: those answers do not count.
+  describe.run(section(server), tmp_path, ["lamp", "coffee maker"])
+  assert len(server.requests()) == 4 and len(asked) == 2
+
+
 def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
   server = serve(30.0)
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]

