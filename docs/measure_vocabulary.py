@@ -14,7 +14,14 @@ from absl import app, flags
 
 from configs import default
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.language import describe, encode, prototypes, statistics, vocabulary
+from lafg_jax.language import (
+  describe,
+  description_files,
+  encode,
+  prototypes,
+  statistics,
+  vocabulary,
+)
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "Folder, hub id or tiny_clip.", required=True)
@@ -35,7 +42,7 @@ def features() -> dict[str, np.ndarray]:
   language = config.language
   language.descriptions, language.encoder = _DESCRIPTIONS.value, _ENCODER.value
   language.cache = _CACHE.value
-  records = describe.read_file(language.descriptions)
+  records = description_files.read_file(language.descriptions)
   names = tuple(dict.fromkeys(record["class"] for record in records))
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
@@ -106,8 +113,9 @@ def main(argv: list[str]) -> None:
   print("\nmargins at 0, 10, 20, 50, 90, 100 %:", np.round(quantiles, 3).tolist())
   if _CLASSES.value:
     for fraction in _FRACTIONS.value:
-      print(f"\n## N = 256, tau_k = 0.05, {fraction:.0%} dropped")
-      examples(found, 256, fraction, 0.05)
+      size = _SIZES.value[-1]
+      print(f"\n## N = {size}, tau_k = 0.05, {fraction:.0%} dropped")
+      examples(found, size, fraction, 0.05)
 
 
 if __name__ == "__main__":
