@@ -17,24 +17,44 @@ from lafg_jax.language.feature_cache import FeatureCache
 from lafg_jax.progress import Progress
 from lafg_jax.stages import replacing
 
-__all__ = ["encode_images", "encode_texts", "encoder_folder", "run", "split_long"]
+__all__ = ["compute", "encode_images", "encode_texts", "encoder_folder", "run", "split_long"]
 
 
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
   """Encodes `<workdir>/descriptions.jsonl` and the class names with one frozen text encoder.
 
-  Writes `<workdir>/text_features.npz`, with S sentences, C classes, width d: class_names [C],
-  sentences [S], sentence_class [S] int32, sentence_features [S, d] and queries [C, d] (of
-  `language.prompt` with the class name in it), both float32 and L2-normalised, encoder (its id).
+  Writes the arrays of `compute` to `<workdir>/text_features.npz`.
 
   Raises:
     UserError: descriptions missing or of other classes, encoder not loadable, bad prompt.
   """
-  if language.prompt.count("{}") != 1:
-    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
-  if language.long_sentences not in ("split", "cut"):
-    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
-  records = describe.read(workdir, class_names)
+  _check_settings(language)
+  arrays = compute(language, describe.read(workdir, class_names), class_names)
+  path = Path(workdir) / "text_features.npz"
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+  return path
+
+
+def compute(
+  language: Any, records: Sequence[describe.Record], class_names: Sequence[str]
+) -> dict[str, np.ndarray]:
+  """Features of descriptions and class names; writes nothing but the feature cache.
+
+  Args:
+    language: the config section.
+    records: cleaned descriptions, at least one of each class and none of any other.
+    class_names: C different names.
+
+  Returns:
+    With S sentences and width d: class_names [C], sentences [S], sentence_class [S] int32,
+    sentence_features [S, d] and queries [C, d] (of `language.prompt` with the class name in it),
+    both float32 and L2-normalised, encoder (its id).
+
+  Raises:
+    UserError: encoder not loadable, bad prompt.
+  """
+  _check_settings(language)
   number = {name: i for i, name in enumerate(class_names)}
   texts = [record["description"] for record in records]
   owners = [number[record["class"]] for record in records]
@@ -44,18 +64,14 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   features = encode_texts(
     texts + prompts, language.encoder, language.batch_size, cache=language.cache
   )
-  path = Path(workdir) / "text_features.npz"
-  with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(
-      file,
-      class_names=np.array(class_names),
-      sentences=np.array(texts),
-      sentence_class=np.array(owners, np.int32),
-      sentence_features=features[: len(texts)],
-      queries=features[len(texts) :],
-      encoder=np.array(language.encoder),
-    )
-  return path
+  return {
+    "class_names": np.array(class_names),
+    "sentences": np.array(texts),
+    "sentence_class": np.array(owners, np.int32),
+    "sentence_features": features[: len(texts)],
+    "queries": features[len(texts) :],
+    "encoder": np.array(language.encoder),
+  }
 
 
 def split_long(
@@ -236,6 +252,13 @@ def _content(image: str | np.ndarray) -> bytes:
     return Path(image).read_bytes()
   except OSError as error:
     raise UserError(f"cannot read image {image}: {error.strerror}") from error
+
+
+def _check_settings(language: Any) -> None:
+  if language.prompt.count("{}") != 1:
+    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
+  if language.long_sentences not in ("split", "cut"):
+    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
 
 
 def _check_batch_size(batch_size: int) -> None:
