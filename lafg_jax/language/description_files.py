@@ -66,8 +66,9 @@ def clean(text: str) -> str:
 
 
 def _whole(text: str) -> str:
-  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes.
-  return text.encode("utf-8", "ignore").decode("utf-8")
+  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes, and NUL, which
+  # NumPy drops from the end of a text.
+  return text.encode("utf-8", "ignore").decode("utf-8").replace("\0", "")
 
 
 def _read_text(path: Path, hint: str) -> str:

@@ -29,7 +29,7 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
     UserError: descriptions missing or of other classes, encoder not loadable, bad prompt.
   """
   _check_settings(language)
-  arrays = compute(language, describe.read(workdir, class_names), class_names)
+  arrays: dict[str, Any] = compute(language, describe.read(workdir, class_names), class_names)
   path = Path(workdir) / "text_features.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, **arrays)

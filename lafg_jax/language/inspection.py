@@ -161,7 +161,7 @@ def _nearest_and_shared(
 ) -> list[list[list[Any]]]:
   """For each class [[other class, cosine, shared attributes]], nearest first; of the attributes
   those first to which both attend most."""
-  weights = [dict(row) for row in attention]
+  weights: list[dict[int, float]] = [{n: weight for n, weight in row} for row in attention]
   indices, cosines = nearest(vectors, NUM_NEAREST)
 
   def shared(a: int, b: int) -> list[int]:

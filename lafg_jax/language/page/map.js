@@ -8,10 +8,11 @@ let hovered = null;
 let places = [];
 let drawing = false;
 
+// The more numerous kind lies below, so that it hides nothing of the other.
 const points = [
-  ...attributes.map((a, index) => ({ kind: "attribute", index, at: a.at })),
-  ...classes.map((c, index) => ({ kind: "class", index, at: c.at })),
-];
+  classes.map((c, index) => ({ kind: "class", index, at: c.at })),
+  attributes.map((a, index) => ({ kind: "attribute", index, at: a.at })),
+].sort((a, b) => b.length - a.length).flat();
 
 const spread = [0, 1].map((axis) => {
   const values = points.map((p) => p.at[axis]);
@@ -76,13 +77,16 @@ function drawMap() {
   const chosen = state.chosen && position.get(`${state.chosen.kind} ${state.chosen.index}`);
   const matches = state.search ? new Set(state.found.map((i) => `${state.kind} ${i}`)) : null;
   if (chosen) drawLines(pen, chosen, lines, position, colours);
-  const size = Math.max(1.8, 4.2 - Math.log10(points.length / 100)) * Math.min(view.scale, 1.6) ** 0.5;
+  const size = Math.max(1.4, 4.2 - 1.3 * Math.log10(points.length / 100))
+    * Math.min(view.scale, 1.6) ** 0.5;
+  const usual = { class: points.length > 2000 ? 0.3 : 0.55, attribute: 0.4 };
   for (const p of places) {
     const key = `${p.kind} ${p.index}`;
-    const strong = names.has(key) || (matches && matches.has(key));
+    const found = matches && matches.has(key);
+    const strong = names.has(key) || (found && matches.size < places.length / 4);
     pen.fillStyle = colourOf(p, colours);
-    pen.globalAlpha = strong ? 1 : matches ? 0.13 : p.kind === "class" ? 0.55 : 0.38;
-    dot(pen, p.kind, ...p.xy, strong ? size * 1.25 : p.kind === "class" ? size : size * 0.8);
+    pen.globalAlpha = strong ? 1 : matches && !found ? 0.13 : usual[p.kind];
+    dot(pen, p.kind, ...p.xy, strong ? size * 1.25 : size * (p.kind === "class" ? 1 : 0.85));
   }
   pen.globalAlpha = 1;
   if (chosen) ring(pen, chosen, size, colours);
@@ -165,14 +169,14 @@ function nearestPoint(event) {
   return best;
 }
 
-function hover(p) {
+function hover(p, hint = "") {
   const key = p && `${p.kind} ${p.index}`;
   if (key === hovered) return;
   hovered = key;
   tip.hidden = !p;
   canvas.style.cursor = p ? "pointer" : "";
   if (p) {
-    tip.textContent = labelOf(p);
+    tip.textContent = labelOf(p) + hint;
     tip.style.top = `${p.xy[1] + 14}px`;
     tip.style.left = `${Math.max(0, Math.min(p.xy[0] + 10, canvas.clientWidth - tip.offsetWidth))}px`;
   }

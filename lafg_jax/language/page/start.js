@@ -71,14 +71,18 @@ function listenToMap() {
       redraw();
     }
   });
-  canvas.addEventListener("pointerleave", () => hover((from = null)));
+  canvas.addEventListener("pointerleave", (event) => {
+    from = null;
+    // A finger leaves with every tap; the name that it asked for stays.
+    if (event.pointerType !== "touch") hover(null);
+  });
   canvas.addEventListener("pointerup", (event) => {
     const p = from && !from.moved ? nearestPoint(event) : null;
     from = null;
     // A finger cannot hover: its first tap shows the name, the second opens.
     const again = p && hovered === `${p.kind} ${p.index}`;
     if (p && (again || event.pointerType !== "touch")) location.hash = hashOf(p.kind, p.index);
-    hover(p);
+    hover(p, event.pointerType === "touch" && !again ? " (tap again to open)" : "");
   });
 }
 
