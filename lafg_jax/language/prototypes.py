@@ -84,7 +84,6 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   keys = ("class_names", "sentences", "sentence_class", "sentence_features", "queries", "encoder")
   found = reading.read_npz(features_path, keys, stage="encode")
   order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
-  arrays: dict[str, Any]
   arrays, stats = compute(language, found, order)
   path = Path(workdir) / "prototypes.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -96,7 +95,7 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
 
 def compute(
   language: Any, found: dict[str, np.ndarray], order: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """The vocabulary and the prototypes of text features; writes nothing, logs the statistics.
 
   Args:
