@@ -175,7 +175,7 @@ const nameOf = (n) => attributes[n].sentences[0] || `attribute ${n}`;
 
 function attended([n, weight], c, largest) {
   const own = c.descriptions.filter((_, i) => c.own[i] === n).length;
-  const origin = own ? `own words (${own})` : "from related classes";
+  const origin = own ? `own words (${own})` : "from other classes";
   const hint = own ? `${own} of its own sentences are nearest to this attribute`
     : "none of its own sentences is nearest to this attribute: other classes' are";
   const others = el("ul", { hidden: "" },
