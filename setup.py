@@ -53,7 +53,7 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
-  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json"]},
+  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"]},
   install_requires=BASE,
   extras_require={
     "language": LANGUAGE,

@@ -111,6 +111,9 @@ def get_config() -> ConfigDict:
   language.centre = True
   # Control: give every class the prototype of another one.
   language.shuffle = False
+  # --stage=inspect shows every class that is described, validation and test classes and names that
+  # the data set lacks too; nothing but the page is written. False: the training classes.
+  language.inspect_all = False
 
   model = config.model = ConfigDict()
   # 'tiny', 'small', 'base', 'large', or 'custom' with the four numbers below.

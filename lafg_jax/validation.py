@@ -99,6 +99,7 @@ _RULES: dict[str, Rule] = {
   "language.llm_batch_size": _at_least(1),
   "language.centre": _BOOL,
   "language.shuffle": _BOOL,
+  "language.inspect_all": _BOOL,
   "language.encoder": (bool, "a hub id, a folder, or tiny_clip"),
   "language.prompt": (
     (lambda x: x.count("{}") == 1 and not re.search(r"[{}]", x.replace("{}", ""))),
@@ -208,17 +209,25 @@ def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
 def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   """One line for all that a bare run would ask for one after the other."""
   missing = []
-  reads_file = config.evaluate.source not in ("checkpoint", "pretrained")
-  if config.data.name in readers.LAYOUTS and not config.data.root and not reads_file:
-    missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")
   language = config.language
-  if "describe" in stages and language.describer == "file" and not language.descriptions:
+  inspects = "inspect" in stages
+  reads_file = config.evaluate.source not in ("checkpoint", "pretrained") and not inspects
+  needs_data = not reads_file and not (inspects and language.inspect_all)
+  if config.data.name in readers.LAYOUTS and not config.data.root and needs_data:
+    missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")
+  describes = inspects or "describe" in stages
+  if describes and language.describer == "file" and not language.descriptions:
     missing.append(
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
       "class and description, or train without words by --config.loss.alignment=none"
     )
   asks = language.describer in LLM and not language.descriptions
-  if "describe" in stages and asks and not language.llm:
+  if inspects and language.inspect_all and asks:
+    raise UserError(
+      f"--config.language.inspect_all=True: language.describer={language.describer} knows no "
+      "classes of its own; pass --config.language.descriptions=FILE, or inspect_all=False"
+    )
+  if describes and asks and not language.llm:
     missing.append("--config.language.llm=MODEL, which language.describer asks")
   if missing:
     raise UserError("this config needs your data: pass " + " and ".join(missing))

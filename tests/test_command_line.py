@@ -43,7 +43,7 @@ MISUSES = [
   ((*SYNTHETIC, "--config.evaluate.split=val"), "data.num_val_classes"),
   ((*SYNTHETIC, "--config.train.freeze=("), "train.freeze"),
   ((*SYNTHETIC, "leftover"), "leftover"),
-  ((*SYNTHETIC, "--stage=bad"), "evaluate"),
+  ((*SYNTHETIC, "--stage=bad"), "evaluate, report, inspect"),
   ((*SYNTHETIC, "--stage"), "stage"),
   ((*SYNTHETIC, "--stge=train"), "--stage"),
   ((*SYNTHETIC, "--flagfile=none"), "flagfile"),
@@ -99,7 +99,7 @@ def test_help_is_quick_and_exits_0():
   done = main("--help")
   seconds = time.monotonic() - begun
   assert done.returncode == 0
-  for word in ("--config", "--workdir", "--stage", "configs/default.py"):
+  for word in ("--config", "--workdir", "--stage", "inspect", "configs/default.py"):
     assert word in done.stdout
   assert seconds < 2
 

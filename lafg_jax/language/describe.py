@@ -110,6 +110,36 @@ def _shipped(language, workdir, class_names, leaks) -> list[Record]:
   return records
 
 
+def everything(language: Any, data_name: str) -> list[Record]:
+  """Cleaned descriptions of every class that the describer knows, seen in training or not.
+
+  To be looked at: nothing of it may reach training, and nothing is written.
+
+  Args:
+    language: the config section. A language model knows no classes, so none is asked.
+    data_name: of the data set; where the package ships a file of that name, that file alone.
+
+  Raises:
+    UserError: a file is missing or malformed, or has no description at all.
+  """
+  origin, describer = _describer(language, variants=False)
+  names: tuple[str, ...] = ()
+  if describer is _synthetic:
+    from lafg_jax.data import synthetic
+
+    names = synthetic.class_names("seen") + synthetic.class_names("unseen")
+  found = describer(language, "", names, _keeps_all)
+  found = [r for r in found if r["source"] == f"shipped:{data_name}.json"] or found
+  described = {r["class"]: None for r in found if r["class"] and files.clean(r["description"])}
+  if not described:
+    raise UserError(f"{origin} describes no class: {files.HINT}")
+  return select(found, list(described), _keeps_all, origin)
+
+
+def _keeps_all(own_name: str, sentence: str) -> bool:
+  return False
+
+
 def read(workdir: str | os.PathLike, class_names: Sequence[str]) -> list[Record]:
   """The descriptions that `run` wrote.
 

@@ -18,7 +18,7 @@ HINT = "pass --config.language.descriptions=FILE"
 
 def record(name: str, text: str, source: str) -> Record:
   """One description of a class; `source` says where it comes from."""
-  return {"class": name.strip(), "description": text, "source": source}
+  return {"class": _whole(name).strip(), "description": text, "source": source}
 
 
 def read_file(path: str) -> list[Record]:
@@ -57,13 +57,18 @@ def clean(text: str) -> str:
 
   Returns '' for a text without any letter or digit.
   """
-  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes.
-  text = " ".join(text.encode("utf-8", "ignore").decode("utf-8").split())
+  text = " ".join(_whole(text).split())
   quotes = sum(text.count(mark) for mark in '"“”')
   wrapped = len(text) > 1 and text[0] in '"“' and text[-1] in '"”' and quotes == 2
   if wrapped or quotes % 2:
     text = text.strip('"“” ')
   return text if any(character.isalnum() for character in text) else ""
+
+
+def _whole(text: str) -> str:
+  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes, and NUL, which
+  # NumPy drops from the end of a text.
+  return text.encode("utf-8", "ignore").decode("utf-8").replace("\0", "")
 
 
 def _read_text(path: Path, hint: str) -> str:

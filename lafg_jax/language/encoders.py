@@ -303,3 +303,9 @@ def _read_json(path: Path) -> Any:
 def _not_loaded(encoder: str, error: Exception) -> UserError:
   reason = str(error).strip().split("\n")[0]
   return UserError(f"language.encoder {encoder!r} cannot be loaded ({reason}): {_HINT}")
+
+
+def check_batch_size(batch_size: int) -> None:
+  """Raises UserError below 1."""
+  if batch_size < 1:
+    raise UserError(f"language.batch_size must be at least 1, not {batch_size}")

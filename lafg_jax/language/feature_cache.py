@@ -9,7 +9,7 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from absl import logging
 
 from lafg_jax.data.prototypes import read_npz
 from lafg_jax.errors import UserError
+from lafg_jax.progress import Progress
 from lafg_jax.stages import replacing
 
 # Part of every key: changes when the same encoder and text give other features by this code.
@@ -127,3 +128,47 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
     logging.warning("%s is damaged and set aside: its features are computed again", path)
     path.replace(path.with_suffix(".damaged"))
   return None
+
+
+def computed(
+  keys: Sequence[bytes],
+  lengths: Sequence[int],
+  prepare: Callable[[], Callable[[Sequence[int]], np.ndarray]],
+  batch_size: int,
+  cache: FeatureCache,
+  unit: str,
+) -> np.ndarray:
+  """Features [n, d] of the rows that `keys` name: from the cache, the others in batches.
+
+  Args:
+    keys: [n >= 1], of `FeatureCache.key`.
+    lengths: [n]; rows of like length share a batch.
+    prepare: loads the model and gives the function rows -> features [b, d]; called only if a row
+      is not in the cache. Rows of nan are not kept.
+    batch_size: rows at once.
+    cache: where features are kept.
+    unit: what a row is, for the progress bar.
+  """
+  assert keys, f"no {unit} to encode"
+  known = cache.read(keys)
+  first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+  if known:
+    different = len(first) + len(known)
+    logging.info("encode: %d of %d %s come from the cache", len(known), different, unit)
+  # Texts of like length share a batch, which saves most of the padding.
+  rows = sorted(first.values(), key=lambda row: lengths[row])
+  encode = prepare() if rows else None
+  with Progress("encode", len(rows), unit) as progress:
+    for start in range(0, len(rows), batch_size):
+      assert encode is not None
+      batch = rows[start : start + batch_size]
+      features = encode(batch)
+      names = [keys[row] for row in batch]
+      # What cannot be read now may be readable next time.
+      whole = [k for k, row in enumerate(features) if not np.isnan(row[0])]
+      cache.add([names[k] for k in whole], features[whole])
+      known.update(zip(names, features, strict=True))
+      progress.add(len(batch))
+  # Where a whole batch could not be read, its rows are a single nan.
+  width = max(len(known[key]) for key in keys)
+  return np.stack([np.resize(known[key], width) for key in keys])

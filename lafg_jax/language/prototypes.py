@@ -16,6 +16,8 @@ from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
 from lafg_jax.stages import replacing
 
+STATS = "prototypes_stats.json"
+
 
 def attend(
   queries: np.ndarray, vocabulary: np.ndarray, top_k: int, tau_k: float
@@ -80,12 +82,8 @@ def class_queries(
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
   """Writes `<workdir>/prototypes.npz` from `<workdir>/text_features.npz`.
 
-  It holds, with C classes in the order of `class_names`, N attributes, width d:
-  class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw T_c),
-  topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see which
-  attribute an entry is), description_means [C, d] (not normalised), encoder (its id). Sentences
-  that `language.drop_generic` drops enter none of these. Logs the statistics of the vocabulary and
-  writes them to `<workdir>/prototypes_stats.json`.
+  It holds the arrays of `compute`, the classes in the order of `class_names`. The statistics of the
+  vocabulary are written to `<workdir>/prototypes_stats.json`.
 
   Raises:
     UserError: the features are missing, damaged or of other classes; a key is out of range.
@@ -97,6 +95,35 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   )
   found = reading.read_npz(features_path, keys, stage="encode", optional=("image_means",))
   order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
+  arrays, stats = compute(language, found, order)
+  path = Path(workdir) / "prototypes.npz"
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+  with replacing(Path(workdir) / STATS) as temporary:
+    temporary.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
+  return path
+
+
+def compute(
+  language: Any, found: dict[str, np.ndarray], order: np.ndarray
+) -> tuple[dict[str, Any], dict[str, Any]]:
+  """The vocabulary and the prototypes of text features; writes nothing, logs the statistics.
+
+  Args:
+    language: the config section.
+    found: the arrays of `encode.compute`.
+    order: [C] positions in `found["class_names"]` of the classes, in the order of the result.
+
+  Returns:
+    (arrays, `statistics.compute` with tau_k and dropped_sentences). The arrays, with N attributes
+    and width d: class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw
+    T_c), topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see
+    which attribute an entry is), description_means [C, d] (not normalised), encoder (its id).
+    Sentences that `language.drop_generic` drops enter none of these.
+
+  Raises:
+    UserError: a key is out of range.
+  """
   kept = _kept(found, language.drop_generic)
   features, owners = found["sentence_features"][kept], found["sentence_described"][kept]
   described = [features[owners == k].mean(axis=0) for k in range(int(owners.max()) + 1)]
@@ -116,23 +143,18 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
   logging.info("%s", statistics.text(stats))
   nearest = mining.nearest_sentences(vocabulary.centres, features, found["sentences"][kept])
-  path = Path(workdir) / "prototypes.npz"
-  with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(
-      file,
-      class_names=np.array(class_names),
-      queries=queries,
-      vocabulary=vocabulary.centres,
-      prototypes=prototypes,
-      topk_indices=indices,
-      topk_weights=weights,
-      nearest_sentences=nearest,
-      description_means=means,
-      encoder=found["encoder"],
-    )
-  with replacing(Path(workdir) / "prototypes_stats.json") as temporary:
-    temporary.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
-  return path
+  arrays = {
+    "class_names": found["class_names"][order],
+    "queries": queries,
+    "vocabulary": vocabulary.centres,
+    "prototypes": prototypes,
+    "topk_indices": indices,
+    "topk_weights": weights,
+    "nearest_sentences": nearest,
+    "description_means": means,
+    "encoder": found["encoder"],
+  }
+  return arrays, stats
 
 
 def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:

@@ -53,12 +53,18 @@ def compute(
 
 def text(stats: dict[str, Any]) -> str:
   """The statistics of `compute`, one a line, to be read."""
+  lines = [f"  {name:<33}{value}" for name, value in rows(stats).items()]
+  return "\n".join(["the vocabulary and its prototypes:", *lines])
+
+
+def rows(stats: dict[str, Any]) -> dict[str, str]:
+  """The statistics of `compute` in words, each under what it is."""
   size, shared = stats["cluster_size"], stats["classes_per_attribute"]
   effective, cosine = stats["effective_attributes"], stats["pairwise_cosine"]
   raw, centred = ("-" if x is None else f"{x:.3f}" for x in (cosine["raw"], cosine["centred"]))
   used = stats["num_attributes"] - stats["unused_attributes"]
   spread = "min {min:g}, median {median:g}, max {max:g}"
-  rows = {
+  shown = {
     "mined": "{num_attributes} attributes from {num_sentences} sentences of {num_classes} classes",
     "inertia": "{inertia:.1f} ({inertia_per_sentence:.3f} a sentence)",
     "sentences in a cluster": spread.format(**size),
@@ -68,8 +74,7 @@ def text(stats: dict[str, Any]) -> str:
     ),
     "pairwise cosine of prototypes": f"{raw}, {centred} after centring",
   }
-  lines = [f"  {name:<33}{value.format(**stats)}" for name, value in rows.items()]
-  return "\n".join(["the vocabulary and its prototypes:", *lines])
+  return {name: value.format(**stats) for name, value in shown.items()}
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:

@@ -63,7 +63,7 @@ def mine(
   with threadpool_limits(limits=1):
     if spherical:
       centres = _spherical(features, num_attributes, seed, restarts)
-      labels = _nearest(features, centres)[0]
+      labels = nearest_centres(features, centres)[0]
     else:
       kind = MiniBatchKMeans if len(features) > minibatch_above else KMeans
       found = kind(num_attributes, n_init=restarts, random_state=seed).fit(features)
@@ -164,8 +164,9 @@ def _inertia(features: np.ndarray, labels: np.ndarray, count: int) -> float:
   return max(total - float(np.sum((sums**2).sum(axis=1) / sizes)), 0.0)
 
 
-def _nearest(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(label, cosine), both [S], of the nearest centre."""
+def nearest_centres(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """(label, cosine), both [S], of the centre [N, d] nearest to each of `features` [S, d]; both
+  L2-normalised."""
   labels, best = [], []
   for start in range(0, len(features), _TILE):
     similarity = features[start : start + _TILE] @ centres.T
@@ -184,7 +185,7 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
     centres = kmeans_plusplus(features, count, random_state=rng)[0]
     before = None
     for _ in range(_ROUNDS):
-      labels, cosine = _nearest(features, centres)
+      labels, cosine = nearest_centres(features, centres)
       if before is not None and np.array_equal(labels, before):
         break
       before = labels
@@ -194,7 +195,7 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
       lost = np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6)
       sums[lost] = features[np.argsort(cosine, kind="stable")[: len(lost)]]
       centres = _units(sums).astype(np.float32)
-    total = float(_nearest(features, centres)[1].sum(dtype=np.float64))
+    total = float(nearest_centres(features, centres)[1].sum(dtype=np.float64))
     if total > best_cosine:
       best, best_cosine = centres, total
   assert best is not None

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lafg_jax.errors import UserError
-from lafg_jax.language import encode, encoders
+from lafg_jax.language import encode, encoders, image_features
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
 TEXTS = ["a RED Car", "a photo of a big blue bird with small wings", "car", "roof and wings"]
@@ -186,8 +186,8 @@ def test_image_features_equal_get_image_features(folders, kind, tmp_path):
   model = transformers.AutoModel.from_pretrained(folders[kind]).eval()
   processor = transformers.AutoImageProcessor.from_pretrained(folders[kind])
   for found in (
-    encode.encode_images(arrays, str(folders[kind]), 2),
-    encode.encode_images(paths, str(folders[kind]), 4),
+    image_features.encode_images(arrays, str(folders[kind]), 2),
+    image_features.encode_images(paths, str(folders[kind]), 4),
   ):
     assert found.dtype == np.float32 and len(found) == 5
     for row, path in zip(found, paths, strict=True):
@@ -199,25 +199,25 @@ def test_image_features_equal_get_image_features(folders, kind, tmp_path):
 def test_images_come_from_the_cache_by_content(folders, tmp_path, monkeypatch):
   arrays, paths = pictures(tmp_path)
   folder, cache = str(folders["clip"]), tmp_path / "cache"
-  first = encode.encode_images(paths, folder, 2, cache=cache)
+  first = image_features.encode_images(paths, folder, 2, cache=cache)
   again = [str(Path(path).rename(tmp_path / f"moved-{i}.png")) for i, path in enumerate(paths)]
   monkeypatch.setattr(encoders, "load_image_model", None)
-  np.testing.assert_array_equal(encode.encode_images(again, folder, 2, cache=cache), first)
+  np.testing.assert_array_equal(image_features.encode_images(again, folder, 2, cache=cache), first)
   with pytest.raises(TypeError):  # Another image needs the model, which is gone.
-    encode.encode_images(arrays[:1] // 2, folder, 2, cache=cache)
+    image_features.encode_images(arrays[:1] // 2, folder, 2, cache=cache)
 
 
 def test_image_mistakes_are_one_line(folders, tmp_path):
   clip = str(folders["clip"])
   with pytest.raises(UserError, match="cannot read image .*nowhere.png"):
-    encode.encode_images([str(tmp_path / "nowhere.png")], clip, 2)
+    image_features.encode_images([str(tmp_path / "nowhere.png")], clip, 2)
   (tmp_path / "broken.png").write_bytes(b"\x89PNG no image")
   with pytest.raises(UserError, match="cannot read image .*broken.png"):
-    encode.encode_images([str(tmp_path / "broken.png")], clip, 2)
+    image_features.encode_images([str(tmp_path / "broken.png")], clip, 2)
   config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
   config.save_pretrained(tmp_path / "bert")
   with pytest.raises(UserError, match="language.encoder .*no image encoder"):
-    encode.encode_images(np.zeros((1, 9, 9, 3), np.uint8), str(tmp_path / "bert"), 2)
+    image_features.encode_images(np.zeros((1, 9, 9, 3), np.uint8), str(tmp_path / "bert"), 2)
 
 
 @pytest.fixture(scope="session")

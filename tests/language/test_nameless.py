@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from configs import default
 from lafg_jax import stages
 from lafg_jax.data import datasets, synthetic
 from lafg_jax.errors import UserError
-from lafg_jax.language import describe, encode, prototypes
+from lafg_jax.language import describe, encode, image_features, inspection, prototypes
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS, EACH = 4, 3
@@ -74,7 +75,7 @@ def test_queries_are_the_super_class_prompt_and_the_mean_image(config, tmp_path)
   assert found["described"].tolist() == ["coffee maker", "lamp"]
   assert found["class_described"].tolist() == [0, 1, 0, 1]
   assert found["sentence_described"].tolist() == [0] * 2 + [1] * 4
-  images = encode.encode_images(list(train.images), "tiny_clip", 64)
+  images = image_features.encode_images(list(train.images), "tiny_clip", 64)
   by_hand = unit(np.stack([images[train.labels == c].mean(axis=0) for c in range(ITEMS)]))
   np.testing.assert_allclose(found["image_means"], by_hand, atol=1e-6)
   asked = ["a photo of coffee maker", "a photo of lamp"]
@@ -106,17 +107,17 @@ def test_unreadable_images_are_named_and_left_out(config, shop, tmp_path, monkey
     os.remove(gone)
     listed = datasets.load_splits(config.data, ("train",))["train"]
     assert len(listed) == len(train) - 1  # A file that is gone is left out by the reader.
-    features = encode.class_image_means(train, "tiny_clip", 4)
+    features = image_features.class_image_means(train, "tiny_clip", 4)
     for path in (broken, gone):
       assert sum(f"cannot read lamp_final/{path.name}" in line for line in told) == 1
     assert any(f"2 of {len(train)} images left out" in line for line in told)
-    rest = encode.encode_images([str(last)], "tiny_clip", 1)
+    rest = image_features.encode_images([str(last)], "tiny_clip", 1)
     np.testing.assert_allclose(features[1], rest[0], atol=1e-6)
     others = [0, 2, 3]
     np.testing.assert_allclose(features[others], found["image_means"][others], atol=1e-6)
     last.rename(shop / "away")
     with pytest.raises(UserError, match=r"no image of 1 classes can be read \('lamp 2'\)"):
-      encode.class_image_means(train, "tiny_clip", 4)
+      image_features.class_image_means(train, "tiny_clip", 4)
   finally:
     broken.write_bytes(kept[0])
     gone.write_bytes(kept[1])
@@ -131,9 +132,9 @@ def test_a_box_is_all_that_is_seen_and_part_of_the_cache_key(tmp_path):
   paths, boxes = [str(tmp_path / "x.png")] * 2, np.array([[5, 10, 45, 40], [-9, -9, 99, 99]])
   cache = tmp_path / "cache"
   for _ in range(2):
-    found = encode.encode_images(paths, "tiny_clip", 2, cache, boxes=boxes)
-    by_hand = encode.encode_images([pixels[10:40, 5:45]], "tiny_clip", 1)
-    whole = encode.encode_images([(tmp_path / "x.png").read_bytes()], "tiny_clip", 1)
+    found = image_features.encode_images(paths, "tiny_clip", 2, cache, boxes=boxes)
+    by_hand = image_features.encode_images([pixels[10:40, 5:45]], "tiny_clip", 1)
+    whole = image_features.encode_images([(tmp_path / "x.png").read_bytes()], "tiny_clip", 1)
     np.testing.assert_allclose(found, np.concatenate([by_hand, whole]), atol=1e-6)
 
 
@@ -168,6 +169,13 @@ def test_the_command_describes_super_classes_and_needs_images(config, tmp_path):
   assert {row["class"] for row in rows} == {"lamp", "coffee maker"}
   with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as made:
     assert made["class_names"].tolist() == ["coffee maker 1", "lamp 2", "coffee maker 3", "lamp 4"]
+  done = command(config, tmp_path, "--stage=inspect")
+  assert done.returncode == 0, done.stderr
+  text = (tmp_path / inspection.FILE).read_text()
+  page = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
+  told = {c["name"]: page["words"][c["words"]]["name"] for c in page["classes"]}
+  assert told == {f"{k} {i}": k for i, k in enumerate(["coffee maker", "lamp"] * 2, 1)}
+  assert [len(words["descriptions"]) for words in page["words"]] == [2, 4]
   before = stages.file_hash(tmp_path / "prototypes.npz")
   assert command(config, tmp_path, "--stage=encode").stderr.count("skipped (up to date)") == 1
   assert stages.file_hash(tmp_path / "prototypes.npz") == before

@@ -1,0 +1,131 @@
+"""Images -> features in the space of an encoder's texts, and their means over classes."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.images import UnreadableImage, open_any
+from lafg_jax.data.prototypes import l2_normalise, shorten
+from lafg_jax.errors import UserError
+from lafg_jax.language import encoders
+from lafg_jax.language.feature_cache import FeatureCache, computed
+
+
+def class_image_means(
+  dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike = ""
+) -> np.ndarray:
+  """[C, d] float32: the mean image feature of each class, L2-normalised.
+
+  Images that cannot be read are reported by path and left out.
+
+  Raises:
+    UserError: as `encode_images`; no image of a class can be read.
+  """
+  features = encode_images(
+    dataset.images, encoder, batch_size, cache, boxes=dataset.boxes, skip_unreadable=True
+  )
+  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
+  for row in unreadable:
+    logging.warning("encode: cannot read %s; left out", dataset.ids[row])
+  if len(unreadable):
+    logging.warning("encode: %d of %d images left out", len(unreadable), len(dataset))
+  labels = np.delete(dataset.labels, unreadable)
+  empty = np.flatnonzero(np.bincount(labels, minlength=len(dataset.class_names)) == 0)
+  if len(empty):
+    names = shorten([dataset.class_names[k] for k in empty])
+    raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
+  sums = np.zeros((len(dataset.class_names), features.shape[1]))
+  np.add.at(sums, labels, np.delete(features, unreadable, axis=0))
+  return l2_normalise(sums, "mean image features")
+
+
+def encode_images(
+  images: Sequence[Any] | np.ndarray,
+  encoder: str,
+  batch_size: int,
+  cache: str | os.PathLike = "",
+  *,
+  boxes: np.ndarray | None = None,
+  skip_unreadable: bool = False,
+) -> np.ndarray:
+  """L2-normalised float32 image features [n, d], in the space of the encoder's text features.
+
+  Args:
+    images: n >= 1 paths or bytes of image files, or uint8 [n, H, W, 3]. Files are turned upright
+      and converted to RGB; the rest (resizing, cropping, normalising) is the encoder's own
+      preprocessing.
+    encoder: a folder or hub id of CLIP, SigLIP or SigLIP 2, or 'tiny_clip'.
+    batch_size: images encoded at once.
+    cache: folder where features are kept between runs, by the content of the images; '' keeps none.
+    boxes: [n, 4] left, top, right, bottom in pixels, what of each image is shown; None shows all.
+    skip_unreadable: rows of nan for images that cannot be read, instead of an error.
+
+  Raises:
+    UserError: as `encode.encode_texts`; the encoder has no image tower; an image cannot be read.
+  """
+  encoders.check_batch_size(batch_size)
+  encoders.require_transformers()
+  folder, identity = encoders.resolve(encoder)
+  box_of = lambda row: None if boxes is None else boxes[row]  # noqa: E731
+
+  def prepare() -> Callable[[Sequence[int]], np.ndarray]:
+    import torch
+
+    processor, model = encoders.load_image_model(encoder, folder)
+
+    def features(rows: Sequence[int]) -> np.ndarray:
+      pictures = [_picture(images[row], box_of(row), skip_unreadable) for row in rows]
+      readable = [k for k, picture in enumerate(pictures) if picture is not None]
+      if not readable:
+        return np.full((len(rows), 1), np.nan, np.float32)
+      inputs = processor(images=[pictures[k] for k in readable], return_tensors="pt")
+      with torch.inference_mode():
+        found = model.get_image_features(**inputs.to(model.device))
+      # Before transformers 5 this was the array itself.
+      found = getattr(found, "pooler_output", found).float().cpu().numpy()
+      filled = np.full((len(rows), found.shape[1]), np.nan, np.float32)
+      filled[readable] = found
+      return filled
+
+    return features
+
+  with FeatureCache(cache, identity) as stored:
+    keys = [
+      stored.key(b"image\n" + _content(images[row], box_of(row), skip_unreadable))
+      for row in range(len(images))
+    ]
+    found = computed(keys, [0] * len(keys), prepare, batch_size, stored, "images")
+  readable = ~np.isnan(found[:, 0])
+  if not readable.any():
+    raise UserError(f"none of {len(images)} images can be read: check the paths")
+  found[readable] = l2_normalise(found[readable], f"image features of {encoder}")
+  return found
+
+
+def _picture(image: Any, box: np.ndarray | None, skip_unreadable: bool) -> Any:
+  try:
+    return open_any(image, box)
+  except UnreadableImage as error:
+    if skip_unreadable:
+      return None
+    raise UserError(f"{error}; take it out of the data") from error
+
+
+def _content(image: Any, box: np.ndarray | None, skip_unreadable: bool) -> bytes:
+  """What decides an image's features, as bytes."""
+  shown = b"" if box is None else np.asarray(box, "<f8").tobytes()
+  if isinstance(image, np.ndarray):
+    return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
+  if isinstance(image, bytes):
+    return image + shown
+  try:
+    return Path(image).read_bytes() + shown
+  except OSError as error:
+    if skip_unreadable:
+      return f"missing {image}".encode()
+    raise UserError(f"cannot read image {image}: {error.strerror}") from error

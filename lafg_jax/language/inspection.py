@@ -1,0 +1,269 @@
+"""`<workdir>/language.html`: the language base as a page to search and look at, in one file.
+
+`content` collects what is shown, `document` makes the page of it; the page itself is in page/.
+"""
+
+import base64
+import hashlib
+import html
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax.data import datasets
+from lafg_jax.data.prototypes import read_npz
+from lafg_jax.language import describe, encode, prototypes, statistics
+from lafg_jax.language.description_files import Record
+from lafg_jax.language.vocabulary import nearest_centres
+from lafg_jax.stages import replacing
+
+FILE = "language.html"
+INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)
+TEMPLATE = Path(__file__).parent / "page"
+NUM_NEAREST = 8
+_TILE = 1024
+_ARRAYS = (
+  *("class_names", "vocabulary", "prototypes", "topk_indices", "topk_weights"),
+  *("nearest_sentences", "encoder"),
+)
+
+
+def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
+  """Writes the page of the training classes from the files `INPUTS` of the workdir.
+
+  Raises:
+    UserError: a file is missing or damaged, or is of other classes.
+  """
+  arrays = read_npz(Path(workdir) / "prototypes.npz", _ARRAYS, stage="prototypes")
+  features = read_npz(
+    Path(workdir) / "text_features.npz",
+    (
+      *("class_names", "described", "class_described", "sentences"),
+      *("sentence_described", "sentence_features"),
+    ),
+    stage="encode",
+  )
+  stats = json.loads((Path(workdir) / prototypes.STATS).read_text(encoding="utf-8"))
+  records = describe.read(workdir, [str(name) for name in features["described"]])
+  return _write(workdir, content(config.data.name, arrays, stats, features, records))
+
+
+def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
+  """Writes the page of every described class, seen in training or not, and no other file.
+
+  Which classes are trained on is told where the data set can be read: data.root is set, or the
+  data set is drawn.
+
+  Raises:
+    UserError: a file or setting is missing or malformed.
+  """
+  data, language = config.data, config.language
+  split_of: dict[str, str] = {}
+  if data.root or data.name == "synthetic":
+    splits = datasets.class_splits(data)
+    split_of = {name: split for split, names in splits.items() for name in names}
+  records = describe.everything(language, data.name)
+  names = list(dict.fromkeys(record["class"] for record in records))
+  features = encode.compute(language, records, names)
+  arrays, stats = prototypes.compute(language, features, np.arange(len(names)))
+  return _write(workdir, content(data.name, arrays, stats, features, records, split_of, True))
+
+
+def _write(workdir: str | os.PathLike, page: dict[str, Any]) -> Path:
+  path = Path(workdir) / FILE
+  text = document(page)
+  with replacing(path) as temporary:
+    temporary.write_text(text, encoding="utf-8")
+  logging.info(
+    "inspect: %s, %d classes and %d attributes, %.1f MB",
+    *(path, len(page["classes"]), len(page["attributes"]), len(text) / 1e6),
+  )
+  return path
+
+
+def content(
+  name: str,
+  arrays: Mapping[str, np.ndarray],
+  stats: dict[str, Any],
+  features: Mapping[str, np.ndarray],
+  records: Sequence[Record],
+  split_of: Mapping[str, str] | None = None,
+  covers_all: bool = False,
+) -> dict[str, Any]:
+  """What the page shows, as JSON; classes and attributes refer to each other by position.
+
+  Args:
+    name: of the data set.
+    arrays: those of prototypes.npz; C classes, N attributes.
+    stats: `statistics.compute`.
+    features: those of text_features.npz, of the same classes in any order.
+    records: descriptions of these classes.
+    split_of: class -> 'train', 'val' or 'test', of the classes that the data set has; empty or None
+      where the page need not or cannot tell.
+    covers_all: the page is of more than the training classes.
+
+  Returns:
+    {name, encoder, covers_all, stats, figures (in words), sources, variance, words: [{name,
+    descriptions, own (for each of these the attribute it is nearest to, or -1 where it was
+    split)}] of each described name, classes: [{name, split, words (position there: its own, or its
+    super-class's), attributes: [[n, weight]], nearest: [[c, cosine of centred prototypes, [n of
+    each attribute in both Top-Ks]]], at: [x, y]}], attributes: [{sentences, size (sentences nearest
+    to it), at}]}.
+  """
+  names = [str(c) for c in arrays["class_names"]]
+  labels = nearest_centres(features["sentence_features"], arrays["vocabulary"])[0]
+  words = dict(zip(map(str, features["class_names"]), features["class_described"], strict=True))
+  attention = [
+    [[n, round(w, 4)] for n, w in zip(*row, strict=True)]
+    for row in zip(arrays["topk_indices"].tolist(), arrays["topk_weights"].tolist(), strict=True)
+  ]
+  near = _nearest_and_shared(arrays["prototypes"], attention)
+  class_at, attribute_at, variance = plane(arrays["prototypes"], arrays["vocabulary"])
+  classes = [
+    {
+      "name": c,
+      "split": (split_of or {}).get(c, ""),
+      "words": int(words[c]),
+      "attributes": attention[i],
+      "nearest": near[i],
+      "at": class_at[i].round(4).tolist(),
+    }
+    for i, c in enumerate(names)
+  ]
+  sizes = np.bincount(labels, minlength=len(attribute_at)).tolist()
+  attributes = [
+    {"sentences": [str(text) for text in row if text], "size": size, "at": at.round(4).tolist()}
+    for row, size, at in zip(arrays["nearest_sentences"], sizes, attribute_at, strict=True)
+  ]
+  return {
+    "name": name,
+    "encoder": str(arrays["encoder"]),
+    "covers_all": covers_all,
+    "stats": stats,
+    "figures": statistics.rows(stats),
+    "sources": sorted({record["source"] for record in records}),
+    "variance": variance,
+    "words": _words(features, records, labels),
+    "classes": classes,
+    "attributes": attributes,
+  }
+
+
+def _words(
+  features: Mapping[str, np.ndarray], records: Sequence[Record], labels: np.ndarray
+) -> list[dict[str, Any]]:
+  """[{name, descriptions, own}] of each described name, `labels` the attribute of each sentence."""
+  described = [str(name) for name in features["described"]]
+  said: dict[str, list[str]] = {name: [] for name in described}
+  for record in records:
+    said[record["class"]].append(record["description"])
+  keys = zip(features["sentence_described"].tolist(), map(str, features["sentences"]), strict=True)
+  own = dict(zip(keys, labels.tolist(), strict=True))
+  return [
+    {"name": name, "descriptions": said[name], "own": [own.get((k, x), -1) for x in said[name]]}
+    for k, name in enumerate(described)
+  ]
+
+
+def _nearest_and_shared(
+  vectors: np.ndarray, attention: Sequence[Sequence[Sequence[Any]]]
+) -> list[list[list[Any]]]:
+  """For each class [[other class, cosine, shared attributes]], nearest first; of the attributes
+  those first to which both attend most."""
+  weights: list[dict[int, float]] = [{n: weight for n, weight in row} for row in attention]
+  indices, cosines = nearest(vectors, NUM_NEAREST)
+
+  def shared(a: int, b: int) -> list[int]:
+    both = weights[a].keys() & weights[b].keys()
+    return sorted(both, key=lambda n: (-min(weights[a][n], weights[b][n]), n))
+
+  return [
+    [[other, round(cosine, 4), shared(c, other)] for other, cosine in zip(*row, strict=True)]
+    for c, row in enumerate(zip(indices.tolist(), cosines.tolist(), strict=True))
+  ]
+
+
+def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """The nearest other rows of `vectors` [C, d] by the cosine of centred rows.
+
+  Returns:
+    (indices [C, k], cosines [C, k] float32), k = min(count, C - 1), nearest first. A row that is
+    the mean itself has cosine 0 with every other.
+  """
+  centred = _units(vectors - vectors.mean(axis=0, dtype=np.float64))
+  count = min(count, len(vectors) - 1)
+  indices = np.zeros((len(vectors), count), np.int64)
+  cosines = np.zeros((len(vectors), count), np.float32)
+  # C x C cosines of all classes at once would not fit.
+  for start in range(0, len(vectors), _TILE) if count else ():
+    rows = np.arange(start, min(start + _TILE, len(vectors)))
+    similarity = centred[rows] @ centred.T
+    similarity[rows - start, rows] = -np.inf
+    chosen = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
+    values = np.take_along_axis(similarity, chosen, axis=1)
+    order = np.argsort(-values, axis=1, kind="stable")
+    indices[rows] = np.take_along_axis(chosen, order, axis=1)
+    cosines[rows] = np.take_along_axis(values, order, axis=1)
+  return indices, cosines
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+  """Rows of unit length, float32; what is no longer than rounding errors is zero."""
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-6).astype("f4")
+
+
+def plane(
+  vectors: np.ndarray, vocabulary: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, list[float]]]:
+  """The plane in which the prototypes differ most (PCA), and the attributes seen in it.
+
+  Args:
+    vectors: [C, d] prototypes; centred here, as training centres them.
+    vocabulary: [N, d] attributes, centred on their own mean.
+
+  Returns:
+    ([C, 2], [N, 2], {'prototypes' and 'attributes': the shares of their variance along the two
+    axes}).
+  """
+  kinds = [x - x.mean(axis=0, dtype=np.float64) for x in (vectors, vocabulary)]
+  axes = np.zeros((kinds[0].shape[1], 2))
+  found = np.linalg.eigh(kinds[0].T @ kinds[0])[1][:, ::-1][:, :2]
+  # An eigenvector's sign is arbitrary: the same input gives the same picture.
+  largest = np.take_along_axis(found, np.abs(found).argmax(axis=0)[None], axis=0)
+  axes[:, : found.shape[1]] = found * np.where(largest < 0, -1, 1)
+  points = [x @ axes for x in kinds]
+  shares = [
+    (np.sum(at**2, axis=0) / max(np.sum(x**2), 1e-12)).round(4).tolist()
+    for x, at in zip(kinds, points, strict=True)
+  ]
+  return points[0], points[1], {"prototypes": shares[0], "attributes": shares[1]}
+
+
+def document(page: dict[str, Any]) -> str:
+  """The HTML of `content`, one file that asks for nothing else."""
+  style, script, frame = (
+    "\n".join((TEMPLATE / name).read_text(encoding="utf-8") for name in files)
+    for files in (("page.css",), ("page.js", "map.js", "start.js"), ("page.html",))
+  )
+  data = json.dumps(page, separators=(",", ":"), allow_nan=False)
+  # No byte of the data can end its element or begin another one.
+  for character in "<>&":
+    data = data.replace(character, f"\\u{ord(character):04x}")
+  allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  parts = {
+    "TITLE": html.escape(f"Language base: {page['name']}"),
+    "STYLE": style,
+    "SCRIPT": script,
+    "ALLOWED": f"sha256-{allowed}",
+  }
+  for key, value in parts.items():
+    frame = frame.replace(f"{{{{{key}}}}}", value)
+  # Last: a description may hold the mark of another part.
+  return frame.replace("{{DATA}}", data)
