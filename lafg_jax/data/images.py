@@ -56,6 +56,7 @@ def of_dataset(dataset: Any, row: int) -> Image.Image:
   if dataset.boxes is None:
     return img
   left, top, right, bottom = (int(x) for x in dataset.boxes[row])
+  right, bottom = right + img.width * (right <= 0), bottom + img.height * (bottom <= 0)
   box = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)
   if box[0] >= box[2] or box[1] >= box[3]:
     raise UnreadableImage(f"{dataset.ids[row]}: the box {dataset.boxes[row]} is outside the image")
