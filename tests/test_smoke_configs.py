@@ -40,8 +40,7 @@ WORDLESS = {"loss.alignment": "none"}
 CONFIGS = {
   "cub": (cub.get_config, "cub", WORDS),
   "cub:hyp_vit": (lambda: cub.get_config("hyp_vit"), "cub", {}),
-  "cars": (cars.get_config, "cars_folders", WORDLESS),
-  "cars parquet": (cars.get_config, "cars_parquet", WORDLESS),
+  "cars": (cars.get_config, "cars_parquet", WORDLESS),
   "sop": (sop.get_config, "sop", WORDLESS),
   "inshop": (inshop.get_config, "inshop", WORDLESS | {"data.box_crop": True}),
   "aircraft": (aircraft.get_config, "aircraft", WORDLESS),
