@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lafg_jax.data.images import UnreadableImage
 from lafg_jax.errors import UserError
 
 # Row groups kept per process: some for each thread that decodes. Hugging Face writes 100 images in
@@ -20,8 +21,9 @@ _KEPT = 8
 class Images:
   """The bytes of image files, by row over several Parquet files; can be pickled.
 
-  A row group is read whole, so rows in order cost one reading each, and rows at random up to a
-  reading of a group.
+  A row group is read whole: rows in order cost next to nothing beside decoding (0.2 ms), rows at
+  random about as much as decoding itself (7 ms with groups of 100 photographs of 100 kB). A row
+  of a damaged group raises `images.UnreadableImage`.
   """
 
   paths: tuple[str, ...]
@@ -46,8 +48,11 @@ def _group(path: str, number: int, column: str) -> Any:
   import pyarrow
   import pyarrow.parquet
 
-  with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
-    chunk = file.read_row_group(number, columns=[column], use_threads=False)[column]
+  try:
+    with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
+      chunk = file.read_row_group(number, columns=[column], use_threads=False)[column]
+  except (pyarrow.ArrowInvalid, OSError) as error:
+    raise UnreadableImage(f"row group {number} of {path} cannot be read: {error}") from error
   values = chunk.combine_chunks()
   return values.field("bytes") if pyarrow.types.is_struct(values.type) else values
 

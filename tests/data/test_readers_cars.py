@@ -116,6 +116,24 @@ def test_parquet_images_are_read_when_asked_for(trees, tmp_path):
   np.testing.assert_array_equal(batch["label"], dataset.labels[batch["index"]])
 
 
+def test_a_damaged_row_group_is_unreadable_and_the_others_are_read(trees, tmp_path):
+  root = trees.cars_parquet(tmp_path)
+  file = root / "data/test-00000-of-00001.parquet"
+  content = bytearray(file.read_bytes())
+  # The first page of the images; labels and footer stay whole.
+  content[4:60] = bytes(56)
+  file.write_bytes(content)
+  train = datasets.load_splits(section(root))["train"]
+  damaged = [row for row, name in enumerate(train.ids) if int(name.split("/")[1]) >= 12]
+  assert len(damaged) == 3
+  for row in range(len(train)):
+    if row in damaged:
+      with pytest.raises(images.UnreadableImage, match="row group 0 of .*test-00000"):
+        images.of_dataset(train, row)
+    else:
+      assert images.of_dataset(train, row).size == trees.SIZE
+
+
 def test_a_changed_parquet_file_changes_the_fingerprint(trees, tmp_path):
   data = section(trees.cars_parquet(tmp_path))
   before = datasets.content_fingerprint(data, "train")
