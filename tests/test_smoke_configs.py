@@ -71,6 +71,6 @@ def test_two_steps_and_what_comes_of_them(trees, tmp_path, name):
   assert [result[key] for key in asked] == ([3, 6] if tree == "inshop" else [result[asked[0]]] * 2)
   assert config.data.name in (workdir / "report.html").read_text()
   if flags is WORDS:
-    sentences = [json.loads(line) for line in (workdir / "descriptions.jsonl").open()]
-    assert {"Black footed Albatross", "Brown Pelican"} < {x["class"] for x in sentences}
-    assert {x["source"] for x in sentences} == {"shipped:cub.json"}
+    records = [json.loads(line) for line in (workdir / "descriptions.jsonl").open()]
+    assert {record["source"] for record in records} == {f"shipped:{config.data.name}.json"}
+    assert (workdir / "prototypes.npz").exists()
