@@ -4,21 +4,26 @@
       --config.data.root=/data/stanford_cars
 
 The descriptions are those shipped with the package; --config.language.descriptions=FILE has others.
-The folder is the native layout (devkit/, cars_train/, cars_test/), with both splits' annotations.
+The folder is the native layout (devkit/, cars_train/, cars_test/, with both splits' annotations),
+or that of a folder a class (train/CLASS/, test/CLASS/), or Hugging Face's Parquet copy.
 LaFG publishes no Cars-196 figure in the sources we follow; 200 epochs of 9 batches of 98 x 9.
 
   --config configs/cars.py:scratch
 
 is a small model from random weights at 64 px instead, for two CPU cores and half an hour.
+
+  --config configs/cars.py:hyp_vit
+
+is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), in sphere mode.
 """
 
 from configs import default
 
 
 def get_config(variant: str = "pretrained"):
-  """LaFG's recipe is the default; here only what Cars-196 fixes. `variant`: pretrained, scratch."""
-  if variant not in ("pretrained", "scratch"):
-    raise ValueError(f"configs/cars.py:{variant}: the variants are pretrained and scratch")
+  """LaFG's recipe is the default; Cars-196 fixes the rest. `variant`: as above."""
+  if variant not in ("pretrained", "scratch", "hyp_vit"):
+    raise ValueError(f"configs/cars.py:{variant}: the variants are pretrained, scratch and hyp_vit")
   config = default.get_config()
   config.data.name = "cars"
   config.data.classes_per_batch = 98
@@ -27,6 +32,8 @@ def get_config(variant: str = "pretrained"):
   config.train.steps = 1800
   if variant == "scratch":
     scratch(config)
+  if variant == "hyp_vit":
+    default.hyp_vit(config)
   return config
 
 

@@ -14,12 +14,16 @@ def get_config() -> ConfigDict:
   config.seed = 0
 
   data = config.data = ConfigDict()
-  # Reader: 'cars' (Stanford Cars, native layout) or 'synthetic' (rendered finches).
+  # Reader: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), 'inshop'
+  # (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (rendered finches).
   data.name = "cars"
   # Folder of the dataset; unused by 'synthetic'.
   data.root = ""
   # Stop unless the published image counts are found; False accepts a partial copy and says so.
   data.expect_counts = True
+  # Show of each image its box alone, where the data set has boxes ('aircraft', 'cars', 'cub',
+  # 'inshop').
+  data.box_crop = False
   # Whole classes taken out of the training half for model selection, evenly spaced.
   data.num_val_classes = 0
   # Side of the square crop that the model sees, in pixels.
@@ -194,6 +198,23 @@ def get_config() -> ConfigDict:
   # Images embedded at once, over all devices.
   evaluate.batch_size = 256
   return config.lock()
+
+
+def hyp_vit(config: ConfigDict) -> None:
+  """The recipe of Hyp-ViT (CVPR 2022) in its sphere mode: ViT-S/16, AdamW, no words.
+
+  It divides cos by 0.1, which is a temperature of 0.2 for D = 2 - 2 cos. The random-resized-crop of
+  scale (0.2, 1), the flip and the gradient norm of 3 are the defaults already.
+  """
+  config.data.train_crop = "random_resized"
+  config.model.size = "small"
+  config.model.pretrained = "timm/vit_small_patch16_224.augreg_in21k"
+  config.model.embedding_dim = 384
+  config.loss.alignment = "none"
+  config.loss.temperature = 0.2
+  config.train.optimizer = "adamw"
+  config.train.learning_rate = 3e-5
+  config.train.weight_decay = 0.01
 
 
 def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> None:

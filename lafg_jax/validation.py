@@ -59,6 +59,7 @@ _RULES: dict[str, Rule] = {
   "data.name": _one_of(*readers.NAMES),
   "data.root": _TEXT,
   "data.expect_counts": _BOOL,
+  "data.box_crop": _BOOL,
   "data.flip": _BOOL,
   "data.num_val_classes": _at_least(0),
   "data.image_size": _at_least(8),
@@ -242,6 +243,11 @@ def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
     _reject("data.resize_size", data.resize_size, "at least data.image_size", data)
+  if data.box_crop and data.name not in readers.BOXED:
+    raise UserError(
+      f"--config.data.box_crop=True: data.name={data.name} has no boxes; those that have are "
+      + ", ".join(readers.BOXED)
+    )
   language = config.language
   if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(

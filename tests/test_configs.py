@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import cars, default, synthetic
+from configs import aircraft, cars, cub, default, inshop, sop, synthetic
 from lafg_jax import config as config_keys
 from lafg_jax import main, validation
 from lafg_jax.errors import UserError
@@ -14,7 +14,13 @@ DEFAULT = Path(default.__file__).read_text()
 
 
 @pytest.mark.parametrize(
-  "config", [synthetic.get_config(), cars.get_config(), cars.get_config("scratch")]
+  "config",
+  [
+    *(module.get_config() for module in (aircraft, cars, cub, inshop, sop, synthetic)),
+    *(module.get_config("hyp_vit") for module in (cars, cub, sop)),
+    cars.get_config("scratch"),
+  ],
+  ids=lambda config: config.data.name,
 )
 def test_shipped_configs_are_valid_and_have_the_default_keys(config):
   assert config_keys.keys(config) == config_keys.keys(default.get_config())
@@ -25,9 +31,45 @@ def test_shipped_configs_are_valid_and_have_the_default_keys(config):
   validation.validate(config, main.STAGES)
 
 
-def test_cars_refuses_an_unknown_variant():
-  with pytest.raises(ValueError, match="pretrained and scratch"):
-    cars.get_config("huge")
+@pytest.mark.parametrize("module", [cars, cub, sop])
+def test_an_unknown_variant_is_refused_with_the_known_ones(module):
+  with pytest.raises(ValueError, match="and hyp_vit"):
+    module.get_config("huge")
+
+
+@pytest.mark.parametrize(
+  ("module", "images", "ks"),
+  [
+    (cub, 5_864, (1, 2, 4, 8)),
+    (cars, 8_054, (1, 2, 4, 8)),
+    (sop, 59_551, (1, 10, 100, 1000)),
+    (inshop, 25_882, (1, 10, 20, 30)),
+    (aircraft, 5_000, (1, 2, 4, 8)),
+  ],
+)
+def test_configs_train_200_epochs_and_have_the_ks_of_the_field(module, images, ks):
+  config = module.get_config()
+  n, m = config.data.classes_per_batch, config.data.images_per_class
+  assert config.train.steps == 200 * (images // (n * m)) and tuple(config.evaluate.ks) == ks
+  assert (config.train.optimizer, config.train.learning_rate) == ("sgd", 1e-5)
+  assert (config.data.resize_size, config.data.image_size) == (256, 224)
+
+
+def test_hyp_vit_is_its_published_recipe():
+  for module, m in ((cub, 9), (cars, 9), (sop, 2)):
+    config = module.get_config("hyp_vit")
+    assert (config.train.optimizer, config.train.learning_rate) == ("adamw", 3e-5)
+    assert (config.train.clip_norm, config.data.crop_scale) == (3.0, (0.2, 1.0))
+    assert config.data.images_per_class == m and config.loss.alignment == "none"
+    # exp(-D / t) with D = 2 - 2 cos is exp(cos / 0.1) but for a constant factor.
+    assert 2 / config.loss.temperature == pytest.approx(1 / 0.1)
+
+
+def test_boxes_are_refused_where_a_data_set_has_none():
+  config = synthetic.get_config()
+  config.data.box_crop = True
+  with pytest.raises(UserError, match="box_crop=True: data.name=synthetic has no boxes"):
+    validation.validate(config, main.STAGES)
 
 
 @pytest.mark.parametrize("key", config_keys.keys(default.get_config()))

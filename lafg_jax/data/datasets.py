@@ -35,7 +35,8 @@ class Dataset:
   partial: bool = False  # the counts are not the published ones
   # [C] what each class is, where classes are numbered items without names of their own.
   super_classes: tuple[str, ...] | None = None
-  # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all.
+  # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all. A right
+  # or bottom of 0 or less counts from the far edge, whatever the size of the image.
   boxes: np.ndarray | None = None
   # [n] bool: in the query list, else in the gallery; None lets each image query all others.
   is_query: np.ndarray | None = None

@@ -56,7 +56,8 @@ def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Ima
 
   Args:
     image: what is opened.
-    box: left, top, right and bottom in pixels: what of it is wanted, None for all.
+    box: left, top, right and bottom in pixels: what of it is wanted, None for all. A right or
+      bottom of 0 or less counts from the far edge.
 
   Raises:
     UnreadableImage: it cannot be read, or the box has no pixel of it.
@@ -68,6 +69,7 @@ def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Ima
   if box is None:
     return img
   left, top, right, bottom = (int(x) for x in box)
+  right, bottom = right + img.width * (right <= 0), bottom + img.height * (bottom <= 0)
   inside = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)
   if inside[0] >= inside[2] or inside[1] >= inside[3]:
     raise UnreadableImage(f"the box {(left, top, right, bottom)} lies outside {img.size} pixels")

@@ -27,7 +27,14 @@ TEST_ANNOS = [("00001.jpg", 1), ("00002.jpg", 196), ("00003.jpg", 99), ("00004.j
 
 def section(root="", **changes):
   return ConfigDict(
-    {"name": "cars", "root": str(root), "expect_counts": False, "num_val_classes": 0, **changes}
+    {
+      "name": "cars",
+      "root": str(root),
+      "expect_counts": False,
+      "num_val_classes": 0,
+      "box_crop": False,
+    }
+    | changes
   )
 
 
@@ -139,10 +146,13 @@ def test_missing_images_are_named_or_left_out_with_their_number(tmp_path, monkey
 
 
 def test_missing_and_broken_files_are_one_line(tmp_path):
-  layout = "--config.data.root=FOLDER with devkit/ and cars_train/"
+  layout = "--config.data.root=FOLDER with devkit/ and cars_train/, or train/CLASS/"
   one_line(section(""), "data.root is not set", layout)
   one_line(section(tmp_path / "nowhere"), str(tmp_path / "nowhere"), layout)
   (tmp_path / "bare").mkdir()
+  layouts = ("devkit/", "train/CLASS/", "data/train-*.parquet")
+  one_line(section(tmp_path / "bare"), *layouts, "tensorflow-datasets", "dead for years")
+  (tmp_path / "bare" / "devkit").mkdir()
   one_line(section(tmp_path / "bare"), "cars_meta.mat is missing", layout)
 
   root = save_tree(tmp_path / "c")
@@ -169,7 +179,7 @@ def test_a_copy_without_training_images_is_refused(tmp_path):
 def test_unknown_names_suggest_the_nearest():
   one_line(section(name="car"), "data.name='car'", "did you mean 'cars'?")
   one_line(section(name="sythetic"), "did you mean 'synthetic'?")
-  one_line(section(name="zzz"), "choose from cars, ")
+  one_line(section(name="zzz"), "choose from aircraft, cars, ")
   with pytest.raises(UserError, match="unknown split 'dev'"):
     datasets.load_splits(section(), ["dev"])
 

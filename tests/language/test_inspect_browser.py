@@ -78,7 +78,7 @@ def test_a_search_and_a_deep_link_show_exactly_that(finches, browse):
   words = ("rufous", "tail")
   chosen = data["classes"][17]
   dom = browse(page, f"class={quote(chosen['name'])}&search={quote(' '.join(words).upper())}")
-  said = [words["descriptions"] for words in data["words"]]
+  said = [row["descriptions"] for row in data["words"]]
   texts = {c["name"]: " ".join([c["name"], *said[c["words"]]]).lower() for c in data["classes"]}
   expected = {name for name, text in texts.items() if all(word in text for word in words)}
   assert set(rows(dom)) == expected and len(rows(dom)) == len(expected)
@@ -87,7 +87,7 @@ def test_a_search_and_a_deep_link_show_exactly_that(finches, browse):
   attends = re.findall(r"<li>.*?<span>([\d.]+%)</span>.*?>#(\d+)<", block(dom, "attends"))
   assert [int(n) for _, n in attends] == [n for n, _ in chosen["attributes"]]
   assert [weight for _, weight in chosen["attributes"]] == fractions([text for text, _ in attends])
-  assert len(re.findall("<li>", block(dom, "descriptions"))) == len(chosen["descriptions"])
+  assert len(re.findall("<li>", block(dom, "descriptions"))) == len(said[chosen["words"]])
   near = re.findall(r'<li data-class="([^"]*)">(.*?)</li>', block(dom, "near"))
   assert [name for name, _ in near] == [data["classes"][k]["name"] for k, _, _ in chosen["nearest"]]
   for (_, found), (k, _, shared) in zip(near, chosen["nearest"], strict=True):
@@ -124,8 +124,7 @@ def large(count, names):
     {
       "name": names.get(i, f"product {i}"),
       "split": "",
-      "descriptions": [names.get(i, f"has part {i % 97}")],
-      "own": [0],
+      "words": i,
       "attributes": [[0, 1.0]],
       "nearest": [[(i + 1) % count, 0.5, [0]]],
       "at": [i % 101, i % 89],
@@ -142,6 +141,10 @@ def large(count, names):
   return {
     **{"name": "products", "encoder": "/some/where/model", "covers_all": True, "stats": stats},
     **{"figures": {}, "sources": ["file:x"], "classes": classes},
+    "words": [
+      {"name": c["name"], "descriptions": [names.get(i, f"has part {i % 97}")], "own": [0]}
+      for i, c in enumerate(classes)
+    ],
     "variance": {"prototypes": [0.5, 0.25], "attributes": [0, 0]},
     "attributes": [{"sentences": list(names.values())[:5], "size": count, "at": [0, 0]}],
   }

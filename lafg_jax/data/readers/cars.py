@@ -1,42 +1,142 @@
-"""Cars-196 (Stanford Cars): classes 1-98 train, 99-196 test; both of its own splits pooled."""
+"""Cars-196 (Stanford Cars): classes 1-98 train, 99-196 test; both of its own splits pooled.
 
+Three layouts are known: the original devkit, a folder a class (as on Kaggle), and the Parquet copy
+of Hugging Face. The last two tell classes by name alone, so that their order does not matter.
+"""
+
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-from lafg_jax.data.datasets import Dataset
+from lafg_jax.data import parquet
+from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common
+from lafg_jax.data.readers.cars_names import NAMES
 from lafg_jax.data.readers.common import Image, Published
 from lafg_jax.errors import UserError
 
 CLASSES, TRAIN_CLASSES = 196, 98
 PUBLISHED = Published(98, 8_054), Published(98, 8_131)
+_HALVES = (("train", range(1, TRAIN_CLASSES + 1)), ("test", range(TRAIN_CLASSES + 1, CLASSES + 1)))
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The training and the test half of the original devkit layout.
+  """The training and the test half, of whichever layout lies in data.root.
 
   Raises:
     UserError: what is missing or wrong, in one line.
   """
   root = common.root_folder(data)
+  mend = "complete the copy"
+  if (root / "devkit").is_dir():
+    halves, labelled = _devkit(root, data)
+    if labelled is None:
+      mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
+    return common.check_counts(data, "Cars-196", halves, PUBLISHED, mend)
+  for inner in (".", "car_data", "car_data/car_data"):
+    if (root / inner / "train").is_dir() and (root / inner / "test").is_dir():
+      _refuse_boxes(data)
+      return common.check_counts(data, "Cars-196", _folders(root / inner), PUBLISHED, mend)
+  for inner in ("data", "."):
+    if any((root / inner).glob("train-*.parquet")):
+      _refuse_boxes(data)
+      return common.check_counts(data, "Cars-196", _parquet(root / inner), PUBLISHED, mend)
+  raise UserError(
+    f"data.root={root} has none of the layouts of Cars-196: the original devkit (devkit/ with the "
+    ".mat files, cars_train/, cars_test/), a folder a class (train/CLASS/ and test/CLASS/, as on "
+    "Kaggle), or Hugging Face's Parquet files (data/train-*.parquet, data/test-*.parquet); "
+    "tensorflow-datasets cannot download Cars-196: its source has been dead for years"
+  )
+
+
+def _refuse_boxes(data: Any) -> None:
+  if data.box_crop:
+    raise UserError(
+      "--config.data.box_crop=True: of the layouts of Cars-196 only the original devkit has boxes"
+    )
+
+
+def _folders(root: Path) -> tuple[Dataset, Dataset]:
+  """train/CLASS/*.jpg and test/CLASS/*.jpg."""
+  images = []
+  for split in ("train", "test"):
+    for folder in sorted(path for path in (root / split).iterdir() if path.is_dir()):
+      key = _class_id(folder.name, folder)
+      images += [
+        Image(f"{split}/{folder.name}/{path.name}", key)
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in _SUFFIXES
+      ]
+  return _halves(root, images, NAMES)
+
+
+def _parquet(folder: Path) -> tuple[Dataset, Dataset]:
+  """Rows of train-*.parquet and then of test-*.parquet."""
+  files = [*sorted(folder.glob("train-*.parquet")), *sorted(folder.glob("test-*.parquet"))]
+  images, numbers, names = parquet.read(files)
+  keys = [_class_id(name, files[0]) for name in names]
+  common.check_names(files[0], {k: NAMES[key - 1] for k, key in enumerate(keys)})
+  labels = np.array(keys)[numbers] - 1
+  digits = len(str(len(labels)))
+  whole = Dataset(
+    name="cars",
+    split="train",
+    images=images,
+    labels=labels.astype(np.int32),
+    class_names=NAMES,
+    ids=tuple(f"parquet/{row:0{digits}d}" for row in range(len(labels))),
+    version=" ".join(f"{path.name}:{path.stat().st_size}" for path in files),
+  )
+  there = set(labels.tolist())
+  train, test = (
+    of_classes(whole, split, [NAMES[k - 1] for k in part if k - 1 in there])
+    for split, part in _HALVES
+  )
+  return train, test
+
+
+def _class_id(name: str, where: Path) -> int:
+  """Class id of a name, from 1; a folder's name has '-' where the official one has '/'."""
+  key = _ID_OF.get(_words(name))
+  if key is None:
+    raise UserError(f"{where}: '{name}' is no class of Cars-196")
+  return key
+
+
+def _words(name: str) -> tuple[str, ...]:
+  return tuple(re.findall(r"[a-z0-9]+", name.lower()))
+
+
+_ID_OF = {_words(name): k for k, name in enumerate(NAMES, 1)}
+
+
+def _halves(
+  root: Path,
+  images: Sequence[Image],
+  names: Sequence[str],
+  boxes: dict[str, tuple[float, ...]] | None = None,
+) -> tuple[Dataset, Dataset]:
+  train, test = (
+    common.half("cars", split, root, images, {k: names[k - 1] for k in part}, boxes=boxes)
+    for split, part in _HALVES
+  )
+  return train, test
+
+
+def _devkit(root: Path, data: Any) -> tuple[tuple[Dataset, Dataset], Path | None]:
+  """The halves, and where the annotations of cars_test/ are, if anywhere."""
   names = _names(data, root / "devkit" / "cars_meta.mat")
-  images = _annotations(data, root / "devkit" / "cars_train_annos.mat", "cars_train")
+  boxes: dict[str, tuple[float, ...]] | None = {} if data.box_crop else None
+  images = _annotations(data, root / "devkit" / "cars_train_annos.mat", "cars_train", boxes)
   labelled = _labelled_test(root)
   if labelled:
-    images += _annotations(data, labelled, "cars_test")
-  images = common.present(root, images, data)
-  ids = range(1, CLASSES + 1)
-  halves = tuple(
-    common.half("cars", split, root, images, {k: names[k - 1] for k in part})
-    for split, part in (("train", ids[:TRAIN_CLASSES]), ("test", ids[TRAIN_CLASSES:]))
-  )
-  mend = "complete the copy"
-  if labelled is None:
-    mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
-  return common.check_counts(data, "Cars-196", (halves[0], halves[1]), PUBLISHED, mend)
+    images += _annotations(data, labelled, "cars_test", boxes)
+  return _halves(root, common.present(root, images, data), names, boxes), labelled
 
 
 def _labelled_test(root: Path) -> Path | None:
@@ -55,13 +155,16 @@ def _labelled_test(root: Path) -> Path | None:
 def _names(data: Any, path: Path) -> list[str]:
   cells = common.read_mat(path, data, "class_names").ravel()
   names = [str(np.squeeze(cell)) for cell in cells]
-  if len(set(names)) != CLASSES:
-    raise UserError(f"{path} has {len(set(names))} class names, not the {CLASSES} of Cars-196")
+  common.check_names(path, dict(enumerate(names, 1)))
+  if len(names) != CLASSES:
+    raise UserError(f"{path} has {len(names)} class names, not the {CLASSES} of Cars-196")
   return names
 
 
-def _annotations(data: Any, path: Path, folder: str) -> list[Image]:
-  """Every annotated image of one .mat file, by class id from 1."""
+def _annotations(
+  data: Any, path: Path, folder: str, boxes: dict[str, tuple[float, ...]] | None
+) -> list[Image]:
+  """Every annotated image of one .mat file, by class id from 1; fills `boxes` where it is given."""
   table = common.read_mat(path, data, "annotations").ravel()
   fields = table.dtype.names or ()
   if "class" not in fields or "fname" not in fields:
@@ -69,9 +172,26 @@ def _annotations(data: Any, path: Path, folder: str) -> list[Image]:
   try:
     ids = [int(np.asarray(value).item()) for value in table["class"]]
     files = [f"{folder}/{np.asarray(value).item()}" for value in table["fname"]]
+    if boxes is not None:
+      boxes |= _boxes(path, table, files)
   except ValueError as error:
-    raise UserError(f"{path}: an annotation without one class and one file name") from error
+    raise UserError(
+      f"{path}: an annotation without one class, one file name or a whole box"
+    ) from error
   for file, class_id in zip(files, ids, strict=True):
     if not 1 <= class_id <= CLASSES:
       raise UserError(f"{path}: {file} has class {class_id}, not one of 1-{CLASSES}")
   return [Image(file, class_id) for file, class_id in zip(files, ids, strict=True)]
+
+
+def _boxes(path: Path, table: np.ndarray, files: Sequence[str]) -> dict[str, tuple[float, ...]]:
+  corners = [
+    [str(np.asarray(value).item()) for value in table[f"bbox_{side}"]]
+    for side in ("x1", "y1", "x2", "y2")
+  ]
+  boxes: dict[str, tuple[float, ...]] = {}
+  for file, *numbers in zip(files, *corners, strict=True):
+    left, top, right, bottom = common.box(path, file, numbers)
+    # Pixels count from 1 there, and the last one is inside.
+    boxes[file] = (left - 1, top - 1, right, bottom)
+  return boxes

@@ -1,10 +1,11 @@
 """What the readers share: finding files, checking counts, putting a half together."""
 
 import dataclasses
+import math
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,10 +55,11 @@ def _pass_layout(data: Any) -> str:
   return f"pass --config.data.root=FOLDER with {LAYOUTS[data.name]}"
 
 
-def read_rows(path: Path, data: Any, columns: int) -> list[list[str]]:
+def read_rows(path: Path, data: Any, columns: int, skip: int = 0) -> list[list[str]]:
   """The lines of a text file, split at white space into `columns` fields each; empty ones dropped.
 
-  The last field takes the rest of its line, so that a path may hold spaces.
+  The last field takes the rest of its line, so that a path may hold spaces. The first `skip` lines
+  are left out.
 
   Raises:
     UserError: the file is missing, no text, or a line is short.
@@ -69,7 +71,7 @@ def read_rows(path: Path, data: Any, columns: int) -> list[list[str]]:
     raise UserError(f"{path} is not a text file: fetch it again") from error
   rows = []
   for number, line in enumerate(lines, 1):
-    if not line.strip():
+    if number <= skip or not line.strip():
       continue
     fields = line.strip().split(maxsplit=columns - 1)
     if len(fields) != columns:
@@ -98,6 +100,71 @@ def present(root: Path, images: Sequence[Image], data: Any) -> list[Image]:
   return [image for image in images if image.path in on_disk]
 
 
+def read_table(path: Path, data: Any, header: Sequence[str]) -> list[list[str]]:
+  """The lines of a text file below its column names, as `read_rows` splits them.
+
+  Raises:
+    UserError: as `read_rows`, or the column names are others.
+  """
+  rows = read_rows(path, data, len(header))
+  if not rows or rows[0] != list(header):
+    raise UserError(f"{path} does not begin with '{' '.join(header)}': fetch it again")
+  return rows[1:]
+
+
+def by_id(path: Path, data: Any, columns: int) -> dict[str, list[str]]:
+  """{first field: the others} of a file whose lines begin with an id.
+
+  Raises:
+    UserError: as `read_rows`, or an id stands there twice.
+  """
+  rows = read_rows(path, data, columns)
+  found: dict[str, list[str]] = {}
+  for key, *rest in rows:
+    if key in found:
+      raise UserError(f"{path}: id {key} stands there twice: fetch it again")
+    found[key] = rest
+  return found
+
+
+def box(path: Path, of: str, fields: Sequence[str]) -> tuple[float, ...]:
+  """Four numbers of a box; `of` says whose, for the message.
+
+  Raises:
+    UserError: they are not four finite numbers.
+  """
+  try:
+    numbers = tuple(float(field) for field in fields)
+  except ValueError:
+    numbers = ()
+  if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+    raise UserError(f"{path}: the box of {of} is '{' '.join(fields)}', not four numbers")
+  return numbers
+
+
+def check_names(where: Path, classes: Mapping[Any, str]) -> None:
+  """Raises UserError where two classes, by their keys, have one name."""
+  key_of: dict[str, Any] = {}
+  for key, name in classes.items():
+    if name in key_of:
+      raise UserError(
+        f"{where}: classes {key_of[name]} and {key} are both named '{name}': give one another name"
+      )
+    key_of[name] = key
+
+
+def check_listed_once(where: Path, images: Sequence[Image]) -> None:
+  """Raises UserError where an image is listed twice, with the same class or with another."""
+  key_of: dict[str, Any] = {}
+  for image in images:
+    if image.path in key_of:
+      raise UserError(
+        f"{where}: {image.path} is listed twice, for class {key_of[image.path]} and for class "
+        f"{image.key}: fetch it again"
+      )
+    key_of[image.path] = image.key
+
+
 def half(
   name: str,
   split: str,
@@ -105,6 +172,7 @@ def half(
   images: Sequence[Image],
   classes: dict[Any, str],
   super_classes: dict[Any, str] | None = None,
+  boxes: Mapping[str, Sequence[float]] | None = None,
 ) -> Dataset:
   """One side of the class split as a Dataset of paths.
 
@@ -115,7 +183,13 @@ def half(
     images: of this side; those whose key is not in `classes` are left out.
     classes: {key: class name} in the order of the labels; classes without images are left out.
     super_classes: {key: what it is} where classes have no names of their own.
+    boxes: {path below the root: left, top, right, bottom} where images are cropped.
+
+  Raises:
+    UserError: two classes have one name, an image is listed twice, or one has no box.
   """
+  check_names(root, classes)
+  check_listed_once(root, images)
   images = [image for image in images if image.key in classes]
   used = {image.key for image in images}
   keys = [key for key in classes if key in used]
@@ -128,7 +202,18 @@ def half(
     class_names=tuple(classes[key] for key in keys),
     ids=tuple(image.path for image in images),
     super_classes=None if super_classes is None else tuple(super_classes[key] for key in keys),
+    boxes=None if boxes is None else _boxes(root, images, boxes),
   )
+
+
+def _boxes(root: Path, images: Sequence[Image], boxes: Mapping[str, Sequence[float]]) -> np.ndarray:
+  without = [image.path for image in images if image.path not in boxes]
+  if without:
+    raise UserError(
+      f"{root} has no box for {len(without):,} images, such as {without[0]}: fetch it again, or "
+      "pass --config.data.box_crop=False"
+    )
+  return np.array([boxes[image.path] for image in images], np.float64).reshape(-1, 4)
 
 
 def check_counts(
@@ -137,6 +222,7 @@ def check_counts(
   halves: tuple[Dataset, Dataset],
   published: tuple[Published, Published],
   mend: str = "complete the copy",
+  queries: int = 0,
 ) -> tuple[Dataset, Dataset]:
   """The halves, marked `partial` unless both have the published counts.
 
@@ -146,19 +232,28 @@ def check_counts(
     halves: train and test.
     published: their counts.
     mend: what the user should do about it.
+    queries: how many test images are published as queries, the rest being the gallery.
 
   Raises:
-    UserError: other counts under `data.expect_counts`, or no training image.
+    UserError: other counts under `data.expect_counts`, no training image, or a class name that
+      stands in both halves.
   """
   found = tuple(Published(len(half.class_names), len(half)) for half in halves)
-  partial = found != tuple(published)
+  asking = 0 if halves[1].is_query is None else int(halves[1].is_query.sum())
+  partial = found != tuple(published) or asking != queries
+  shared = sorted(set(halves[0].class_names) & set(halves[1].class_names))
+  if shared:
+    raise UserError(
+      f"{data.root}: {len(shared)} classes are in the training and in the test half, such as "
+      f"'{shared[0]}': no class may be in both"
+    )
   if partial and data.expect_counts:
     one, two = (f"{count.images:,} images of {count.classes:,} classes" for count in found)
     raise UserError(
-      f"{data.root} has {one} for training and {two} for the test, not {title}'s "
+      f"{data.root} has {one} for training and {two}{_queries(asking)} for the test, not {title}'s "
       f"{published[0].images:,} of {published[0].classes:,} and {published[1].images:,} of "
-      f"{published[1].classes:,}: {mend}, or pass --config.data.expect_counts=False for a "
-      "partial copy"
+      f"{published[1].classes:,}{_queries(queries)}: {mend}, or pass "
+      "--config.data.expect_counts=False for a partial copy"
     )
   # A copy may do without test images, if nothing is evaluated on it.
   if not len(halves[0]):
@@ -166,6 +261,10 @@ def check_counts(
   # A figure is comparable only where both halves are whole: one trains, the other is searched.
   train, test = (dataclasses.replace(half, partial=partial) for half in halves)
   return train, test
+
+
+def _queries(count: int) -> str:
+  return f" ({count:,} of them queries)" if count else ""
 
 
 def read_mat(path: Path, data: Any, key: str) -> np.ndarray:

@@ -35,11 +35,8 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
 
 def _half(root: Path, split: str, data: Any) -> Dataset:
   path = root / f"Ebay_{split}.txt"
-  rows = common.read_rows(path, data, len(_HEADER))
-  if not rows or rows[0] != _HEADER:
-    raise UserError(f"{path} does not begin with '{' '.join(_HEADER)}': fetch it again")
   images, kinds = [], {}
-  for _, item, _, file in rows[1:]:
+  for _, item, _, file in common.read_table(path, data, _HEADER):
     if not item.isdecimal():
       raise UserError(f"{path}: {file} has class_id {item}, not a number: fetch it again")
     images.append(Image(file, int(item)))
