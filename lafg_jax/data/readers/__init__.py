@@ -7,7 +7,26 @@ a config, before flags are parsed, reads the table below.
 # data.name -> what lies in the folder data.root.
 LAYOUTS = {
   "cars": "devkit/ and cars_train/",
+  "folder": "a folder of images a class",
   "sop": "Ebay_train.txt, Ebay_test.txt and the folders bicycle_final/ to toaster_final/",
 }
+# data.name -> the key that says where the images are, and what it takes.
+SOURCES = {
+  "hf": ("builder", "ID of an image data set on the Hugging Face hub, or a folder"),
+  "manifest": ("manifest", "FILE, a CSV or Parquet of path, label or class, and perhaps split"),
+  "tfds": ("builder", "NAME of a prepared tensorflow-datasets builder, or its folder"),
+}
+# Keys that some readers alone read, with the value that asks for nothing.
+_OWN = ("folder", *SOURCES)
+READ_BY: dict[str, tuple[object, tuple[str, ...]]] = {
+  "builder": ("", ("hf", "tfds")),
+  "depth": (0, ("folder",)),
+  "image_key": ("image", ("hf", "tfds")),
+  "label_key": ("label", ("hf", "tfds")),
+  "manifest": ("", ("manifest",)),
+  "split_seed": (-1, _OWN),
+  "test_classes": ("", _OWN),
+  "train_fraction": (0.5, _OWN),
+}
 # The finches are drawn in memory: there is nothing to read.
-NAMES = (*LAYOUTS, "synthetic")
+NAMES = (*LAYOUTS, *SOURCES, "synthetic")

@@ -1,0 +1,218 @@
+"""Any image and label builder of tensorflow-datasets, prepared as ArrayRecord; no TensorFlow."""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.readers import own
+from lafg_jax.errors import UserError
+
+_FORMAT = "array_record"
+_CARS = (
+  "; the download of cars196 has been dead for years: get Stanford Cars elsewhere and read it by "
+  "--config.data.name=cars, as devkit/ and cars_train/, folders of classes or Parquet files"
+)
+
+
+def read(data: Any) -> tuple[Dataset, Dataset]:
+  """The halves of all splits pooled.
+
+  Raises:
+    UserError: what is missing or wrong, in one line.
+  """
+  folder = _folder(data)
+  _require_array_record(data, folder)
+  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder))
+  return own.halves(data, pool, str(folder))
+
+
+def _folder(data: Any) -> Path:
+  """The prepared folder: data.builder itself, or the newest of that name below data.root."""
+  if not data.builder:
+    raise UserError("data.builder is not set: pass --config.data.builder=NAME, or a folder")
+  given = Path(data.builder).expanduser()
+  if _is_prepared(given):
+    return given
+  root = Path(data.root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  name, _, version = data.builder.partition(":")
+  found = [path for path in (root / name).glob("*/") if _is_prepared(path)]
+  if version:
+    found = [path for path in found if path.name == version]
+  if found:
+    return max(found, key=lambda path: [int(x) for x in path.name.split(".") if x.isdecimal()])
+  deeper = sorted({path.parent.name for path in (root / name).glob("*/*/") if _is_prepared(path)})
+  if deeper:
+    raise UserError(
+      f"{root / name} has the configs {', '.join(deeper)}: pass --config.data.builder={name}/"
+      f"{deeper[0]}"
+    )
+  raise UserError(
+    f"--config.data.builder={data.builder}: not prepared in {root}; "
+    + (_CARS[2:] if name.startswith("cars196") else f"prepare it by {_prepare(name, root)}")
+  )
+
+
+def _is_prepared(path: Path) -> bool:
+  return (path / "dataset_info.json").is_file()
+
+
+def _prepare(name: str, root: Path) -> str:
+  # It needs TensorFlow, and importlib_resources, which tensorflow-datasets does not ask for.
+  return (
+    f"'tfds build {name} --data_dir={root} --file_format={_FORMAT}', with tensorflow and "
+    "importlib_resources installed"
+  )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+  path = folder / "dataset_info.json"
+  try:
+    info = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise UserError(f"{path} is damaged: prepare the data set again") from error
+  if not isinstance(info, dict) or not isinstance(info.get("splits"), list):
+    raise UserError(f"{path} names no splits: prepare the data set again")
+  return info
+
+
+def _require_array_record(data: Any, folder: Path) -> None:
+  info = _info(folder)
+  there = [info.get("fileFormat") or "tfrecord", *info.get("alternativeFileFormats", ())]
+  if _FORMAT not in there:
+    name, config = info.get("name", data.builder), info.get("configName")
+    parts = [name, *([config] if config else []), folder.name]
+    root = folder.parents[len(parts) - 1] if len(folder.parents) >= len(parts) else folder
+    builder = "/".join(parts[:-1])
+    raise UserError(
+      f"{folder} is prepared as {there[0]}, which only TensorFlow reads: prepare it again by "
+      + _prepare(builder, root)
+      + (_CARS if name == "cars196" else "")
+    )
+  if not (folder / "features.json").is_file():
+    raise UserError(f"{folder}/features.json is missing: prepare the data set again")
+
+
+def _version(folder: Path) -> str:
+  """Changes with the counts and sizes of what was prepared."""
+  info = _info(folder)
+  text = json.dumps([info.get("name"), info.get("version"), info["splits"]], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
+  """All images. Kept, as the labels stand in the records, between the images."""
+  builder = _builder(folder)
+  features = _features(builder, folder, image_key, label_key)
+  counts = tuple((name, split.num_examples) for name, split in sorted(builder.info.splits.items()))
+  names, keys = None, [label_key]
+  label = features[label_key]
+  if type(label).__name__ == "ClassLabel":
+    names = _given_names(label)
+    # caltech_birds2011 numbers its labels, and names them in a feature of its own.
+    if names is None and f"{label_key}_name" in features:
+      keys.append(f"{label_key}_name")
+  values: list[Any] = []
+  ids: list[str] = []
+  name_of: dict[int, str] = {}
+  for split, count in counts:
+    for example in _records(folder, split, keys):
+      values.append(_value(example[label_key]))
+      if len(keys) > 1:
+        name_of.setdefault(values[-1], _value(example[keys[1]]))
+    ids += [f"{split}/{row}" for row in range(count)]
+  if name_of:
+    names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of) + 1))
+  labels, class_names, rows = own.of_values(values, names, folder)
+  if len(rows) < len(values):
+    logging.warning("%s: %d images without a label left out", folder, len(values) - len(rows))
+  return Dataset(
+    name="tfds",
+    split="train",
+    images=_Images(folder, image_key, counts, rows),
+    labels=labels,
+    class_names=class_names,
+    ids=tuple(ids[row] for row in rows),
+    version=version,
+  )
+
+
+def _builder(folder: str) -> Any:
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UserError("data.name=tfds: pip install tensorflow-datasets array_record") from error
+  try:
+    return tfds.builder_from_directory(folder, file_format=_FORMAT)
+  except (OSError, ValueError, KeyError, AttributeError) as error:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(f"{folder} cannot be read: {reason}; prepare it again") from error
+
+
+def _features(builder: Any, folder: str, image_key: str, label_key: str) -> Any:
+  features = builder.info.features
+  there = ", ".join(features)
+  for key, value in (("image_key", image_key), ("label_key", label_key)):
+    if value not in features:
+      raise UserError(f"{folder} has no feature '{value}': pass --config.data.{key}, of {there}")
+  if type(features[image_key]).__name__ != "Image":
+    raise UserError(f"{folder}: {image_key} holds no images: pass --config.data.image_key")
+  return features
+
+
+def _given_names(label: Any) -> tuple[str, ...] | None:
+  """The names of a ClassLabel; without any, tensorflow-datasets gives '0', '1', ..."""
+  names = tuple(label.names)
+  return None if names == tuple(str(k) for k in range(len(names))) else names
+
+
+def _value(x: Any) -> int | str:
+  return x.decode("utf-8") if isinstance(x, bytes) else int(x)
+
+
+def _records(folder: str, split: str, keys: list[str]) -> Any:
+  """The examples of a split, of which the features `keys` alone are read, images as bytes."""
+  import tensorflow_datasets as tfds
+
+  builder = _builder(folder)
+  features = builder.info.features
+  skip = {k: tfds.decode.SkipDecoding() for k in keys if type(features[k]).__name__ == "Image"}
+  decoders = tfds.decode.PartialDecoding({k: True for k in keys}, decoders=skip or None)
+  source = builder.as_data_source(split=split, decoders=decoders)
+  try:
+    len(source)
+  except (OSError, ValueError) as error:
+    raise UserError(f"{folder}: {str(error).splitlines()[0]}: prepare it again") from error
+  return source
+
+
+class _Images:
+  """The images' bytes by row; each process opens the files for itself."""
+
+  def __init__(
+    self, folder: str, key: str, counts: tuple[tuple[str, int], ...], rows: np.ndarray
+  ) -> None:
+    self._folder, self._key, self._counts, self._rows = folder, key, counts, rows
+    self._starts = np.cumsum([0, *(count for _, count in counts)])
+    self._open: dict[str, Any] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_open": {}}
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, row: int) -> bytes:
+    at = int(self._rows[row])
+    part = int(np.searchsorted(self._starts, at, side="right")) - 1
+    split = self._counts[part][0]
+    if split not in self._open:
+      self._open[split] = _records(self._folder, split, [self._key])
+    return self._open[split][at - int(self._starts[part])][self._key]
