@@ -5,7 +5,7 @@
 
 A row is an image. Columns:
   path                      absolute, or below data.root; below the file's own folder if that is ''
-  label and/or class        a number from 0, and the name; of names alone, classes are in their order
+  label and/or class        a number from 0, and the name; names alone set the order of classes
   split (may be missing)    train, val, test; or query and gallery in place of test
   left, top, right, bottom  (may be missing) in pixels: the part of the image that is shown
 A class belongs to one of train, val and test. Where there is val, data.num_val_classes is the

@@ -92,7 +92,7 @@ def _undecoded(data: Any, part: Any) -> Any:
   column = part.select_columns([data.image_key])
   try:
     return column.cast_column(data.image_key, datasets.Image(decode=False))
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, NotImplementedError) as error:
     kind = part.features[data.image_key]
     raise UserError(
       f"{data.builder}: {data.image_key} holds {kind}, no images: pass --config.data.image_key"

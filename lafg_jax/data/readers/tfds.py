@@ -4,6 +4,7 @@ import functools
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,11 @@ def _folder(data: Any) -> Path:
   given = Path(data.builder).expanduser()
   if _is_prepared(given):
     return given
+  if given.is_absolute():
+    raise UserError(
+      f"--config.data.builder={data.builder} has no dataset_info.json: pass DATA_DIR/NAME/VERSION, "
+      "or a NAME below --config.data.root=DATA_DIR"
+    )
   root = Path(data.root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
   name, _, version = data.builder.partition(":")
   found = [path for path in (root / name).glob("*/") if _is_prepared(path)]
@@ -123,10 +129,16 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   ids: list[str] = []
   name_of: dict[int, str] = {}
   for split, count in counts:
-    for example in _records(folder, split, keys):
+    try:
+      record = _records(folder, split, keys)
+      examples = [record(row) for row in range(count)]
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+      reason = str(error).splitlines()[0]
+      raise UserError(f"{folder}: split {split} is damaged ({reason}): prepare it again") from error
+    for example in examples:
       values.append(_value(example[label_key]))
       if len(keys) > 1:
-        name_of.setdefault(values[-1], _value(example[keys[1]]))
+        name_of.setdefault(values[-1], str(_value(example[keys[1]])))
     ids += [f"{split}/{row}" for row in range(count)]
   if name_of:
     names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of) + 1))
@@ -158,12 +170,14 @@ def _builder(folder: str) -> Any:
 
 def _features(builder: Any, folder: str, image_key: str, label_key: str) -> Any:
   features = builder.info.features
-  there = ", ".join(features)
+  there = ", ".join(sorted(features))
   for key, value in (("image_key", image_key), ("label_key", label_key)):
     if value not in features:
       raise UserError(f"{folder} has no feature '{value}': pass --config.data.{key}, of {there}")
-  if type(features[image_key]).__name__ != "Image":
-    raise UserError(f"{folder}: {image_key} holds no images: pass --config.data.image_key")
+  for key, value, wanted in (("image_key", image_key, True), ("label_key", label_key, False)):
+    if (type(features[value]).__name__ == "Image") != wanted:
+      kind = "no images" if wanted else "images"
+      raise UserError(f"{folder}: {value} holds {kind}: pass --config.data.{key}, of {there}")
   return features
 
 
@@ -173,28 +187,36 @@ def _given_names(label: Any) -> tuple[str, ...] | None:
   return None if names == tuple(str(k) for k in range(len(names))) else names
 
 
-def _value(x: Any) -> int | str:
-  return x.decode("utf-8") if isinstance(x, bytes) else int(x)
+def _value(x: Any) -> Any:
+  """An int or a str where the feature is a number or a text."""
+  if isinstance(x, bytes):
+    return x.decode("utf-8")
+  return int(x) if np.ndim(x) == 0 and np.asarray(x).dtype.kind in "iu" else x
 
 
-def _records(folder: str, split: str, keys: list[str]) -> Any:
-  """The examples of a split, of which the features `keys` alone are read, images as bytes."""
+def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[str, Any]]:
+  """record(row) of a split, of which the features `keys` alone are read; images stay bytes."""
   import tensorflow_datasets as tfds
 
   builder = _builder(folder)
-  features = builder.info.features
-  skip = {k: tfds.decode.SkipDecoding() for k in keys if type(features[k]).__name__ == "Image"}
-  decoders = tfds.decode.PartialDecoding({k: True for k in keys}, decoders=skip or None)
-  source = builder.as_data_source(split=split, decoders=decoders)
-  try:
-    len(source)
-  except (OSError, ValueError) as error:
-    raise UserError(f"{folder}: {str(error).splitlines()[0]}: prepare it again") from error
-  return source
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  source = builder.as_data_source(split=split, deserialize_method=raw)
+  # PartialDecoding would do the same, but imports TensorFlow.
+  features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+  images = [key for key in keys if type(features[key]).__name__ == "Image"]
+  decoders = {key: tfds.decode.SkipDecoding() for key in images}
+
+  def record(row: int) -> dict[str, Any]:
+    return features.deserialize_example_np(source[row], decoders=decoders)
+
+  return record
 
 
 class _Images:
-  """The images' bytes by row; each process opens the files for itself."""
+  """The images' bytes by row; each process opens the files for itself.
+
+  A record that cannot be read is b"", which is no image either.
+  """
 
   def __init__(
     self, folder: str, key: str, counts: tuple[tuple[str, int], ...], rows: np.ndarray
@@ -215,4 +237,4 @@ class _Images:
     split = self._counts[part][0]
     if split not in self._open:
       self._open[split] = _records(self._folder, split, [self._key])
-    return self._open[split][at - int(self._starts[part])][self._key]
+    return self._open[split](at - int(self._starts[part]))[self._key]
