@@ -48,7 +48,11 @@ def prepare(tmp_path, jpeg):
     features = {"image": tfds.features.Image(), "label": label}
     features |= {key: tfds.features.Text() for key in extra or ()}
     identity = tfds.core.dataset_info.DatasetIdentity(
-      name=name, version=tfds.core.Version(version), data_dir=str(folder), module_name=name
+      name=name,
+      version=tfds.core.Version(version),
+      data_dir=str(folder),
+      module_name=name,
+      config_name=config,
     )
     info = tfds.core.DatasetInfo(builder=identity, features=tfds.features.FeaturesDict(features))
     writer = tfds.core.SequentialWriter(info, 3, file_format="array_record")

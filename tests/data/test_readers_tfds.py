@@ -100,7 +100,9 @@ def test_tfrecord_is_one_line_with_the_command(prepare, as_tfrecord, section):
     load(section, folder)
   said = str(error.value)
   root = folder.parents[2]
-  assert f"tfds build toy/small --data_dir={root} --file_format=array_record" in said
+  builder = f"tfds.builder('toy/small', data_dir='{root}/array_record', file_format='array_record')"
+  assert f"{builder}.download_and_prepare(download_dir='{root}/downloads')" in said
+  assert f"--config.data.builder=toy/small --config.data.root={root}/array_record" in said
   assert "\n" not in said and "data.name=cars" not in said
   info = json.loads((folder / "dataset_info.json").read_text())
   both = info | {"alternativeFileFormats": ["array_record"]}
@@ -118,7 +120,8 @@ def test_cars196_points_at_the_layouts_that_exist(prepare, as_tfrecord, section,
 @pytest.mark.parametrize(
   "changes, said",
   [
-    ({"builder": "nothing"}, "not prepared in .*'tfds build nothing --data_dir"),
+    ({"builder": "nothing"}, "not prepared in .*tfds.builder\\('nothing', data_dir="),
+    ({"builder": "/no/where"}, "builder=/no/where has no dataset_info.json"),
     ({"builder": ""}, "data.builder is not set"),
     ({"image_key": "img"}, "no feature 'img': pass --config.data.image_key, of image, label"),
     ({"label_key": "y"}, "no feature 'y'"),

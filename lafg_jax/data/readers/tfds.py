@@ -29,7 +29,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     UserError: what is missing or wrong, in one line.
   """
   folder = _folder(data)
-  _require_array_record(data, folder)
+  _require_array_record(folder)
   pool = _pool(str(folder), data.image_key, data.label_key, _version(folder))
   return own.halves(data, pool, str(folder))
 
@@ -61,7 +61,7 @@ def _folder(data: Any) -> Path:
     )
   raise UserError(
     f"--config.data.builder={data.builder}: not prepared in {root}; "
-    + (_CARS[2:] if name.startswith("cars196") else f"prepare it by {_prepare(name, root)}")
+    + (_CARS[2:] if name == "cars196" else "prepare it by " + _prepare(data.builder, root))
   )
 
 
@@ -69,11 +69,13 @@ def _is_prepared(path: Path) -> bool:
   return (path / "dataset_info.json").is_file()
 
 
-def _prepare(name: str, root: Path) -> str:
-  # It needs TensorFlow, and importlib_resources, which tensorflow-datasets does not ask for.
+def _prepare(name: str, root: Path, downloads: Path | None = None) -> str:
+  """The command that prepares a builder; the tool `tfds` would need apache_beam as well."""
+  given = f"download_dir='{downloads}'" if downloads else ""
   return (
-    f"'tfds build {name} --data_dir={root} --file_format={_FORMAT}', with tensorflow and "
-    "importlib_resources installed"
+    'python -c "import tensorflow_datasets as tfds; '
+    f"tfds.builder('{name}', data_dir='{root}', file_format='{_FORMAT}')"
+    f'.download_and_prepare({given})" (once, with tensorflow and importlib_resources installed)'
   )
 
 
@@ -88,18 +90,20 @@ def _info(folder: Path) -> dict[str, Any]:
   return info
 
 
-def _require_array_record(data: Any, folder: Path) -> None:
+def _require_array_record(folder: Path) -> None:
   info = _info(folder)
   there = [info.get("fileFormat") or "tfrecord", *info.get("alternativeFileFormats", ())]
   if _FORMAT not in there:
-    name, config = info.get("name", data.builder), info.get("configName")
-    parts = [name, *([config] if config else []), folder.name]
-    root = folder.parents[len(parts) - 1] if len(folder.parents) >= len(parts) else folder
-    builder = "/".join(parts[:-1])
+    parts = [str(info.get(key)) for key in ("name", "configName") if info.get(key)]
+    above = folder.absolute().parents
+    root = above[min(len(parts), len(above) - 1)]
+    # tensorflow-datasets refuses a second format in the folder of the first.
+    new = root / _FORMAT
     raise UserError(
       f"{folder} is prepared as {there[0]}, which only TensorFlow reads: prepare it again by "
-      + _prepare(builder, root)
-      + (_CARS if name == "cars196" else "")
+      f"{_prepare('/'.join(parts), new, root / 'downloads')} and pass "
+      f"--config.data.builder={'/'.join(parts)} --config.data.root={new}"
+      + (_CARS if parts[:1] == ["cars196"] else "")
     )
   if not (folder / "features.json").is_file():
     raise UserError(f"{folder}/features.json is missing: prepare the data set again")
@@ -118,33 +122,20 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   builder = _builder(folder)
   features = _features(builder, folder, image_key, label_key)
   counts = tuple((name, split.num_examples) for name, split in sorted(builder.info.splits.items()))
-  names, keys = None, [label_key]
-  label = features[label_key]
-  if type(label).__name__ == "ClassLabel":
-    names = _given_names(label)
-    # caltech_birds2011 numbers its labels, and names them in a feature of its own.
-    if names is None and f"{label_key}_name" in features:
-      keys.append(f"{label_key}_name")
-  values: list[Any] = []
-  ids: list[str] = []
-  name_of: dict[int, str] = {}
-  for split, count in counts:
-    try:
-      record = _records(folder, split, keys)
-      examples = [record(row) for row in range(count)]
-    except (OSError, ValueError, RuntimeError, IndexError) as error:
-      reason = str(error).splitlines()[0]
-      raise UserError(f"{folder}: split {split} is damaged ({reason}): prepare it again") from error
-    for example in examples:
-      values.append(_value(example[label_key]))
-      if len(keys) > 1:
-        name_of.setdefault(values[-1], str(_value(example[keys[1]])))
-    ids += [f"{split}/{row}" for row in range(count)]
-  if name_of:
-    names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of) + 1))
+  names, keys = _given_names(features[label_key]), [label_key]
+  # caltech_birds2011 numbers its labels, and names them in a feature of its own.
+  if names is None and f"{label_key}_name" in features:
+    keys.append(f"{label_key}_name")
+  examples = [x for split, count in counts for x in _examples(folder, split, count, keys)]
+  values = [_value(example[label_key]) for example in examples]
+  if len(keys) > 1:
+    pairs = zip(values, examples, strict=True)
+    name_of = {value: str(_value(example[keys[1]])) for value, example in pairs}
+    names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of, default=-1) + 1))
   labels, class_names, rows = own.of_values(values, names, folder)
   if len(rows) < len(values):
     logging.warning("%s: %d images without a label left out", folder, len(values) - len(rows))
+  ids = [f"{split}/{row}" for split, count in counts for row in range(count)]
   return Dataset(
     name="tfds",
     split="train",
@@ -156,13 +147,22 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   )
 
 
+def _examples(folder: str, split: str, count: int, keys: list[str]) -> list[dict[str, Any]]:
+  try:
+    record = _records(folder, split, keys)
+    return [record(row) for row in range(count)]
+  except (OSError, ValueError, RuntimeError, IndexError) as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f"{folder}: split {split} is damaged ({reason}): prepare it again") from error
+
+
 def _builder(folder: str) -> Any:
   try:
     import tensorflow_datasets as tfds
   except ImportError as error:
     raise UserError("data.name=tfds: pip install tensorflow-datasets array_record") from error
   try:
-    return tfds.builder_from_directory(folder, file_format=_FORMAT)
+    return tfds.builder_from_directory(folder)
   except (OSError, ValueError, KeyError, AttributeError) as error:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     raise UserError(f"{folder} cannot be read: {reason}; prepare it again") from error
@@ -183,7 +183,7 @@ def _features(builder: Any, folder: str, image_key: str, label_key: str) -> Any:
 
 def _given_names(label: Any) -> tuple[str, ...] | None:
   """The names of a ClassLabel; without any, tensorflow-datasets gives '0', '1', ..."""
-  names = tuple(label.names)
+  names = tuple(getattr(label, "names", None) or ())
   return None if names == tuple(str(k) for k in range(len(names))) else names
 
 
@@ -200,7 +200,7 @@ def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[s
 
   builder = _builder(folder)
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
-  source = builder.as_data_source(split=split, deserialize_method=raw)
+  source = builder.as_data_source(split=split, deserialize_method=raw, file_format=_FORMAT)
   # PartialDecoding would do the same, but imports TensorFlow.
   features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
   images = [key for key in keys if type(features[key]).__name__ == "Image"]
@@ -213,10 +213,7 @@ def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[s
 
 
 class _Images:
-  """The images' bytes by row; each process opens the files for itself.
-
-  A record that cannot be read is b"", which is no image either.
-  """
+  """The images' bytes by row; each process opens the files for itself."""
 
   def __init__(
     self, folder: str, key: str, counts: tuple[tuple[str, int], ...], rows: np.ndarray
