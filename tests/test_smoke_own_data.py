@@ -1,5 +1,9 @@
-"""Two steps of training and an evaluation by each config for one's own data."""
+"""Two steps of training and an evaluation by each config for one's own data.
 
+The folder by the command; the others in this process, as it has JAX loaded.
+"""
+
+import importlib
 import json
 import os
 import subprocess
@@ -10,37 +14,39 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lafg_jax import main, validation
+
 ROOT = Path(__file__).resolve().parents[1]
-TINY = (
-  "--config.data.image_size=16",
-  "--config.data.resize_size=16",
-  "--config.data.classes_per_batch=2",
-  "--config.data.images_per_class=2",
-  "--config.model.size=custom",
-  "--config.model.width=16",
-  "--config.model.depth=1",
-  "--config.model.num_heads=2",
-  "--config.model.mlp_dim=32",
-  "--config.model.embedding_dim=16",
-  "--config.model.pretrained=",
-  "--config.model.dtype=float32",
-  "--config.loss.alignment=orthogonal",
-  "--config.loss.projector_width=16",
-  "--config.train.steps=2",
-  "--config.evaluate.ks=(1,)",
-  "--config.evaluate.batch_size=8",
-)
+TINY = {
+  "data.image_size": 16,
+  "data.resize_size": 16,
+  "data.classes_per_batch": 2,
+  "data.images_per_class": 2,
+  "model.size": "custom",
+  "model.width": 16,
+  "model.depth": 1,
+  "model.num_heads": 2,
+  "model.mlp_dim": 32,
+  "model.embedding_dim": 16,
+  "model.pretrained": "",
+  "model.dtype": "float32",
+  "loss.alignment": "orthogonal",
+  "loss.projector_width": 16,
+  "train.steps": 2,
+  "evaluate.ks": (1,),
+  "evaluate.batch_size": 8,
+}
 CLASSES = ("ash", "beech", "elm", "fir")
 
 
-def main(config, *args):
+def command(config, *args):
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
     "PYTHONPATH": str(ROOT),
     "HF_HUB_OFFLINE": "1",
   }
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", f"configs/{config}.py", *args]
-  return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+  start = [sys.executable, "-m", "lafg_jax.main", "--config", f"configs/{config}.py", *args]
+  return subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +61,11 @@ def photos(tmp_path_factory):
   return root
 
 
-def as_folder(photos, tmp_path):
-  return [f"--config.data.root={photos}"]
-
-
 def as_manifest(photos, tmp_path):
   file = tmp_path / "images.csv"
   rows = [f"{path.relative_to(photos)},{path.parent.name}" for path in photos.glob("*/*.jpg")]
   file.write_text("\n".join(["path,class", *rows]) + "\n")
-  return [f"--config.data.manifest={file}", f"--config.data.root={photos}"]
+  return {"data.manifest": str(file), "data.root": str(photos)}
 
 
 def as_hf(photos, tmp_path):
@@ -75,7 +77,7 @@ def as_hf(photos, tmp_path):
   }
   features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=list(CLASSES))})
   hub.Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "pq" / "train.parquet")
-  return [f"--config.data.builder={tmp_path / 'pq'}", f"--config.data.root={tmp_path / 'cache'}"]
+  return {"data.builder": str(tmp_path / "pq"), "data.root": str(tmp_path / "cache")}
 
 
 def as_tfds(photos, tmp_path):
@@ -96,24 +98,44 @@ def as_tfds(photos, tmp_path):
   examples = [{"image": str(f), "label": CLASSES.index(f.parent.name)} for f in files]
   writer.add_examples({"train": examples})
   writer.close_all()
-  return ["--config.data.builder=trees", f"--config.data.root={tmp_path}"]
+  return {"data.builder": "trees", "data.root": str(tmp_path)}
 
 
-@pytest.mark.parametrize("config", ["folder", "manifest", "hf", "tfds"])
-def test_a_config_trains_and_evaluates(config, photos, tmp_path):
-  source = {"folder": as_folder, "manifest": as_manifest, "hf": as_hf, "tfds": as_tfds}[config]
-  # Worker processes get the images as another process does.
-  workers = [] if config in ("folder", "manifest") else ["--config.data.num_workers=1"]
-  done = main(config, *source(photos, tmp_path), f"--workdir={tmp_path / 'run'}", *TINY, *workers)
-  assert done.returncode == 0, done.stderr
-  result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+def run_here(config, workdir, changes):
+  """What the command does once it has parsed its flags."""
+  settings = importlib.import_module(f"configs.{config}").get_config()
+  settings.update_from_flattened_dict(changes)
+  stages = ("train", "evaluate", "report")
+  validation.validate(settings, stages)
+  workdir.mkdir()
+  main.run_stages(settings, str(workdir), stages)
+
+
+def check(config, workdir):
+  result = json.loads((workdir / "evaluation.json").read_text())
   assert (result["dataset"], result["num_queries"], result["num_classes"]) == (config, 6, 2)
   assert result["num_unreadable"] == 0 and "partial" not in result
 
 
+def test_the_command_on_a_folder(photos, tmp_path):
+  flags = [f"--config.{key}={value}" for key, value in TINY.items()]
+  flags.append(f"--config.data.root={photos}")
+  done = command("folder", f"--workdir={tmp_path / 'run'}", *flags)
+  assert done.returncode == 0, done.stderr
+  check("folder", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+  "config, source", [("manifest", as_manifest), ("hf", as_hf), ("tfds", as_tfds)]
+)
+def test_a_config_trains_and_evaluates(config, source, photos, tmp_path):
+  run_here(config, tmp_path / "run", TINY | source(photos, tmp_path))
+  check(config, tmp_path / "run")
+
+
 @pytest.mark.parametrize("config, key", [("folder", "root"), ("hf", "builder")])
 def test_without_data_or_words_one_line_says_what_to_pass(config, key, tmp_path):
-  done = main(config, f"--workdir={tmp_path}")
+  done = command(config, f"--workdir={tmp_path}")
   assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
   assert f"--config.data.{key}=" in done.stderr
   assert "--config.language.descriptions=FILE" in done.stderr

@@ -61,7 +61,7 @@ def test_numbers_take_the_names_of_their_own_feature(prepare, section):
   assert named["train"].class_names == ("auk", "owl") and named["train"].super_classes is None
 
 
-def test_images_travel_to_other_processes_and_have_a_version(prepare, section):
+def test_images_can_be_pickled_and_have_a_version(prepare, section):
   folder = prepare(LABELS)
   data = section("tfds", builder=str(folder))
   train = datasets.load_splits(data)["train"]
@@ -74,14 +74,18 @@ def test_images_travel_to_other_processes_and_have_a_version(prepare, section):
   assert datasets.content_fingerprint(data, "train") != before
 
 
-def test_tensorflow_is_never_imported(prepare):
+def test_in_another_process_and_without_tensorflow(prepare, section, tmp_path):
   folder = prepare(LABELS)
+  travels = tmp_path / "train.pickle"
+  travels.write_bytes(pickle.dumps(load(section, folder)["train"]))
   code = (
-    "import sys\n"
+    "import pickle, sys\n"
     "from configs import tfds\nfrom lafg_jax.data import datasets, images\n"
     f"data = tfds.get_config().data; data.builder = {str(folder)!r}\n"
     "train = datasets.load_splits(data)['train']\n"
     "assert images.of_dataset(train, 0).size == (12, 8)\n"
+    f"same = pickle.load(open({str(travels)!r}, 'rb'))\n"
+    "assert [same.images[k] for k in range(4)] == [train.images[k] for k in range(4)]\n"
     "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'torch')])"
   )
   done = subprocess.run(
