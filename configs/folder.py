@@ -19,8 +19,8 @@ classes, and --config.data.test_classes=FILE lists those of the test, one name a
 
 AdamW, 3e-5, gradient norm 3, random resized crops and flips are Hyp-ViT's (Ermolov et al., CVPR
 2022) for a ViT-S pretrained on ImageNet-21k; its batch is 900. Of a class with fewer than
-data.images_per_class images, all are shown, and some twice in a batch; one image alone is only ever
-compared with itself. A test class of one image has no match to find: it is left out, and counted.
+data.images_per_class images, all are shown, and some again in the same batch, cropped otherwise. A
+test class of one image has no match to find: it is left out of the queries, and counted.
 """
 
 from configs import default

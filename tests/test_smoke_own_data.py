@@ -14,7 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import default, synthetic
+from lafg_jax import config as config_keys
 from lafg_jax import main, validation
+from lafg_jax.data import readers
+from lafg_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
@@ -140,3 +144,38 @@ def test_without_data_or_words_one_line_says_what_to_pass(config, key, tmp_path)
   assert f"--config.data.{key}=" in done.stderr
   assert "--config.language.descriptions=FILE" in done.stderr
   assert "without words by --config.loss.alignment=orthogonal" in done.stderr
+
+
+OWN = ("folder", "manifest", "hf", "tfds")
+
+
+@pytest.mark.parametrize("config", OWN)
+def test_a_config_is_valid_and_locked(config):
+  settings = importlib.import_module(f"configs.{config}").get_config()
+  assert settings.is_locked and settings.data.name == config
+  assert config_keys.keys(settings) == config_keys.keys(default.get_config())
+  with pytest.raises(UserError, match="this config needs your data: pass --config.data"):
+    validation.validate(settings, main.STAGES)
+  source = "root" if config == "folder" else readers.SOURCES[config][0]
+  settings.data[source] = settings.language.descriptions = "somewhere"
+  validation.validate(settings, main.STAGES)
+
+
+@pytest.mark.parametrize("key", sorted(readers.READ_BY))
+def test_a_key_of_another_reader_is_refused(key):
+  unset, names = readers.READ_BY[key]
+  assert default.get_config().data[key] == unset
+  settings = synthetic.get_config()
+  settings.data[key] = {int: 1, str: "x", float: 0.25}[type(unset)]
+  with pytest.raises(UserError, match=f"data.{key}=.*synthetic does not read it, only {names[0]}"):
+    validation.validate(settings, main.STAGES)
+
+
+def test_a_list_of_classes_and_a_fraction_are_one_too_many():
+  settings = importlib.import_module("configs.folder").get_config()
+  settings.data.root = settings.language.descriptions = "somewhere"
+  settings.data.test_classes = "list.txt"
+  validation.validate(settings, main.STAGES)
+  settings.data.split_seed = 3
+  with pytest.raises(UserError, match="data.split_seed=3: data.test_classes already says"):
+    validation.validate(settings, main.STAGES)

@@ -46,12 +46,13 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   """
   root = common.root_folder(data)
   top = _list(root)
-  inner = [name for name in top.folders if _holds_folders(root / name)]
+  splits = [name for name in top.folders if name == "test" or _TRAIN_FOLDER.fullmatch(name)]
+  inner = [name for name in splits if _holds_folders(root / name)]
   if "train" in inner and "test" in inner:
     _leave_out(root, [name for name in top.folders if name not in ("train", "test")])
     own.refuse_split_keys(data, f"{root} has the folders train and test")
     return _two_folders(data, root)
-  parts = [name for name in inner if _TRAIN_FOLDER.fullmatch(name)]
+  parts = [name for name in inner if name != "test"]
   if len(parts) > 1:
     raise UserError(f"{root} has {' and '.join(parts)}: point --config.data.root at one of them")
   if parts:
