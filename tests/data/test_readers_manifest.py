@@ -131,6 +131,7 @@ def change(**columns):
     (change(split="query"), "splits query: the test takes either"),
     (change(left=1, top=1), "has left, top alone"),
     (change(left=5, top=1, right=5, bottom=9), "row 1: the box 5, 1, 5, 9 has no area"),
+    (change(left=-5, top=-5, right=0, bottom=0), "the box -5, -5, 0, 0 has no area"),
     (change(left="a", top=1, right=5, bottom=9), "the box a, 1, 5, 9"),
     ([*PLAIN, PLAIN[3] | {"path": "x/9.jpg"}], "x/9.jpg is listed but missing"),
   ],

@@ -175,8 +175,9 @@ def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
       box = tuple(float(cell) for cell in cells)
     except ValueError:
       box = (math.nan,) * 4
-    if not (all(map(math.isfinite, box)) and box[0] < box[2] and box[1] < box[3]):
-      raise UserError(f"{path} row {row}: the box {', '.join(map(str, cells))} has no area")
+    if not (all(map(math.isfinite, box)) and max(box[0], 0) < box[2] and max(box[1], 0) < box[3]):
+      shown = ", ".join(map(str, cells))
+      raise UserError(f"{path} row {row}: the box {shown} has no area in the image")
     boxes.append(box)
   return boxes
 
