@@ -31,7 +31,7 @@ LANGUAGE = [
   "torch>=2.4",
   "transformers>=4.50",
 ]
-DATA = ["tensorflow-datasets>=4.9.8"]
+DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 DEV = [
   "faiss-cpu>=1.8",

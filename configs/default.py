@@ -15,7 +15,8 @@ def get_config() -> ConfigDict:
 
   data = config.data = ConfigDict()
   # Reader: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), 'inshop'
-  # (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (rendered finches).
+  # (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (rendered finches); for
+  # images of one's own 'folder', 'manifest', 'tfds' or 'hf', each with a config of that name.
   data.name = "cars"
   # Folder of the dataset; unused by 'synthetic'.
   data.root = ""
@@ -26,6 +27,24 @@ def get_config() -> ConfigDict:
   data.box_crop = False
   # Whole classes taken out of the training half for model selection, evenly spaced.
   data.num_val_classes = 0
+  # 'folder': levels of folders, 1 (CLASS/) or 2 (SUPER_CATEGORY/CLASS/); 0 finds out.
+  data.depth = 0
+  # Part of the classes that is trained on; the rest is the test. For images of one's own.
+  data.train_fraction = 0.5
+  # The first classes train (-1), or classes drawn by this seed. For images of one's own.
+  data.split_seed = -1
+  # Text file with the classes of the test, one name a line, in place of the fraction.
+  data.test_classes = ""
+  # 'manifest': CSV or Parquet with the columns path and label or class; with split if it has one.
+  # Paths are below data.root, or, where that is not set, below the file's folder.
+  data.manifest = ""
+  # 'tfds': a builder such as 'caltech_birds2011:0.1.1', or its folder; 'hf': a hub id or folder.
+  # Their data.root is tensorflow-datasets' data_dir and the cache_dir of datasets; '' is its own.
+  data.builder = ""
+  # 'tfds' and 'hf': what the images are called there.
+  data.image_key = "image"
+  # 'tfds' and 'hf': what the labels are called there.
+  data.label_key = "label"
   # Side of the square crop that the model sees, in pixels.
   data.image_size = 224
   # Shorter side before the centre crop (evaluation) and the random crop ('resize_crop').

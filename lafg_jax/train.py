@@ -30,7 +30,8 @@ AXIS = "devices"
 MAX_IN_FLIGHT = 2
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
-             "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts")  # fmt: skip
+             "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
+             "data.manifest", "data.builder", "data.test_classes")  # fmt: skip
 
 
 class TrainState(flax.struct.PyTreeNode):

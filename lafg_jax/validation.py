@@ -43,6 +43,7 @@ def _between(low: float, high: float) -> Rule:
 
 _BOOL: Rule = (lambda x: isinstance(x, bool)), "True or False"
 _TEXT: Rule = (lambda x: isinstance(x, str)), "a text, or nothing"
+_NAMED: Rule = (lambda x: isinstance(x, str) and x != ""), "a name"
 _POSITIVE: Rule = (lambda x: math.isfinite(x) and x > 0), "above 0"
 
 
@@ -62,6 +63,14 @@ _RULES: dict[str, Rule] = {
   "data.box_crop": _BOOL,
   "data.flip": _BOOL,
   "data.num_val_classes": _at_least(0),
+  "data.depth": ((lambda x: x in (0, 1, 2)), "0, 1 or 2"),
+  "data.train_fraction": ((lambda x: 0 < x <= 1), "a number above 0 and at most 1"),
+  "data.split_seed": ((lambda x: -1 <= x < 2**31), "-1, or a seed of 0 or more"),
+  "data.test_classes": _TEXT,
+  "data.manifest": _TEXT,
+  "data.builder": _TEXT,
+  "data.image_key": _NAMED,
+  "data.label_key": _NAMED,
   "data.image_size": _at_least(8),
   "data.resize_size": _at_least(8),
   "data.train_crop": _one_of("random_resized", "resize_crop"),
@@ -216,11 +225,14 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   needs_data = not reads_file and not (inspects and language.inspect_all)
   if config.data.name in readers.LAYOUTS and not config.data.root and needs_data:
     missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")
+  key, wanted = readers.SOURCES.get(config.data.name, ("root", ""))
+  if wanted and not config.data[key] and needs_data:
+    missing.append(f"--config.data.{key}={wanted}")
   describes = inspects or "describe" in stages
   if describes and language.describer == "file" and not language.descriptions:
     missing.append(
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
-      "class and description, or train without words by --config.loss.alignment=none"
+      "class and description, or train without words by --config.loss.alignment=orthogonal"
     )
   asks = language.describer in LLM and not language.descriptions
   if inspects and language.inspect_all and asks:
@@ -243,11 +255,17 @@ def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
     _reject("data.resize_size", data.resize_size, "at least data.image_size", data)
-  if data.box_crop and data.name not in readers.BOXED:
-    raise UserError(
-      f"--config.data.box_crop=True: data.name={data.name} has no boxes; those that have are "
-      + ", ".join(readers.BOXED)
-    )
+  for key, (unset, names) in readers.READ_BY.items():
+    if data[key] != unset and data.name not in names:
+      raise UserError(
+        f"--config.data.{key}={data[key]}: data.name={data.name} does not read it, only "
+        + ", ".join(names)
+      )
+  for key in ("train_fraction", "split_seed"):
+    if data.test_classes and data[key] != readers.READ_BY[key][0]:
+      raise UserError(
+        f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
+      )
   language = config.language
   if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(

@@ -27,7 +27,7 @@ class Dataset:
   name: str  # data.name
   split: str  # 'train', 'val' or 'test'
   # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are the
-  # bytes of an image file and which can be pickled.
+  # bytes of an image file, or its path, and which can be pickled.
   images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
@@ -42,6 +42,8 @@ class Dataset:
   is_query: np.ndarray | None = None
   # What changes when the images do, where they are no files of their own.
   version: str = ""
+  # Of a training half: the validation classes, where the data set chooses them itself.
+  val_classes: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -63,9 +65,8 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
     from lafg_jax.data import synthetic
 
     train, test = synthetic.class_names("seen"), synthetic.class_names("unseen")
-  else:
-    train, test = (half.class_names for half in _read(data))
-  return _with_val(train, test, data.num_val_classes)
+    return _with_val(train, test, data.num_val_classes)
+  return _splits_of(*_read(data), data.num_val_classes)
 
 
 def super_classes(data: Any) -> tuple[str, ...] | None:
@@ -94,7 +95,7 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
     names = class_splits(data)
     return {split: _synthetic_dataset(split, names[split]) for split in splits if split in names}
   train, test = _read(data)
-  names = _with_val(train.class_names, test.class_names, data.num_val_classes)
+  names = _splits_of(train, test, data.num_val_classes)
   return {
     split: of_classes(test if split == "test" else train, split, names[split])
     for split in splits
@@ -175,6 +176,19 @@ class Rows:
 
   def __getitem__(self, row: int) -> Any:
     return self.images[int(self.rows[row])]
+
+
+def _splits_of(train: Dataset, test: Dataset, num_val: int) -> dict[str, tuple[str, ...]]:
+  held_out = train.val_classes
+  if not held_out:
+    return _with_val(train.class_names, test.class_names, num_val)
+  if num_val != len(held_out):
+    raise UserError(
+      f"data.num_val_classes={num_val}: this data set holds out {len(held_out)} classes itself; "
+      f"pass --config.data.num_val_classes={len(held_out)}"
+    )
+  rest = tuple(name for name in train.class_names if name not in held_out)
+  return {"train": rest, "val": held_out, "test": test.class_names}
 
 
 def _with_val(

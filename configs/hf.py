@@ -1,0 +1,19 @@
+"""An image data set of the Hugging Face hub, or in one of its formats: configs/folder.py's recipe.
+
+  python -m lafg_jax.main --config configs/hf.py --config.data.builder=OWNER/NAME \
+      --config.language.descriptions=my_birds.json
+
+OWNER/NAME:CONFIG takes one of its configs, and a folder what `save_to_disk` wrote, Parquet files or
+folders of images. --config.data.image_key and --config.data.label_key are its columns. Its own
+splits are pooled; the first half of the labels trains, the other half is the test. Other splits: as
+configs/folder.py says. Needs the package `datasets`: pip install lafg_jax[data].
+"""
+
+from configs import folder
+
+
+def get_config():
+  """As for a folder; configs/folder.py says where the recipe is from."""
+  config = folder.get_config()
+  config.data.name = "hf"
+  return config

@@ -1,0 +1,23 @@
+"""Images listed in a CSV or Parquet file: the recipe of configs/folder.py.
+
+  python -m lafg_jax.main --config configs/manifest.py --config.data.manifest=/data/images.csv \
+      --config.language.descriptions=my_birds.json
+
+A row is an image. Columns:
+  path                      absolute, or below data.root; below the file's own folder if that is ''
+  label and/or class        a number from 0, and the name; names alone set the order of classes
+  split (may be missing)    train, val, test; or query and gallery in place of test
+  left, top, right, bottom  (may be missing) in pixels: the part of the image that is shown
+A class belongs to one of train, val and test. Where there is val, data.num_val_classes is the
+number of its classes. Without a column split, classes are split as configs/folder.py says.
+Listed images that are missing stop the run; --config.data.expect_counts=False leaves them out.
+"""
+
+from configs import folder
+
+
+def get_config():
+  """As for a folder; configs/folder.py says where the recipe is from."""
+  config = folder.get_config()
+  config.data.name = "manifest"
+  return config

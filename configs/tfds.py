@@ -1,0 +1,23 @@
+"""A builder of tensorflow-datasets with images and labels: the recipe of configs/folder.py.
+
+  python -m lafg_jax.main --config configs/tfds.py --config.data.builder=caltech_birds2011 \
+      --config.language.descriptions=my_birds.json
+
+It is read from --config.data.root=DATA_DIR (~/tensorflow_datasets if that is not set), where it was
+prepared as ArrayRecord. Reading needs no TensorFlow; preparing it, once, does:
+  import tensorflow_datasets as tfds  # beside tensorflow and importlib_resources
+  builder = tfds.builder("caltech_birds2011", data_dir=DATA_DIR, file_format="array_record")
+  builder.download_and_prepare()
+--config.data.builder=FOLDER is a prepared folder itself (DATA_DIR/NAME/VERSION). Its own splits are
+pooled; the first half of the labels trains, the other half is the test, as is the protocol of
+CUB-200-2011 and of Cars-196. Other splits: as configs/folder.py says.
+"""
+
+from configs import folder
+
+
+def get_config():
+  """As for a folder; configs/folder.py says where the recipe is from."""
+  config = folder.get_config()
+  config.data.name = "tfds"
+  return config

@@ -1,0 +1,223 @@
+"""Any folder of images with a folder a class, also below super-categories as in iNaturalist."""
+
+import functools
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.readers import common, own
+from lafg_jax.errors import UserError
+
+# Pillow names these formats, but has no decoder for them without further software.
+_NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+_IGNORED = ("thumbs.db", "__macosx", "desktop.ini")
+_TRAIN_FOLDER = re.compile(r"train(_mini|_?val.*)?")
+
+
+class ClassFolder(NamedTuple):
+  """The folder of one class."""
+
+  path: str  # below the root, with '/'
+  above: str  # its super-category, or ''
+  files: list[str]  # of images, sorted
+
+  @property
+  def name(self) -> str:
+    return self.path.rpartition("/")[2]
+
+
+class _Listing(NamedTuple):
+  folders: list[str]
+  images: list[str]
+  others: list[str]  # files that are no images, and links that lead nowhere
+
+
+def read(data: Any) -> tuple[Dataset, Dataset]:
+  """The halves of root/CLASS/, of root/train/CLASS/ and root/test/CLASS/, or one level deeper.
+
+  Raises:
+    UserError: what is missing or wrong, in one line.
+  """
+  root = common.root_folder(data)
+  top = _list(root)
+  splits = [name for name in top.folders if name == "test" or _TRAIN_FOLDER.fullmatch(name)]
+  inner = [name for name in splits if _holds_folders(root / name)]
+  if "train" in inner and "test" in inner:
+    _leave_out(root, [name for name in top.folders if name not in ("train", "test")])
+    own.refuse_split_keys(data, f"{root} has the folders train and test")
+    return _two_folders(data, root)
+  parts = [name for name in inner if name != "test"]
+  if len(parts) > 1:
+    raise UserError(f"{root} has {' and '.join(parts)}: point --config.data.root at one of them")
+  if parts:
+    _leave_out(root, [name for name in top.folders if name != parts[0]])
+  classes = _class_folders(root, parts[0] if parts else "", data.depth)
+  return own.halves(data, _pool(root, "train", classes, classes), str(root))
+
+
+def _two_folders(data: Any, root: Path) -> tuple[Dataset, Dataset]:
+  parts = [_class_folders(root, name, data.depth) for name in ("train", "test")]
+  shared = {folder.name for folder in parts[0]} & {folder.name for folder in parts[1]}
+  if shared:
+    raise UserError(
+      f"{root}: {len(shared)} classes stand in train and in test, such as '{min(shared)}', but "
+      "the classes of the test must be unseen: put all images of a class in one folder"
+    )
+  train, test = (
+    _pool(root, name, part, [*parts[0], *parts[1]])
+    for name, part in zip(("train", "test"), parts, strict=True)
+  )
+  return train, test
+
+
+def _class_folders(root: Path, below: str, depth: int) -> list[ClassFolder]:
+  """The class folders that hold images, ordered by name; names of digits alone by number."""
+  start = root / below
+  top = _list(start)
+  prefix = f"{below}/" if below else ""
+  folders = {name: _list(start / name) for name in top.folders}
+  if depth == 0:
+    depth = _depth(start, folders)
+  found = []
+  for name, listing in folders.items():
+    if depth == 1:
+      found.append((ClassFolder(prefix + name, "", listing.images), listing))
+      continue
+    for inner in listing.folders:
+      deeper = _list(start / name / inner)
+      found.append((ClassFolder(f"{prefix}{name}/{inner}", name, deeper.images), deeper))
+  _warn(start, [folder for folder, _ in found], [listing for _, listing in found])
+  classes = [folder for folder, _ in found if folder.files]
+  if not classes:
+    raise UserError(f"{start} has no images in folders named after classes (data.depth={depth})")
+  numbers = all(folder.name.isdecimal() for folder in classes)
+  classes.sort(key=lambda c: (int(c.name) if numbers else 0, c.name, c.above))
+  return classes
+
+
+def _depth(start: Path, folders: dict[str, _Listing]) -> int:
+  with_images = [name for name, listing in folders.items() if listing.images]
+  deeper = [name for name, listing in folders.items() if listing.folders and not listing.images]
+  if with_images and deeper:
+    raise UserError(
+      f"{start}: {with_images[0]} holds images and {deeper[0]} only folders: pass "
+      "--config.data.depth=1 if the former is a class, 2 if it is a super-category"
+    )
+  return 2 if deeper else 1
+
+
+def _warn(start: Path, classes: Sequence[ClassFolder], listings: Sequence[_Listing]) -> None:
+  empty = [folder.path for folder in classes if not folder.files]
+  if empty:
+    logging.warning("%s: %d classes without images left out, e.g. %s", start, len(empty), empty[0])
+  others = [file for listing in listings for file in listing.others]
+  if others:
+    logging.warning("%s: %d files are no images: left out, e.g. %s", start, len(others), others[0])
+  nested = [name for listing in listings for name in listing.folders]
+  if nested:
+    logging.warning(
+      "%s: %d folders within class folders left out, e.g. %s", start, len(nested), nested[0]
+    )
+
+
+def _leave_out(root: Path, names: Sequence[str]) -> None:
+  if names:
+    logging.warning("%s: left out, being no part of the split: %s", root, ", ".join(names))
+
+
+def _pool(
+  root: Path, split: str, classes: Sequence[ClassFolder], everything: Sequence[ClassFolder]
+) -> Dataset:
+  """The images of `classes`, named so that names are unique among `everything`."""
+  raw = [folder.name for folder in everything]
+  numbered = all(folder.above and folder.name.isdecimal() for folder in everything)
+  # iNaturalist 2018 numbers its species: what a class is, only its super-category says.
+  names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
+  own.require_names(names, [folder.path for folder in everything], str(root))
+  name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
+  ids = [f"{folder.path}/{file}" for folder in classes for file in folder.files]
+  base = os.fspath(root)
+  return Dataset(
+    name="folder",
+    split=split,
+    images=np.array([os.path.join(base, path) for path in ids], dtype=np.str_),
+    labels=np.repeat(
+      np.arange(len(classes), dtype=np.int32), [len(folder.files) for folder in classes]
+    ),
+    class_names=tuple(name_of[folder.path] for folder in classes),
+    ids=tuple(ids),
+    super_classes=tuple(folder.above for folder in classes) if numbered else None,
+  )
+
+
+def _holds_folders(folder: Path) -> bool:
+  """Whether folders and no images are in it; stops at the first image."""
+  endings, folders = _endings(), False
+  with _scan(folder) as entries:
+    for entry in entries:
+      if not _ignored(entry.name):
+        if entry.is_dir():
+          folders = True
+        elif _ending(entry.name) in endings:
+          return False
+  return folders
+
+
+def _list(folder: Path) -> _Listing:
+  """What is in a folder, each kind sorted by name, whatever the file system's order."""
+  endings = _endings()
+  listing = _Listing([], [], [])
+  with _scan(folder) as entries:
+    for entry in entries:
+      name = entry.name
+      if _ignored(name):
+        continue
+      # Only links cost a further call each.
+      if entry.is_dir():
+        listing.folders.append(name)
+      elif _ending(name) in endings and entry.is_file():
+        listing.images.append(name)
+      else:
+        listing.others.append(name)
+  for names in listing:
+    names.sort()
+  _require_text(folder, listing)
+  return listing
+
+
+def _scan(folder: Path) -> Any:
+  try:
+    return os.scandir(folder)
+  except OSError as error:
+    raise UserError(f"{folder} cannot be listed: {error.strerror}") from error
+
+
+def _require_text(folder: Path, listing: _Listing) -> None:
+  try:
+    "".join(name for names in listing for name in names).encode()
+  except UnicodeEncodeError as error:
+    bad = next(x for names in listing for x in names if not x.isprintable())
+    raise UserError(f"{folder} holds a name that is not UTF-8, {bad!a}: rename it") from error
+
+
+def _ignored(name: str) -> bool:
+  return name.startswith(".") or name.lower() in _IGNORED
+
+
+def _ending(name: str) -> str:
+  return os.path.splitext(name)[1].lower()
+
+
+@functools.cache
+def _endings() -> frozenset[str]:
+  from PIL import Image
+
+  Image.init()
+  known = Image.registered_extensions().items()
+  return frozenset(x for x, kind in known if kind in Image.OPEN and kind not in _NO_DECODER)

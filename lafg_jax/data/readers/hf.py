@@ -1,0 +1,128 @@
+"""Any image data set of Hugging Face `datasets`: of the hub, or a folder in its formats."""
+
+import bisect
+import hashlib
+import itertools
+import os
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.readers import own
+from lafg_jax.errors import UserError
+
+
+def read(data: Any) -> tuple[Dataset, Dataset]:
+  """The halves of all splits pooled.
+
+  Raises:
+    UserError: what is missing or wrong, in one line.
+  """
+  if not data.builder:
+    raise UserError("data.builder is not set: pass --config.data.builder=HUB_ID, or a folder")
+  splits = _load(data)
+  where, label_key = data.builder, data.label_key
+  values: list[Any] = []
+  ids: list[str] = []
+  names = None
+  for split, part in splits.items():
+    _require_column(data, part, "image_key")
+    _require_column(data, part, "label_key")
+    ours = getattr(part.features[label_key], "names", None)
+    if values and ours != names:
+      raise UserError(f"{where}: the splits have different class names in '{label_key}'")
+    names = ours
+    column = part.select_columns([label_key]).with_format("arrow")[:]
+    values += column[label_key].to_pylist()
+    ids += [f"{split}/{row}" for row in range(len(part))]
+  images = [_undecoded(data, part) for part in splits.values()]
+  labels, class_names, rows = own.of_values(values, names, where)
+  if len(rows) < len(values):
+    logging.warning("%s: %d images without a label left out", where, len(values) - len(rows))
+  pool = Dataset(
+    name="hf",
+    split="train",
+    images=_Images(images, data.image_key, rows),
+    labels=labels,
+    class_names=class_names,
+    ids=tuple(ids[row] for row in rows),
+    version=_version(images, data.image_key),
+  )
+  return own.halves(data, pool, where)
+
+
+def _load(data: Any) -> dict[str, Any]:
+  """The splits by name, in the order of the names."""
+  try:
+    import datasets
+  except ImportError as error:
+    raise UserError("data.name=hf reads by Hugging Face datasets: pip install datasets") from error
+  folder = os.path.expanduser(data.builder)
+  name, _, config = data.builder.partition(":")
+  # What fails inside: no network, no such id, no files, a script that would run, damaged files.
+  failures = (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError)
+  try:
+    if any(os.path.isfile(os.path.join(folder, x)) for x in ("dataset_dict.json", "state.json")):
+      loaded = datasets.load_from_disk(folder)
+    elif os.path.isdir(folder):
+      loaded = datasets.load_dataset(folder, cache_dir=data.root or None)
+    else:
+      loaded = datasets.load_dataset(name, config or None, cache_dir=data.root or None)
+  except failures as error:
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    raise UserError(f"--config.data.builder={data.builder} cannot be loaded: {reason}") from error
+  splits = loaded if isinstance(loaded, dict) else {"train": loaded}
+  return {str(split): splits[split] for split in sorted(splits, key=str)}
+
+
+def _require_column(data: Any, part: Any, key: str) -> None:
+  if data[key] not in part.features:
+    raise UserError(
+      f"{data.builder} has no column '{data[key]}': pass --config.data.{key}, of "
+      f"{', '.join(part.features)}"
+    )
+
+
+def _undecoded(data: Any, part: Any) -> Any:
+  """The images' column, as bytes or paths."""
+  import datasets
+
+  column = part.select_columns([data.image_key])
+  try:
+    return column.cast_column(data.image_key, datasets.Image(decode=False))
+  except (TypeError, ValueError, NotImplementedError) as error:
+    kind = part.features[data.image_key]
+    raise UserError(
+      f"{data.builder}: {data.image_key} holds {kind}, no images: pass --config.data.image_key"
+    ) from error
+
+
+def _version(parts: list[Any], key: str) -> str:
+  """Changes when the size of an image does, as that of a file; what a path leads to is not read."""
+  from pyarrow import compute
+
+  digest = hashlib.sha256()
+  for part in parts:
+    for chunk in part.data.column(key).chunks:
+      sizes = compute.binary_length(compute.struct_field(chunk, "bytes")).fill_null(-1)
+      digest.update(np.asarray(sizes, dtype="<i4").tobytes())
+  return digest.hexdigest()[:12]
+
+
+class _Images:
+  """The images' bytes by row, or the path of a file; other processes map the same files."""
+
+  def __init__(self, parts: list[Any], key: str, rows: np.ndarray) -> None:
+    self._parts, self._key, self._rows = parts, key, rows
+    self._starts = [0, *itertools.accumulate(len(part) for part in parts)]
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, row: int) -> bytes | str:
+    at = int(self._rows[row])
+    k = bisect.bisect_right(self._starts, at) - 1
+    cell = self._parts[k][at - self._starts[k]][self._key] or {}
+    return cell.get("bytes") or cell.get("path") or b""

@@ -1,0 +1,163 @@
+"""What data sets of one's own share: names as a person writes them, and the split by classes."""
+
+import difflib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.data.datasets import Dataset, of_classes
+from lafg_jax.data.readers import READ_BY
+from lafg_jax.errors import UserError
+
+# iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
+_TAXON = re.compile(r"\d+_(?:[^_]+_){4}([^_]+)_([^_]+)_([^_]+)")
+# '001.Black_footed_Albatross'. After another sign the digits may be part of a name: '2012_M3'.
+_NUMBERED = re.compile(r"\d+\.\s*(?=\D)")
+
+
+def clean_names(raw: Sequence[str]) -> list[str]:
+  """Class names as a person writes them, from those of folders or label lists, in their order.
+
+  Underscores become spaces. Where all names have them, these go too: the number in
+  '001.Black_footed_Albatross', and of iNaturalist's '00042_Plantae_..._genus_species' all but the
+  last two, with the family where two families have a species of that name. Digits alone are
+  'class 17'. Composed and decomposed accents are the same.
+  """
+  taxa = [_TAXON.fullmatch(name) for name in raw]
+  found = [taxon.groups() for taxon in taxa if taxon]
+  if found and len(found) == len(raw):
+    shared = Counter((genus, species) for _, genus, species in found)
+    names = [
+      f"{genus} {species}" + (f" ({family})" if shared[genus, species] > 1 else "")
+      for family, genus, species in found
+    ]
+  else:
+    numbered = all(_NUMBERED.match(name) for name in raw)
+    names = [_NUMBERED.sub("", name, count=1) if numbered else name for name in raw]
+  return [_plain(name) for name in names]
+
+
+def _plain(name: str) -> str:
+  name = " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
+  return f"class {name}" if name.isdecimal() else name
+
+
+def require_names(names: Sequence[str], raw: Sequence[Any], where: str) -> None:
+  """Raises UserError where two classes have one name, or one has none; `raw` says which."""
+  first: dict[str, Any] = {}
+  for name, source in zip(names, raw, strict=True):
+    if not name:
+      raise UserError(f"{where}: class '{source}' has no name: give it one")
+    if name in first:
+      raise UserError(
+        f"{where}: two classes have the name '{name}' ('{first[name]}' and '{source}'): rename one"
+      )
+    first[name] = source
+
+
+def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
+  """Splits all images of a data set into a training and a test half by whole classes.
+
+  Args:
+    data: reads test_classes; without it train_fraction, of the classes in their own order, or,
+      with split_seed >= 0, drawn by that seed.
+    pool: all images, with the classes in their own order: that of the labels, else of the names.
+    where: the folder or file, for errors.
+
+  Returns:
+    (training half, test half), each with its classes in their own order.
+
+  Raises:
+    UserError: a listed class does not exist, or no class is left for training.
+  """
+  names = pool.class_names
+  test = _listed(data, names, where) if data.test_classes else _drawn(data, names)
+  train_names = [name for name in names if name not in test]
+  if not train_names:
+    raise UserError(f"{where} has no class to train on besides those of the test")
+  test_names = [name for name in names if name in test]
+  return of_classes(pool, "train", train_names), of_classes(pool, "test", test_names)
+
+
+def _drawn(data: Any, names: Sequence[str]) -> set[str]:
+  order = np.arange(len(names))
+  if data.split_seed >= 0:
+    order = np.random.default_rng(data.split_seed).permutation(len(names))
+  count = int(data.train_fraction * len(names) + 0.5)
+  if data.train_fraction < 1:
+    # Both halves have a class, as long as there are two.
+    count = min(count, len(names) - 1)
+  return {names[k] for k in order[max(1, count) :]}
+
+
+def _listed(data: Any, names: Sequence[str], where: str) -> set[str]:
+  path = Path(data.test_classes)
+  try:
+    lines = path.read_text(encoding="utf-8-sig").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(
+      f"--config.data.test_classes={path}: not a text file with one class name a line"
+    ) from error
+  raw = [line.strip() for line in lines if line.strip()]
+  if not raw:
+    raise UserError(f"--config.data.test_classes={path}: no class name in it")
+  wanted = set()
+  for line, cleaned in zip(raw, clean_names(raw), strict=True):
+    name = next((x for x in (line, cleaned, _plain(line)) if x in names), None)
+    if name is None:
+      near = difflib.get_close_matches(cleaned, names, n=1, cutoff=0)
+      raise UserError(f"{path}: {where} has no class '{line}'; the nearest name is '{near[0]}'")
+    wanted.add(name)
+  return wanted
+
+
+def refuse_split_keys(data: Any, why: str) -> None:
+  """Raises UserError where a key splits classes of a data set that brings its own split."""
+  for key in ("test_classes", "split_seed", "train_fraction"):
+    if data[key] != READ_BY[key][0]:
+      raise UserError(f"--config.data.{key}={data[key]}: {why}; leave it out")
+
+
+def of_values(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple:
+  """Label numbers or names, one an image, as (labels, class names, rows that have one).
+
+  Args:
+    values: ints, or texts which then are the names; None and negative numbers are no label.
+    names: of the labels 0, 1, ... where they are numbers and have any.
+    where: the data set, for errors.
+
+  Returns:
+    labels: int32 [k], in the order of the numbers, or of the texts, without gaps.
+    class_names: tuple of str [C].
+    rows: int64 [k], those of `values` that have a label.
+
+  Raises:
+    UserError: labels of another kind, two classes with one name, or no labels at all.
+  """
+  rows = [
+    row for row, x in enumerate(values) if x is not None and not (isinstance(x, int) and x < 0)
+  ]
+  used = [values[row] for row in rows]
+  kinds = {type(x) for x in used}
+  if not used or kinds not in ({int}, {str}):
+    shown = " and ".join(sorted(kind.__name__ for kind in kinds)) or "none at all"
+    raise UserError(f"{where}: labels are {shown}, neither whole numbers nor names")
+  keys = sorted(set(used))
+  if kinds == {str}:
+    class_names = clean_names(keys)
+  elif names is not None:
+    if keys[-1] >= len(names):
+      raise UserError(f"{where}: label {keys[-1]} has no name, of {len(names)} class names")
+    cleaned = clean_names(names)
+    class_names = [cleaned[key] for key in keys]
+  else:
+    class_names = [f"class {key}" for key in keys]
+  require_names(class_names, keys, where)
+  position = {key: k for k, key in enumerate(keys)}
+  labels = np.array([position[x] for x in used], np.int32)
+  return labels, tuple(class_names), np.array(rows, np.int64)

@@ -1,0 +1,237 @@
+"""Any image and label builder of tensorflow-datasets, prepared as ArrayRecord; no TensorFlow."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.readers import own
+from lafg_jax.errors import UserError
+
+_FORMAT = "array_record"
+_CARS = (
+  "; the download of cars196 has been dead for years: get Stanford Cars elsewhere and read it by "
+  "--config.data.name=cars, as devkit/ and cars_train/, folders of classes or Parquet files"
+)
+
+
+def read(data: Any) -> tuple[Dataset, Dataset]:
+  """The halves of all splits pooled.
+
+  Raises:
+    UserError: what is missing or wrong, in one line.
+  """
+  folder = _folder(data)
+  _require_array_record(folder)
+  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder))
+  return own.halves(data, pool, str(folder))
+
+
+def _folder(data: Any) -> Path:
+  """The prepared folder: data.builder itself, or the newest of that name below data.root."""
+  if not data.builder:
+    raise UserError("data.builder is not set: pass --config.data.builder=NAME, or a folder")
+  given = Path(data.builder).expanduser()
+  if _is_prepared(given):
+    return given
+  if given.is_absolute():
+    raise UserError(
+      f"--config.data.builder={data.builder} has no dataset_info.json: pass DATA_DIR/NAME/VERSION, "
+      "or a NAME below --config.data.root=DATA_DIR"
+    )
+  root = Path(data.root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+  name, _, version = data.builder.partition(":")
+  found = [path for path in (root / name).glob("*/") if _is_prepared(path)]
+  if version:
+    found = [path for path in found if path.name == version]
+  if found:
+    return max(found, key=lambda path: [int(x) for x in path.name.split(".") if x.isdecimal()])
+  deeper = sorted({path.parent.name for path in (root / name).glob("*/*/") if _is_prepared(path)})
+  if deeper:
+    raise UserError(
+      f"{root / name} has the configs {', '.join(deeper)}: pass --config.data.builder={name}/"
+      f"{deeper[0]}"
+    )
+  raise UserError(
+    f"--config.data.builder={data.builder}: not prepared in {root}; "
+    + (_CARS[2:] if name == "cars196" else "prepare it by " + _prepare(data.builder, root))
+  )
+
+
+def _is_prepared(path: Path) -> bool:
+  return (path / "dataset_info.json").is_file()
+
+
+def _prepare(name: str, root: Path, downloads: Path | None = None) -> str:
+  """The command that prepares a builder; the tool `tfds` would need apache_beam as well."""
+  given = f"download_dir='{downloads}'" if downloads else ""
+  return (
+    'python -c "import tensorflow_datasets as tfds; '
+    f"tfds.builder('{name}', data_dir='{root}', file_format='{_FORMAT}')"
+    f'.download_and_prepare({given})" (once, with tensorflow and importlib_resources installed)'
+  )
+
+
+def _info(folder: Path) -> dict[str, Any]:
+  path = folder / "dataset_info.json"
+  try:
+    info = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as error:
+    raise UserError(f"{path} is damaged: prepare the data set again") from error
+  if not isinstance(info, dict) or not isinstance(info.get("splits"), list):
+    raise UserError(f"{path} names no splits: prepare the data set again")
+  return info
+
+
+def _require_array_record(folder: Path) -> None:
+  info = _info(folder)
+  there = [info.get("fileFormat") or "tfrecord", *info.get("alternativeFileFormats", ())]
+  if _FORMAT not in there:
+    parts = [str(info.get(key)) for key in ("name", "configName") if info.get(key)]
+    above = folder.absolute().parents
+    root = above[min(len(parts), len(above) - 1)]
+    # tensorflow-datasets refuses a second format in the folder of the first.
+    new = root / _FORMAT
+    raise UserError(
+      f"{folder} is prepared as {there[0]}, which only TensorFlow reads: prepare it again by "
+      f"{_prepare('/'.join(parts), new, root / 'downloads')} and pass "
+      f"--config.data.builder={'/'.join(parts)} --config.data.root={new}"
+      + (_CARS if parts[:1] == ["cars196"] else "")
+    )
+  if not (folder / "features.json").is_file():
+    raise UserError(f"{folder}/features.json is missing: prepare the data set again")
+
+
+def _version(folder: Path) -> str:
+  """Changes with the counts and sizes of what was prepared."""
+  info = _info(folder)
+  text = json.dumps([info.get("name"), info.get("version"), info["splits"]], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
+  """All images. Kept, as the labels stand in the records, between the images."""
+  builder = _builder(folder)
+  features = _features(builder, folder, image_key, label_key)
+  counts = tuple((name, split.num_examples) for name, split in sorted(builder.info.splits.items()))
+  names, keys = _given_names(features[label_key]), [label_key]
+  # caltech_birds2011 numbers its labels, and names them in a feature of its own.
+  if names is None and f"{label_key}_name" in features:
+    keys.append(f"{label_key}_name")
+  examples = [x for split, count in counts for x in _examples(folder, split, count, keys)]
+  values = [_value(example[label_key]) for example in examples]
+  if len(keys) > 1:
+    pairs = zip(values, examples, strict=True)
+    name_of = {value: str(_value(example[keys[1]])) for value, example in pairs}
+    names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of, default=-1) + 1))
+  labels, class_names, rows = own.of_values(values, names, folder)
+  if len(rows) < len(values):
+    logging.warning("%s: %d images without a label left out", folder, len(values) - len(rows))
+  ids = [f"{split}/{row}" for split, count in counts for row in range(count)]
+  return Dataset(
+    name="tfds",
+    split="train",
+    images=_Images(folder, image_key, counts, rows),
+    labels=labels,
+    class_names=class_names,
+    ids=tuple(ids[row] for row in rows),
+    version=version,
+  )
+
+
+def _examples(folder: str, split: str, count: int, keys: list[str]) -> list[dict[str, Any]]:
+  try:
+    record = _records(folder, split, keys)
+    return [record(row) for row in range(count)]
+  except (OSError, ValueError, RuntimeError, IndexError) as error:
+    reason = str(error).splitlines()[0]
+    raise UserError(f"{folder}: split {split} is damaged ({reason}): prepare it again") from error
+
+
+def _builder(folder: str) -> Any:
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as error:
+    raise UserError("data.name=tfds: pip install tensorflow-datasets array_record") from error
+  try:
+    return tfds.builder_from_directory(folder)
+  except (OSError, ValueError, KeyError, AttributeError) as error:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    raise UserError(f"{folder} cannot be read: {reason}; prepare it again") from error
+
+
+def _features(builder: Any, folder: str, image_key: str, label_key: str) -> Any:
+  features = builder.info.features
+  there = ", ".join(sorted(features))
+  for key, value in (("image_key", image_key), ("label_key", label_key)):
+    if value not in features:
+      raise UserError(f"{folder} has no feature '{value}': pass --config.data.{key}, of {there}")
+  for key, value, wanted in (("image_key", image_key, True), ("label_key", label_key, False)):
+    if (type(features[value]).__name__ == "Image") != wanted:
+      kind = "no images" if wanted else "images"
+      raise UserError(f"{folder}: {value} holds {kind}: pass --config.data.{key}, of {there}")
+  return features
+
+
+def _given_names(label: Any) -> tuple[str, ...] | None:
+  """The names of a ClassLabel; without any, tensorflow-datasets gives '0', '1', ..."""
+  names = tuple(getattr(label, "names", None) or ())
+  return None if names == tuple(str(k) for k in range(len(names))) else names
+
+
+def _value(x: Any) -> Any:
+  """An int or a str where the feature is a number or a text."""
+  if isinstance(x, bytes):
+    return x.decode("utf-8")
+  return int(x) if np.ndim(x) == 0 and np.asarray(x).dtype.kind in "iu" else x
+
+
+def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[str, Any]]:
+  """record(row) of a split, of which the features `keys` alone are read; images stay bytes."""
+  import tensorflow_datasets as tfds
+
+  builder = _builder(folder)
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  source = builder.as_data_source(split=split, deserialize_method=raw, file_format=_FORMAT)
+  # PartialDecoding would do the same, but imports TensorFlow.
+  features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
+  images = [key for key in keys if type(features[key]).__name__ == "Image"]
+  decoders = {key: tfds.decode.SkipDecoding() for key in images}
+
+  def record(row: int) -> dict[str, Any]:
+    return features.deserialize_example_np(source[row], decoders=decoders)
+
+  return record
+
+
+class _Images:
+  """The images' bytes by row; each process opens the files for itself."""
+
+  def __init__(
+    self, folder: str, key: str, counts: tuple[tuple[str, int], ...], rows: np.ndarray
+  ) -> None:
+    self._folder, self._key, self._counts, self._rows = folder, key, counts, rows
+    self._starts = np.cumsum([0, *(count for _, count in counts)])
+    self._open: dict[str, Any] = {}
+
+  def __getstate__(self) -> dict[str, Any]:
+    return self.__dict__ | {"_open": {}}
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, row: int) -> bytes:
+    at = int(self._rows[row])
+    part = int(np.searchsorted(self._starts, at, side="right")) - 1
+    split = self._counts[part][0]
+    if split not in self._open:
+      self._open[split] = _records(self._folder, split, [self._key])
+    return self._open[split](at - int(self._starts[part]))[self._key]

@@ -1,0 +1,180 @@
+"""Manifests: the same table as CSV, TSV and Parquet."""
+
+import csv
+
+import numpy as np
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow import parquet
+
+from lafg_jax.data import datasets, images
+from lafg_jax.errors import UserError
+
+PLAIN = [
+  {"path": "x/2.jpg", "label": 1, "class": "dark_elm"},
+  {"path": "x/1.jpg", "label": 1, "class": "dark_elm"},
+  {"path": "x/0.jpg", "label": 0, "class": "fir"},
+  {"path": "x/3.jpg", "label": 5, "class": "ash"},
+  {"path": "x/4.jpg", "label": 7, "class": "oak"},
+]
+
+
+def write(root, rows, kind="csv"):
+  (root / "x").mkdir(parents=True, exist_ok=True)
+  for k in range(6):
+    Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12) + 10 * k).save(root / f"x/{k}.jpg")
+  file = root / f"list.{kind}"
+  if kind == "parquet":
+    table = pyarrow.Table.from_pylist(rows).append_column("blob", [[b"x"] * len(rows)])
+    parquet.write_table(table, file)
+  else:
+    with open(file, "w", encoding="utf-8-sig", newline="") as out:
+      writer = csv.DictWriter(out, list(rows[0]), delimiter="\t" if kind == "tsv" else ",")
+      writer.writeheader()
+      writer.writerows(rows)
+  return file
+
+
+def load(section, file, **changes):
+  return datasets.load_splits(section("manifest", manifest=str(file), **changes))
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet"])
+def test_labels_set_the_order_of_classes(tmp_path, section, kind):
+  splits = load(section, write(tmp_path, PLAIN, kind))
+  train, test = splits["train"], splits["test"]
+  assert train.class_names == ("fir", "dark elm") and test.class_names == ("ash", "oak")
+  assert train.ids == ("x/0.jpg", "x/1.jpg", "x/2.jpg") and train.labels.tolist() == [0, 1, 1]
+  assert train.images.tolist() == [str(tmp_path / name) for name in train.ids]
+  assert train.boxes is None and train.is_query is None
+
+
+def test_label_or_class_alone_and_absolute_paths(tmp_path, section):
+  numbers = [{"path": str(tmp_path / row["path"]), "label": row["label"]} for row in PLAIN]
+  file = write(tmp_path, numbers)
+  train = load(section, file, root="/")["train"]
+  assert train.class_names == ("class 0", "class 1")
+  assert train.images[0] == str(tmp_path / "x/0.jpg") == train.ids[0]
+  names = [{"path": row["path"], "class": row["class"]} for row in PLAIN]
+  splits = load(section, write(tmp_path, names))
+  assert splits["train"].class_names == ("ash", "dark elm")
+  assert splits["test"].class_names == ("fir", "oak")
+
+
+def test_query_and_gallery(tmp_path, section):
+  of = {"dark_elm": "query", "fir": "train", "ash": "train", "oak": "train"}
+  rows = [row | {"split": of[row["class"]]} for row in PLAIN]
+  rows[1]["split"] = "gallery"
+  splits = load(section, write(tmp_path, rows))
+  test = splits["test"]
+  assert test.ids == ("x/1.jpg", "x/2.jpg") and test.is_query.tolist() == [False, True]
+  assert splits["train"].is_query is None or not splits["train"].is_query.any()
+
+
+def test_validation_classes_of_the_table(tmp_path, section):
+  of = {"dark_elm": "train", "fir": "val", "ash": "train", "oak": "test"}
+  file = write(tmp_path, [row | {"split": of[row["class"]]} for row in PLAIN])
+  splits = load(section, file, num_val_classes=1)
+  assert {name: split.class_names for name, split in splits.items()} == {
+    "train": ("dark elm", "ash"),
+    "val": ("fir",),
+    "test": ("oak",),
+  }
+  assert datasets.class_splits(section("manifest", manifest=str(file), num_val_classes=1)) == {
+    name: split.class_names for name, split in splits.items()
+  }
+  with pytest.raises(UserError, match="num_val_classes=0: .* pass --config.data.num_val_classes=1"):
+    load(section, file)
+
+
+def test_boxes_cut_and_several_of_one_picture_are_several_images(tmp_path, section):
+  boxes = [(0, 0, 6, 4), (2, 3, 12, 8), ("", "", "", "")]
+  rows = [
+    {
+      "path": "x/0.jpg",
+      "class": "ab"[k % 2],
+      **dict(zip(("left", "top", "right", "bottom"), box, strict=True)),
+    }
+    for k, box in enumerate(boxes)
+  ]
+  train = load(section, write(tmp_path, rows), train_fraction=1.0)["train"]
+  sizes = [images.of_dataset(train, row).size for row in range(3)]
+  assert sizes == [(6, 4), (12, 8), (10, 5)]
+  assert len(set(train.ids)) == 3 and train.ids[0] == "x/0.jpg#0,0,6,4"
+  whole = np.asarray(Image.open(tmp_path / "x/0.jpg"))
+  assert np.array_equal(np.asarray(images.of_dataset(train, 2))[..., 0], whole[3:8, 2:12])
+
+
+def change(**columns):
+  return [row | columns for row in PLAIN]
+
+
+@pytest.mark.parametrize(
+  "rows, said",
+  [
+    (
+      [{"file": "x/0.jpg", "label": 0}],
+      "needs the columns path, and label or class; it has file, label",
+    ),
+    ([{"path": "x/0.jpg", "split": "train"}], "it has path, split"),
+    ([*PLAIN, PLAIN[0]], "lists x/2.jpg twice"),
+    (change(label="bmw"), "label 'bmw' is no whole number"),
+    (change(label=1.5), "label '1.5' is no whole number"),
+    (change(label=-1), "label '-1' is no whole number"),
+    (change(label=1), "label 1 is 'fir' and 'dark_elm'"),
+    ([*PLAIN, PLAIN[0] | {"path": "x/5.jpg", "label": 9}], "two classes have the name 'dark elm'"),
+    (change(**{"class": ""}), "row 3: no class"),
+    (change(path=""), "row 1: no path"),
+    (change(split="dev"), "row 1: split 'dev' is none of train, val, test"),
+    (change(split="test"), "no row of split train"),
+    (change(split="query"), "splits query: the test takes either"),
+    (change(left=1, top=1), "has left, top alone"),
+    (change(left=5, top=1, right=5, bottom=9), "row 1: the box 5, 1, 5, 9 has no area"),
+    (change(left=-5, top=-5, right=0, bottom=0), "the box -5, -5, 0, 0 has no area"),
+    (change(left="a", top=1, right=5, bottom=9), "the box a, 1, 5, 9"),
+    ([*PLAIN, PLAIN[3] | {"path": "x/9.jpg"}], "x/9.jpg is listed but missing"),
+  ],
+)
+def test_a_bad_table_is_one_line(tmp_path, section, rows, said):
+  with pytest.raises(UserError, match=said) as error:
+    load(section, write(tmp_path, rows))
+  assert "\n" not in str(error.value)
+
+
+def test_classes_on_both_sides_and_keys_beside_a_split(tmp_path, section):
+  rows = change(split="train")
+  rows[0]["split"] = "test"
+  with pytest.raises(UserError, match="1 classes stand in train and test, such as 'dark elm'"):
+    load(section, write(tmp_path, rows))
+  with pytest.raises(UserError, match="data.split_seed=3: .* has a column 'split'"):
+    load(section, write(tmp_path, rows), split_seed=3)
+
+
+def test_missing_images_may_be_left_out(tmp_path, section):
+  rows = [*PLAIN, {"path": "x/9.jpg", "label": 0, "class": "fir"}]
+  splits = load(section, write(tmp_path, rows), expect_counts=False)
+  assert len(splits["train"]) == 3
+  gone = [{"path": "y/1.jpg", "label": 0}]
+  with pytest.raises(UserError, match="none of the images .* pass --config.data.root"):
+    load(section, write(tmp_path, gone), expect_counts=False)
+
+
+@pytest.mark.parametrize(
+  "name, content, said",
+  [
+    ("a.csv", b"", "is empty"),
+    ("a.csv", b"path,label\n", "lists no image"),
+    ("a.csv", b"path,label\nx.jpg\n", "row 1: 1 fields, not the 2"),
+    ("a.csv", b"path,class\nx.jpg,\xff\xfe\n", "cannot be read as a CSV file in UTF-8"),
+    ("a.csv", b'path,class\n"x.jpg,1\n', "cannot be read as a CSV"),
+    ("a.parquet", b"path,label\n", "cannot be read as Parquet"),
+    ("a.csv", None, "manifest=.*a.csv: no such file"),
+  ],
+)
+def test_a_damaged_file_is_one_line(tmp_path, section, name, content, said):
+  if content is not None:
+    (tmp_path / name).write_bytes(content)
+  with pytest.raises(UserError, match=said) as error:
+    load(section, tmp_path / name)
+  assert "\n" not in str(error.value)
