@@ -13,6 +13,7 @@ BASE = [
   "flax>=0.10",
   "grain>=0.2.10",
   "huggingface_hub>=0.30",
+  "ImageHash>=4.3",
   "jax>=0.6",
   "ml_collections>=1.0",
   "numpy>=1.26",
@@ -21,6 +22,7 @@ BASE = [
   "pillow>=10.3",
   "safetensors>=0.5",
   "scipy>=1.11",
+  "simplejpeg>=1.7",
   "tensorboardX>=2.6.2",
 ]
 LANGUAGE = [

@@ -38,6 +38,13 @@ def get_config() -> ConfigDict:
   data.classes_per_batch = 98
   # m: images of each of them; the batch is N x m whatever the number of devices.
   data.images_per_class = 9
+  # What decodes JPEGs: 'pillow', 'simplejpeg' (faster), or 'auto': simplejpeg if it is installed.
+  # Their pixels are the same (benchmarks/RESULTS.md). Checkpoints record which it was, and a run
+  # goes on under that one only.
+  data.decoder = "auto"
+  # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
+  # differ by 0.6 of 255 in the mean, 30 at most. Evaluation decodes whole images.
+  data.scaled_decoding = True
   # Processes that decode; 0 decodes in threads of this process.
   data.num_workers = 0
   # Batches decoded ahead.

@@ -74,6 +74,8 @@ _RULES: dict[str, Rule] = {
   ),
   "data.classes_per_batch": _at_least(2),
   "data.images_per_class": _at_least(2),
+  "data.decoder": _one_of("auto", "pillow", "simplejpeg"),
+  "data.scaled_decoding": _BOOL,
   "data.num_workers": _at_least(0),
   "data.prefetch": _at_least(1),
   "language.describer": _one_of("file", "shipped", "synthetic", *LLM),
