@@ -223,6 +223,7 @@ def run(paths: list[str], packs: str, options: argparse.Namespace) -> None:
         "PyTorch DataLoader": functools.partial(torch_batches, paths, crop, workers),
         "lafg_jax, Pillow": functools.partial(ours, decoder="pillow"),
         "lafg_jax, simplejpeg": functools.partial(ours, decoder="simplejpeg"),
+        "lafg_jax, packed": functools.partial(ours, pack=packs),
       }
       figures = compare(loaders, options.rounds, options.batches, workers)
       for line in rows_of(f"{crop}, {workers}", figures, len(cpus)):

@@ -45,6 +45,9 @@ def get_config() -> ConfigDict:
   # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
   # differ by 0.6 of 255 in the mean, 30 at most. Evaluation decodes whole images.
   data.scaled_decoding = True
+  # Folder of packs: training images decoded and resized once, to data.resize_size (a quarter more
+  # for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the files.
+  data.pack = ""
   # Processes that decode; 0 decodes in threads of this process.
   data.num_workers = 0
   # Batches decoded ahead.

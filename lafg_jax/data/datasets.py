@@ -122,7 +122,11 @@ def content_fingerprint(data: Any, split: str) -> str:
   if _known(data.name) == "synthetic":
     # Rendered from the class names alone, by code that a test holds frozen.
     return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
-  dataset = load_splits(data, (split,))[split]
+  return content_of(load_splits(data, (split,))[split])
+
+
+def content_of(dataset: Dataset) -> str:
+  """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
   sizes = [os.path.getsize(path) for path in dataset.images] if files else dataset.version
   return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]

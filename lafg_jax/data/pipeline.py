@@ -20,7 +20,7 @@ import grain
 import numpy as np
 from absl import flags
 
-from lafg_jax.data import decoders, images, sampling
+from lafg_jax.data import decoders, images, pack, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -54,7 +54,7 @@ def train_batches(
     dataset: images as paths or as arrays.
     data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
       resize_size, train_crop, crop_scale, crop_ratio, flip, decoder, scaled_decoding,
-      num_workers and prefetch.
+      pack, num_workers and prefetch.
     seed: of the sampler and of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
     num_steps: how many batches to yield.
@@ -77,6 +77,8 @@ def train_batches(
   rows = sampling.process_rows(
     data.classes_per_batch * data.images_per_class, num_devices, process_index, process_count
   )
+  if data.pack:
+    dataset = pack.packed(dataset, data)
   make = functools.partial(
     _train_batch,
     dataset=dataset,
