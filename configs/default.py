@@ -48,7 +48,8 @@ def get_config() -> ConfigDict:
   # Folder of packs: training images decoded and resized once, to data.resize_size (a quarter more
   # for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the files.
   data.pack = ""
-  # Processes that decode; 0 decodes in threads of this process.
+  # Processes that decode for training and evaluation; 0 decodes in threads of this process. Threads
+  # of --stage=data and of building a pack; 0 takes one a core.
   data.num_workers = 0
   # Batches decoded ahead.
   data.prefetch = 4

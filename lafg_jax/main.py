@@ -5,7 +5,8 @@
 
 Without --stage all stages run in order: describe, encode, prototypes, train, evaluate, report. A
 stage whose output is there and whose inputs are unchanged is skipped; a stopped one goes on where
-it stopped. configs/default.py explains every key.
+it stopped. On request, --stage=data checks a data set before hours are spent: counts, sizes,
+unreadable images, near duplicates. configs/default.py explains every key.
 """
 
 import contextlib
@@ -23,11 +24,17 @@ from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
+# Not in a bare run: nothing reads what they write but people.
+ON_REQUEST = ("data",)
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for everything that is written (default: runs/<name of the config>)."
 )
-_STAGE = flags.DEFINE_string("stage", None, f"Run one stage: {', '.join(STAGES)} (default: all).")
+_STAGE = flags.DEFINE_string(
+  "stage",
+  None,
+  f"Run one stage: {', '.join(STAGES)} (default: all of these), or {', '.join(ON_REQUEST)}.",
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -35,8 +42,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   config = command_line.CONFIG.value
   stage = _STAGE.value
-  if stage is not None and stage not in STAGES:
-    raise UserError(f"--stage={stage}: it takes one of {', '.join(STAGES)}")
+  if stage is not None and stage not in (*STAGES, *ON_REQUEST):
+    raise UserError(f"--stage={stage}: it takes one of {', '.join((*STAGES, *ON_REQUEST))}")
   wanted = [stage] if stage else _default_stages(config)
   validation.validate(config, wanted)
   if _WORKDIR.value == "":
@@ -82,6 +89,7 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     "train": _train,
     "evaluate": _evaluate,
     "report": _report,
+    "data": _data,
   }
   for stage in wanted:
     if not run[stage](config, workdir):
@@ -243,6 +251,14 @@ def _report(config: ConfigDict, workdir: str) -> bool:
   )
   work = lambda: report.run(config, workdir)  # noqa: E731
   return _unless_done(workdir, "report", key, [report.FILE, report.PICTURE], work)
+
+
+def _data(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax.report import data_page
+
+  # Always: what has changed on the disk is what is asked about.
+  data_page.run(config, workdir)
+  return True
 
 
 def _print_results(workdir: str) -> None:

@@ -133,7 +133,7 @@ def random_resized_crop(
   width / height log-uniform in `ratio`; after 10 draws that do not fit, the largest centred crop
   whose ratio is allowed.
   """
-  x, y, width, height = _random_box(*_size(img), rng, scale, ratio)
+  x, y, width, height = _random_box(*size_of(img), rng, scale, ratio)
   return _resize_box(img, (x, y, x + width, y + height), size)
 
 
@@ -169,7 +169,7 @@ def resize_random_crop(img: Any, rng: np.random.Generator, resize: int, size: in
 
   `size` must not be larger than `resize`.
   """
-  width, height = resized(*_size(img), resize)
+  width, height = resized(*size_of(img), resize)
   x = int(rng.integers(0, width - size + 1))
   y = int(rng.integers(0, height - size + 1))
   return _crop_of_resized(img, (width, height), (x, y), size)
@@ -180,7 +180,7 @@ def resize_centre_crop(img: Any, resize: int, size: int) -> np.ndarray:
 
   `size` must not be larger than `resize`.
   """
-  width, height = resized(*_size(img), resize)
+  width, height = resized(*size_of(img), resize)
   offset = (width - size) // 2, (height - size) // 2
   return _crop_of_resized(img, (width, height), offset, size)
 
@@ -198,10 +198,10 @@ def flip(img: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def resize_shorter(img: Any, side: int) -> np.ndarray:
   """Shorter side resized to `side` where it is longer: uint8 [H, W, 3]."""
-  width, height = _size(img)
+  width, height = size_of(img)
   if min(width, height) <= side:
     return np.asarray(_decoded(img))
-  img, box = _reduced(img, (0, 0, width, height), side)
+  img, box = reduced(img, (0, 0, width, height), side)
   size = resized(width, height, side)
   return np.asarray(img.resize(size, Image.Resampling.BICUBIC, box=box))
 
@@ -212,7 +212,7 @@ def resized(width: int, height: int, resize: int) -> tuple[int, int]:
   return resize * width // short, resize * height // short
 
 
-def _size(img: Any) -> tuple[int, int]:
+def size_of(img: Any) -> tuple[int, int]:
   """Width and height of whatever crops take."""
   return (img.shape[1], img.shape[0]) if isinstance(img, np.ndarray) else (img.width, img.height)
 
@@ -223,7 +223,7 @@ def _decoded(img: Any) -> Image.Image:
   return img if isinstance(img, Image.Image) else img.decode()
 
 
-def _reduced(img: Any, box: Box, size: int) -> tuple[Image.Image, Box]:
+def reduced(img: Any, box: Box, size: int) -> tuple[Image.Image, Box]:
   """A Pillow image, and the box in it: of a Jpeg no more pixels than the box needs."""
   if isinstance(img, np.ndarray | Image.Image):
     return _decoded(img), box
@@ -237,7 +237,7 @@ def _crop_of_resized(
   img: Any, resized: tuple[int, int], offset: tuple[int, int], size: int
 ) -> np.ndarray:
   """The square at `offset` of the image as it would be after resizing it to `resized`."""
-  width, height = _size(img)
+  width, height = size_of(img)
   x, y = offset
   if isinstance(img, np.ndarray) and (width, height) == resized:
     # The filter would give back each pixel as it is.
@@ -250,5 +250,5 @@ def _crop_of_resized(
 
 
 def _resize_box(img: Any, box: Box, size: int) -> np.ndarray:
-  img, box = _reduced(img, box, size)
+  img, box = reduced(img, box, size)
   return np.asarray(img.resize((size, size), Image.Resampling.BICUBIC, box=box))

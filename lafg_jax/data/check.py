@@ -1,0 +1,249 @@
+"""What is in a data set: every image decoded once, and what of it would hurt a run.
+
+The figures are plain values for JSON; `report.data_page` shows them.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from lafg_jax.data import datasets, decoders, images, near_duplicates
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.progress import Progress
+
+# Bits of 256 in which copies of another size and quality differ at most. On 6,094 photographs of
+# cars all pairs up to 40 were copies; different photographs begin at 46.
+NEAR_BITS = 24
+# Pairs and names that are written out of each kind; all are counted.
+LISTED = 200
+
+
+class Look(NamedTuple):
+  """What one image is."""
+
+  width: int  # as it is shown: upright, and cut to its box
+  height: int
+  kind: str  # file format and colour mode, such as 'JPEG RGB'
+  hash: np.ndarray | None  # None where it cannot be read
+  error: str = ""
+
+
+def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
+  """Reads every image of all splits.
+
+  Args:
+    data: the section `config.data`; reads what the reader of data.name does, images_per_class,
+      classes_per_batch, image_size, decoder and num_workers (threads; 0 takes one a core).
+
+  Returns:
+    The findings (see the keys below), and the datasets by split.
+
+  Raises:
+    UserError: the data set cannot be loaded at all.
+  """
+  splits = datasets.load_splits(data)
+  rows = [(split, row) for split, dataset in splits.items() for row in range(len(dataset))]
+  open_ = decoders.opener(decoders.resolve(data.decoder), scaled=True)
+  look = functools.partial(_look, splits, open_)
+  looks: list[Look] = []
+  threads = data.num_workers or os.cpu_count() or 1
+  with (
+    concurrent.futures.ThreadPoolExecutor(threads) as pool,
+    Progress("data", len(rows), "images") as progress,
+  ):
+    for some in _chunks(rows, 16 * threads):
+      looks.extend(pool.map(look, some))
+      progress.add(len(some))
+  findings = {
+    "dataset": data.name,
+    "root": data.root,
+    "images_per_class": data.images_per_class,
+    "image_size": data.image_size,
+    "splits": {split: _counts(dataset, data) for split, dataset in splits.items()},
+    "kinds": dict(collections.Counter(look.kind for look in looks if not look.error)),
+    "unreadable": _unreadable(splits, rows, looks),
+    "sizes": _sizes(splits, rows, looks, data),
+    "near_duplicates": _near_duplicates(splits, rows, looks),
+  }
+  return findings | {"problems": problems(findings)}, splits
+
+
+def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+  for first in range(0, len(items), size):
+    yield items[first : first + size]
+
+
+def _look(splits: dict[str, Dataset], open_: Any, at: tuple[str, int]) -> Look:
+  split, row = at
+  dataset = splits[split]
+  try:
+    source = images.source_of_dataset(dataset, row, open_)
+    size = images.size_of(source)
+    # Damage is found all the same: a reduced image is computed from all of the file.
+    img, _ = images.reduced(source, (0, 0, *size), near_duplicates.PIXELS)
+    return Look(*size, _kind(dataset.images[row]), near_duplicates.phash(img))
+  except images.UnreadableImage as error:
+    return Look(0, 0, "", None, str(error))
+
+
+def _kind(image: Any) -> str:
+  if isinstance(image, np.ndarray):
+    return "array RGB"
+  with Image.open(io.BytesIO(image) if isinstance(image, bytes) else str(image)) as header:
+    return f"{header.format} {header.mode}"
+
+
+def _summary(values: Iterable[float]) -> dict[str, float]:
+  array = np.array(list(values), float)
+  if not len(array):
+    return {}
+  return {
+    "min": float(array.min()),
+    "median": float(np.median(array)),
+    "max": float(array.max()),
+  }
+
+
+def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
+  counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+  few = np.flatnonzero(counts < data.images_per_class)
+  return {
+    "images": len(dataset),
+    "classes": len(dataset.class_names),
+    "per_class": _summary(counts),
+    "histogram": _histogram(counts),
+    "small_classes": {dataset.class_names[k]: int(counts[k]) for k in few[:LISTED]},
+    "num_small_classes": len(few),
+    "queries": None if dataset.is_query is None else int(np.sum(dataset.is_query)),
+    "partial": dataset.partial,
+  }
+
+
+def _histogram(values: Sequence[float] | np.ndarray, bins: int = 24) -> dict[str, list[float]]:
+  """Counts between edges."""
+  if not len(values):
+    return {"counts": [], "edges": []}
+  counts, edges = np.histogram(values, bins=bins)
+  return {"counts": counts.tolist(), "edges": edges.tolist()}
+
+
+def _unreadable(
+  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look]
+) -> dict[str, Any]:
+  bad = [(at, look.error) for at, look in zip(rows, looks, strict=True) if look.error]
+  listed = [
+    {"image": splits[split].ids[row], "split": split, "why": why}
+    for (split, row), why in bad[:LISTED]
+  ]
+  return {"count": len(bad), "images": listed}
+
+
+def _sizes(
+  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look], data: Any
+) -> dict[str, Any]:
+  seen = [(at, look) for at, look in zip(rows, looks, strict=True) if not look.error]
+  shorter = [min(look.width, look.height) for _, look in seen]
+  smallest = sorted(range(len(seen)), key=shorter.__getitem__)[:5]
+  return {
+    "width": _summary(look.width for _, look in seen),
+    "height": _summary(look.height for _, look in seen),
+    "aspect": _summary(look.width / look.height for _, look in seen),
+    "shorter_side": _histogram(shorter),
+    "below_image_size": int(np.sum(np.array(shorter) < data.image_size)),
+    "smallest": [
+      {"image": splits[split].ids[row], "width": look.width, "height": look.height}
+      for (split, row), look in (seen[k] for k in smallest)
+    ],
+  }
+
+
+def _near_duplicates(
+  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look]
+) -> dict[str, Any]:
+  """Images that look like another one: across splits, across classes, and within a class."""
+  hashed = {k: look.hash for k, look in enumerate(looks) if look.hash is not None}
+  names = ("across_splits", "across_classes", "within_class")
+  involved: dict[str, set[int]] = {name: set() for name in names}
+  listed: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+  if hashed:
+    for one, other, distance in _alike(np.stack(list(hashed.values())), np.array(list(hashed))):
+      name = _relation(splits, rows[one], rows[other])
+      involved[name] |= {one, other}
+      if len(listed[name]) < LISTED:
+        pair = [_place(splits, *rows[k]) for k in (one, other)]
+        listed[name].append({"bits": distance, "images": pair})
+  return {"within_bits": NEAR_BITS, "of_bits": near_duplicates.BITS} | {
+    name: {"images": len(involved[name]), "pairs": listed[name]} for name in names
+  }
+
+
+def _alike(hashes: np.ndarray, at: np.ndarray) -> Iterator[tuple[int, int, int]]:
+  """Pairs of images, nearest first; of many equal images, each with the first ones only."""
+  unique, group = np.unique(hashes, axis=0, return_inverse=True)
+  order = np.argsort(group.ravel(), kind="stable")
+  members = np.split(at[order], np.cumsum(np.bincount(group.ravel()))[:-1])
+  for same in members:
+    # A thousand grey squares would be half a million pairs that say nothing more.
+    for first, second in itertools.product(same[:3], same):
+      if first < second:
+        yield int(first), int(second), 0
+  pairs, distances = near_duplicates.pairs_within(unique, NEAR_BITS)
+  for k in np.argsort(distances, kind="stable"):
+    one, other = (members[group_] for group_ in pairs[k])
+    for first, second in itertools.product(one, other):
+      if first in one[:3] or second in other[:3]:
+        yield int(first), int(second), int(distances[k])
+
+
+def _relation(splits: dict[str, Dataset], one: tuple[str, int], other: tuple[str, int]) -> str:
+  if one[0] != other[0]:
+    return "across_splits"
+  labels = splits[one[0]].labels
+  return "within_class" if labels[one[1]] == labels[other[1]] else "across_classes"
+
+
+def _place(splits: dict[str, Dataset], split: str, row: int) -> dict[str, Any]:
+  dataset = splits[split]
+  name = dataset.class_names[dataset.labels[row]]
+  return {"image": dataset.ids[row], "split": split, "row": row, "class": name}
+
+
+def problems(findings: dict[str, Any]) -> list[str]:
+  """What a person should know before training, a line each; none where all is well."""
+  lines = []
+  bad = findings["unreadable"]
+  if bad["count"]:
+    first = bad["images"][0]["image"]
+    lines.append(f"{bad['count']:,} images cannot be read, such as {first}: fetch them again")
+  for split, counts in findings["splits"].items():
+    if counts["partial"]:
+      lines.append(f"{split}: not the published counts; figures are not comparable with published")
+    if split == "train" and counts["num_small_classes"]:
+      lines.append(
+        f"{counts['num_small_classes']:,} training classes have fewer than "
+        f"data.images_per_class={findings['images_per_class']} images: theirs repeat in a batch"
+      )
+    if split != "train" and counts["per_class"].get("min", 2) < 2:
+      lines.append(f"{split}: classes with one image: it has nothing to be found by")
+  below = findings["sizes"]["below_image_size"]
+  if below:
+    lines.append(
+      f"{below:,} images are smaller than data.image_size={findings['image_size']}: enlarged"
+    )
+  near = findings["near_duplicates"]
+  for name, what in (
+    ("across_splits", "have a near duplicate in another split: a leak"),
+    ("across_classes", "have a near duplicate in another class of their split"),
+    ("within_class", "have a near duplicate in their own class: easy to retrieve"),
+  ):
+    if near[name]["images"]:
+      lines.append(f"{near[name]['images']:,} images {what}")
+  return lines
