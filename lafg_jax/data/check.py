@@ -168,46 +168,48 @@ def _sizes(
 def _near_duplicates(
   splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look]
 ) -> dict[str, Any]:
-  """Images that look like another one: across splits, across classes, and within a class."""
+  """Images that look like another one: across splits, across classes, and within a class.
+
+  All are counted. Of images with equal hashes in one class, a pair stands for all.
+  """
   hashed = {k: look.hash for k, look in enumerate(looks) if look.hash is not None}
   names = ("across_splits", "across_classes", "within_class")
   involved: dict[str, set[int]] = {name: set() for name in names}
   listed: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
   if hashed:
-    for one, other, distance in _alike(np.stack(list(hashed.values())), np.array(list(hashed))):
-      name = _relation(splits, rows[one], rows[other])
-      involved[name] |= {one, other}
+    classes = [(split, int(splits[split].labels[row])) for split, row in rows]
+    for one, other, distance in _alike(hashed, classes):
+      (split, label), (other_split, other_label) = classes[one[0]], classes[other[0]]
+      name = names[0] if split != other_split else names[1 + (label == other_label)]
+      involved[name].update(one, other)
       if len(listed[name]) < LISTED:
-        pair = [_place(splits, *rows[k]) for k in (one, other)]
+        pair = [_place(splits, *rows[k]) for k in (one[0], other[-1])]
         listed[name].append({"bits": distance, "images": pair})
   return {"within_bits": NEAR_BITS, "of_bits": near_duplicates.BITS} | {
     name: {"images": len(involved[name]), "pairs": listed[name]} for name in names
   }
 
 
-def _alike(hashes: np.ndarray, at: np.ndarray) -> Iterator[tuple[int, int, int]]:
-  """Pairs of images, nearest first; of many equal images, each with the first ones only."""
-  unique, group = np.unique(hashes, axis=0, return_inverse=True)
-  order = np.argsort(group.ravel(), kind="stable")
-  members = np.split(at[order], np.cumsum(np.bincount(group.ravel()))[:-1])
+def _alike(
+  hashed: dict[int, np.ndarray], classes: list[tuple[str, int]]
+) -> Iterator[tuple[list[int], list[int], int]]:
+  """Two lists of images, each of one class and one hash, that are alike; nearest first.
+
+  A thousand grey squares would be half a million pairs of images.
+  """
+  at = list(hashed)
+  unique, group = np.unique(np.stack(list(hashed.values())), axis=0, return_inverse=True)
+  members: list[dict[Any, list[int]]] = [collections.defaultdict(list) for _ in unique]
+  for k, of in zip(at, group.ravel().tolist(), strict=True):
+    members[of][classes[k]].append(k)
   for same in members:
-    # A thousand grey squares would be half a million pairs that say nothing more.
-    for first, second in itertools.product(same[:3], same):
-      if first < second:
-        yield int(first), int(second), 0
+    yield from ((one, one, 0) for one in same.values() if len(one) > 1)
+    yield from ((one, other, 0) for one, other in itertools.combinations(same.values(), 2))
   pairs, distances = near_duplicates.pairs_within(unique, NEAR_BITS)
-  for k in np.argsort(distances, kind="stable"):
-    one, other = (members[group_] for group_ in pairs[k])
-    for first, second in itertools.product(one, other):
-      if first in one[:3] or second in other[:3]:
-        yield int(first), int(second), int(distances[k])
-
-
-def _relation(splits: dict[str, Dataset], one: tuple[str, int], other: tuple[str, int]) -> str:
-  if one[0] != other[0]:
-    return "across_splits"
-  labels = splits[one[0]].labels
-  return "within_class" if labels[one[1]] == labels[other[1]] else "across_classes"
+  for k in np.argsort(distances, kind="stable").tolist():
+    one, other = pairs[k].tolist()
+    for first, second in itertools.product(members[one].values(), members[other].values()):
+      yield first, second, int(distances[k])
 
 
 def _place(splits: dict[str, Dataset], split: str, row: int) -> dict[str, Any]:

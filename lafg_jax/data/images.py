@@ -1,8 +1,8 @@
 """Reading and cropping photographs: files or arrays in, uint8 RGB arrays out.
 
-Crops take a Pillow image, a uint8 array [H, W, 3] or a `decoders.Jpeg`, of which they decode what
-they need. They give uint8 [size, size, 3] by Pillow's bicubic filter, which widens its kernel when
-it shrinks an image (antialiasing). Each crop and its resize are one call of
+Crops take a Pillow image, a uint8 array [H, W, 3], a `Shrunk`, or a `decoders.Jpeg`, of which they
+decode what they need. They give uint8 [size, size, 3] by Pillow's bicubic filter, which widens its
+kernel when it shrinks an image (antialiasing). Each crop and its resize are one call of
 `Image.resize(box=...)`: at the edge of a crop the filter sees the pixels just outside it, as it
 does where a resized image is cropped afterwards.
 """
@@ -13,7 +13,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -37,6 +37,14 @@ DECODER_ERRORS = (
 
 
 Box = tuple[float, float, float, float]
+
+
+class Shrunk(NamedTuple):
+  """An image that was resized before; crops are drawn as of the image that it was."""
+
+  pixels: np.ndarray  # uint8 [H, W, 3]
+  width: int  # before
+  height: int
 
 
 class UnreadableImage(OSError):
@@ -65,7 +73,7 @@ def source_of_dataset(dataset: Any, row: int, open_: Callable[[Any], Any]) -> An
     UnreadableImage: as `of_dataset`; damage inside a Jpeg is found by its crop.
   """
   img = dataset.images[row]
-  if not isinstance(img, np.ndarray):
+  if not isinstance(img, np.ndarray | Shrunk):
     try:
       img = open_(img if isinstance(img, bytes) else str(img))
     except UnreadableImage as error:
@@ -227,10 +235,14 @@ def reduced(img: Any, box: Box, size: int) -> tuple[Image.Image, Box]:
   """A Pillow image, and the box in it: of a Jpeg no more pixels than the box needs."""
   if isinstance(img, np.ndarray | Image.Image):
     return _decoded(img), box
-  factor = img.factor(box[2] - box[0], box[3] - box[1], size)
-  img = img.decode(factor)
-  left, top, right, bottom = (x / factor for x in box)
-  return img, (left, top, min(right, img.width), min(bottom, img.height))
+  if isinstance(img, Shrunk):
+    small = Image.fromarray(img.pixels)
+    per_x, per_y = img.width / small.width, img.height / small.height
+  else:
+    per_x = per_y = img.factor(box[2] - box[0], box[3] - box[1], size)
+    small = img.decode(per_x)
+  right, bottom = min(box[2] / per_x, small.width), min(box[3] / per_y, small.height)
+  return small, (box[0] / per_x, box[1] / per_y, right, bottom)
 
 
 def _crop_of_resized(
@@ -239,9 +251,10 @@ def _crop_of_resized(
   """The square at `offset` of the image as it would be after resizing it to `resized`."""
   width, height = size_of(img)
   x, y = offset
-  if isinstance(img, np.ndarray) and (width, height) == resized:
+  pixels = img.pixels if isinstance(img, Shrunk) else img
+  if isinstance(pixels, np.ndarray) and size_of(pixels) == resized:
     # The filter would give back each pixel as it is.
-    return img[y : y + size, x : x + size]
+    return pixels[y : y + size, x : x + size]
   per_x, per_y = width / resized[0], height / resized[1]
   # Rounding may put the far edge a hair outside the image, which Pillow refuses.
   right = min((x + size) * per_x, width)

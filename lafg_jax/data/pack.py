@@ -1,9 +1,10 @@
 """Training images that are decoded and resized once, and then mapped into memory.
 
 A pack is a folder of two files: `pixels`, the uint8 RGB of all images one after the other, and
-`index`, a record an image: where it starts, height and width. An image that cannot be read has
-height 0. Processes of a machine share the mapped pages. It is named by the content of the dataset
-and the size, and is built under a name of its own, so that a folder of the final name is whole.
+`index`, a record an image: where it starts, its height and width, and those before. An image that
+cannot be read has height 0. Processes of a machine share the mapped pages. A pack is named by the
+content of the dataset and the size, and is built under a name of its own, so that a folder of the
+final name is whole.
 """
 
 import concurrent.futures
@@ -26,7 +27,10 @@ from lafg_jax.errors import UserError
 from lafg_jax.progress import Progress
 
 FORMAT = 1
-_RECORD = np.dtype([("start", "<i8"), ("height", "<i4"), ("width", "<i4")])
+_RECORD = np.dtype(
+  [("start", "<i8")]
+  + [(name, "<i4") for name in ("height", "width", "height_before", "width_before")]
+)
 # Images between two entries in the index: at most so many are made again after a stop.
 _CHUNK = 64
 
@@ -69,19 +73,20 @@ def packed(dataset: Dataset, data: Any) -> Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-  """The images of a pack; [row] is uint8 [H, W, 3], read-only, in mapped memory."""
+  """The images of a pack; [row] is an images.Shrunk with read-only pixels in mapped memory."""
 
   folder: str
 
   def __len__(self) -> int:
     return len(_opened(self.folder)[1])
 
-  def __getitem__(self, row: int) -> np.ndarray:
+  def __getitem__(self, row: int) -> images.Shrunk:
     pixels, index = _opened(self.folder)
-    start, height, width = index[row].tolist()
+    start, height, width, *before = index[row].tolist()
     if not height:
       raise images.UnreadableImage(f"image {row} could not be read when {self.folder} was made")
-    return pixels[start : start + 3 * height * width].reshape(height, width, 3)
+    image = pixels[start : start + 3 * height * width].reshape(height, width, 3)
+    return images.Shrunk(image, width=before[1], height=before[0])
 
 
 @functools.cache
@@ -99,7 +104,7 @@ def _opened(folder: str) -> tuple[np.ndarray, np.ndarray]:
 def _end(index: np.ndarray) -> int:
   if not len(index):
     return 0
-  start, height, width = index[-1].tolist()
+  start, height, width, *_ = index[-1].tolist()
   return start + 3 * height * width
 
 
@@ -131,8 +136,8 @@ def _build(dataset: Dataset, folder: Path, data: Any) -> None:
       for first in range(done, len(dataset), _CHUNK):
         rows = range(first, min(first + _CHUNK, len(dataset)))
         records = np.zeros(len(rows), _RECORD)
-        for k, image in enumerate(pool.map(make, rows)):
-          records[k] = end, *image.shape[:2]
+        for k, (image, width, height) in enumerate(pool.map(make, rows)):
+          records[k] = end, *image.shape[:2], height, width
           pixels.write(image.data)
           end += image.size
         # In this order: what the index names is there.
@@ -142,14 +147,15 @@ def _build(dataset: Dataset, folder: Path, data: Any) -> None:
         progress.add(len(rows))
 
 
-def _resized(dataset: Dataset, open_: Any, side: int, row: int) -> np.ndarray:
-  """uint8 [H, W, 3]; [0, 0, 3] for an image that cannot be read."""
+def _resized(dataset: Dataset, open_: Any, side: int, row: int) -> images.Shrunk:
+  """The image, made smaller; pixels [0, 0, 3] for one that cannot be read."""
   try:
     img = images.source_of_dataset(dataset, row, open_)
-    return np.ascontiguousarray(images.resize_shorter(img, side))
+    pixels = np.ascontiguousarray(images.resize_shorter(img, side))
+    return images.Shrunk(pixels, *images.size_of(img))
   except images.UnreadableImage as error:
     logging.warning("pack: left out: %s", error)
-    return np.empty((0, 0, 3), np.uint8)
+    return images.Shrunk(np.empty((0, 0, 3), np.uint8), 0, 0)
 
 
 def _resume(folder: Path, pixels: BinaryIO, index: BinaryIO) -> tuple[int, int]:
