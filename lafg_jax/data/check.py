@@ -127,12 +127,15 @@ def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
   }
 
 
-def _histogram(values: Sequence[float] | np.ndarray, bins: int = 24) -> dict[str, list[float]]:
-  """Counts between edges."""
+def _histogram(values: Sequence[int] | np.ndarray, bars: int = 24) -> dict[str, Any]:
+  """Counts of whole numbers: bar k has first + k step and the step - 1 numbers above it."""
   if not len(values):
-    return {"counts": [], "edges": []}
-  counts, edges = np.histogram(values, bins=bins)
-  return {"counts": counts.tolist(), "edges": edges.tolist()}
+    return {"counts": [], "first": 0, "step": 1}
+  first = int(np.min(values))
+  # Whole steps: a bar that could hold two numbers beside one that holds one would look like a gap.
+  step = -(-(int(np.max(values)) - first + 1) // bars)
+  counts = np.bincount((np.asarray(values) - first) // step)
+  return {"counts": counts.tolist(), "first": first, "step": step}
 
 
 def _unreadable(

@@ -30,7 +30,7 @@ _STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--paper:#fff;--line:#d0d
 max-width:1040px;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}
 table{border-collapse:collapse}td,th{padding:.25rem .9rem;text-align:right;
 border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
-img{max-width:100%}.note{color:var(--note)}.charts,.pairs{display:flex;flex-wrap:wrap;gap:1.2rem}
+img{max-width:100%}.note{color:var(--note)}.charts,.pairs{display:flex;flex-wrap:wrap;gap:1.2rem;margin-top:1rem}
 ul.problems{background:var(--bad-paper);border-left:4px solid var(--bad);margin:1rem 0;
 padding:.6rem 1rem .6rem 2rem}p.well{border-left:4px solid #2ea043;padding:.4rem 1rem}
 figure{margin:0;width:236px;font-size:12px;overflow-wrap:anywhere}code{overflow-wrap:anywhere}
@@ -222,11 +222,12 @@ def _unreadable(findings: dict[str, Any]) -> str:
   return f"<h2>Unreadable: {bad['count']:,} images</h2><ul>{listed}</ul>{rest}"
 
 
-def bars(histogram: dict[str, list[float]], title: str, width: int = 420, height: int = 150) -> str:
+def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 150) -> str:
   """A histogram as inline SVG, with the ends of its axis and its highest count."""
-  counts, edges = histogram["counts"], histogram["edges"]
+  counts, first = histogram["counts"], histogram["first"]
   if not counts:
     return ""
+  last = first + histogram["step"] * len(counts) - 1
   step, most = (width - 20) / len(counts), max(counts)
   drawn = "".join(
     f'<rect x="{10 + k * step:.1f}" y="{height - 20 - (height - 50) * count / most:.1f}" '
@@ -237,7 +238,7 @@ def bars(histogram: dict[str, list[float]], title: str, width: int = 420, height
   return (
     f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
     f'<text x="10" y="14" {text} font-weight="bold">{title}</text>{drawn}'
-    f'<text x="10" y="{height - 5}" {text}>{edges[0]:g}</text>'
-    f'<text x="{width - 10}" y="{height - 5}" {text} text-anchor="end">{edges[-1]:g}</text>'
+    f'<text x="10" y="{height - 5}" {text}>{first}</text>'
+    f'<text x="{width - 10}" y="{height - 5}" {text} text-anchor="end">{last}</text>'
     f'<text x="{width - 10}" y="14" {text} text-anchor="end">highest bar {most:,}</text></svg>'
   )

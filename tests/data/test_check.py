@@ -75,7 +75,7 @@ def test_a_sound_data_set_is_counted_and_only_its_small_class_named(found):
   )
   assert train["per_class"] == {"min": 2, "median": 4, "max": 5}
   assert train["small_classes"] == {"train class 2": 2} and test["num_small_classes"] == 0
-  assert sum(train["histogram"]["counts"]) == 3
+  assert train["histogram"] == {"counts": [1, 0, 1, 1], "first": 2, "step": 1}
   assert findings["kinds"] == {"JPEG RGB": 18}
   assert findings["sizes"]["width"] == {"min": 150, "median": 150, "max": 150}
   assert findings["sizes"]["aspect"]["max"] == pytest.approx(150 / 110)
@@ -156,3 +156,12 @@ def test_nothing_readable_is_said(splits, found):
   findings = found()
   assert findings["unreadable"]["count"] == 18 and findings["sizes"]["width"] == {}
   assert findings["near_duplicates"]["across_splits"]["images"] == 0
+
+
+@pytest.mark.parametrize("values", [[5], [1, 2, 25], [0, 24], [3, 3, 900, 17]])
+def test_histograms_of_whole_numbers(values):
+  got = check._histogram(values)
+  assert 1 <= len(got["counts"]) <= 24 and got["counts"][-1] > 0
+  for k, count in enumerate(got["counts"]):
+    low = got["first"] + k * got["step"]
+    assert count == sum(low <= value < low + got["step"] for value in values)

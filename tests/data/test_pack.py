@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cars, synthetic
-from lafg_jax import validation
+from lafg_jax import train, validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
@@ -204,3 +204,15 @@ def test_finches_are_not_packed():
   config = cars.get_config()
   config.data.pack, config.data.root = "packs", "somewhere"
   validation.validate(config, ["train"])
+
+
+def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):
+  config = cars.get_config()
+  config.data.pack = "here"
+  before = train._meta(config, dataset, None)
+  assert before["dataset"]["packed"] == 256
+  config.data.pack = "there"
+  train._check_same(config, before, train._meta(config, dataset, None), "runs")
+  config.data.pack = ""
+  with pytest.raises(UserError, match="the training images or classes"):
+    train._check_same(config, before, train._meta(config, dataset, None), "runs")

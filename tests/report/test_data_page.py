@@ -109,7 +109,8 @@ def test_wrong_counts_are_one_line(products, tmp_path):
 
 
 def test_bars_are_as_high_as_their_counts():
-  svg = data_page.bars({"counts": [1, 4, 0], "edges": [0, 1, 2, 3]}, "some")
+  svg = data_page.bars({"counts": [1, 4, 0], "first": 7, "step": 2}, "some")
   heights = [float(x) for x in re.findall(r'<rect[^>]* height="([\d.]+)"', svg)]
   assert heights == [25, 100, 0] and "highest bar 4" in svg
-  assert data_page.bars({"counts": [], "edges": []}, "none") == ""
+  assert ">7<" in svg and ">12<" in svg
+  assert data_page.bars({"counts": [], "first": 0, "step": 1}, "none") == ""
