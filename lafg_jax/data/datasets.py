@@ -27,7 +27,7 @@ class Dataset:
   name: str  # data.name
   split: str  # 'train', 'val' or 'test'
   # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are the
-  # bytes of an image file and which can be pickled.
+  # bytes of an image file (or images.Shrunk, of a pack) and which can be pickled.
   images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
