@@ -13,14 +13,16 @@ BASE = [
   "flax>=0.10",
   "grain>=0.2.10",
   "huggingface_hub>=0.30",
+  "ImageHash>=4.3",
   "jax>=0.6",
   "ml_collections>=1.0",
-  "numpy>=1.26",
+  "numpy>=2.0",
   "optax>=0.2.4",
   "orbax-checkpoint>=0.11",
   "pillow>=10.3",
   "safetensors>=0.5",
   "scipy>=1.11",
+  "simplejpeg>=1.7",
   "tensorboardX>=2.6.2",
 ]
 LANGUAGE = [

@@ -61,7 +61,19 @@ def get_config() -> ConfigDict:
   data.classes_per_batch = 98
   # m: images of each of them; the batch is N x m whatever the number of devices.
   data.images_per_class = 9
-  # Processes that decode; 0 decodes in threads of this process.
+  # What decodes JPEGs: 'pillow', 'simplejpeg' (faster), or 'auto': simplejpeg if it is installed.
+  # Their pixels are the same (benchmarks/RESULTS.md). Checkpoints record which it was, and a run
+  # goes on under that one only.
+  data.decoder = "auto"
+  # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
+  # differ by 0.5 to 2 of 255 in the mean. Evaluation decodes whole images.
+  data.scaled_decoding = True
+  # Folder of packs: training images decoded and resized once, to data.resize_size (a quarter more
+  # for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the files.
+  # Crops are the same; of random resized ones pixels differ by 0.5 to 2 of 255 in the mean.
+  data.pack = ""
+  # Processes that decode for training and evaluation; 0 decodes in threads of this process. Threads
+  # of --stage=data and of building a pack; 0 takes one a core.
   data.num_workers = 0
   # Batches decoded ahead.
   data.prefetch = 4

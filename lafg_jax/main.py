@@ -5,8 +5,9 @@
 
 Without --stage all stages run in order: describe, encode, prototypes, train, evaluate, report. A
 stage whose output is there and whose inputs are unchanged is skipped; a stopped one goes on where
-it stopped. On request: --stage=inspect makes language.html, a page to browse what was written and
-mined about the classes. configs/default.py explains every key.
+it stopped. On request: --stage=data checks a data set before hours are spent (counts, sizes,
+unreadable images, near duplicates), and --stage=inspect makes language.html, a page to browse what
+was written and mined about the classes. configs/default.py explains every key.
 """
 
 import contextlib
@@ -24,8 +25,8 @@ from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
-# Stages that no other reads, so that a bare run leaves them out.
-ON_REQUEST = ("inspect",)
+# Not in a bare run: nothing reads what they write but people.
+ON_REQUEST = ("data", "inspect")
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for everything that is written (default: runs/<name of the config>)."
@@ -33,7 +34,8 @@ _WORKDIR = flags.DEFINE_string(
 _STAGE = flags.DEFINE_string(
   "stage",
   None,
-  f"Run one stage: {', '.join(STAGES)} (default: all); on request: {', '.join(ON_REQUEST)}.",
+  f"Run one stage: {', '.join(STAGES)} (default: all of these); on request: "
+  f"{', '.join(ON_REQUEST)}.",
 )
 
 
@@ -42,8 +44,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   config = command_line.CONFIG.value
   stage = _STAGE.value
-  if stage is not None and stage not in STAGES + ON_REQUEST:
-    raise UserError(f"--stage={stage}: it takes one of {', '.join(STAGES + ON_REQUEST)}")
+  if stage is not None and stage not in (*STAGES, *ON_REQUEST):
+    raise UserError(f"--stage={stage}: it takes one of {', '.join((*STAGES, *ON_REQUEST))}")
   wanted = [stage] if stage else _default_stages(config)
   validation.validate(config, wanted)
   if _WORKDIR.value == "":
@@ -92,6 +94,7 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     "evaluate": _evaluate,
     "report": _report,
     "inspect": _inspect,
+    "data": _data,
   }
   for stage in wanted:
     if not run[stage](config, workdir):
@@ -294,6 +297,14 @@ def _inspect(config: ConfigDict, workdir: str) -> bool:
     work = lambda: inspection.run(config, workdir)  # noqa: E731
     _unless_done(workdir, "inspect", key, [inspection.FILE], work)
   print(f"\n  {os.path.join(workdir, inspection.FILE)}")
+  return True
+
+
+def _data(config: ConfigDict, workdir: str) -> bool:
+  from lafg_jax.report import data_page
+
+  # Always: what has changed on the disk is what is asked about.
+  data_page.run(config, workdir)
   return True
 
 

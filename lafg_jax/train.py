@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, losses, optimizers, stages
 from lafg_jax import config as config_keys
-from lafg_jax.data import pipeline
+from lafg_jax.data import decoders, pack, pipeline
 from lafg_jax.data.datasets import Dataset, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.errors import UserError
@@ -31,7 +31,7 @@ MAX_IN_FLIGHT = 2
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
              "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
-             "data.manifest", "data.builder", "data.test_classes")  # fmt: skip
+             "data.manifest", "data.builder", "data.test_classes", "data.pack")  # fmt: skip
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -371,13 +371,16 @@ def _meta(
 ) -> dict[str, Any]:
   """What a checkpoint says of itself beside its arrays; JSON."""
   return {
-    "config": config_keys.flatten(config),
+    # By its name: 'auto' may mean another one on the machine where the run goes on.
+    "config": config_keys.flatten(config) | {"data.decoder": decoders.resolve(config.data.decoder)},
     "dataset": {
       "name": dataset.name,
       "fingerprint": fingerprint(dataset),
       "class_names": list(dataset.class_names),
       "partial": dataset.partial,
-    },
+    }
+    # Where a pack lies may change within a run; whether there is one, and of what size, may not.
+    | ({"packed": pack.side(config.data)} if config.data.pack else {}),
     "prototypes": None
     if prototypes is None
     else {

@@ -84,6 +84,9 @@ _RULES: dict[str, Rule] = {
   ),
   "data.classes_per_batch": _at_least(2),
   "data.images_per_class": _at_least(2),
+  "data.decoder": _one_of("auto", "pillow", "simplejpeg"),
+  "data.scaled_decoding": _BOOL,
+  "data.pack": _TEXT,
   "data.num_workers": _at_least(0),
   "data.prefetch": _at_least(1),
   "language.describer": _one_of("file", "shipped", "synthetic", *LLM),
@@ -266,6 +269,11 @@ def _validate_data(config: ConfigDict) -> None:
       raise UserError(
         f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
       )
+  if data.pack and data.name == "synthetic":
+    raise UserError(
+      f"--config.data.pack={data.pack}: the finches of data.name=synthetic are in memory; leave it "
+      "out"
+    )
   language = config.language
   if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(

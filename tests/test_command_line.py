@@ -43,7 +43,7 @@ MISUSES = [
   ((*SYNTHETIC, "--config.evaluate.split=val"), "data.num_val_classes"),
   ((*SYNTHETIC, "--config.train.freeze=("), "train.freeze"),
   ((*SYNTHETIC, "leftover"), "leftover"),
-  ((*SYNTHETIC, "--stage=bad"), "evaluate, report, inspect"),
+  ((*SYNTHETIC, "--stage=bad"), "evaluate, report, data, inspect"),
   ((*SYNTHETIC, "--stage"), "stage"),
   ((*SYNTHETIC, "--stge=train"), "--stage"),
   ((*SYNTHETIC, "--flagfile=none"), "flagfile"),

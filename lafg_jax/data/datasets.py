@@ -27,7 +27,7 @@ class Dataset:
   name: str  # data.name
   split: str  # 'train', 'val' or 'test'
   # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are the
-  # bytes of an image file, or its path, and which can be pickled.
+  # bytes of an image file, or its path, or images.Shrunk of a pack, and which can be pickled.
   images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
@@ -131,7 +131,11 @@ def content_fingerprint(data: Any, split: str) -> str:
   if _known(data.name) == "synthetic":
     # Rendered from the class names alone, by code that a test holds frozen.
     return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
-  dataset = load_splits(data, (split,))[split]
+  return content_of(load_splits(data, (split,))[split])
+
+
+def content_of(dataset: Dataset) -> str:
+  """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
   sizes = [os.path.getsize(path) for path in dataset.images] if files else dataset.version
   return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]

@@ -19,9 +19,8 @@ from typing import Any
 import grain
 import numpy as np
 from absl import flags
-from PIL import Image
 
-from lafg_jax.data import images, sampling
+from lafg_jax.data import decoders, images, pack, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -54,7 +53,8 @@ def train_batches(
   Args:
     dataset: images as paths or as arrays.
     data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
-      resize_size, train_crop, crop_scale, crop_ratio, flip, num_workers and prefetch.
+      resize_size, train_crop, crop_scale, crop_ratio, flip, decoder, scaled_decoding,
+      pack, num_workers and prefetch.
     seed: of the sampler and of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
     num_steps: how many batches to yield.
@@ -77,11 +77,14 @@ def train_batches(
   rows = sampling.process_rows(
     data.classes_per_batch * data.images_per_class, num_devices, process_index, process_count
   )
+  if data.pack:
+    dataset = pack.packed(dataset, data)
   make = functools.partial(
     _train_batch,
     dataset=dataset,
     batch_rows=batch_rows,
     rows=rows,
+    open_=decoders.opener(decoders.resolve(data.decoder), data.scaled_decoding),
     augment=_augmentation(data),
     seed=seed,
   )
@@ -98,7 +101,8 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
 
   Args:
     dataset: images as paths or as arrays.
-    data: the section `config.data`; reads image_size, resize_size, num_workers and prefetch.
+    data: the section `config.data`; reads image_size, resize_size, decoder, num_workers and
+      prefetch. Images are decoded whole: figures do not depend on data.scaled_decoding.
     batch_size: rows per batch.
 
   Returns:
@@ -110,12 +114,17 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
   _check_sizes(data)
   crop = functools.partial(images.resize_centre_crop, resize=data.resize_size, size=data.image_size)
   make = functools.partial(
-    _eval_batch, dataset=dataset, batch_size=batch_size, crop=crop, size=data.image_size
+    _eval_batch,
+    dataset=dataset,
+    batch_size=batch_size,
+    open_=decoders.opener(decoders.resolve(data.decoder), scaled=False),
+    crop=crop,
+    size=data.image_size,
   )
   return _iterate(0, -(-len(dataset.labels) // batch_size), make, data)
 
 
-def _augmentation(data: Any) -> Callable[[Image.Image, np.random.Generator], np.ndarray]:
+def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:
   """augment(image, rng) -> uint8 [S, S, 3], as the config says; holds plain values only."""
   if data.train_crop == "random_resized":
     crop = functools.partial(
@@ -137,7 +146,7 @@ def _augmentation(data: Any) -> Callable[[Image.Image, np.random.Generator], np.
 
 
 def _augment(
-  img: Image.Image, rng: np.random.Generator, *, crop: Callable[..., np.ndarray], flip: bool
+  img: Any, rng: np.random.Generator, *, crop: Callable[..., np.ndarray], flip: bool
 ) -> np.ndarray:
   cropped = crop(img, rng)
   return images.flip(cropped, rng) if flip else cropped
@@ -151,17 +160,19 @@ def _check_sizes(data: Any) -> None:
     )
 
 
-def _open_or_next(dataset: Dataset, row: int) -> tuple[Image.Image, int]:
-  """The image of `row`, or the next readable one of its class; and the row of what was read."""
+def _show_or_next(
+  dataset: Dataset, row: int, show: Callable[[int], np.ndarray]
+) -> tuple[np.ndarray, int]:
+  """show(row), or of the next image of its class that can be read; and the row that was shown."""
   try:
-    return images.of_dataset(dataset, row), row
+    return show(row), row
   except images.UnreadableImage:
     pass
   same_class = np.flatnonzero(dataset.labels == dataset.labels[row])
   later = np.roll(same_class, -1 - int(np.searchsorted(same_class, row)))[:-1]
   for other in later:
     try:
-      return images.of_dataset(dataset, int(other)), int(other)
+      return show(int(other)), int(other)
     except images.UnreadableImage:
       continue
   raise UserError(
@@ -176,14 +187,22 @@ def _train_batch(
   dataset: Dataset,
   batch_rows: Callable[[int], np.ndarray],
   rows: np.ndarray,
-  augment: Callable[[Image.Image, np.random.Generator], np.ndarray],
+  open_: Callable[[Any], Any],
+  augment: Callable[[Any, np.random.Generator], np.ndarray],
   seed: int,
 ) -> Batch:
   wanted = batch_rows(step).ravel()[rows].astype(np.int32)
   pixels, used = [], wanted.copy()
-  for k, row in enumerate(rows):
-    img, used[k] = _open_or_next(dataset, int(wanted[k]))
-    pixels.append(augment(img, np.random.default_rng([seed, int(step), int(row)])))
+
+  def show(row: int, place: int) -> np.ndarray:
+    img = images.source_of_dataset(dataset, row, open_)
+    return augment(img, np.random.default_rng([seed, int(step), place]))
+
+  for k, place in enumerate(rows):
+    shown, used[k] = _show_or_next(
+      dataset, int(wanted[k]), functools.partial(show, place=int(place))
+    )
+    pixels.append(shown)
   return {
     "image": np.stack(pixels),
     "label": dataset.labels[wanted].astype(np.int32),
@@ -193,7 +212,13 @@ def _train_batch(
 
 
 def _eval_batch(
-  number: int, *, dataset: Dataset, batch_size: int, crop: Callable[..., np.ndarray], size: int
+  number: int,
+  *,
+  dataset: Dataset,
+  batch_size: int,
+  open_: Callable[[Any], Any],
+  crop: Callable[..., np.ndarray],
+  size: int,
 ) -> Batch:
   batch: Batch = {
     "image": np.zeros((batch_size, size, size, 3), np.uint8),
@@ -203,7 +228,7 @@ def _eval_batch(
   first = int(number) * batch_size
   for k, row in enumerate(range(first, min(first + batch_size, len(dataset.labels)))):
     try:
-      batch["image"][k] = crop(images.of_dataset(dataset, row))
+      batch["image"][k] = crop(images.source_of_dataset(dataset, row, open_))
       batch["index"][k] = row
     except images.UnreadableImage:
       batch["unreadable"][k] = row
