@@ -75,6 +75,11 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   _prepare_jax()
   if "train" in wanted:
     _check_batch(config)
+  if _reads_model(config, wanted):
+    from lafg_jax.models import backbones
+
+    # Here, so that weights which do not go with the config stop the run before hours of encoding.
+    config = backbones.resolve(config)
   run = {
     "describe": _describe,
     "encode": _encode,
@@ -88,6 +93,11 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
       return
   if {"evaluate", "report"} & set(wanted):
     _print_results(workdir)
+
+
+def _reads_model(config: ConfigDict, wanted: Sequence[str]) -> bool:
+  evaluates = "evaluate" in wanted and config.evaluate.source in ("checkpoint", "pretrained")
+  return evaluates or "train" in wanted
 
 
 def _prepare_jax() -> None:

@@ -14,15 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import pretrained
+from lafg_jax.models.options import SIZES, parse_options
 from lafg_jax.models.vit import ViT
-
-# width, depth, heads, mlp_dim
-VIT_SIZES = {
-  "tiny": (192, 12, 3, 768),
-  "small": (384, 12, 6, 1536),
-  "base": (768, 12, 12, 3072),
-  "large": (1024, 24, 16, 4096),
-}
 
 
 class Embedder(nn.Module):
@@ -48,9 +41,9 @@ class Embedder(nn.Module):
 
 
 def build(model: ConfigDict) -> Embedder:
-  """The Embedder that the `model` section of a config describes."""
+  """The Embedder that the `model` section of a config describes, resolved (backbones.resolve)."""
   width, depth, num_heads, mlp_dim = (
-    VIT_SIZES[model.size]
+    SIZES[model.size]
     if model.size != "custom"
     else (model.width, model.depth, model.num_heads, model.mlp_dim)
   )
@@ -63,6 +56,8 @@ def build(model: ConfigDict) -> Embedder:
     pool=model.pool,
     conv_stem=model.conv_stem,
     layer_norm_eps=model.layer_norm_eps,
+    # Checkpoints from before there were options are of plain ViTs.
+    options=parse_options(model.get("options", "")),
     dtype=jnp.dtype(model.dtype),
   )
   return Embedder(
@@ -82,7 +77,8 @@ def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str
 def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
   """The embedder and its {'backbone', 'embedding'} parameters before training.
 
-  A pure function of the config; the backbone is pretrained where `model.pretrained` says so.
+  A pure function of the config, resolved (backbones.resolve); the backbone is pretrained where
+  `model.pretrained` says so.
   """
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])

@@ -1,25 +1,28 @@
-"""Families of pretrained ViTs: how their files name things, and what their configs mean.
+"""The form of a family of pretrained weights: how its files name things, what its config means.
 
 A `Family` is a readable table and a few facts:
 
-  names: our module or parameter -> theirs, with {i} for the number of a block. A module's kernel
+  names: our module or parameter -> theirs, with {i} (and {j}, {i+1}) for numbers. A module's kernel
     and scale are their '.weight', its bias their '.bias'; what the table names whole, down to our
     leaf, is taken as it stands. 'qkv | 2/3' is the second of three equal parts of the rows.
-  settings: their config.json -> `Settings` of our ViT.
+  settings: their config.json -> `Settings` of our ViT. Where there is none it gets {}, and sizes
+    and options are measured on the tensors.
+  model_types: of config.json; 'timm' for timm's, which have an architecture, by `architecture`.
   marker: a tensor by which a file without config.json is known.
   prefixes: taken off the names of tensors first ('vit.' of a classifier's file).
   unused: a regular expression of tensors that a backbone has no use for.
   kernel: of models/resample.py, by which the origin library resamples its position embeddings.
   mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
 
-A family in a module of its own (models/from_timm.py) has the same form and joins `FAMILIES`.
+The families are in from_transformers.py, from_timm.py and from_resnet.py; backbones.py lists them.
 """
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from lafg_jax.models.vit import Options
+from lafg_jax.models.options import Options
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -28,7 +31,11 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Settings(NamedTuple):
-  """The ViT of a source. num_heads 0: its files do not say. mean, std: None leaves the family's."""
+  """The backbone of a source.
+
+  num_heads: 0 where its files do not say. mean, std: None leaves the family's. size: of
+  `model.size`: 'custom' is a ViT of these numbers; 'resnet50' reads pool, mean and std alone.
+  """
 
   width: int
   depth: int
@@ -40,6 +47,7 @@ class Settings(NamedTuple):
   options: Options = Options()
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
+  size: str = "custom"
 
 
 class Family(NamedTuple):
@@ -55,260 +63,12 @@ class Family(NamedTuple):
   kernel: str
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  # A regular expression at the start of timm's name of the architecture.
+  architecture: str = ""
 
-
-# Of a ViT with a class token, under the names that BEiT and DINO came with.
-_EMBEDDINGS = {
-  "class_token": "embeddings.cls_token",
-  "position_embedding": "embeddings.position_embeddings",
-  "registers": "embeddings.register_tokens",
-  "patch_embedding/patch": "embeddings.patch_embeddings.projection",
-}
-_ATTENTION = {
-  "block_{i}/attention/query": "encoder.layer.{i}.attention.attention.query",
-  "block_{i}/attention/key": "encoder.layer.{i}.attention.attention.key",
-  "block_{i}/attention/value": "encoder.layer.{i}.attention.attention.value",
-  "block_{i}/attention/out": "encoder.layer.{i}.attention.output.dense",
-}
-_VIT = {
-  **_EMBEDDINGS,
-  **_ATTENTION,
-  "block_{i}/norm_1": "encoder.layer.{i}.layernorm_before",
-  "block_{i}/norm_2": "encoder.layer.{i}.layernorm_after",
-  "block_{i}/mlp_1": "encoder.layer.{i}.intermediate.dense",
-  "block_{i}/mlp_2": "encoder.layer.{i}.output.dense",
-  "norm": "layernorm",
-}
-_DINOV2 = {
-  **_EMBEDDINGS,
-  **_ATTENTION,
-  "block_{i}/norm_1": "encoder.layer.{i}.norm1",
-  "block_{i}/norm_2": "encoder.layer.{i}.norm2",
-  "block_{i}/scale_1": "encoder.layer.{i}.layer_scale1.lambda1",
-  "block_{i}/scale_2": "encoder.layer.{i}.layer_scale2.lambda1",
-  "block_{i}/mlp_1": "encoder.layer.{i}.mlp.fc1",
-  "block_{i}/mlp_2": "encoder.layer.{i}.mlp.fc2",
-  "block_{i}/mlp_gate": "encoder.layer.{i}.mlp.weights_in | 1/2",
-  "block_{i}/mlp_up": "encoder.layer.{i}.mlp.weights_in | 2/2",
-  "block_{i}/mlp_down": "encoder.layer.{i}.mlp.weights_out",
-  "norm": "layernorm",
-}
-_DINOV3 = {
-  "class_token": "embeddings.cls_token",
-  "registers": "embeddings.register_tokens",
-  "patch_embedding/patch": "embeddings.patch_embeddings",
-  "block_{i}/norm_1": "layer.{i}.norm1",
-  "block_{i}/norm_2": "layer.{i}.norm2",
-  "block_{i}/attention/query": "layer.{i}.attention.q_proj",
-  "block_{i}/attention/key": "layer.{i}.attention.k_proj",
-  "block_{i}/attention/value": "layer.{i}.attention.v_proj",
-  "block_{i}/attention/out": "layer.{i}.attention.o_proj",
-  "block_{i}/scale_1": "layer.{i}.layer_scale1.lambda1",
-  "block_{i}/scale_2": "layer.{i}.layer_scale2.lambda1",
-  "block_{i}/mlp_1": "layer.{i}.mlp.up_proj",
-  "block_{i}/mlp_2": "layer.{i}.mlp.down_proj",
-  "block_{i}/mlp_gate": "layer.{i}.mlp.gate_proj",
-  "block_{i}/mlp_up": "layer.{i}.mlp.up_proj",
-  "block_{i}/mlp_down": "layer.{i}.mlp.down_proj",
-  "norm": "norm",
-}
-_CLIP = {
-  "class_token": "embeddings.class_embedding",
-  "position_embedding": "embeddings.position_embedding.weight",
-  "patch_embedding/patch": "embeddings.patch_embedding",
-  # Misspelt so in the files.
-  "pre_norm": "pre_layrnorm",
-  "block_{i}/norm_1": "encoder.layers.{i}.layer_norm1",
-  "block_{i}/norm_2": "encoder.layers.{i}.layer_norm2",
-  "block_{i}/attention/query": "encoder.layers.{i}.self_attn.q_proj",
-  "block_{i}/attention/key": "encoder.layers.{i}.self_attn.k_proj",
-  "block_{i}/attention/value": "encoder.layers.{i}.self_attn.v_proj",
-  "block_{i}/attention/out": "encoder.layers.{i}.self_attn.out_proj",
-  "block_{i}/mlp_1": "encoder.layers.{i}.mlp.fc1",
-  "block_{i}/mlp_2": "encoder.layers.{i}.mlp.fc2",
-  "norm": "post_layernorm",
-}
-# SigLIP has neither class token nor pre_norm, and a head that pools.
-_SIGLIP = {our: name for our, name in _CLIP.items() if our not in ("class_token", "pre_norm")} | {
-  "map_head/probe": "head.probe",
-  "map_head/attention/query/kernel": "head.attention.in_proj_weight | 1/3",
-  "map_head/attention/query/bias": "head.attention.in_proj_bias | 1/3",
-  "map_head/attention/key/kernel": "head.attention.in_proj_weight | 2/3",
-  "map_head/attention/key/bias": "head.attention.in_proj_bias | 2/3",
-  "map_head/attention/value/kernel": "head.attention.in_proj_weight | 3/3",
-  "map_head/attention/value/bias": "head.attention.in_proj_bias | 3/3",
-  "map_head/attention/out": "head.attention.out_proj",
-  "map_head/norm": "head.layernorm",
-  "map_head/mlp_1": "head.mlp.fc1",
-  "map_head/mlp_2": "head.mlp.fc2",
-}
-# A whole CLIP or SigLIP: the text tower, and what joins the two.
-_TEXT = r"^(text_model|text_projection|visual_projection|logit_scale|logit_bias)\b"
-
-
-# A config.json leaves out what equals the defaults of its class: these are theirs.
-_BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-         "intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu"}  # fmt: skip
-_ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
-                "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}  # fmt: skip
-
-
-def _settings(config: dict[str, Any], pool: str, **options: Any) -> Settings:
-  """Settings from the keys that all of transformers' configs share."""
-  options = {"activation": _ACTIVATIONS.get(config["hidden_act"], config["hidden_act"])} | options
-  patch = config["patch_size"]
-  if isinstance(patch, list | tuple) and len(set(patch)) == 1:
-    patch = patch[0]
-  return Settings(
-    width=config["hidden_size"],
-    depth=config["num_hidden_layers"],
-    num_heads=config["num_attention_heads"],
-    mlp_dim=config["intermediate_size"],
-    patch_size=patch,
-    pool=pool,
-    layer_norm_eps=config["layer_norm_eps"],
-    options=Options(**options),
-  )
-
-
-def _biases(config: dict[str, Any]) -> tuple[str, ...]:
-  return () if config.get("qkv_bias", True) else ("query", "key", "value")
-
-
-def _vit(config: dict[str, Any]) -> Settings:
-  config = _BASE | {"layer_norm_eps": 1e-12} | config
-  return _settings(config, "token", unbiased=_biases(config))
-
-
-def _dinov2(config: dict[str, Any]) -> Settings:
-  registers = 4 if config.get("model_type") == "dinov2_with_registers" else 0
-  patch_size = 16 if registers else 14
-  config = _BASE | {"layer_norm_eps": 1e-6, "patch_size": patch_size, "mlp_ratio": 4} | config
-  mlp_dim, gated = int(config["hidden_size"] * config["mlp_ratio"]), config.get("use_swiglu_ffn")
-  if gated:
-    # Two thirds, for the third layer costs as much as each of the others; a multiple of 8.
-    mlp_dim = (int(mlp_dim * 2 / 3) + 7) // 8 * 8
-    config["hidden_act"] = "silu"
-  return _settings(
-    config | {"intermediate_size": mlp_dim},
-    "token",
-    layer_scale=True,
-    gated_mlp=bool(gated),
-    registers=config.get("num_register_tokens", registers),
-    unbiased=_biases(config),
-  )
-
-
-def _dinov3(config: dict[str, Any]) -> Settings:
-  small = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6}
-  config = _BASE | small | {"layer_norm_eps": 1e-5} | config
-  biased = {
-    "query": config.get("query_bias", True),
-    "key": config.get("key_bias", False),
-    "value": config.get("value_bias", True),
-    "out": config.get("proj_bias", True),
-    "mlp": config.get("mlp_bias", True),
-  }
-  return _settings(
-    config,
-    "token",
-    layer_scale=True,
-    gated_mlp=config.get("use_gated_mlp", False),
-    registers=config.get("num_register_tokens", 0),
-    rotary_base=float(config.get("rope_theta", 100.0)),
-    unbiased=tuple(layer for layer, bias in biased.items() if not bias),
-  )
-
-
-def _clip(config: dict[str, Any]) -> Settings:
-  defaults = {"layer_norm_eps": 1e-5, "patch_size": 32, "hidden_act": "quick_gelu"}
-  config = _BASE | defaults | config.get("vision_config", config)
-  return _settings(config, "token", pre_norm=True, unbiased=("patch",))
-
-
-def _siglip(config: dict[str, Any]) -> Settings:
-  defaults = {"layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh"}
-  config = _BASE | defaults | config.get("vision_config", config)
-  return _settings(config, "map" if config.get("vision_use_head", True) else "mean")
-
-
-# In the order in which markers are looked for: a later one may stand in files of an earlier one.
-FAMILIES: tuple[Family, ...] = (
-  Family(
-    name="DINOv3",
-    model_types=("dinov3_vit",),
-    names=_DINOV3,
-    settings=_dinov3,
-    marker="layer.0.attention.q_proj.weight",
-    prefixes=("model.",),
-    unused=r"^embeddings\.mask_token$|^rope_embeddings\.",
-    kernel="",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-  ),
-  Family(
-    name="DINOv2 with registers",
-    model_types=("dinov2_with_registers",),
-    names=_DINOV2,
-    settings=_dinov2,
-    marker="embeddings.register_tokens",
-    prefixes=("dinov2_with_registers.",),
-    unused=r"^embeddings\.mask_token$|^classifier\.",
-    kernel="bicubic_antialias",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-  ),
-  Family(
-    name="DINOv2",
-    model_types=("dinov2",),
-    names=_DINOV2,
-    settings=_dinov2,
-    marker="encoder.layer.0.layer_scale1.lambda1",
-    prefixes=("dinov2.",),
-    unused=r"^embeddings\.mask_token$|^classifier\.",
-    kernel="bicubic",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-  ),
-  Family(
-    # DINO is a ViT here; its preprocessor_config.json has ImageNet's mean and std.
-    name="ViT",
-    model_types=("vit",),
-    names=_VIT,
-    settings=_vit,
-    marker="encoder.layer.0.layernorm_before.weight",
-    prefixes=("vit.",),
-    unused=r"^(pooler|classifier|decoder)\.|^embeddings\.mask_token$",
-    kernel="bicubic",
-    mean=HALF,
-    std=HALF,
-  ),
-  Family(
-    name="CLIP",
-    model_types=("clip", "clip_vision_model"),
-    names=_CLIP,
-    settings=_clip,
-    marker="pre_layrnorm.weight",
-    prefixes=("vision_model.",),
-    unused=rf"{_TEXT}|^embeddings\.position_ids$|^classifier\.",
-    kernel="bicubic",
-    mean=CLIP_MEAN,
-    std=CLIP_STD,
-  ),
-  Family(
-    # SigLIP 2 of fixed resolution is a SigLIP here.
-    name="SigLIP",
-    model_types=("siglip", "siglip_vision_model"),
-    names=_SIGLIP,
-    settings=_siglip,
-    marker="encoder.layers.0.layer_norm1.weight",
-    prefixes=("vision_model.",),
-    unused=rf"{_TEXT}|^embeddings\.position_ids$|^head\.|^classifier\.",
-    kernel="bicubic",
-    mean=HALF,
-    std=HALF,
-  ),
-)
+  def matches(self, architecture: str) -> bool:
+    """Whether timm's name of an architecture is of this family."""
+    return re.match(self.architecture, architecture) is not None
 
 
 class Place(NamedTuple):
@@ -319,21 +79,34 @@ class Place(NamedTuple):
   parts: int = 1
 
 
+# A module's arrays, as torch names them.
+_LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
+           "var": "running_var"}  # fmt: skip
+
+
 def place(family: Family, path: str) -> Place | None:
   """Where the family's files keep our parameter 'block_3/mlp_1/kernel'; None: they have none."""
-  block = re.match(r"block_(\d+)/", path)
-  general = re.sub(r"^block_\d+/", "block_{i}/", path)
-  module, _, leaf = general.rpartition("/")
-  suffix = ""
-  if general in family.names:
-    entry = family.names[general]
-  elif module in family.names and leaf in ("kernel", "scale", "bias"):
-    entry, suffix = family.names[module], ".bias" if leaf == "bias" else ".weight"
-  else:
-    return None
-  name, _, share = entry.partition(" | ")
-  part, parts = map(int, (share or "1/1").split("/"))
-  return Place(name.replace("{i}", block[1] if block else "") + suffix, part, parts)
+  module, _, leaf = path.rpartition("/")
+  for our, theirs in family.names.items():
+    pattern = _pattern(our)
+    match = pattern.fullmatch(path)
+    suffix = ""
+    if match is None and leaf in _LEAVES:
+      match, suffix = pattern.fullmatch(module), "." + _LEAVES[leaf]
+    if match is not None:
+      name, _, share = theirs.partition(" | ")
+      for letter, number in match.groupdict().items():
+        name = name.replace(f"{{{letter}}}", number).replace(
+          f"{{{letter}+1}}", str(int(number) + 1)
+        )
+      part, parts = map(int, (share or "1/1").split("/"))
+      return Place(name + suffix, part, parts)
+  return None
+
+
+@functools.cache
+def _pattern(our: str) -> re.Pattern[str]:
+  return re.compile(re.sub(r"\{(\w)\}", r"(?P<\1>\\d+)", our))
 
 
 def strip(family: Family, name: str) -> str:

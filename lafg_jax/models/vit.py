@@ -8,82 +8,22 @@ pretrained weights have beyond that is in `Options`; without any it is the plain
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+from lafg_jax.models.options import Options
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   # The exact (erf) GELU: what most published checkpoints were trained with.
   "gelu": functools.partial(nn.gelu, approximate=False),
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
   "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
   "silu": nn.silu,
 }
-# Layers that Options.unbiased may name.
-LAYERS = ("patch", "query", "key", "value", "out", "mlp")
-
-
-class Options(NamedTuple):
-  """How the ViT of a family differs from the plain one.
-
-  activation: of ACTIVATIONS.
-  gated_mlp: down(activation(gate x) * up x), SwiGLU (Shazeer 2020), in place of two layers.
-  layer_scale: a learned scale a channel on each residual branch (CaiT, Touvron et al. 2021).
-  registers: tokens without a place of their own between class token and patches (Darcet et al.,
-    ICLR 2024).
-  rotary_base: above 0, queries and keys are rotated by the patch's place (`rotary`), and there is
-    no position embedding.
-  pre_norm: a LayerNorm before the first block (CLIP).
-  class_token: there is a class token although the pooling does not read it.
-  unbiased: of LAYERS, those without a bias.
-  """
-
-  activation: str = "gelu"
-  gated_mlp: bool = False
-  layer_scale: bool = False
-  registers: int = 0
-  rotary_base: float = 0.0
-  pre_norm: bool = False
-  class_token: bool = False
-  unbiased: tuple[str, ...] = ()
-
-
-def options_text(options: Options) -> str:
-  """Options as a config spells them: 'layer_scale registers=4'; '' is the plain ViT."""
-  words = []
-  for name, value in options._asdict().items():
-    if value == Options._field_defaults[name]:
-      continue
-    shown = ",".join(value) if isinstance(value, tuple) else value
-    words.append(name if value is True else f"{name}={shown}")
-  return " ".join(words)
-
-
-def parse_options(text: str) -> Options:
-  """The inverse of `options_text`. Raises ValueError for what it does not know."""
-  values: dict[str, Any] = {}
-  for word in text.split():
-    name, _, value = word.partition("=")
-    if name not in Options._fields:
-      raise ValueError(f"{name} is none of {', '.join(Options._fields)}")
-    default = Options._field_defaults[name]
-    if isinstance(default, bool) == bool(value):
-      raise ValueError(f"{word} is not how {name} is written")
-    values[name] = (
-      True
-      if isinstance(default, bool)
-      else (tuple(value.split(",")) if isinstance(default, tuple) else type(default)(value))
-    )
-  options = Options(**values)
-  unknown = set(options.unbiased) - set(LAYERS)
-  if options.activation not in ACTIVATIONS or unknown:
-    raise ValueError(f"{', '.join(unknown) or options.activation} is not known")
-  if options.registers < 0 or not 0 <= options.rotary_base < float("inf"):
-    raise ValueError("registers and rotary_base are 0 or more")
-  return options
 
 
 class PatchEmbedding(nn.Module):
@@ -171,9 +111,7 @@ class Attention(nn.Module):
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
     # In float32: bfloat16 keeps three digits of a weight, and hundreds of them are summed.
-    x = nn.dot_product_attention(
-      query, key, value, dtype=self.dtype, force_fp32_for_softmax=True
-    )
+    x = nn.dot_product_attention(query, key, value, dtype=self.dtype, force_fp32_for_softmax=True)
     use_bias = "out" not in self.unbiased
     return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
@@ -181,7 +119,7 @@ class Attention(nn.Module):
 def _mlp(x: jax.Array, mlp_dim: int, options: Options, dtype: Any) -> jax.Array:
   """The layers of a block's MLP, made in the module that calls it."""
   dense = functools.partial(nn.Dense, use_bias="mlp" not in options.unbiased, dtype=dtype)
-  activation = ACTIVATIONS[options.activation]
+  activation = _ACTIVATIONS[options.activation]
   if options.gated_mlp:
     y = activation(dense(mlp_dim, name="mlp_gate")(x)) * dense(mlp_dim, name="mlp_up")(x)
     return dense(x.shape[-1], name="mlp_down")(y)
