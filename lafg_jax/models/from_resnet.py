@@ -65,7 +65,8 @@ def settings(config: dict[str, Any]) -> Settings:
     )
   pretrained = config.get("pretrained_cfg") or {}
   return Settings(
-    0, 0, 0, 0, 0, "mean", 0.0,
+    # The last map has a place for 32 x 32 pixels; a ResNet has no other of these numbers.
+    0, 0, 0, 0, 32, "mean", 0.0,
     mean=tuple(pretrained["mean"]) if "mean" in pretrained else None,
     std=tuple(pretrained["std"]) if "std" in pretrained else None,
     size="resnet50",

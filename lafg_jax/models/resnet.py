@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lafg_jax.models.pooling import gem
+
 # A bottleneck's inner convolutions have a quarter of its channels.
 REDUCTION = 4
 
@@ -81,13 +83,14 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
   """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
 
-  The defaults are ResNet-50. `channels` are those that the stages put out.
+  The defaults are ResNet-50. `channels` are those that the stages put out; `pool` is 'mean', or
+  'gem' (models/pooling.py), over the last map.
   """
 
   depths: tuple[int, ...] = (3, 4, 6, 3)
   channels: tuple[int, ...] = (256, 512, 1024, 2048)
   stem_channels: int = 64
-  pool: str = "mean"  # 'mean' | 'gem'
+  pool: str = "mean"
   dtype: Any = jnp.float32
 
   @property
@@ -105,5 +108,5 @@ class ResNet(nn.Module):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
         x = Bottleneck(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
-    x = x.astype(jnp.float32)
-    return x.mean(axis=(1, 2))
+    x = x.reshape(x.shape[0], -1, self.width).astype(jnp.float32)
+    return gem(x) if self.pool == "gem" else x.mean(axis=1)
