@@ -90,9 +90,9 @@ HUGGING_FACE = Family(
 )
 TORCHVISION = HUGGING_FACE._replace(
   name="ResNet of timm and torchvision",
-  model_types=("timm",),
+  model_types=("timm", "timm_wrapper"),
   names=_TORCHVISION,
   marker="layer1.0.conv3.weight",
-  prefixes=(),
+  prefixes=("timm_model.",),
   architecture="resnet",
 )

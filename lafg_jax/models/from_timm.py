@@ -90,11 +90,12 @@ def settings(config: dict[str, Any]) -> Settings:
 
 FAMILY = Family(
   name="ViT of timm",
-  model_types=("timm",),
+  # The second is a timm model that transformers saved.
+  model_types=("timm", "timm_wrapper"),
   names=NAMES,
   settings=settings,
   marker="blocks.0.attn.qkv.weight",
-  prefixes=(),
+  prefixes=("timm_model.",),
   unused=r"^(head|pre_logits)\.",
   kernel="bicubic_antialias",
   mean=HALF,

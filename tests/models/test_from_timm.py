@@ -79,6 +79,18 @@ def test_vits_equal_timm_at_their_own_and_other_sizes(folders, name):
   assert seen > 1
 
 
+def test_a_model_of_timm_that_transformers_saved(folders, tmp_path):
+  from safetensors.numpy import load_file, save_file
+
+  tensors = load_file(folders / "vit" / "model.safetensors")
+  save_file({f"timm_model.{n}": x for n, x in tensors.items()}, tmp_path / "model.safetensors")
+  config = read_config(folders / "vit") | {"model_type": "timm_wrapper"}
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  vit = vit_of(from_timm.settings(config))
+  plain, wrapped = (parameters(vit, folder, (32, 32)) for folder in (folders / "vit", tmp_path))
+  jax.tree.map(np.testing.assert_array_equal, plain, wrapped)
+
+
 def test_resnet_equals_timm(folders):
   folder = folders / "resnet"
   resnet = ResNet(depths=(1, 2, 1, 1), channels=(16, 24, 32, 40))
