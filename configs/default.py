@@ -111,8 +111,8 @@ def get_config() -> ConfigDict:
   language.shuffle = False
 
   model = config.model = ConfigDict()
-  # 'auto' (that of the pretrained weights; without any 'base'), 'tiny', 'small', 'base', 'large',
-  # or 'custom' with the four numbers below.
+  # 'auto' (that of the pretrained weights; without any 'base'), 'tiny', 'small', 'base', 'large' or
+  # 'custom', a ViT of the four numbers below; or 'resnet50'.
   model.size = "auto"
   model.width = 768
   model.depth = 12
@@ -120,8 +120,8 @@ def get_config() -> ConfigDict:
   model.mlp_dim = 3072
   # Side of a patch in pixels, with conv_stem a power of 2; 0: that of the weights, or else 16.
   model.patch_size = 0
-  # 'token' (class token), 'mean' over patch tokens, 'map' (attention pooling, as SigLIP has it), or
-  # 'auto': as the weights were trained, or else 'token'.
+  # 'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (attention pooling
+  # as in SigLIP), or 'auto': as the weights were trained, or else 'token' ('mean' of a ResNet).
   model.pool = "auto"
   # What a ViT has beyond the plain one, such as 'layer_scale registers=4' (lafg_jax/models/
   # options.py lists them); 'auto': what the weights have, or else nothing.
@@ -139,7 +139,7 @@ def get_config() -> ConfigDict:
   # Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32.
   model.dtype = "bfloat16"
   # Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of safetensors of
-  # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP) or timm, or of a vit_jax .npz.
+  # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or of a vit_jax .npz.
   model.pretrained = "google/vit-base-patch16-224-in21k"
 
   loss = config.loss = ConfigDict()

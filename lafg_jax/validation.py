@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import get
 from lafg_jax.errors import UserError
-from lafg_jax.models.options import SIZES, Options, parse_options
+from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
@@ -113,7 +113,7 @@ _RULES: dict[str, Rule] = {
   "language.batch_size": _at_least(1),
   "language.long_sentences": _one_of("split", "cut"),
   "language.cache": _TEXT,
-  "model.size": _one_of("auto", *SIZES, "custom"),
+  "model.size": _one_of("auto", *SIZES, "custom", RESNET),
   "model.width": _at_least(1),
   "model.depth": _at_least(1),
   "model.num_heads": _at_least(1),
@@ -121,7 +121,7 @@ _RULES: dict[str, Rule] = {
   "model.patch_size": _at_least(0),
   "model.conv_stem": _BOOL,
   "model.pretrained": _TEXT,
-  "model.pool": _one_of("auto", "token", "mean", "map"),
+  "model.pool": _one_of("auto", "token", "mean", "gem", "map"),
   "model.options": (
     (lambda x: x == "auto" or bool(parse_options(x) or True)),
     f"auto, or words separated by spaces, of {', '.join(Options._fields)}",
@@ -264,6 +264,8 @@ def _validate_model(config: ConfigDict) -> None:
     raise UserError(
       f"--config.model.patch_size={model.patch_size}: with model.conv_stem it takes a power of 2"
     )
+  if model.conv_stem and model.size == RESNET:
+    raise UserError(f"--config.model.conv_stem: {RESNET} has convolutions; it is for ViTs")
   if model.conv_stem and model.pretrained:
     raise UserError(
       "--config.model.conv_stem: pretrained weights have a patch embedding; "

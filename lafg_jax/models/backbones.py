@@ -12,11 +12,18 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.errors import UserError
-from lafg_jax.models import from_timm, from_transformers, from_vit_jax, weight_files
+from lafg_jax.models import (
+  from_resnet,
+  from_timm,
+  from_transformers,
+  from_vit_jax,
+  weight_files,
+)
 from lafg_jax.models.families import HALF, Family, Settings, place, strip
 from lafg_jax.models.options import (
   ACTIVATIONS,
   LAYERS,
+  RESNET,
   SIZES,
   Options,
   options_text,
@@ -28,10 +35,10 @@ FAMILIES: tuple[Family, ...] = (
   *from_transformers.FAMILIES,
   from_timm.FAMILY,
   from_vit_jax.FAMILY,
+  from_resnet.HUGGING_FACE,
+  from_resnet.TORCHVISION,
 )
 _NUMBERS = ("width", "depth", "num_heads", "mlp_dim")
-# Without a source: ViT-B/16, as the recipe of LaFG has it.
-_PLAIN = Settings(*SIZES["base"], patch_size=16, pool="token", layer_norm_eps=1e-12)
 
 
 def resolve(config: ConfigDict) -> ConfigDict:
@@ -46,7 +53,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   """
   config = config.copy_and_resolve_references()
   model, source = config.model, config.model.pretrained
-  family, settings = _of_source(source, model) if source else (None, _PLAIN)
+  family, settings = _of_source(source, model) if source else (None, _without_source(model))
   if source:
     _check_sizes(model, settings)
   pool = settings.pool if model.pool == "auto" else model.pool
@@ -54,17 +61,17 @@ def resolve(config: ConfigDict) -> ConfigDict:
   patch_size = model.patch_size or settings.patch_size
   if source and patch_size != settings.patch_size:
     raise _clash(model, "patch_size", f"patches of {settings.patch_size}", "0")
-  if config.data.image_size % patch_size:
+  if config.data.image_size % patch_size and settings.size != RESNET:
     raise UserError(
       f"--config.data.image_size={config.data.image_size}: it takes a multiple of the patch size, "
       f"which is {patch_size}"
     )
   with config.unlocked():
-    if source:
-      model.size = "base" if settings[:4] == SIZES["base"] else settings.size
+    if source and settings.size == "custom":
+      model.size = "base" if settings[:4] == SIZES["base"] else "custom"
       model.update(dict(zip(_NUMBERS, settings[:4], strict=True)))
     elif model.size == "auto":
-      model.size = "base"
+      model.size = settings.size
     model.patch_size, model.pool, model.options = patch_size, pool, options_text(options)
     model.layer_norm_eps = float(model.layer_norm_eps or settings.layer_norm_eps)
     model.mean = tuple(model.mean or settings.mean or HALF)
@@ -74,8 +81,16 @@ def resolve(config: ConfigDict) -> ConfigDict:
   return config
 
 
+def _without_source(model: ConfigDict) -> Settings:
+  """What random weights start from: ViT-B/16 as LaFG's recipe has it, unless the config says."""
+  if model.size == RESNET:
+    return from_resnet.settings({})
+  return Settings(*SIZES["base"], patch_size=16, pool="token", layer_norm_eps=1e-12, size="base")
+
+
 def _summary(model: ConfigDict) -> str:
-  keys = (*_NUMBERS, "patch_size", "pool", "options", "mean", "std")
+  numbers = (*_NUMBERS, "patch_size", "options") if model.size != RESNET else ()
+  keys = ("size", *numbers, "pool", "mean", "std")
   return ", ".join(f"{key} {model[key]}" for key in keys if model[key] != "")
 
 
@@ -203,10 +218,12 @@ def _heads(source: str, model: ConfigDict, width: int) -> int:
 
 
 def _check_sizes(model: ConfigDict, settings: Settings) -> None:
-  if model.size in ("auto", settings.size) and model.size != "custom":
+  if model.size == "auto":
     return
-  if model.size not in ("custom", *SIZES) or settings.size != "custom":
-    raise _clash(model, "size", f"size {settings.size}", "auto")
+  if RESNET in (model.size, settings.size):
+    if model.size != settings.size:
+      raise _clash(model, "size", "a ResNet-50" if settings.size == RESNET else "a ViT", "auto")
+    return
   given = SIZES.get(model.size) or tuple(model[name] for name in _NUMBERS)
   for name, have, want in zip(_NUMBERS, settings[:4], given, strict=True):
     if have != want:
@@ -215,23 +232,24 @@ def _check_sizes(model: ConfigDict, settings: Settings) -> None:
 
 def _options(model: ConfigDict, settings: Settings, pool: str) -> Options:
   """The options, with the class token kept where the pooling does not read it."""
-  if not model.pretrained:
-    return Options() if model.options == "auto" else parse_options(model.options)
-  options = settings.options
-  has_class = settings.pool == "token" or options.class_token
-  if (pool == "token" and not has_class) or (pool == "map" and settings.pool != "map"):
+  given = None if model.options == "auto" else parse_options(model.options)
+  if not model.pretrained and settings.size != RESNET:
+    return given or Options()
+  has_class = settings.pool == "token" or settings.options.class_token
+  possible = ("mean", "gem", "token" if has_class else "", "map" if settings.pool == "map" else "")
+  if pool not in possible:
     what = "no class token" if pool == "token" else "no head that pools"
     raise _clash(model, "pool", what, "auto")
-  options = options._replace(class_token=has_class and pool != "token")
-  if model.options != "auto" and parse_options(model.options) != options:
+  options = settings.options._replace(class_token=has_class and pool != "token")
+  if given not in (None, options):
     raise _clash(model, "options", f"'{options_text(options)}'", "auto")
   return options
 
 
 def _clash(model: ConfigDict, key: str, have: str, auto: str) -> UserError:
+  whose = f"the weights of {model.pretrained} have" if model.pretrained else "a ResNet has"
   return UserError(
-    f"--config.model.{key}={model[key]}: the weights of {model.pretrained} have {have}; "
-    f"--config.model.{key}={auto} takes what they have"
+    f"--config.model.{key}={model[key]}: {whose} {have}; --config.model.{key}={auto} goes with them"
   )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import pretrained
-from lafg_jax.models.options import SIZES, parse_options
+from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
 
 
@@ -24,7 +25,7 @@ class Embedder(nn.Module):
   With embedding_dim = 0 there is no head and V is the backbone's pooled feature.
   """
 
-  backbone: ViT
+  backbone: ViT | ResNet
   embedding_dim: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
@@ -42,12 +43,21 @@ class Embedder(nn.Module):
 
 def build(model: ConfigDict) -> Embedder:
   """The Embedder that the `model` section of a config describes, resolved (backbones.resolve)."""
-  width, depth, num_heads, mlp_dim = (
-    SIZES[model.size]
-    if model.size != "custom"
-    else (model.width, model.depth, model.num_heads, model.mlp_dim)
+  return Embedder(
+    backbone=_backbone(model),
+    embedding_dim=model.embedding_dim,
+    mean=tuple(model.mean),
+    std=tuple(model.std),
   )
-  backbone = ViT(
+
+
+def _backbone(model: ConfigDict) -> ViT | ResNet:
+  dtype = jnp.dtype(model.dtype)
+  if model.size == RESNET:
+    return ResNet(pool=model.pool, dtype=dtype)
+  numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
+  width, depth, num_heads, mlp_dim = SIZES.get(model.size, numbers)
+  return ViT(
     width=width,
     depth=depth,
     num_heads=num_heads,
@@ -58,13 +68,7 @@ def build(model: ConfigDict) -> Embedder:
     layer_norm_eps=model.layer_norm_eps,
     # Checkpoints from before there were options are of plain ViTs.
     options=parse_options(model.get("options", "")),
-    dtype=jnp.dtype(model.dtype),
-  )
-  return Embedder(
-    backbone=backbone,
-    embedding_dim=model.embedding_dim,
-    mean=tuple(model.mean),
-    std=tuple(model.std),
+    dtype=dtype,
   )
 
 

@@ -3,6 +3,8 @@
 from typing import Any, NamedTuple
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu")
+# The one size of model.size that is no ViT.
+RESNET = "resnet50"
 # width, depth, heads, mlp_dim
 SIZES = {
   "tiny": (192, 12, 3, 768),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lafg_jax.models.options import Options
+from lafg_jax.models.pooling import gem
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   # The exact (erf) GELU: what most published checkpoints were trained with.
@@ -110,8 +111,11 @@ class Attention(nn.Module):
     query, key, value = heads("query", x), heads("key", memory), heads("value", memory)
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
-    # In float32: bfloat16 keeps three digits of a weight, and hundreds of them are summed.
-    x = nn.dot_product_attention(query, key, value, dtype=self.dtype, force_fp32_for_softmax=True)
+    # Softmax in float32, for bfloat16 keeps three digits of a weight and hundreds are summed.
+    weights = nn.dot_product_attention_weights(
+      query, key, dtype=self.dtype, force_fp32_for_softmax=True
+    )
+    x = jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), value)
     use_bias = "out" not in self.unbiased
     return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
@@ -172,7 +176,7 @@ class MapHead(nn.Module):
 class ViT(nn.Module):
   """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
 
-  pool: 'token' (the class token), 'mean' over the patch tokens, or 'map' (MapHead).
+  pool: 'token' (the class token), 'mean' or 'gem' over the patch tokens, or 'map' (MapHead).
   """
 
   width: int
@@ -239,8 +243,8 @@ class ViT(nn.Module):
     if self.pool == "token":
       return x[:, 0]
     x = x[:, self.num_prefix :]
-    if self.pool == "mean":
-      return x.mean(axis=1)
+    if self.pool in ("mean", "gem"):
+      return x.mean(axis=1) if self.pool == "mean" else gem(x)
     return MapHead(
       self.num_heads, self.mlp_dim, self.layer_norm_eps, self.options, self.dtype, name="map_head"
     )(x)
