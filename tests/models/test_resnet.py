@@ -62,6 +62,15 @@ def test_equals_transformers(torch_resnet, size):
   np.testing.assert_allclose(got, features(images)[0], atol=1e-4)
 
 
+def test_the_default_is_resnet_50():
+  _, like = template(depths=(3, 4, 6, 3), channels=(256, 512, 1024, 2048), stem_channels=64)
+  flat = traverse_util.flatten_dict(like, sep="/")
+  statistics = sum(x.size for path, x in flat.items() if path.endswith(("/mean", "/var")))
+  # torchvision's resnet50 has 25,557,032 parameters, of which its head has 2,049,000.
+  assert sum(x.size for x in flat.values()) - statistics == 25_557_032 - 2_049_000
+  assert (ResNet().depths, ResNet().width) == ((3, 4, 6, 3), 2048)
+
+
 def test_gem_is_the_generalised_mean_of_the_last_map(torch_resnet):
   folder, features = torch_resnet
   resnet, like = template(pool="gem")
