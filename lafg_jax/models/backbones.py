@@ -135,7 +135,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[Family, Settings]:
     with weight_files.opened(source) as tensors:
       family = detect(source, None, tensors)
       settings = _measured(family, tensors)
-  if not settings.num_heads:
+  if settings.size == "custom" and not settings.num_heads:
     settings = settings._replace(num_heads=_heads(source, model, settings.width))
   if settings.options.activation not in ACTIVATIONS:
     raise UserError(
@@ -150,8 +150,12 @@ def _of_source(source: str, model: ConfigDict) -> tuple[Family, Settings]:
 
 
 def _settings(source: str, family: Family, config: dict[str, Any]) -> Settings:
+  given = {key: value for key, value in config.items() if value is not None}
+  if family is from_vit_jax.FAMILY:
+    # Which has no config.json: all but this was measured.
+    del given["model_type"]
   try:
-    settings = family.settings({k: v for k, v in config.items() if v is not None})
+    settings = family.settings(given)
     if settings.size == "custom" and not all(isinstance(x, int) and x > 0 for x in settings[:5]):
       raise ValueError(f"{dict(zip(Settings._fields, settings[:5], strict=False))}")
   except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -248,9 +252,7 @@ def _options(model: ConfigDict, settings: Settings, pool: str) -> Options:
 
 def _clash(model: ConfigDict, key: str, have: str, auto: str) -> UserError:
   whose = f"the weights of {model.pretrained} have" if model.pretrained else "a ResNet has"
-  return UserError(
-    f"--config.model.{key}={model[key]}: {whose} {have}; --config.model.{key}={auto} goes with them"
-  )
+  return UserError(f"--config.model.{key}={model[key]}: {whose} {have}; leave it at {auto}")
 
 
 def _preprocessor(source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -52,6 +52,10 @@ def build(model: ConfigDict) -> Embedder:
 
 
 def _backbone(model: ConfigDict) -> ViT | ResNet:
+  # Checkpoints from before there were options are of plain ViTs.
+  options = model.get("options", "")
+  if "auto" in (model.size, model.pool, options):
+    raise ValueError("a config with 'auto' in its model section: backbones.resolve it first")
   dtype = jnp.dtype(model.dtype)
   if model.size == RESNET:
     return ResNet(pool=model.pool, dtype=dtype)
@@ -66,8 +70,7 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     pool=model.pool,
     conv_stem=model.conv_stem,
     layer_norm_eps=model.layer_norm_eps,
-    # Checkpoints from before there were options are of plain ViTs.
-    options=parse_options(model.get("options", "")),
+    options=parse_options(options),
     dtype=dtype,
   )
 

@@ -41,7 +41,7 @@ def load_backbone(
         continue
       used.add(where.name)
       x = _ours(path, tensors[where.name].read(), where, np.shape(like))
-      if path == "position_embedding" and x.shape != np.shape(like):
+      if path == "position_embedding":
         x = _resampled(x, np.shape(like), int("class_token" in flat), grid, family)
       if x.shape != np.shape(like):
         problems.append(f"{where.name} is {_by(x.shape)}, not {_by(np.shape(like))}")
@@ -91,9 +91,14 @@ def _resampled(
   family: Family,
 ) -> np.ndarray:
   """Positions [1, prefix + h * h, W] for another grid; as they are where they are no such thing."""
+  if prefix and round(x.shape[1] ** 0.5) ** 2 == x.shape[1]:
+    # timm's ViTs with registers give the class token no position.
+    x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
   side, count = (round((n - prefix) ** 0.5) for n in (x.shape[1], shape[1]))
   rows, columns = grid or (count, count)
   if side**2 != x.shape[1] - prefix or rows * columns != shape[1] - prefix or not family.kernel:
+    return x
+  if (rows, columns) == (side, side):
     return x
   logging.info(
     "backbone: positions of %d x %d patches resampled to %d x %d", side, side, rows, columns

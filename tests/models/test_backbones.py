@@ -69,6 +69,33 @@ def test_without_weights_the_defaults_are_vit_b_16():
     backbones.resolve(resnet)
 
 
+def test_a_config_that_is_not_resolved_builds_nothing():
+  with pytest.raises(ValueError, match="resolve it first"):
+    embedder.build(default.get_config().model)
+
+
+def test_configs_of_resnets_timm_and_vit_jax_resolve_too(tmp_path):
+  (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+  model = resolve(tmp_path, model__pool="gem")
+  assert (model.size, model.pool, model.mean) == ("resnet50", "gem", IMAGENET[0])
+  assert embedder.build(model).backbone.width == 2048
+  with pytest.raises(UserError, match="model.size=base: the weights of .* have a ResNet-50"):
+    resolve(tmp_path, model__size="base")
+  timm = {"architecture": "vit_small_patch16_224", "pretrained_cfg": {"mean": [0.1] * 3}}
+  (tmp_path / "config.json").write_text(json.dumps(timm))
+  model = resolve(tmp_path)
+  assert (model.width, model.num_heads, model.patch_size, model.mean) == (384, 6, 16, (0.1,) * 3)
+  (tmp_path / "config.json").unlink()
+  block = "Transformer/encoderblock_0/"
+  arrays = {"embedding/kernel": (8, 8, 3, 32), "cls": (1, 1, 32),
+            f"{block}MultiHeadDotProductAttention_1/query/kernel": (32, 2, 16),
+            f"{block}MlpBlock_3/Dense_0/kernel": (32, 64)}  # fmt: skip
+  np.savez(tmp_path / "augreg.npz", **{name: np.zeros(shape) for name, shape in arrays.items()})
+  model = resolve(tmp_path / "augreg.npz")
+  assert (model.width, model.depth, model.num_heads, model.mlp_dim) == (32, 1, 2, 64)
+  assert (model.patch_size, model.options) == (8, "activation=gelu_tanh")
+
+
 def test_the_source_decides_and_resolving_twice_changes_nothing(dinov2):
   config = config_for(dinov2[0])
   before = config.to_dict()
@@ -159,8 +186,8 @@ def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied):
     **{"encoder.layer.1.mlp.fc1.weight": np.ones((64, 32), np.float32)},
   )
   says(
-    "embeddings.position_embeddings is 1 x 16 x 32, not 1 x 17 x 32",
-    **{"embeddings.position_embeddings": np.ones((1, 16, 32), np.float32)},
+    "embeddings.position_embeddings is 1 x 15 x 32, not 1 x 17 x 32",
+    **{"embeddings.position_embeddings": np.ones((1, 15, 32), np.float32)},
   )
   blocks = {name: None for name in whole if name.startswith("encoder.layer.1")}
   says(rf"{len(blocks)} problems \((missing [^;]*; ){{6}}\.\.\.\)", **blocks)
