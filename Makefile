@@ -27,8 +27,10 @@ $(VENV)/.demo: $(VENV)/.python $(NEEDS)
 	$(PIP) -e '.[language]'
 	touch $@
 
+# Tests compare with timm. It asks for torchvision, which has no CPU build to match; they do not.
 $(VENV)/.test: $(VENV)/.python $(NEEDS)
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps timm
 	touch $@
 
 clean:

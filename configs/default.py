@@ -151,28 +151,35 @@ def get_config() -> ConfigDict:
   language.inspect_all = False
 
   model = config.model = ConfigDict()
-  # 'tiny', 'small', 'base', 'large', or 'custom' with the four numbers below.
-  model.size = "base"
+  # 'auto' (that of the pretrained weights; without any 'base'), 'tiny', 'small', 'base', 'large' or
+  # 'custom', a ViT of the four numbers below; or 'resnet50'.
+  model.size = "auto"
   model.width = 768
   model.depth = 12
   model.num_heads = 12
   model.mlp_dim = 3072
-  # Side of a patch in pixels; with conv_stem a power of 2.
-  model.patch_size = 16
-  # 'token' (class token) or 'mean' over patch tokens.
-  model.pool = "token"
+  # Side of a patch in pixels, with conv_stem a power of 2; 0: that of the weights, or else 16.
+  model.patch_size = 0
+  # 'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (attention pooling
+  # as in SigLIP), or 'auto': as the weights were trained, or else 'token' ('mean' of a ResNet).
+  model.pool = "auto"
+  # What a ViT has beyond the plain one, such as 'layer_scale registers=4' (lafg_jax/models/
+  # options.py lists them); 'auto': what the weights have, or else nothing.
+  model.options = "auto"
   # Convolutions in place of the patch embedding: for training from scratch at small sizes.
   model.conv_stem = False
-  # Epsilon of every LayerNorm of the backbone.
-  model.layer_norm_eps = 1e-12
+  # Epsilon of every LayerNorm of the backbone; 0: that of the weights, or else 1e-12.
+  model.layer_norm_eps = 0.0
   # Width D of the embedding; 0 uses the backbone's own feature.
   model.embedding_dim = 512
-  # Mean and standard deviation that normalise images in [0, 1], for R, G, B.
-  model.mean = (0.5, 0.5, 0.5)
-  model.std = (0.5, 0.5, 0.5)
+  # Mean and standard deviation that normalise images in [0, 1], for R, G, B; (): those of the
+  # weights, or else 0.5.
+  model.mean = ()
+  model.std = ()
   # Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32.
   model.dtype = "bfloat16"
-  # Pretrained backbone: a hub id, folder or file of a Hugging Face ViT in safetensors; '' = random.
+  # Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of safetensors of
+  # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or of a vit_jax .npz.
   model.pretrained = "google/vit-base-patch16-224-in21k"
 
   loss = config.loss = ConfigDict()
@@ -262,6 +269,9 @@ def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> 
   config.model.mlp_dim = 256
   config.model.patch_size = patch_size
   config.model.pool = "mean"
+  config.model.options = ""
+  config.model.mean = (0.5, 0.5, 0.5)
+  config.model.std = (0.5, 0.5, 0.5)
   config.model.conv_stem = True
   config.model.layer_norm_eps = 1e-6
   config.model.embedding_dim = 128

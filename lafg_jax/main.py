@@ -86,6 +86,11 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     _check_batch(config)
   if {"describe", "encode", "prototypes"} & set(wanted):
     _check_names(config)
+  if _reads_model(config, wanted):
+    from lafg_jax.models import backbones
+
+    # Here, so that weights which do not go with the config stop the run before hours of encoding.
+    config = backbones.resolve(config)
   run = {
     "describe": _describe,
     "encode": _encode,
@@ -102,6 +107,11 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     interrupts.check()
   if {"evaluate", "report"} & set(wanted):
     _print_results(workdir)
+
+
+def _reads_model(config: ConfigDict, wanted: Sequence[str]) -> bool:
+  evaluates = "evaluate" in wanted and config.evaluate.source in ("checkpoint", "pretrained")
+  return evaluates or "train" in wanted
 
 
 def _prepare_jax() -> None:

@@ -348,7 +348,9 @@ def _announce(config: ConfigDict, state: TrainState) -> None:
 
 
 def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
-  changed = config_keys.differences(deciding_keys(config), old["config"], new["config"])
+  # Runs from before there were options are of plain ViTs.
+  before = {"model.options": ""} | old["config"]
+  changed = config_keys.differences(deciding_keys(config), before, new["config"])
   if old["dataset"] != new["dataset"]:
     changed.append("the training images or classes")
   if old["prototypes"] != new["prototypes"]:

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from lafg_jax.config import get
 from lafg_jax.data import readers
 from lafg_jax.errors import UserError
+from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
@@ -22,9 +23,6 @@ LLM = ("transformers", "openai")
 
 # A user may put the key itself here by mistake: their values are not printed.
 _SECRET = ("language.api_key_env", "language.base_url")
-
-# What configs/default.py has for a custom model that nobody asked for.
-_BASE_SIZES = (768, 12, 12, 3072)
 
 Rule = tuple[Callable[[Any], bool], str]
 
@@ -130,21 +128,25 @@ _RULES: dict[str, Rule] = {
   "language.batch_size": _at_least(1),
   "language.long_sentences": _one_of("split", "cut"),
   "language.cache": _TEXT,
-  "model.size": _one_of("tiny", "small", "base", "large", "custom"),
+  "model.size": _one_of("auto", *SIZES, "custom", RESNET),
   "model.width": _at_least(1),
   "model.depth": _at_least(1),
   "model.num_heads": _at_least(1),
   "model.mlp_dim": _at_least(1),
-  "model.patch_size": _at_least(1),
+  "model.patch_size": _at_least(0),
   "model.conv_stem": _BOOL,
   "model.pretrained": _TEXT,
-  "model.pool": _one_of("token", "mean"),
-  "model.layer_norm_eps": _POSITIVE,
+  "model.pool": _one_of("auto", "token", "mean", "gem", "map"),
+  "model.options": (
+    (lambda x: x == "auto" or bool(parse_options(x) or True)),
+    f"auto, or words separated by spaces, of {', '.join(Options._fields)}",
+  ),
+  "model.layer_norm_eps": _at_least(0),
   "model.embedding_dim": _at_least(0),
-  "model.mean": ((lambda x: _numbers(x, 3)), "three numbers, for R, G and B"),
+  "model.mean": ((lambda x: x == () or _numbers(x, 3)), "three numbers, for R, G and B, or ()"),
   "model.std": (
-    (lambda x: _numbers(x, 3) and min(x) > 0),
-    "three numbers above 0, for R, G and B",
+    (lambda x: x == () or (_numbers(x, 3) and min(x) > 0)),
+    "three numbers above 0, for R, G and B, or ()",
   ),
   "model.dtype": _one_of("float32", "bfloat16"),
   "loss.temperature": _POSITIVE,
@@ -214,8 +216,8 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
 def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
   try:
     return bool(accepts(value))
-  except (TypeError, AttributeError):
-    # A value of another type altogether, such as None for a number.
+  except (TypeError, AttributeError, ValueError):
+    # A value of another type altogether, such as None for a number, or a text that says nothing.
     return False
 
 
@@ -284,7 +286,7 @@ def _validate_data(config: ConfigDict) -> None:
 
 def _validate_model(config: ConfigDict) -> None:
   model = config.model
-  if config.data.image_size % model.patch_size:
+  if model.patch_size and config.data.image_size % model.patch_size:
     raise UserError(
       f"--config.data.image_size={config.data.image_size}: it takes a multiple of "
       f"model.patch_size (now {model.patch_size})"
@@ -295,7 +297,7 @@ def _validate_model(config: ConfigDict) -> None:
       f"(now {model.num_heads})"
     )
   sizes = (model.width, model.depth, model.num_heads, model.mlp_dim)
-  if model.size != "custom" and sizes != _BASE_SIZES:
+  if model.size != "custom" and sizes != SIZES["base"]:
     raise UserError(
       f"--config.model.size={model.size}: width, depth, num_heads and mlp_dim are read only with "
       "--config.model.size=custom"
@@ -304,6 +306,8 @@ def _validate_model(config: ConfigDict) -> None:
     raise UserError(
       f"--config.model.patch_size={model.patch_size}: with model.conv_stem it takes a power of 2"
     )
+  if model.conv_stem and model.size == RESNET:
+    raise UserError(f"--config.model.conv_stem: {RESNET} has convolutions; it is for ViTs")
   if model.conv_stem and model.pretrained:
     raise UserError(
       "--config.model.conv_stem: pretrained weights have a patch embedding; "

@@ -14,15 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import pretrained
+from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
-
-# width, depth, heads, mlp_dim
-VIT_SIZES = {
-  "tiny": (192, 12, 3, 768),
-  "small": (384, 12, 6, 1536),
-  "base": (768, 12, 12, 3072),
-  "large": (1024, 24, 16, 4096),
-}
 
 
 class Embedder(nn.Module):
@@ -31,7 +25,7 @@ class Embedder(nn.Module):
   With embedding_dim = 0 there is no head and V is the backbone's pooled feature.
   """
 
-  backbone: ViT
+  backbone: ViT | ResNet
   embedding_dim: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
@@ -48,13 +42,26 @@ class Embedder(nn.Module):
 
 
 def build(model: ConfigDict) -> Embedder:
-  """The Embedder that the `model` section of a config describes."""
-  width, depth, num_heads, mlp_dim = (
-    VIT_SIZES[model.size]
-    if model.size != "custom"
-    else (model.width, model.depth, model.num_heads, model.mlp_dim)
+  """The Embedder that the `model` section of a config describes, resolved (backbones.resolve)."""
+  return Embedder(
+    backbone=_backbone(model),
+    embedding_dim=model.embedding_dim,
+    mean=tuple(model.mean),
+    std=tuple(model.std),
   )
-  backbone = ViT(
+
+
+def _backbone(model: ConfigDict) -> ViT | ResNet:
+  # Checkpoints from before there were options are of plain ViTs.
+  options = model.get("options", "")
+  if "auto" in (model.size, model.pool, options):
+    raise ValueError("a config with 'auto' in its model section: backbones.resolve it first")
+  dtype = jnp.dtype(model.dtype)
+  if model.size == RESNET:
+    return ResNet(pool=model.pool, dtype=dtype)
+  numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
+  width, depth, num_heads, mlp_dim = SIZES.get(model.size, numbers)
+  return ViT(
     width=width,
     depth=depth,
     num_heads=num_heads,
@@ -63,13 +70,8 @@ def build(model: ConfigDict) -> Embedder:
     pool=model.pool,
     conv_stem=model.conv_stem,
     layer_norm_eps=model.layer_norm_eps,
-    dtype=jnp.dtype(model.dtype),
-  )
-  return Embedder(
-    backbone=backbone,
-    embedding_dim=model.embedding_dim,
-    mean=tuple(model.mean),
-    std=tuple(model.std),
+    options=parse_options(options),
+    dtype=dtype,
   )
 
 
@@ -82,7 +84,8 @@ def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str
 def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
   """The embedder and its {'backbone', 'embedding'} parameters before training.
 
-  A pure function of the config; the backbone is pretrained where `model.pretrained` says so.
+  A pure function of the config, resolved (backbones.resolve); the backbone is pretrained where
+  `model.pretrained` says so.
   """
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])

@@ -1,7 +1,5 @@
-"""Pretrained backbones: Hugging Face ViT safetensors, renamed into our parameter tree."""
+"""Pretrained backbones: the tensors of a source, renamed into our parameter tree (families.py)."""
 
-import json
-import os
 import re
 from typing import Any
 
@@ -11,117 +9,100 @@ from absl import logging
 from flax import traverse_util
 
 from lafg_jax.errors import UserError
+from lafg_jax.models import backbones, families, resample, weight_files
+from lafg_jax.models.families import Family, Place
 
-# Ours on the left; {i} is the number of the block. A kernel is the transpose of torch's weight.
-_NAMES = {
-  "class_token": "embeddings.cls_token",
-  "position_embedding": "embeddings.position_embeddings",
-  "patch_embedding/patch/kernel": "embeddings.patch_embeddings.projection.weight",
-  "patch_embedding/patch/bias": "embeddings.patch_embeddings.projection.bias",
-  "norm/scale": "layernorm.weight",
-  "norm/bias": "layernorm.bias",
-  "block_{i}/norm_1/scale": "encoder.layer.{i}.layernorm_before.weight",
-  "block_{i}/norm_1/bias": "encoder.layer.{i}.layernorm_before.bias",
-  "block_{i}/norm_2/scale": "encoder.layer.{i}.layernorm_after.weight",
-  "block_{i}/norm_2/bias": "encoder.layer.{i}.layernorm_after.bias",
-  "block_{i}/attention/query/kernel": "encoder.layer.{i}.attention.attention.query.weight",
-  "block_{i}/attention/query/bias": "encoder.layer.{i}.attention.attention.query.bias",
-  "block_{i}/attention/key/kernel": "encoder.layer.{i}.attention.attention.key.weight",
-  "block_{i}/attention/key/bias": "encoder.layer.{i}.attention.attention.key.bias",
-  "block_{i}/attention/value/kernel": "encoder.layer.{i}.attention.attention.value.weight",
-  "block_{i}/attention/value/bias": "encoder.layer.{i}.attention.attention.value.bias",
-  "block_{i}/attention/out/kernel": "encoder.layer.{i}.attention.output.dense.weight",
-  "block_{i}/attention/out/bias": "encoder.layer.{i}.attention.output.dense.bias",
-  "block_{i}/mlp_1/kernel": "encoder.layer.{i}.intermediate.dense.weight",
-  "block_{i}/mlp_1/bias": "encoder.layer.{i}.intermediate.dense.bias",
-  "block_{i}/mlp_2/kernel": "encoder.layer.{i}.output.dense.weight",
-  "block_{i}/mlp_2/bias": "encoder.layer.{i}.output.dense.bias",
-}
-# Heads that the files carry and a backbone has no use for.
-_UNUSED = re.compile(r"^(pooler|classifier)\.")
+# Problems that an error lists before it only counts them.
+SHOWN = 6
 
 
-def load_backbone(source: str, template: dict[str, Any]) -> dict[str, Any]:
-  """The `backbone` parameters from a Hugging Face ViT, in the shapes of `template`.
+def load_backbone(
+  source: str, template: dict[str, Any], grid: tuple[int, int] | None = None
+) -> dict[str, Any]:
+  """The `backbone` parameters from published weights, in the shapes of `template`, float32.
 
   Args:
-    source: a .safetensors file, a folder with model.safetensors, or a hub id.
-    template: parameters of the ViT that the config describes; only names and shapes are used.
+    source: what weight_files.find takes.
+    template: parameters of the backbone that the config describes; only names and shapes are used.
+    grid: rows and columns of patches that position embeddings are resampled to; None is square.
 
   Raises:
     UserError: nothing there, no network, or tensors missing, left over or of another shape.
   """
-  tensors = {name.removeprefix("vit."): x for name, x in _read(find(source)).items()}
-  flat = traverse_util.flatten_dict(template, sep="/")
-  problems, loaded = [], {}
-  for path, like in flat.items():
-    name = torch_name(path)
-    if name not in tensors:
-      problems.append(f"missing {name or path}")
-      continue
-    loaded[path] = _reshape(path, tensors.pop(name), np.shape(like))
-    if loaded[path].shape != np.shape(like):
-      shape = " x ".join(map(str, loaded[path].shape))
-      problems.append(f"{name} is {shape}, not {' x '.join(map(str, np.shape(like)))}")
-  problems += [f"left over {name}" for name in tensors if not _UNUSED.match(name)]
+  with weight_files.opened(source) as files:
+    family = backbones.detect(source, backbones.source_config(source), files)
+    flat = traverse_util.flatten_dict(template, sep="/")
+    tensors = {families.strip(family, name): tensor for name, tensor in files.items()}
+    problems, loaded, used = [], {}, set()
+    for path, like in flat.items():
+      where = families.place(family, path)
+      if where is None or where.name not in tensors:
+        problems.append(f"missing {where.name if where else path}")
+        continue
+      used.add(where.name)
+      x = _ours(path, tensors[where.name].read(), where, np.shape(like))
+      if path == "position_embedding":
+        x = _resampled(x, np.shape(like), int("class_token" in flat), grid, family)
+      if x.shape != np.shape(like):
+        problems.append(f"{where.name} is {_by(x.shape)}, not {_by(np.shape(like))}")
+      loaded[path] = x
+    unused = re.compile(family.unused)
+    problems += [
+      f"left over {name}"
+      for name, tensor in tensors.items()
+      # No registers are kept as a tensor of none.
+      if name not in used and not unused.search(name) and 0 not in tensor.shape
+    ]
   if problems:
-    shown = "; ".join(problems[:6]) + ("; ..." if len(problems) > 6 else "")
+    shown = "; ".join(problems[:SHOWN]) + ("; ..." if len(problems) > SHOWN else "")
     raise UserError(
       f"--config.model.pretrained={source} does not fit the model, {len(problems)} problems "
       f"({shown}): check model.size, model.patch_size, model.pool and data.image_size"
     )
-  logging.info("backbone: %d tensors from %s", len(loaded), source)
+  logging.info("backbone: %d tensors of %s from %s", len(used), family.name, source)
   return traverse_util.unflatten_dict({p: jax.numpy.asarray(x) for p, x in loaded.items()}, sep="/")
 
 
-def torch_name(path: str) -> str | None:
-  """The tensor that holds our parameter, e.g. of 'block_3/mlp_1/kernel'; None if there is none."""
-  block = re.match(r"block_(\d+)/", path)
-  name = _NAMES.get(re.sub(r"block_\d+/", "block_{i}/", path))
-  return name.replace("{i}", block[1]) if name and block else name
+def _by(shape: tuple[int, ...]) -> str:
+  return " x ".join(map(str, shape))
 
 
-def _reshape(path: str, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
+  """A tensor of theirs as ours: its part, transposed where it is a kernel, in float32."""
   x = np.asarray(x, np.float32)
+  if where.parts > 1 and len(x) % where.parts == 0:
+    rows = len(x) // where.parts
+    x = x[(where.part - 1) * rows : where.part * rows]
   if path.endswith("kernel"):
     # Convolutions are [out, in, h, w] there and [h, w, in, out] here.
     x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
-  # Attention splits the width into heads: the same numbers, one axis more.
-  return x.reshape(shape) if x.size == np.prod(shape) and "/attention/" in path else x
+  if "/attention/" in path:
+    # Attention splits the width into heads: the same numbers, one axis more.
+    return x.reshape(shape) if x.size == np.prod(shape) else x
+  # CLIP and SigLIP keep tokens and positions without the leading axis of length 1.
+  return x.reshape((1,) * (len(shape) - x.ndim) + x.shape) if len(shape) == 3 else x
 
 
-def find(source: str) -> str:
-  """The local safetensors file of a path, a folder or a hub id (downloaded and cached).
-
-  Raises:
-    UserError: nothing is there or the hub cannot be reached.
-  """
-  key = f"--config.model.pretrained={source}"
-  if os.path.isfile(source):
-    return source
-  if os.path.isdir(source):
-    path = os.path.join(source, "model.safetensors")
-    if not os.path.isfile(path):
-      raise UserError(f"{key}: the folder has no model.safetensors")
-    return path
-  from huggingface_hub import errors, hf_hub_download
-
-  try:
-    return hf_hub_download(source, "model.safetensors")
-  except (errors.HfHubHTTPError, errors.HFValidationError, errors.LocalEntryNotFoundError,
-          errors.OfflineModeIsEnabled, OSError) as error:  # fmt: skip
-    raise UserError(
-      f"{key}: no such file or folder, and the hub did not give it "
-      f"({type(error).__name__}); pass a folder with model.safetensors, or train from scratch with "
-      "--config.model.pretrained="
-    ) from error
-
-
-def _read(path: str) -> dict[str, np.ndarray]:
-  from safetensors import SafetensorError
-  from safetensors.numpy import load_file
-
-  try:
-    return load_file(path)
-  except (SafetensorError, OSError, json.JSONDecodeError) as error:
-    raise UserError(f"--config.model.pretrained: {path} cannot be read: {error}") from error
+def _resampled(
+  x: np.ndarray,
+  shape: tuple[int, ...],
+  prefix: int,
+  grid: tuple[int, int] | None,
+  family: Family,
+) -> np.ndarray:
+  """Positions [1, prefix + h * h, W] for another grid; as they are where they are no such thing."""
+  if prefix and round(x.shape[1] ** 0.5) ** 2 == x.shape[1]:
+    # timm's ViTs with registers give the class token no position.
+    x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
+  side, count = (round((n - prefix) ** 0.5) for n in (x.shape[1], shape[1]))
+  rows, columns = grid or (count, count)
+  if side**2 != x.shape[1] - prefix or rows * columns != shape[1] - prefix or not family.kernel:
+    return x
+  if (rows, columns) == (side, side):
+    return x
+  logging.info(
+    "backbone: positions of %d x %d patches resampled to %d x %d", side, side, rows, columns
+  )
+  patches = x[0, prefix:].reshape(side, side, -1)
+  patches = resample.resample(patches, (rows, columns), family.kernel)
+  return np.concatenate([x[:, :prefix], patches.reshape(1, rows * columns, -1)], axis=1)

@@ -2,14 +2,29 @@
 
 Pre-norm blocks, a class token or mean pooling, and an optional convolutional stem (Xiao et al.,
 NeurIPS 2021, "Early Convolutions Help Transformers See Better") for training from scratch at small
-image sizes, where a single large-stride patch embedding learns slowly.
+image sizes, where a single large-stride patch embedding learns slowly. What the families of
+pretrained weights have beyond that is in `Options`; without any it is the plain ViT.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from lafg_jax.models.options import Options
+from lafg_jax.models.pooling import gem
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  # The exact (erf) GELU: what most published checkpoints were trained with.
+  "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu_tanh": functools.partial(nn.gelu, approximate=True),
+  "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
+  "silu": nn.silu,
+}
 
 
 class PatchEmbedding(nn.Module):
@@ -18,6 +33,7 @@ class PatchEmbedding(nn.Module):
   width: int
   patch_size: int
   conv_stem: bool = False
+  use_bias: bool = True
   layer_norm_eps: float = 1e-6
   dtype: Any = jnp.float32
 
@@ -26,8 +42,9 @@ class PatchEmbedding(nn.Module):
     if not self.conv_stem:
       patch = (self.patch_size, self.patch_size)
       return nn.Conv(
-        self.width, patch, strides=patch, padding="VALID", dtype=self.dtype, name="patch"
-      )(x)
+        self.width, patch, strides=patch, padding="VALID", use_bias=self.use_bias,
+        dtype=self.dtype, name="patch",
+      )(x)  # fmt: skip
     num_halvings = self.patch_size.bit_length() - 1
     for i in range(num_halvings):
       channels = max(self.width // 2 ** (num_halvings - 1 - i), 16)
@@ -40,62 +57,194 @@ class PatchEmbedding(nn.Module):
     return nn.Conv(self.width, (1, 1), dtype=self.dtype, name="patch")(x)
 
 
+def rotary(rows: int, columns: int, head_dim: int, base: float) -> tuple[np.ndarray, np.ndarray]:
+  """Cosines and sines [rows * columns, head_dim] of DINOv3's axial rotary embedding.
+
+  A patch's centre, (y, x) in [-1, 1], is turned into angles 2 pi y / base^(4 j / head_dim) for
+  j < head_dim / 4, those of x after them, and the same again for the other half of the channels
+  (Simeoni et al. 2025, arXiv 2508.10104).
+  """
+  y, x = ((2 * (np.arange(n) + 0.5) / n - 1).astype(np.float32) for n in (rows, columns))
+  place = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2, 1)
+  frequency = (1 / base ** np.arange(0, 1, 4 / head_dim)).astype(np.float32)
+  angles = np.tile((2 * np.pi * place * frequency).reshape(rows * columns, -1), 2)
+  return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
+  """Rotates the last tokens of [B, T, heads, head_dim]: channel c with channel c + head_dim / 2.
+
+  Tokens before them (class token, registers) have no place and stay as they are.
+  """
+  first = x.shape[1] - len(cos)
+  patches = x[:, first:].astype(jnp.float32)
+  a, b = jnp.split(patches, 2, axis=-1)
+  turned = patches * cos[:, None] + jnp.concatenate([-b, a], axis=-1) * sin[:, None]
+  return jnp.concatenate([x[:, :first], turned.astype(x.dtype)], axis=1)
+
+
+class Attention(nn.Module):
+  """Multi-head attention of tokens [B, T, width] over `memory` [B, S, width], or themselves."""
+
+  num_heads: int
+  unbiased: tuple[str, ...] = ()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self,
+    x: jax.Array,
+    memory: jax.Array | None = None,
+    places: tuple[np.ndarray, np.ndarray] | None = None,
+  ) -> jax.Array:
+    width = x.shape[-1]
+    memory = x if memory is None else memory
+
+    def heads(name: str, inputs: jax.Array) -> jax.Array:
+      return nn.DenseGeneral(
+        (self.num_heads, width // self.num_heads),
+        use_bias=name not in self.unbiased,
+        dtype=self.dtype,
+        name=name,
+      )(inputs)
+
+    query, key, value = heads("query", x), heads("key", memory), heads("value", memory)
+    if places is not None:
+      query, key = rotate(query, *places), rotate(key, *places)
+    # Softmax in float32, for bfloat16 keeps three digits of a weight and hundreds are summed.
+    weights = nn.dot_product_attention_weights(
+      query, key, dtype=self.dtype, force_fp32_for_softmax=True
+    )
+    x = jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), value)
+    use_bias = "out" not in self.unbiased
+    return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
+
+
+def _mlp(x: jax.Array, mlp_dim: int, options: Options, dtype: Any) -> jax.Array:
+  """The layers of a block's MLP, made in the module that calls it."""
+  dense = functools.partial(nn.Dense, use_bias="mlp" not in options.unbiased, dtype=dtype)
+  activation = _ACTIVATIONS[options.activation]
+  if options.gated_mlp:
+    y = activation(dense(mlp_dim, name="mlp_gate")(x)) * dense(mlp_dim, name="mlp_up")(x)
+    return dense(x.shape[-1], name="mlp_down")(y)
+  return dense(x.shape[-1], name="mlp_2")(activation(dense(mlp_dim, name="mlp_1")(x)))
+
+
 class Block(nn.Module):
   """One pre-norm transformer block over tokens [B, T, width]."""
 
   num_heads: int
   mlp_dim: int
   layer_norm_eps: float = 1e-6
+  options: Options = Options()
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(
+    self, x: jax.Array, places: tuple[np.ndarray, np.ndarray] | None = None
+  ) -> jax.Array:
+    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_1")(x)
+    attention = Attention(self.num_heads, self.options.unbiased, self.dtype, name="attention")
+    x = x + self._scaled("scale_1", attention(y, places=places))
+    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_2")(x)
+    return x + self._scaled("scale_2", _mlp(y, self.mlp_dim, self.options, self.dtype))
+
+  def _scaled(self, name: str, y: jax.Array) -> jax.Array:
+    if not self.options.layer_scale:
+      return y
+    return y * self.param(name, nn.initializers.ones, (y.shape[-1],)).astype(y.dtype)
+
+
+class MapHead(nn.Module):
+  """Attention pooling (Zhai et al., CVPR 2022): a learned query over tokens [B, T, width]."""
+
+  num_heads: int
+  mlp_dim: int
+  layer_norm_eps: float = 1e-6
+  options: Options = Options()
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    width = x.shape[-1]
-    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_1")(x)
-    y = nn.MultiHeadDotProductAttention(self.num_heads, dtype=self.dtype, name="attention")(y)
-    x = x + y
-    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_2")(x)
-    y = nn.Dense(self.mlp_dim, dtype=self.dtype, name="mlp_1")(y)
-    # The exact (erf) GELU: what the published checkpoints were trained with.
-    y = nn.gelu(y, approximate=False)
-    y = nn.Dense(width, dtype=self.dtype, name="mlp_2")(y)
-    return x + y
+    probe = self.param("probe", nn.initializers.xavier_uniform(), (1, 1, x.shape[-1]))
+    probe = jnp.broadcast_to(probe, (x.shape[0], 1, x.shape[-1])).astype(x.dtype)
+    x = Attention(self.num_heads, dtype=self.dtype, name="attention")(probe, x)
+    y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm")(x)
+    return (x + _mlp(y, self.mlp_dim, self.options, self.dtype))[:, 0]
 
 
 class ViT(nn.Module):
-  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32."""
+  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
+
+  pool: 'token' (the class token), 'mean' or 'gem' over the patch tokens, or 'map' (MapHead).
+  """
 
   width: int
   depth: int
   num_heads: int
   mlp_dim: int
   patch_size: int
-  pool: str = "token"  # 'token' | 'mean'
+  pool: str = "token"
   conv_stem: bool = False
   layer_norm_eps: float = 1e-6
+  options: Options = Options()
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, images: jax.Array) -> jax.Array:
+    options, eps, dtype = self.options, self.layer_norm_eps, self.dtype
     x = PatchEmbedding(
       width=self.width,
       patch_size=self.patch_size,
       conv_stem=self.conv_stem,
-      layer_norm_eps=self.layer_norm_eps,
-      dtype=self.dtype,
+      use_bias="patch" not in options.unbiased,
+      layer_norm_eps=eps,
+      dtype=dtype,
       name="patch_embedding",
-    )(images.astype(self.dtype))
-    x = x.reshape(x.shape[0], -1, self.width)  # [B, T, width]
-    if self.pool == "token":
-      token = self.param("class_token", nn.initializers.zeros, (1, 1, self.width))
-      token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
-      x = jnp.concatenate([token, x], axis=1)
-    position = self.param(
-      "position_embedding", nn.initializers.normal(0.02), (1, x.shape[1], self.width)
-    )
-    x = x + position.astype(x.dtype)
+    )(images.astype(dtype))
+    places = None
+    if options.rotary_base:
+      head_dim = self.width // self.num_heads
+      places = rotary(x.shape[1], x.shape[2], head_dim, options.rotary_base)
+    x = self._tokens(x.reshape(x.shape[0], -1, self.width))
+    if options.pre_norm:
+      x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="pre_norm")(x)
     for i in range(self.depth):
-      x = Block(self.num_heads, self.mlp_dim, self.layer_norm_eps, self.dtype, name=f"block_{i}")(x)
-    x = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm")(x)
-    x = x[:, 0] if self.pool == "token" else x.mean(axis=1)
-    return x.astype(jnp.float32)
+      x = Block(self.num_heads, self.mlp_dim, eps, options, dtype, name=f"block_{i}")(x, places)
+    x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="norm")(x)
+    return self._pooled(x).astype(jnp.float32)
+
+  @property
+  def num_prefix(self) -> int:
+    """Tokens before the patches: class token and registers."""
+    return (self.pool == "token" or self.options.class_token) + self.options.registers
+
+  def _tokens(self, x: jax.Array) -> jax.Array:
+    """Patches [B, T, width] with the tokens before them and the position embedding."""
+    batch = x.shape[0]
+
+    def learned(name: str, count: int) -> jax.Array:
+      token = self.param(name, nn.initializers.zeros, (1, count, self.width))
+      return jnp.broadcast_to(token, (batch, count, self.width)).astype(x.dtype)
+
+    has_class = self.num_prefix > self.options.registers
+    if has_class:
+      x = jnp.concatenate([learned("class_token", 1), x], axis=1)
+    if not self.options.rotary_base:
+      shape = (1, x.shape[1], self.width)
+      position = self.param("position_embedding", nn.initializers.normal(0.02), shape)
+      x = x + position.astype(x.dtype)
+    if self.options.registers:
+      registers = learned("registers", self.options.registers)
+      x = jnp.concatenate([x[:, :has_class], registers, x[:, has_class:]], axis=1)
+    return x
+
+  def _pooled(self, x: jax.Array) -> jax.Array:
+    if self.pool == "token":
+      return x[:, 0]
+    x = x[:, self.num_prefix :]
+    if self.pool in ("mean", "gem"):
+      return x.mean(axis=1) if self.pool == "mean" else gem(x)
+    return MapHead(
+      self.num_heads, self.mlp_dim, self.layer_norm_eps, self.options, self.dtype, name="map_head"
+    )(x)

@@ -1,0 +1,103 @@
+"""Checkpoints of vit_jax (google-research/vision_transformer): NumPy .npz, augreg and before."""
+
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.errors import UserError
+from lafg_jax.models.families import HALF, Family, Settings
+from lafg_jax.models.options import Options
+
+NAMES = {
+  "class_token": "cls",
+  "position_embedding": "Transformer/posembed_input/pos_embedding",
+  "patch_embedding/patch": "embedding",
+  "block_{i}/norm_1": "Transformer/encoderblock_{i}/LayerNorm_0",
+  "block_{i}/norm_2": "Transformer/encoderblock_{i}/LayerNorm_2",
+  "block_{i}/attention/query": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/query",
+  "block_{i}/attention/key": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/key",
+  "block_{i}/attention/value": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/value",
+  "block_{i}/attention/out": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/out",
+  "block_{i}/mlp_1": "Transformer/encoderblock_{i}/MlpBlock_3/Dense_0",
+  "block_{i}/mlp_2": "Transformer/encoderblock_{i}/MlpBlock_3/Dense_1",
+  "norm": "Transformer/encoder_norm",
+}
+# What tells the sizes of a ViT.
+_SIZED = (
+  "embedding/kernel",
+  "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
+  "Transformer/encoderblock_0/MlpBlock_3/Dense_0/kernel",
+)
+
+
+def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+  """The arrays of a vit_jax .npz as torch would keep them, and the sizes that they tell.
+
+  Returns:
+    Tensors under vit_jax's names, with '.weight' [out, in] ([out, in, p, p] of the patches) in
+    place of '/kernel' and '/scale' and '.bias' in place of '/bias'; and the config of `settings`.
+
+  Raises:
+    UserError: the file cannot be read, or is no ViT of vit_jax.
+  """
+  key = f"--config.model.pretrained={path}"
+  try:
+    with np.load(path, allow_pickle=False) as file:
+      arrays = {name: file[name] for name in file.files}
+  except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+    raise UserError(f"{key} cannot be read: {error}") from error
+  missing = [name for name in _SIZED if name not in arrays]
+  if missing:
+    raise UserError(f"{key}: not a ViT of vit_jax, it has no {missing[0]}")
+  return _as_torch(arrays), _sizes(arrays)
+
+
+def _sizes(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+  embedding, query, mlp = (arrays[name].shape for name in _SIZED)
+  return {
+    "width": embedding[-1],
+    "depth": len({name.split("/")[1] for name in arrays if "/encoderblock_" in name}),
+    "num_heads": query[1],
+    "mlp_dim": mlp[-1],
+    "patch_size": embedding[0],
+    "pool": "token" if "cls" in arrays else "mean",
+  }
+
+
+def _as_torch(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Renamed and transposed as `read` says; what is no kernel, scale or bias stays as it is."""
+  tensors = {}
+  for name, x in arrays.items():
+    module, _, leaf = name.rpartition("/")
+    if leaf == "kernel" and x.ndim == 4:
+      tensors[f"{module}.weight"] = x.transpose(3, 2, 0, 1)
+    elif leaf == "kernel":
+      # Heads and their channels are two axes: the last two, and of the output the first two.
+      inputs = x.shape[0] * (x.shape[1] if x.ndim == 3 and module.endswith("/out") else 1)
+      tensors[f"{module}.weight"] = x.reshape(inputs, -1).T
+    elif leaf in ("scale", "bias"):
+      tensors[f"{module}.{'weight' if leaf == 'scale' else 'bias'}"] = x.reshape(-1)
+    else:
+      tensors[name] = x
+  return tensors
+
+
+def settings(config: dict[str, Any]) -> Settings:
+  """Settings from the config that `read` gives."""
+  # Flax's gelu is the tanh form, and its LayerNorm's epsilon 1e-6, unless told otherwise.
+  return Settings(**config, layer_norm_eps=1e-6, options=Options(activation="gelu_tanh"))
+
+
+FAMILY = Family(
+  name="ViT of vit_jax",
+  model_types=("vit_jax",),
+  names=NAMES,
+  settings=settings,
+  marker="Transformer/encoder_norm.weight",
+  prefixes=(),
+  unused=r"^(head|pre_logits)\.",
+  kernel="bilinear_corners",
+  mean=HALF,
+  std=HALF,
+)

@@ -1,0 +1,112 @@
+"""ResNet with bottlenecks (He et al., CVPR 2016), v1.5: the stride is in the 3x3 convolution.
+
+The network of torchvision, timm and Hugging Face, padding included. Batch normalisation always uses
+the running statistics that came with the weights, as deep metric learning has it: fine-tuning
+batches of N classes x m images are no sample of the data, and statistics of a device's share would
+tie the result to the number of devices. Scale and bias are learned; `train.freeze` can stop them.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lafg_jax.models.pooling import gem
+
+# A bottleneck's inner convolutions have a quarter of its channels.
+REDUCTION = 4
+
+
+class FrozenBatchNorm(nn.Module):
+  """(x - mean) / sqrt(var + 1e-5) * scale + bias over the channels of [B, H, W, C].
+
+  `mean` and `var` are parameters, so that checkpoints carry them, but constants of the loss: their
+  gradient is 0, and no name of theirs is one that weight decay takes.
+  """
+
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    channels = (x.shape[-1],)
+    mean = jax.lax.stop_gradient(self.param("mean", nn.initializers.zeros, channels))
+    var = jax.lax.stop_gradient(self.param("var", nn.initializers.ones, channels))
+    scale = self.param("scale", nn.initializers.ones, channels) * jax.lax.rsqrt(var + 1e-5)
+    bias = self.param("bias", nn.initializers.zeros, channels) - mean * scale
+    return x * scale.astype(self.dtype) + bias.astype(self.dtype)
+
+
+class ConvNorm(nn.Module):
+  """A square convolution without bias, padded as torch's padding = kernel // 2, and its norm."""
+
+  channels: int
+  kernel: int
+  stride: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    # Explicit: 'SAME' pads less before than after where the stride is 2, and torch does not.
+    pad = (self.kernel // 2, self.kernel // 2)
+    x = nn.Conv(
+      self.channels,
+      (self.kernel, self.kernel),
+      strides=(self.stride, self.stride),
+      padding=(pad, pad),
+      use_bias=False,
+      kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+      dtype=self.dtype,
+      name="conv",
+    )(x)
+    return FrozenBatchNorm(self.dtype, name="norm")(x)
+
+
+class Bottleneck(nn.Module):
+  """1x1, 3x3 (with the stride), 1x1, and a shortcut, projected where the shape changes."""
+
+  channels: int
+  stride: int = 1
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    inner = self.channels // REDUCTION
+    y = nn.relu(ConvNorm(inner, 1, 1, self.dtype, name="conv_1")(x))
+    y = nn.relu(ConvNorm(inner, 3, self.stride, self.dtype, name="conv_2")(y))
+    y = ConvNorm(self.channels, 1, 1, self.dtype, name="conv_3")(y)
+    if self.stride != 1 or x.shape[-1] != self.channels:
+      x = ConvNorm(self.channels, 1, self.stride, self.dtype, name="shortcut")(x)
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
+
+  The defaults are ResNet-50. `channels` are those that the stages put out; `pool` is 'mean', or
+  'gem' (models/pooling.py), over the last map.
+  """
+
+  depths: tuple[int, ...] = (3, 4, 6, 3)
+  channels: tuple[int, ...] = (256, 512, 1024, 2048)
+  stem_channels: int = 64
+  pool: str = "mean"
+  dtype: Any = jnp.float32
+
+  @property
+  def width(self) -> int:
+    """Length of the feature vector."""
+    return self.channels[-1]
+
+  @nn.compact
+  def __call__(self, images: jax.Array) -> jax.Array:
+    x = images.astype(self.dtype)
+    x = nn.relu(ConvNorm(self.stem_channels, 7, 2, self.dtype, name="stem")(x))
+    # Flax pads a maximum with -inf, as torch does.
+    x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    for i, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
+      for j in range(depth):
+        stride = 2 if i > 0 and j == 0 else 1
+        x = Bottleneck(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
+    x = x.reshape(x.shape[0], -1, self.width).astype(jnp.float32)
+    return gem(x) if self.pool == "gem" else x.mean(axis=1)

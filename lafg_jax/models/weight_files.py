@@ -1,0 +1,176 @@
+"""Where pretrained weights lie: a folder, a file, a hub id, or a URL that fsspec reads (gs://)."""
+
+import contextlib
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lafg_jax.errors import UserError
+from lafg_jax.models import from_vit_jax
+
+_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def find(source: str) -> list[str]:
+  """Local paths of the weights: one file, or the shards that an index names.
+
+  Args:
+    source: a .safetensors or .npz file, a folder or hub id with model.safetensors or
+      model.safetensors.index.json, or a URL of either.
+
+  Raises:
+    UserError: nothing is there, a shard is missing, or the hub or the URL cannot be reached.
+  """
+  folder, name = _split(source)
+  path = fetch(source, name or _WEIGHTS)
+  if path:
+    return [path]
+  if name:
+    raise UserError(f"{_key(source)}: no such file")
+  index = read_json(source, _INDEX)
+  if index is None:
+    kind = "the folder" if os.path.isdir(folder) or "://" in folder else "it"
+    raise UserError(
+      f"{_key(source)}: {kind} has no {_WEIGHTS}; weights in other formats are saved again by "
+      "transformers' save_pretrained"
+    )
+  shards = index.get("weight_map")
+  if not isinstance(shards, dict) or not shards:
+    raise UserError(f"{_key(source)}: {_INDEX} has no weight_map")
+  paths = {shard: fetch(source, shard) for shard in sorted(set(map(str, shards.values())))}
+  missing = [shard for shard, found in paths.items() if not found]
+  if missing:
+    raise UserError(f"{_key(source)}: {len(missing)} shards are missing, first {missing[0]}")
+  return [found for found in paths.values() if found]
+
+
+def read_json(source: str, name: str) -> dict[str, Any] | None:
+  """The JSON object `name` beside the weights; None where the source has none.
+
+  Raises:
+    UserError: it is no JSON object, or the hub or the URL cannot be reached.
+  """
+  path = fetch(source, name)
+  if path is None:
+    return None
+  try:
+    with open(path, encoding="utf-8") as file:
+      value = json.load(file)
+  except (ValueError, OSError) as error:
+    raise UserError(f"{_key(source)}: {name} cannot be read: {error}") from error
+  if not isinstance(value, dict):
+    raise UserError(f"{_key(source)}: {name} is no JSON object")
+  return value
+
+
+class Tensor(NamedTuple):
+  """One tensor of a file, not read yet."""
+
+  shape: tuple[int, ...]
+  read: Callable[[], np.ndarray]
+
+
+@contextlib.contextmanager
+def opened(source: str) -> Iterator[dict[str, Tensor]]:
+  """{name: Tensor} of a source; only what is asked for is read.
+
+  Raises:
+    UserError: as `find`, or a file is no safetensors.
+  """
+  from safetensors import SafetensorError, safe_open
+
+  paths = find(source)
+  if paths[0].endswith(".npz"):
+    arrays = from_vit_jax.read(paths[0])[0]
+    yield {name: Tensor(x.shape, functools.partial(np.asarray, x)) for name, x in arrays.items()}
+    return
+  with contextlib.ExitStack() as stack:
+    tensors: dict[str, Tensor] = {}
+    for path in paths:
+      try:
+        file = stack.enter_context(safe_open(path, "np"))
+      except (SafetensorError, OSError) as error:
+        raise UserError(f"--config.model.pretrained: {path} cannot be read: {error}") from error
+      for name in file.keys():
+        shape = tuple(file.get_slice(name).get_shape())
+        tensors[name] = Tensor(shape, functools.partial(file.get_tensor, name))
+    yield tensors
+
+
+def fetch(source: str, name: str) -> str | None:
+  """The local path of file `name` of a source, downloaded where it must be; None: it has none."""
+  folder, file = _split(source)
+  if "://" in folder:
+    return _download(f"{folder}/{name}")
+  if file or os.path.isdir(folder):
+    path = os.path.join(folder, name)
+    return path if os.path.isfile(path) else None
+  return _from_hub(source, name)
+
+
+def _split(source: str) -> tuple[str, str]:
+  """Folder (or hub id) and, where the source is one file, its name."""
+  if os.path.isdir(source):
+    return source, ""
+  if os.path.isfile(source) or source.endswith((".safetensors", ".npz")):
+    folder, _, name = source.rpartition("/")
+    return folder, name
+  return source.rstrip("/"), ""
+
+
+def _key(source: str) -> str:
+  return f"--config.model.pretrained={source}"
+
+
+def _from_hub(source: str, name: str) -> str | None:
+  import huggingface_hub as hub
+  from huggingface_hub import errors
+
+  try:
+    return hub.hf_hub_download(source, name)
+  except errors.LocalEntryNotFoundError as error:
+    # Offline, and never seen: that the file does not exist is known only if the hub said so once.
+    if hub.try_to_load_from_cache(source, name) is hub._CACHED_NO_EXIST:
+      return None
+    raise _unreachable(source, error) from error
+  except errors.EntryNotFoundError:
+    return None
+  except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled,
+          OSError) as error:  # fmt: skip
+    raise _unreachable(source, error) from error
+
+
+def _unreachable(source: str, error: Exception) -> UserError:
+  return UserError(
+    f"{_key(source)}: no such file or folder, and the hub did not give it "
+    f"({type(error).__name__}); pass a folder with {_WEIGHTS}, or train from scratch with "
+    "--config.model.pretrained="
+  )
+
+
+@functools.cache
+def _downloads() -> tempfile.TemporaryDirectory:
+  # Emptied when the process ends.
+  return tempfile.TemporaryDirectory(prefix="lafg_jax-")
+
+
+@functools.cache
+def _download(url: str) -> str | None:
+  import fsspec
+
+  path = os.path.join(_downloads().name, url.replace("://", "/"))
+  try:
+    system, remote = fsspec.url_to_fs(url)
+    if not system.isfile(remote):
+      return None
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    system.get_file(remote, path)
+  except (ImportError, ValueError, OSError, RuntimeError) as error:
+    # Without the package of its protocol, of an unknown one, or not to be reached.
+    raise UserError(f"--config.model.pretrained: {url} cannot be read: {error}") from error
+  return path
