@@ -70,7 +70,7 @@ def _by(shape: tuple[int, ...]) -> str:
 def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
   """A tensor of theirs as ours: its part, transposed where it is a kernel, in float32."""
   x = np.asarray(x, np.float32)
-  if where.parts > 1 and len(x) % where.parts == 0:
+  if where.parts > 1 and x.ndim and len(x) % where.parts == 0:
     rows = len(x) // where.parts
     x = x[(where.part - 1) * rows : where.part * rows]
   if path.endswith("kernel"):
@@ -94,7 +94,7 @@ def _resampled(
   if prefix and round(x.shape[1] ** 0.5) ** 2 == x.shape[1]:
     # timm's ViTs with registers give the class token no position.
     x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
-  side, count = (round((n - prefix) ** 0.5) for n in (x.shape[1], shape[1]))
+  side, count = (round(max(n - prefix, 0) ** 0.5) for n in (x.shape[1], shape[1]))
   rows, columns = grid or (count, count)
   if side**2 != x.shape[1] - prefix or rows * columns != shape[1] - prefix or not family.kernel:
     return x
