@@ -40,7 +40,8 @@ def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iter
   for batch in batches:
     device = {
       name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
-      for name in ("image", "label")
+      for name in _STEP_READS
+      if name in batch
     }
     queue.append((batch, device))
     if len(queue) > ahead:

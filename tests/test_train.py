@@ -157,22 +157,6 @@ def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes, c
     np.testing.assert_allclose(arrays[f"state/mean_projectors/{side}"], expected, rtol=1e-6)
 
 
-def test_frozen_parameters_stay_and_the_others_move(tmp_path, dataset, prototypes, config_with):
-  pattern = "backbone/(patch_embedding|block_0)/"
-  config = config_with(train__freeze=pattern, train__optimizer="sgd", train__learning_rate=0.1)
-  _, _, before = train_step.init_state(config, len(dataset.class_names), 24)
-  train.run(config, str(tmp_path), dataset, prototypes)
-  old = checkpoints.flatten(before.params)
-  new = checkpoints.read(str(tmp_path), 8)[0]
-  for path, x in old.items():
-    frozen = path.startswith(("backbone/patch_embedding", "backbone/block_0", "projectors/text"))
-    # A key bias adds the same to every logit of a row, which softmax ignores: it never moves.
-    if not path.endswith("key/bias"):
-      assert np.array_equal(x, new[f"state/params/{path}"]) == frozen, path
-  with pytest.raises(UserError, match="train.freeze=no_such"):
-    train.run(config_with(train__freeze="no_such"), str(tmp_path / "x"), dataset, prototypes)
-
-
 def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, prototypes, config_with):
   train.run(config_with(), str(tmp_path), dataset, prototypes)
   with pytest.raises(UserError, match=r"model.width: 16 -> 32.*--workdir"):
