@@ -144,15 +144,16 @@ def _batches(
 
 
 def _announce(config: ConfigDict, state: TrainState) -> None:
+  learned = optimizers.split(config, state.params)[0]
+  counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   logging.info(
-    "train: steps %d to %d of %d x %d images on %d devices, %.2f M of %.2f M parameters learn",
+    "train: steps %d to %d of %d x %d images on %d devices, %.3g M of %.3g M parameters learn",
     int(state.step),
     config.train.steps,
     config.data.classes_per_batch,
     config.data.images_per_class,
     jax.device_count(),
-    sum(x.size for x in jax.tree.leaves(optimizers.split(config, state.params)[0])) / 1e6,
-    sum(x.size for x in jax.tree.leaves(state.params)) / 1e6,
+    *counts,
   )
 
 

@@ -66,12 +66,14 @@ class Embedder(nn.Module):
     return self.head(self.features(images))
 
   def features(self, images: jax.Array) -> jax.Array:
+    """uint8 images [B, S, S, 3] to the backbone's pooled features [B, width] float32."""
     # Normalised here and not on the host: uint8 is a quarter of the transfer.
     x = images.astype(jnp.float32) / 255.0
     x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
     return self.backbone(x, self.prompts, self.gem_p)
 
   def head(self, features: jax.Array) -> jax.Array:
+    """Features [B, width] to embeddings [B, D], before L2 normalisation."""
     x = self.norm(features) if self.embedding_norm == "layer" else features
     return self.embedding(x) if self.embedding_dim else x
 
