@@ -163,6 +163,10 @@ def get_config() -> ConfigDict:
   # 'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (attention pooling
   # as in SigLIP), or 'auto': as the weights were trained, or else 'token' ('mean' of a ResNet).
   model.pool = "auto"
+  # p of 'gem', where it starts: 1 is the mean, large values near the maximum.
+  model.gem_p = 3.0
+  # p is learned.
+  model.gem_learned = True
   # What a ViT has beyond the plain one, such as 'layer_scale registers=4' (lafg_jax/models/
   # options.py lists them); 'auto': what the weights have, or else nothing.
   model.options = "auto"
@@ -170,8 +174,22 @@ def get_config() -> ConfigDict:
   model.conv_stem = False
   # Epsilon of every LayerNorm of the backbone; 0: that of the weights, or else 1e-12.
   model.layer_norm_eps = 0.0
-  # Width D of the embedding; 0 uses the backbone's own feature.
+  # Width D of the embedding, a linear layer; 0 uses the backbone's own feature.
   model.embedding_dim = 512
+  # Between feature and linear layer: '' or 'layer', a LayerNorm without parameters (ProxyNCA++).
+  model.embedding_norm = ""
+  # LoRA: rank of the update of each target kernel; the backbone stays fixed, the head learns.
+  # 0 = off.
+  model.lora_rank = 0
+  # The update is lora_alpha / lora_rank times A B.
+  model.lora_alpha = 16.0
+  # Regular expression over the paths of the backbone's kernels that get one.
+  model.lora_targets = "attention/(query|value)/kernel"
+  # Visual prompts, learned tokens behind the class token; the backbone stays fixed, the head
+  # learns. 0 = off.
+  model.num_prompts = 0
+  # 'shallow' (before the first block) or 'deep' (anew before every block).
+  model.prompts_depth = "shallow"
   # Mean and standard deviation that normalise images in [0, 1], for R, G, B; (): those of the
   # weights, or else 0.5.
   model.mean = ()
@@ -212,12 +230,17 @@ def get_config() -> ConfigDict:
   train.learning_rate = 1e-5
   # Part of the steps that warm up linearly, in [0, 1).
   train.warmup = 0.05
-  # Weight decay of kernels (not of biases, norms, embeddings, projectors).
+  # Weight decay of kernels (not of biases, norms, embeddings, projectors, LoRA, prompts).
   train.weight_decay = 1e-4
   # Largest global gradient norm; 0 does not clip.
   train.clip_norm = 3.0
   # Regular expression over parameter paths such as 'backbone/block_0/'; what it finds stays fixed.
   train.freeze = ""
+  # Only head, projectors and class vectors learn, on features that the fixed backbone gives once
+  # and that <workdir>/features keeps.
+  train.frozen_backbone = False
+  # What it sees of an image: 0 is the centre crop, k are k random training crops, always the same.
+  train.feature_views = 0
   # Steps between lines of metrics.
   train.log_every = 20
   # Steps between checkpoints; the last step always has one.

@@ -91,6 +91,8 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
 
     # Here, so that weights which do not go with the config stop the run before hours of encoding.
     config = backbones.resolve(config)
+  if "train" in wanted:
+    _check_parameters(config)
   run = {
     "describe": _describe,
     "encode": _encode,
@@ -141,6 +143,14 @@ def _check_batch(config: ConfigDict) -> None:
       f"--config.data.classes_per_batch={config.data.classes_per_batch}: only {available} training "
       f"classes are available; pass {available} or less"
     )
+
+
+def _check_parameters(config: ConfigDict) -> None:
+  """Before hours of encoding: the expressions over parameter paths find what they are to find."""
+  if config.train.freeze or config.model.lora_rank:
+    from lafg_jax import train_step
+
+    train_step.check_paths(config)
 
 
 def _unless_done(

@@ -1,229 +1,32 @@
-"""Training: the state, a step written against a named axis, and the loop with the one jax.pmap."""
+"""Training: the loop with the one jax.pmap, signals, and when a run may go on."""
 
 import collections
 import contextlib
-import functools
 import signal
-from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.struct
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, losses, optimizers, stages
+from lafg_jax import checkpoints, frozen, optimizers, stages
 from lafg_jax import config as config_keys
 from lafg_jax.data import decoders, pack, pipeline
 from lafg_jax.data.datasets import Dataset, fingerprint
-from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
+from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
-from lafg_jax.models import embedder as embedders
+from lafg_jax.models.embedder import Embedder
+from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.validation import WORDLESS
 
-AXIS = "devices"
 MAX_IN_FLIGHT = 2
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
              "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
              "data.manifest", "data.builder", "data.test_classes", "data.pack")  # fmt: skip
-
-
-class TrainState(flax.struct.PyTreeNode):
-  """All that a step changes; a checkpoint holds one unreplicated copy of it.
-
-  params: {'backbone', 'embedding', 'projectors': {'image' [D, W], 'text' [d, W]}} and, for the
-  control `onehot`, 'class_vectors' [C, W]. mean_projectors: the EMA twins of 'projectors'.
-  """
-
-  step: jax.Array
-  params: dict[str, Any]
-  mean_projectors: dict[str, jax.Array]
-  opt_state: optax.OptState
-
-
-def init_state(
-  config: ConfigDict, num_classes: int, text_dim: int | None
-) -> tuple[embedders.Embedder, optax.GradientTransformation, TrainState]:
-  """The model, its optimiser and the state before training: a pure function of the config."""
-  loss = config.loss
-  embedder, params = embedders.init_model(config)
-  if loss.alignment != "none":
-    embedding_dim = config.model.embedding_dim or embedder.backbone.width
-    params["projectors"] = embedders.init_projectors(
-      embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
-    )
-  if loss.alignment == "onehot":
-    params["class_vectors"] = jnp.asarray(
-      embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
-    )
-  optimizer = optimizers.make(config, params)
-  state = TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    # Copies: the step donates its state, and a buffer can be donated only once.
-    mean_projectors=jax.tree.map(jnp.copy, params.get("projectors", {})),
-    opt_state=optimizer.init(params),
-  )
-  return embedder, optimizer, state
-
-
-def alignment_targets(
-  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
-) -> dict[str, np.ndarray]:
-  """What `losses.alignment` compares images with, as float32 arrays (see its `targets`)."""
-  loss = config.loss
-  if loss.alignment == "orthogonal":
-    vectors = embedders.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
-    return {"class_vectors": vectors}
-  if prototypes is None:
-    return {}
-  targets = {"prototypes": prototypes.prototypes}
-  if loss.unit_variance and loss.alignment == "distribution":
-    targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
-  if loss.alignment == "vocabulary":
-    centre = prototypes.vocabulary.mean(axis=0)
-    queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
-    cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
-    # The formula centres the class's side of the comparison only.
-    targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
-  return {name: np.asarray(x, np.float32) for name, x in targets.items()}
-
-
-def make_loss(
-  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
-) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-  """L = L_aux + beta L_ali of the *global* batch, from each device's share of its rows.
-
-  `loss(params, mean_projectors, batch, targets) -> (loss, metrics)` with batch 'image'
-  [b, S, S, 3] uint8 and 'label' [b]. Rows past N x m are padding: cut off before both losses.
-  """
-  n, m = config.data.classes_per_batch, config.data.images_per_class
-  options = config.loss
-  # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
-  beta = options.beta * (m * (m - 1) if options.reduction == "sum" else 1)
-
-  def gather(x: Any) -> jax.Array:
-    if axis is not None:
-      x = jax.lax.all_gather(x, axis, tiled=True)
-    return x[: n * m]
-
-  def loss(params, mean_projectors, batch, targets):
-    v = gather(embedder.apply({"params": params}, batch["image"]))  # [N m, D]
-    labels = gather(batch["label"])
-    aux = losses.pairwise_contrastive(
-      v, classes=n, slots=m, temperature=options.temperature, reduction=options.reduction
-    )
-    metrics = {"l_aux": aux}
-    total = aux
-    if options.alignment != "none":
-      if options.alignment == "onehot":
-        targets = {"class_vectors": params["class_vectors"]}
-      ali, log_p, log_q = losses.alignment(
-        v,
-        labels,
-        targets,
-        params["projectors"],
-        mean_projectors,
-        form=options.alignment,
-        projector=options.projector,
-        temperature=options.alignment_temperature,
-      )
-      total = aux + beta * ali
-      metrics["l_ali"] = ali
-      for side, log_probs in (("image", log_p), ("text", log_q)):
-        stats = losses.collapse_stats(jax.lax.stop_gradient(log_probs))
-        metrics |= {f"{side}_{name}": value for name, value in stats.items()}
-    return total, metrics | {"loss": total}
-
-  return loss
-
-
-def make_gradients(
-  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
-) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
-  """`gradients(params, mean_projectors, batch, targets) -> (grads, metrics)` of `make_loss`."""
-  loss = make_loss(embedder, config, axis)
-
-  def gradients(params, mean_projectors, batch, targets):
-    grads, metrics = jax.grad(loss, has_aux=True)(params, mean_projectors, batch, targets)
-    if axis is not None:
-      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
-      # gradients up: their mean is the gradient of that one loss.
-      grads = jax.lax.pmean(grads, axis)
-    return grads, metrics
-
-  return gradients
-
-
-def make_step(
-  embedder: embedders.Embedder,
-  optimizer: optax.GradientTransformation,
-  config: ConfigDict,
-  axis: str | None,
-) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
-  """`step(state, batch, targets) -> (state, metrics)`, to be mapped over `axis`."""
-  gradients = make_gradients(embedder, config, axis)
-  schedule = optimizers.schedule(config.train)
-  alpha = config.loss.ema_step
-
-  def step(state: TrainState, batch, targets):
-    grads, metrics = gradients(state.params, state.mean_projectors, batch, targets)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
-    mean_projectors = jax.tree.map(
-      lambda e, p: (1 - alpha) * e + alpha * p,
-      state.mean_projectors,
-      params.get("projectors", {}),
-    )
-    metrics |= {
-      "grad_norm": optax.global_norm(grads),
-      # Of the updated parameters: what a checkpoint of this step would hold.
-      "param_norm": optax.global_norm(params),
-      "learning_rate": schedule(state.step),
-    }
-    return TrainState(state.step + 1, params, mean_projectors, opt_state), metrics
-
-  return step
-
-
-def replicate(tree: Any) -> Any:
-  """One copy of every leaf on each local device, with a leading device axis."""
-  sharding = _device_sharding()
-  count = jax.local_device_count()
-  return jax.tree.map(
-    lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), sharding), tree
-  )
-
-
-def unreplicate(tree: Any) -> Any:
-  """The first local copy of every leaf, as NumPy arrays that do not share the device's memory."""
-  return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
-
-
-@functools.cache
-def _device_sharding() -> NamedSharding:
-  return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
-
-
-def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iterator[tuple]:
-  """(host rows, device batch) pairs; transfers run `ahead` batches before they are asked for."""
-  count, sharding = jax.local_device_count(), _device_sharding()
-  queue: list[tuple] = []
-  for batch in batches:
-    device = {
-      name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
-      for name in ("image", "label")
-    }
-    queue.append((batch, device))
-    if len(queue) > ahead:
-      yield queue.pop(0)
-  yield from queue
 
 
 def deciding_keys(config: ConfigDict) -> list[str]:
@@ -283,12 +86,12 @@ def run(
   if step >= config.train.steps:
     logging.info("train: already at step %d", step)
     return step, False
-  batches = _batches(config, dataset, step)
   text_dim = words["prototypes"].shape[1] if words else None
   embedder, optimizer, state = init_state(config, num_classes, text_dim)
   if found is not None:
     state = _restore(state, *found)
   _announce(config, state)
+  batches = _batches(config, workdir, dataset, embedder, state)
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
   mapped = jax.pmap(
@@ -322,7 +125,13 @@ def run(
   return step, stop.asked
 
 
-def _batches(config: ConfigDict, dataset: Dataset, start: int) -> Any:
+def _batches(
+  config: ConfigDict, workdir: str, dataset: Dataset, embedder: Embedder, state: TrainState
+) -> Any:
+  start = int(state.step)
+  if config.train.frozen_backbone:
+    cached = frozen.features(config, workdir, dataset, embedder, state.params)
+    return frozen.batches(config, dataset, cached, start)
   return pipeline.train_batches(
     dataset,
     config.data,
@@ -336,14 +145,16 @@ def _batches(config: ConfigDict, dataset: Dataset, start: int) -> Any:
 
 
 def _announce(config: ConfigDict, state: TrainState) -> None:
+  learned = optimizers.split(config, state.params)[0]
+  counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   logging.info(
-    "train: steps %d to %d of %d x %d images on %d devices, %.2f M parameters",
+    "train: steps %d to %d of %d x %d images on %d devices, %.3g M of %.3g M parameters learn",
     int(state.step),
     config.train.steps,
     config.data.classes_per_batch,
     config.data.images_per_class,
     jax.device_count(),
-    sum(x.size for x in jax.tree.leaves(state.params)) / 1e6,
+    *counts,
   )
 
 

@@ -42,7 +42,16 @@ def _between(low: float, high: float) -> Rule:
 _BOOL: Rule = (lambda x: isinstance(x, bool)), "True or False"
 _TEXT: Rule = (lambda x: isinstance(x, str)), "a text, or nothing"
 _NAMED: Rule = (lambda x: isinstance(x, str) and x != ""), "a name"
+_REGEX: Rule = (lambda x: _compiles(x)), "a regular expression"
 _POSITIVE: Rule = (lambda x: math.isfinite(x) and x > 0), "above 0"
+
+
+def _compiles(x: str) -> bool:
+  try:
+    re.compile(x)
+  except re.error:
+    return False
+  return True
 
 
 def _numbers(x: Any, count: int | None = None) -> bool:
@@ -143,6 +152,14 @@ _RULES: dict[str, Rule] = {
   ),
   "model.layer_norm_eps": _at_least(0),
   "model.embedding_dim": _at_least(0),
+  "model.gem_p": _POSITIVE,
+  "model.gem_learned": _BOOL,
+  "model.embedding_norm": _one_of("", "layer"),
+  "model.lora_rank": _at_least(0),
+  "model.lora_alpha": _POSITIVE,
+  "model.lora_targets": _REGEX,
+  "model.num_prompts": _at_least(0),
+  "model.prompts_depth": _one_of("shallow", "deep"),
   "model.mean": ((lambda x: x == () or _numbers(x, 3)), "three numbers, for R, G and B, or ()"),
   "model.std": (
     (lambda x: x == () or (_numbers(x, 3) and min(x) > 0)),
@@ -166,7 +183,9 @@ _RULES: dict[str, Rule] = {
   "train.warmup": _between(0, 1),
   "train.weight_decay": _at_least(0),
   "train.clip_norm": _at_least(0),
-  "train.freeze": _TEXT,
+  "train.freeze": _REGEX,
+  "train.frozen_backbone": _BOOL,
+  "train.feature_views": _at_least(0),
   "train.log_every": _at_least(1),
   "train.checkpoint_every": _at_least(1),
   "train.keep_checkpoints": _at_least(1),
@@ -198,6 +217,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   _require_paths(config, stages)
   _validate_data(config)
   _validate_model(config)
+  _validate_tuning(config)
   language, evaluate = config.language, config.evaluate
   if language.top_k > language.num_attributes:
     _reject("language.top_k", language.top_k, "at most language.num_attributes", language)
@@ -205,12 +225,6 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
     raise UserError(
       "--config.evaluate.split=val: no classes are held out; pass --config.data.num_val_classes=V"
     )
-  try:
-    re.compile(config.train.freeze)
-  except re.error as error:
-    raise UserError(
-      f"--config.train.freeze={config.train.freeze}: no regular expression: {error}"
-    ) from error
 
 
 def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
@@ -316,4 +330,42 @@ def _validate_model(config: ConfigDict) -> None:
   if config.evaluate.source == "pretrained" and not model.pretrained:
     raise UserError(
       "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
+    )
+
+
+def _validate_tuning(config: ConfigDict) -> None:
+  """What keeps the backbone fixed: LoRA, prompts, and features that are computed once."""
+  model, train = config.model, config.train
+  used = {
+    f"model.lora_rank={model.lora_rank}": model.lora_rank,
+    f"model.num_prompts={model.num_prompts}": model.num_prompts,
+    "train.frozen_backbone": train.frozen_backbone,
+  }
+  names = [name for name, on in used.items() if on]
+  if names and not model.pretrained:
+    raise UserError(
+      f"--config.{names[0]}: it keeps the backbone as it starts, which is random; pass "
+      "--config.model.pretrained"
+    )
+  if not train.frozen_backbone:
+    if train.feature_views:
+      raise UserError(
+        f"--config.train.feature_views={train.feature_views}: it is read only with "
+        "--config.train.frozen_backbone=True"
+      )
+    return
+  if len(names) > 1:
+    raise UserError(
+      f"--config.train.frozen_backbone: its features are computed once, and --config.{names[0]} "
+      "would change them; pass one of the two"
+    )
+  if model.pool == "gem" and model.gem_learned:
+    raise UserError(
+      "--config.train.frozen_backbone: its features are pooled once; pass "
+      "--config.model.gem_learned=False, or another model.pool"
+    )
+  if not model.embedding_dim:
+    raise UserError(
+      "--config.train.frozen_backbone: without an embedding nothing that retrieves would learn; "
+      "pass --config.model.embedding_dim=D"
     )

@@ -1,4 +1,4 @@
-"""Run by test_train.py with 8 simulated devices: prints how far 8 devices are from 1, as JSON.
+"""Run by test_train_step.py with 8 simulated devices: prints how far 8 devices are from 1, as JSON.
 
 Arguments: a workdir, and as JSON what a run of the training loop there changes in the config.
 """
@@ -10,20 +10,21 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax import train
+from lafg_jax import devices, train, train_step
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.prototypes import LoadedPrototypes
 
 CASES = [
-  (100, 9, "prototype", "mean", "sum"),
-  (5, 3, "distribution", "mean", "mean"),
-  (7, 2, "vocabulary", "free", "mean"),
-  (8, 2, "onehot", "mean", "sum"),
-  (3, 9, "orthogonal", "mean", "mean"),
+  (100, 9, "prototype", "mean", "sum", 0),
+  (5, 3, "distribution", "mean", "mean", 0),
+  (7, 2, "vocabulary", "free", "mean", 0),
+  (8, 2, "onehot", "mean", "sum", 0),
+  (3, 9, "orthogonal", "mean", "mean", 0),
+  (5, 3, "prototype", "mean", "mean", 2),
 ]
 
 
-def config_of(n, m, form, projector, reduction):
+def config_of(n, m, form, projector, reduction, lora_rank):
   config = synthetic.get_config()
   config.update_from_flattened_dict(
     {
@@ -36,6 +37,7 @@ def config_of(n, m, form, projector, reduction):
       "model.num_heads": 2,
       "model.mlp_dim": 32,
       "model.embedding_dim": 12,
+      "model.lora_rank": lora_rank,
       "loss.alignment": form,
       "loss.projector": projector,
       "loss.reduction": reduction,
@@ -44,8 +46,8 @@ def config_of(n, m, form, projector, reduction):
   return config
 
 
-def check(n, m, form, projector, reduction):
-  config = config_of(n, m, form, projector, reduction)
+def check(n, m, form, projector, reduction, lora_rank):
+  config = config_of(n, m, form, projector, reduction, lora_rank)
   rng = np.random.default_rng(0)
 
   def draw(*shape):
@@ -53,16 +55,20 @@ def check(n, m, form, projector, reduction):
 
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random")
   wordless = form in ("none", "onehot", "orthogonal")
-  embedder, _, state = train.init_state(config, n, None if wordless else 20)
-  targets = train.alignment_targets(config, n, None if wordless else words)
+  embedder, _, state = train_step.init_state(config, n, None if wordless else 20)
+  params = dict(state.params)
+  if lora_rank:
+    # B starts at 0, where A has no gradient.
+    params["lora"] = jax.tree.map(lambda x: draw(*x.shape), params["lora"])
+  targets = train_step.alignment_targets(config, n, None if wordless else words)
   images = rng.integers(0, 256, (n * m, 16, 16, 3), np.uint8)
   labels = np.tile(np.arange(n, dtype=np.int32), m)
 
   def value_and_grad(axis):
-    gradients = train.make_gradients(embedder, config, axis)
+    gradients = train_step.make_gradients(embedder, config, axis)
 
     def mapped(batch):
-      grads, metrics = gradients(state.params, state.mean_projectors, batch, targets)
+      grads, metrics = gradients(params, state.mean_projectors, batch, targets)
       return metrics["loss"], grads
 
     return mapped
@@ -76,7 +82,7 @@ def check(n, m, form, projector, reduction):
     "image": padded.reshape(8, -1, 16, 16, 3),
     "label": labels[rows].reshape(8, -1),
   }
-  values, grads8 = jax.pmap(value_and_grad(train.AXIS), axis_name=train.AXIS)(batch)
+  values, grads8 = jax.pmap(value_and_grad(devices.AXIS), axis_name=devices.AXIS)(batch)
   pairs = [
     (np.asarray(a, np.float64).ravel(), np.asarray(b[k], np.float64).ravel())
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(grads8), strict=True)
@@ -87,7 +93,7 @@ def check(n, m, form, projector, reduction):
   floor = 1e-3 * np.linalg.norm(one) / np.sqrt(len(pairs))
   worst = max(np.linalg.norm(a - b) / max(np.linalg.norm(a), floor) for a, b in pairs)
   return {
-    "case": [n, m, form, projector, reduction],
+    "case": [n, m, form, projector, reduction, lora_rank],
     "loss_error": float(np.max(np.abs(np.asarray(values) - value)) / abs(value)),
     "worst_leaf_error": float(worst),
     "gradient_error": float(np.linalg.norm(one - eight) / np.linalg.norm(one)),
@@ -95,7 +101,7 @@ def check(n, m, form, projector, reduction):
 
 
 def run_loop(workdir, changes):
-  """The run that test_train.py repeats on one device."""
+  """The run that test_train_step.py repeats on one device."""
   config = synthetic.get_config()
   config.update_from_flattened_dict(changes)
   dataset = datasets.load_splits(config.data, splits=("train",))["train"]

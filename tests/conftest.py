@@ -1,13 +1,32 @@
-"""One compile cache for a whole test run: most tests compile the same few small programs."""
+"""One compile cache for a whole test run, and the small training runs that several files make."""
 
 import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+# A model of a few thousand parameters: what is tested with it does not depend on its size.
+SMALL = {
+  "data.image_size": 16,
+  "data.resize_size": 16,
+  "data.classes_per_batch": 5,
+  "data.images_per_class": 2,
+  "model.width": 16,
+  "model.depth": 2,
+  "model.num_heads": 2,
+  "model.mlp_dim": 32,
+  "model.embedding_dim": 16,
+  "loss.projector_width": 48,
+  "train.steps": 8,
+  "train.log_every": 1,
+  "train.checkpoint_every": 2,
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+  # Most tests compile the same few small programs.
   if not hasattr(config, "workerinput"):
     # The controlling process alone: its workers, and what tests start, inherit the folder.
     folder = config.cache.mkdir("compiled") if config.cache else None
@@ -23,3 +42,52 @@ def trees():
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   return module
+
+
+@pytest.fixture(scope="session")
+def small():
+  """Changes to configs/synthetic.py, by dotted key."""
+  return dict(SMALL)
+
+
+@pytest.fixture(scope="session")
+def config_with():
+  """The small config with further changes, `config_with(train__steps=1)`."""
+  from configs import synthetic
+
+  def make(**changes):
+    config = synthetic.get_config()
+    for key, value in (SMALL | {k.replace("__", "."): v for k, v in changes.items()}).items():
+      config.update_from_flattened_dict({key: value})
+    return config
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def dataset(config_with):
+  """The training images of the finches."""
+  from lafg_jax.data import datasets
+
+  return datasets.load_splits(config_with().data, splits=("train",))["train"]
+
+
+@pytest.fixture(scope="session")
+def prototypes(dataset):
+  """Random words of the right shapes, d = 24."""
+  from lafg_jax.data.prototypes import LoadedPrototypes
+
+  rng = np.random.default_rng(0)
+  count = len(dataset.class_names)
+
+  def unit(*shape):
+    x = rng.standard_normal(shape).astype(np.float32)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+  return LoadedPrototypes(
+    prototypes=unit(count, 24),
+    queries=unit(count, 24),
+    vocabulary=unit(10, 24),
+    mean=np.zeros(24, np.float32),
+    encoder="random",
+  )

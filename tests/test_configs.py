@@ -92,6 +92,8 @@ def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
     wrong = ""
   if validation._RULES[key] is validation._TEXT:
     wrong = None
+  if validation._RULES[key] is validation._REGEX:
+    wrong = "("
   section, name = ("", key) if "." not in key else key.split(".")
   with config.unlocked(), config.ignore_type():
     (config[section] if section else config)[name] = wrong

@@ -1,6 +1,5 @@
 """Training: the same on any number of devices, resumable bit by bit, plain when it goes wrong."""
 
-import json
 import os
 import random
 import signal
@@ -9,110 +8,20 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-from configs import synthetic
-from lafg_jax import checkpoints, metrics_log, train
+from lafg_jax import checkpoints, metrics_log, train, train_step
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
-# A model of a few thousand parameters: what is tested here does not depend on its size.
-SMALL = {
-  "data.image_size": 16,
-  "data.resize_size": 16,
-  "data.classes_per_batch": 5,
-  "data.images_per_class": 2,
-  "model.width": 16,
-  "model.depth": 2,
-  "model.num_heads": 2,
-  "model.mlp_dim": 32,
-  "model.embedding_dim": 16,
-  "loss.projector_width": 48,
-  "train.steps": 8,
-  "train.log_every": 1,
-  "train.checkpoint_every": 2,
-}
-# A run of the loop that check_devices.py repeats on 8 devices; SGD does not blow up small sums.
-LOOP = {
-  "loss.alignment": "orthogonal",
-  "data.images_per_class": 3,
-  "train.steps": 3,
-  "train.checkpoint_every": 3,
-  "train.optimizer": "sgd",
-  "train.learning_rate": 0.1,
-}
 
 
-def config_with(**changes):
-  config = synthetic.get_config()
-  for key, value in (SMALL | {k.replace("__", "."): v for k, v in changes.items()}).items():
-    config.update_from_flattened_dict({key: value})
-  return config
-
-
-def flags(**changes):
-  values = SMALL | {k.replace("__", "."): v for k, v in changes.items()}
+def flags(small, **changes):
+  values = small | {k.replace("__", "."): v for k, v in changes.items()}
   return [f"--config.{key}={value}" for key, value in values.items()]
-
-
-@pytest.fixture(scope="module")
-def dataset():
-  return datasets.load_splits(config_with().data, splits=("train",))["train"]
-
-
-@pytest.fixture(scope="module")
-def prototypes(dataset):
-  rng = np.random.default_rng(0)
-  count = len(dataset.class_names)
-
-  def unit(*shape):
-    x = rng.standard_normal(shape).astype(np.float32)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-  return LoadedPrototypes(
-    prototypes=unit(count, 24),
-    queries=unit(count, 24),
-    vocabulary=unit(10, 24),
-    mean=np.zeros(24, np.float32),
-    encoder="random",
-  )
-
-
-def test_eight_devices_train_as_one(tmp_path, dataset, prototypes):
-  # The device count is fixed when jax starts: a process of its own.
-  script = Path(__file__).parent / "check_devices.py"
-  environment = os.environ | {
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-    "PYTHONPATH": str(ROOT),
-  }
-  done = subprocess.run(
-    [sys.executable, str(script), str(tmp_path / "eight"), json.dumps(SMALL | LOOP)],
-    env=environment,
-    capture_output=True,
-    text=True,
-    cwd=ROOT,
-  )
-  assert done.returncode == 0, done.stderr
-  report = json.loads(done.stdout.splitlines()[-1])
-  assert report["devices"] == 8
-  assert [100, 9, "prototype", "mean", "sum"] in [case["case"] for case in report["cases"]]
-  for case in report["cases"]:
-    assert case["loss_error"] < 1e-5, case
-    assert case["gradient_error"] < 1e-5, case
-    assert case["worst_leaf_error"] < 1e-4, case
-  # The loop itself, from sampling to checkpoint: 15 rows are padded to 16 there.
-  assert jax.device_count() == 1
-  config = config_with()
-  config.update_from_flattened_dict(LOOP)
-  train.run(config, str(tmp_path / "one"), dataset, None)
-  one, eight = (checkpoints.read(str(tmp_path / name), 3)[0] for name in ("one", "eight"))
-  for path, x in one.items():
-    np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def run_main(workdir, *extra, **kwargs):
@@ -142,8 +51,8 @@ def wait_for_lines(path, count, process):
   assert process.poll() is None, process.stderr.read()
 
 
-def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
-  extra = flags(train__steps=300, train__checkpoint_every=7, train__log_every=5)
+def test_killed_at_random_and_rerun_equals_unbroken(tmp_path, small):
+  extra = flags(small, train__steps=300, train__checkpoint_every=7, train__log_every=5)
   unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
   code, stderr = finish(run_main(unbroken, *extra))
   assert code == 0, stderr
@@ -172,8 +81,8 @@ def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
   assert steps == list(range(5, 301, 5))
 
 
-def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path):
-  extra = flags(train__steps=4000, train__checkpoint_every=4000)
+def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path, small):
+  extra = flags(small, train__steps=4000, train__checkpoint_every=4000)
   process = run_main(tmp_path, *extra)
   wait_for_lines(tmp_path / metrics_log.FILE, 2, process)
   process.terminate()
@@ -188,7 +97,9 @@ def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path):
   assert f"going on from the checkpoint of step {stopped}" in process.communicate()[1]
 
 
-def test_same_seed_same_parameters_and_other_seed_others(tmp_path, dataset, prototypes):
+def test_same_seed_same_parameters_and_other_seed_others(
+  tmp_path, dataset, prototypes, config_with
+):
   finals = []
   for name, seed in (("a", 0), ("b", 0), ("c", 1)):
     config = config_with(seed=seed)
@@ -200,7 +111,7 @@ def test_same_seed_same_parameters_and_other_seed_others(tmp_path, dataset, prot
 
 
 @pytest.mark.parametrize("form", ["prototype", "distribution", "vocabulary", "onehot", "none"])
-def test_every_form_lowers_its_loss(tmp_path, dataset, prototypes, form):
+def test_every_form_lowers_its_loss(tmp_path, dataset, prototypes, form, config_with):
   config = config_with(
     loss__alignment=form, train__steps=60, train__warmup=0.0, train__checkpoint_every=60
   )
@@ -225,18 +136,18 @@ def test_every_form_lowers_its_loss(tmp_path, dataset, prototypes, form):
   ],
 )
 def test_the_text_projector_moves_only_where_it_learns(
-  tmp_path, dataset, prototypes, changes, moves
+  tmp_path, dataset, prototypes, changes, moves, config_with
 ):
   config = config_with(**changes, train__weight_decay=0.1)
-  _, _, before = train.init_state(config, len(dataset.class_names), 24)
+  _, _, before = train_step.init_state(config, len(dataset.class_names), 24)
   train.run(config, str(tmp_path), dataset, prototypes)
   after = checkpoints.read(str(tmp_path), 8)[0]["state/params/projectors/text"]
   assert np.array_equal(before.params["projectors"]["text"], after) != moves
 
 
-def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes):
+def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes, config_with):
   config = config_with(train__steps=1, loss__ema_step=0.25, loss__alignment="distribution")
-  _, _, before = train.init_state(config, len(dataset.class_names), 24)
+  _, _, before = train_step.init_state(config, len(dataset.class_names), 24)
   train.run(config, str(tmp_path), dataset, prototypes)
   arrays, _ = checkpoints.read(str(tmp_path), 1)
   for side in ("image", "text"):
@@ -246,23 +157,7 @@ def test_mean_projectors_follow_by_the_ema_step(tmp_path, dataset, prototypes):
     np.testing.assert_allclose(arrays[f"state/mean_projectors/{side}"], expected, rtol=1e-6)
 
 
-def test_frozen_parameters_stay_and_the_others_move(tmp_path, dataset, prototypes):
-  pattern = "backbone/(patch_embedding|block_0)/"
-  config = config_with(train__freeze=pattern, train__optimizer="sgd", train__learning_rate=0.1)
-  _, _, before = train.init_state(config, len(dataset.class_names), 24)
-  train.run(config, str(tmp_path), dataset, prototypes)
-  old = checkpoints.flatten(before.params)
-  new = checkpoints.read(str(tmp_path), 8)[0]
-  for path, x in old.items():
-    frozen = path.startswith(("backbone/patch_embedding", "backbone/block_0", "projectors/text"))
-    # A key bias adds the same to every logit of a row, which softmax ignores: it never moves.
-    if not path.endswith("key/bias"):
-      assert np.array_equal(x, new[f"state/params/{path}"]) == frozen, path
-  with pytest.raises(UserError, match="train.freeze=no_such"):
-    train.run(config_with(train__freeze="no_such"), str(tmp_path / "x"), dataset, prototypes)
-
-
-def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, prototypes):
+def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, prototypes, config_with):
   train.run(config_with(), str(tmp_path), dataset, prototypes)
   with pytest.raises(UserError, match=r"model.width: 16 -> 32.*--workdir"):
     train.run(config_with(model__width=32), str(tmp_path), dataset, prototypes)
@@ -273,7 +168,7 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, protot
   )
 
 
-def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes):
+def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes, config_with):
   train.run(config_with(), str(tmp_path / "whole"), dataset, prototypes)
   train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes)
   meta = tmp_path / "hurt" / checkpoints.FOLDER / "8" / "meta" / "metadata"
@@ -284,7 +179,9 @@ def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes
     np.testing.assert_array_equal(x, hurt[path], err_msg=path)
 
 
-def test_when_every_checkpoint_is_damaged_nothing_is_started_anew(tmp_path, dataset, prototypes):
+def test_when_every_checkpoint_is_damaged_nothing_is_started_anew(
+  tmp_path, dataset, prototypes, config_with
+):
   train.run(config_with(), str(tmp_path), dataset, prototypes)
   assert len(checkpoints.steps(str(tmp_path))) == 2
   for step in checkpoints.steps(str(tmp_path)):
@@ -294,7 +191,9 @@ def test_when_every_checkpoint_is_damaged_nothing_is_started_anew(tmp_path, data
   assert len(checkpoints.steps(str(tmp_path))) == 2
 
 
-def test_a_damaged_metrics_log_does_not_stop_a_run(tmp_path, dataset, prototypes, caplog):
+def test_a_damaged_metrics_log_does_not_stop_a_run(
+  tmp_path, dataset, prototypes, caplog, config_with
+):
   train.run(config_with(train__steps=8), str(tmp_path), dataset, prototypes)
   path = tmp_path / metrics_log.FILE
   path.write_text(path.read_text().replace("{", "\x00", 1) + '{"step": 9, "lo')
@@ -303,7 +202,7 @@ def test_a_damaged_metrics_log_does_not_stop_a_run(tmp_path, dataset, prototypes
   assert "1 damaged lines" in caplog.text
 
 
-def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path, dataset, prototypes):
+def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path, dataset, prototypes, config_with):
   config = config_with(
     train__learning_rate=1e30, train__optimizer="sgd", train__clip_norm=0.0, train__warmup=0.0,
     train__weight_decay=1.0,
@@ -314,12 +213,12 @@ def test_a_diverged_run_says_so_and_saves_nothing_of_it(tmp_path, dataset, proto
   assert found is None or all(np.isfinite(x).all() for x in found[0].values())
 
 
-def test_more_classes_than_there_are_is_one_line(tmp_path, dataset, prototypes):
+def test_more_classes_than_there_are_is_one_line(tmp_path, dataset, prototypes, config_with):
   with pytest.raises(UserError, match=r"data.classes_per_batch=41.*40"):
     train.run(config_with(data__classes_per_batch=41), str(tmp_path), dataset, prototypes)
 
 
-def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog):
+def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog, config_with):
   # All classes have one prototype: the text side is constant whatever is learned.
   constant = LoadedPrototypes(
     **(vars(prototypes) | {"prototypes": np.ones_like(prototypes.prototypes)})
@@ -331,7 +230,7 @@ def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog):
 
 
 def test_unreadable_images_are_named_once_and_training_goes_on(
-  tmp_path, dataset, prototypes, caplog
+  tmp_path, dataset, prototypes, caplog, config_with
 ):
   from PIL import Image
 
@@ -351,66 +250,10 @@ def test_unreadable_images_are_named_once_and_training_goes_on(
   assert "2 images could not be read" in caplog.text
 
 
-def test_beta_means_the_same_under_sum_and_mean_and_for_every_m(dataset, prototypes):
-  """L = L_aux + beta L_ali with L_aux a mean over slot pairs, m(m-1) times that under `sum`."""
-  rng = np.random.default_rng(0)
-  for m in (2, 3):
-    batch = {
-      "image": rng.integers(0, 256, (5 * m, 16, 16, 3), np.uint8),
-      "label": np.tile(np.arange(5, dtype=np.int32), m),
-    }
-    totals = {}
-    for reduction in ("sum", "mean"):
-      config = config_with(loss__reduction=reduction, loss__beta=0.7, data__images_per_class=m)
-      embedder, _, state = train.init_state(config, len(dataset.class_names), 24)
-      targets = train.alignment_targets(config, len(dataset.class_names), prototypes)
-      total, metrics = train.make_loss(embedder, config, axis=None)(
-        state.params, state.mean_projectors, batch, targets
-      )
-      scale = m * (m - 1) if reduction == "sum" else 1
-      expected = metrics["l_aux"] + 0.7 * scale * metrics["l_ali"]
-      np.testing.assert_allclose(total, expected, rtol=1e-6)
-      totals[reduction] = total / scale
-    np.testing.assert_allclose(totals["sum"], totals["mean"], rtol=1e-5)
-
-
-def test_alignment_targets(dataset, prototypes):
-  count = len(dataset.class_names)
-  scaled = train.alignment_targets(config_with(loss__alignment="distribution"), count, prototypes)
-  assert np.std(scaled["prototypes"]) == pytest.approx(1, abs=1e-5)
-  raw = train.alignment_targets(
-    config_with(loss__alignment="distribution", loss__unit_variance=False), count, prototypes
-  )
-  np.testing.assert_array_equal(raw["prototypes"], prototypes.prototypes)
-  words = train.alignment_targets(config_with(loss__alignment="vocabulary"), count, prototypes)
-  np.testing.assert_array_equal(words["vocabulary"], prototypes.vocabulary)
-  mean = prototypes.vocabulary.mean(axis=0)
-  for c, n in ((0, 0), (7, 3)):
-    x, y = prototypes.queries[c] - mean, prototypes.vocabulary[n] - mean
-    expected = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
-    assert words["attribute_cosine"][c, n] == pytest.approx(expected, abs=1e-5)
-  assert set(train.alignment_targets(config_with(loss__alignment="none"), count, None)) == set()
-
-
-def test_bfloat16_trains_and_keeps_float32_parameters(tmp_path, dataset, prototypes):
+def test_bfloat16_trains_and_keeps_float32_parameters(tmp_path, dataset, prototypes, config_with):
   config = config_with(model__dtype="bfloat16", train__steps=40, train__checkpoint_every=40)
   train.run(config, str(tmp_path), dataset, prototypes)
   lines = metrics_log.read(str(tmp_path / metrics_log.FILE))
   assert np.mean([x["loss"] for x in lines[-8:]]) < np.mean([x["loss"] for x in lines[:8]])
   arrays, _ = checkpoints.read(str(tmp_path), 40)
   assert {str(x.dtype) for x in arrays.values()} == {"float32", "int32"}
-
-
-def test_the_step_compiles_once(dataset, prototypes):
-  config = config_with()
-  embedder, optimizer, state = train.init_state(config, len(dataset.class_names), 24)
-  step = jax.jit(train.make_step(embedder, optimizer, config, axis=None))
-  targets = train.alignment_targets(config, len(dataset.class_names), prototypes)
-  rng = np.random.default_rng(0)
-  for _ in range(3):
-    batch = {
-      "image": rng.integers(0, 256, (10, 16, 16, 3), np.uint8),
-      "label": rng.integers(0, 40, 10).astype(np.int32),
-    }
-    state, _ = step(state, batch, targets)
-  assert step._cache_size() == 1

@@ -137,8 +137,12 @@ def content_fingerprint(data: Any, split: str) -> str:
 def content_of(dataset: Dataset) -> str:
   """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
-  sizes = [os.path.getsize(path) for path in dataset.images] if files else dataset.version
+  sizes = [_size(path) for path in dataset.images] if files else dataset.version
   return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
+
+
+def _size(path: str) -> int:
+  return os.path.getsize(path) if os.path.exists(path) else -1
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -13,7 +13,7 @@ import pickle
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
@@ -25,6 +25,9 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+
+# Last word of the seeds of fixed views; `train_batches` and `sampling` have others.
+_VIEW_STREAM = 3
 
 
 def train_batches(
@@ -122,6 +125,59 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
     size=data.image_size,
   )
   return _iterate(0, -(-len(dataset.labels) // batch_size), make, data)
+
+
+def view_batches(
+  dataset: Dataset,
+  data: Any,
+  ranges: Sequence[tuple[int, int]],
+  batch_size: int,
+  *,
+  views: int,
+  seed: int,
+) -> Iterator[Batch]:
+  """Yields views of images that are always the same: one batch for each of `ranges`.
+
+  With k = max(views, 1) views an image, view v of dataset row i is number i k + v, and a range
+  (first, last) asks for the numbers from `first` to last - 1, at most `batch_size` of them:
+    image: uint8 [B, S, S, 3], zeros where there is none; B = `batch_size`, S = data.image_size.
+    index: int32 [B], the row that is shown: as in training, the next readable one of the class
+      stands in for an image that cannot be read; -1 for padding.
+
+  Args:
+    dataset: images as paths or as arrays.
+    data: the section `config.data`, as for `train_batches`.
+    ranges: the numbers wanted, a batch each.
+    batch_size: rows per batch.
+    views: random training crops of an image; 0 is its centre crop.
+    seed: of the crops, which depend on (seed, view, row) alone.
+
+  Raises:
+    UserError: an impossible setting; while iterating, a class of which no image can be read.
+  """
+  _check_sizes(data)
+  if views:
+    crop = _augmentation(data)
+  else:
+    crop = functools.partial(_centre, resize=data.resize_size, size=data.image_size)
+  make = functools.partial(
+    _view_batch,
+    dataset=dataset,
+    ranges=ranges,
+    batch_size=batch_size,
+    views=max(views, 1),
+    # A centre crop is the one that evaluation sees.
+    open_=decoders.opener(decoders.resolve(data.decoder), views > 0 and data.scaled_decoding),
+    crop=crop,
+    size=data.image_size,
+    seed=seed,
+  )
+  return _iterate(0, len(ranges), make, data)
+
+
+def _centre(img: Any, rng: np.random.Generator, *, resize: int, size: int) -> np.ndarray:
+  del rng
+  return images.resize_centre_crop(img, resize=resize, size=size)
 
 
 def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:
@@ -232,6 +288,34 @@ def _eval_batch(
       batch["index"][k] = row
     except images.UnreadableImage:
       batch["unreadable"][k] = row
+  return batch
+
+
+def _view_batch(
+  number: int,
+  *,
+  dataset: Dataset,
+  ranges: Sequence[tuple[int, int]],
+  batch_size: int,
+  views: int,
+  open_: Callable[[Any], Any],
+  crop: Callable[[Any, np.random.Generator], np.ndarray],
+  size: int,
+  seed: int,
+) -> Batch:
+  batch: Batch = {
+    "image": np.zeros((batch_size, size, size, 3), np.uint8),
+    "index": np.full(batch_size, -1, np.int32),
+  }
+
+  def show(row: int, place: int, view: int) -> np.ndarray:
+    img = images.source_of_dataset(dataset, row, open_)
+    return crop(img, np.random.default_rng([seed, view, place, _VIEW_STREAM]))
+
+  for k, wanted in enumerate(range(*ranges[int(number)])):
+    row, view = divmod(wanted, views)
+    shown = functools.partial(show, place=row, view=view)
+    batch["image"][k], batch["index"][k] = _show_or_next(dataset, row, shown)
   return batch
 
 

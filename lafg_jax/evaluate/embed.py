@@ -1,19 +1,18 @@
 """Images to unit-norm embeddings, by jit over all devices."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 from absl import logging
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lafg_jax import losses
+from lafg_jax import devices, losses
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
-from lafg_jax.models.embedder import Embedder
+from lafg_jax.models import lora
+from lafg_jax.models.embedder import INFERENCE, Embedder
 from lafg_jax.progress import Progress
 
 Embed = Callable[[np.ndarray], np.ndarray]
@@ -22,26 +21,16 @@ Embed = Callable[[np.ndarray], np.ndarray]
 def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
   """A function uint8 [B, S, S, 3] -> unit-norm float32 [B, D], compiled once per B.
 
-  Rows are spread over all local devices; B need not divide by their number.
+  Rows are spread over all local devices; B need not divide by their number. LoRA is merged into
+  the kernels here, once.
   """
-  devices = jax.local_devices()
-  mesh = Mesh(np.array(devices), ("rows",))
-  rows = NamedSharding(mesh, PartitionSpec("rows"))
-  replicated = NamedSharding(mesh, PartitionSpec())
-  inference = {name: params[name] for name in ("backbone", "embedding") if name in params}
-  inference = jax.device_put(inference, replicated)
 
-  @functools.partial(jax.jit, in_shardings=(replicated, rows), out_shardings=rows)
-  def apply(params, images):
+  def apply(params: Any, images: jax.Array) -> jax.Array:
     v: Any = embedder.apply({"params": params}, images)
     return losses.unit(v)
 
-  def embed(images: np.ndarray) -> np.ndarray:
-    padding = -len(images) % len(devices)
-    padded = np.concatenate([images, np.repeat(images[:1], padding, axis=0)]) if padding else images
-    return np.asarray(apply(inference, jax.device_put(padded, rows)))[: len(images)]
-
-  return embed
+  inference = lora.merge(params, embedder.lora_alpha)
+  return devices.spread(apply, {k: x for k, x in inference.items() if k in INFERENCE})
 
 
 def embed_dataset(

@@ -32,8 +32,8 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   elif source == "pretrained":
     config = config.copy_and_resolve_references()
     with config.unlocked():
-      # The backbone's own feature: a random head would only blur it.
-      config.model.embedding_dim = 0
+      # The backbone's own feature: a random head or random prompts would only blur it.
+      config.model.update({"embedding_dim": 0, "embedding_norm": "", "num_prompts": 0})
     embedder, params = embedders.init_model(config)
     dataset = _dataset(config)
     result = _evaluate_params(config, embedder, params, dataset, workdir)

@@ -13,32 +13,70 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.models import pretrained
+from lafg_jax.models import lora, pretrained
 from lafg_jax.models.options import RESNET, SIZES, parse_options
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
+
+# Parameters that embed an image; the others serve training alone.
+INFERENCE = ("backbone", "embedding", "gem_p", "prompts")
 
 
 class Embedder(nn.Module):
   """uint8 images [B, S, S, 3] to embeddings V [B, D] float32, before L2 normalisation.
 
-  With embedding_dim = 0 there is no head and V is the backbone's pooled feature.
+  `features` is the backbone's pooled feature [B, width], `head` what makes V of it: a LayerNorm
+  without parameters where embedding_norm is 'layer' (as ProxyNCA++ has it, Teh et al., ECCV 2020;
+  Hyp-ViT and Proxy-Anchor have none), then a linear layer unless embedding_dim is 0. Prompts and
+  GeM's exponent are parameters of this module, so that the backbone's are those of its origin.
+  lora_alpha is for `lora.merge`, which precedes a call.
   """
 
   backbone: ViT | ResNet
   embedding_dim: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  embedding_norm: str = ""
+  gem_initial_p: float = 3.0
+  gem_learned: bool = False
+  num_prompts: int = 0
+  prompts_depth: str = "shallow"
+  lora_alpha: float = 0.0
 
-  @nn.compact
+  def setup(self) -> None:
+    if self.embedding_dim:
+      self.embedding = nn.Dense(self.embedding_dim)
+    self.norm = nn.LayerNorm(epsilon=1e-5, use_bias=False, use_scale=False)
+    self.gem_p: Any = self.gem_initial_p
+    if self.backbone.pool == "gem" and self.gem_learned:
+      self.gem_p = self.param("gem_p", nn.initializers.constant(self.gem_initial_p), ())
+    self.prompts: Any = None
+    if self.num_prompts:
+      layers = self.backbone.depth if self.prompts_depth == "deep" else 1
+      shape = (layers, self.num_prompts, self.backbone.width)
+      self.prompts = self.param("prompts", _prompt_init, shape, self.backbone.patch_size)
+
   def __call__(self, images: jax.Array) -> jax.Array:
+    return self.head(self.features(images))
+
+  def features(self, images: jax.Array) -> jax.Array:
+    """uint8 images [B, S, S, 3] to the backbone's pooled features [B, width] float32."""
     # Normalised here and not on the host: uint8 is a quarter of the transfer.
     x = images.astype(jnp.float32) / 255.0
     x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
-    x = self.backbone(x)
-    if self.embedding_dim:
-      x = nn.Dense(self.embedding_dim, name="embedding")(x)
-    return x
+    prompted = {"prompts": self.prompts} if self.num_prompts else {}
+    return self.backbone(x, gem_p=self.gem_p, **prompted)
+
+  def head(self, features: jax.Array) -> jax.Array:
+    """Features [B, width] to embeddings [B, D], before L2 normalisation."""
+    x = self.norm(features) if self.embedding_norm == "layer" else features
+    return self.embedding(x) if self.embedding_dim else x
+
+
+def _prompt_init(key: jax.Array, shape: tuple[int, ...], patch_size: int) -> jax.Array:
+  """Uniform, as Jia et al. have it: Xavier's bound for a layer from a patch to a token."""
+  bound = np.sqrt(6.0 / (3 * patch_size**2 + shape[-1]))
+  return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def build(model: ConfigDict) -> Embedder:
@@ -48,6 +86,12 @@ def build(model: ConfigDict) -> Embedder:
     embedding_dim=model.embedding_dim,
     mean=tuple(model.mean),
     std=tuple(model.std),
+    embedding_norm=model.get("embedding_norm", ""),
+    gem_initial_p=model.get("gem_p", 3.0),
+    gem_learned=model.get("gem_learned", False),
+    num_prompts=model.get("num_prompts", 0),
+    prompts_depth=model.get("prompts_depth", "shallow"),
+    lora_alpha=model.get("lora_alpha", 0.0),
   )
 
 
@@ -76,21 +120,27 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
 
 
 def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str, Any]:
-  """Random {'backbone', 'embedding'} parameters for square images of `image_size` pixels."""
+  """Random parameters of the embedder for square images of `image_size` pixels."""
   images = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
   return dict(jax.jit(embedder.init)(key, images)["params"])
 
 
 def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
-  """The embedder and its {'backbone', 'embedding'} parameters before training.
+  """The embedder and its parameters before training: {'backbone', 'embedding'} and what it adds.
 
   A pure function of the config, resolved (backbones.resolve); the backbone is pretrained where
-  `model.pretrained` says so.
+  `model.pretrained` says so, and there is a 'lora' subtree where `model.lora_rank` does.
   """
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])
   if config.model.pretrained:
     params["backbone"] = pretrained.load_backbone(config.model.pretrained, params["backbone"])
+  if config.model.lora_rank:
+    # A key of its own: the head's numbers are the same with and without.
+    key = jax.random.fold_in(seeds(config)[0], 0x10A)
+    params["lora"] = lora.init(
+      key, params["backbone"], config.model.lora_rank, config.model.lora_targets
+    )
   return embedder, params
 
 

@@ -4,12 +4,11 @@ import jax
 import jax.numpy as jnp
 
 
-def gem(x: jax.Array, power: float = 3.0, floor: float = 1e-6) -> jax.Array:
+def gem(x: jax.Array, power: jax.Array | float = 3.0, floor: float = 1e-6) -> jax.Array:
   """Generalised mean of x [B, T, W] over T: [B, W] float32 (Radenovic et al., TPAMI 2019).
 
   Between the mean (power 1) and the maximum (power to infinity), of features that are positive:
-  what is below `floor` counts as that. The power is fixed at the paper's starting value, so that a
-  backbone has the same parameters whatever its pooling.
+  what is below `floor` counts as that.
   """
   x = jnp.maximum(x.astype(jnp.float32), floor)
   # Scaled by the largest, for the third power of a small feature is none in float32.

@@ -99,7 +99,7 @@ class ResNet(nn.Module):
     return self.channels[-1]
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(self, images: jax.Array, gem_p: jax.Array | float = 3.0) -> jax.Array:
     x = images.astype(self.dtype)
     x = nn.relu(ConvNorm(self.stem_channels, 7, 2, self.dtype, name="stem")(x))
     # Flax pads a maximum with -inf, as torch does.
@@ -109,4 +109,4 @@ class ResNet(nn.Module):
         stride = 2 if i > 0 and j == 0 else 1
         x = Bottleneck(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
     x = x.reshape(x.shape[0], -1, self.width).astype(jnp.float32)
-    return gem(x) if self.pool == "gem" else x.mean(axis=1)
+    return gem(x, gem_p) if self.pool == "gem" else x.mean(axis=1)

@@ -173,10 +173,21 @@ class MapHead(nn.Module):
     return (x + _mlp(y, self.mlp_dim, self.options, self.dtype))[:, 0]
 
 
+def with_prompts(x: jax.Array, prompts: jax.Array, at: int, replace: bool) -> jax.Array:
+  """Tokens [B, T, width] with prompts [P, width] after the first `at`, or in place of P there."""
+  rows = jnp.broadcast_to(prompts.astype(x.dtype), (x.shape[0], *prompts.shape))
+  rest = at + len(prompts) if replace else at
+  return jnp.concatenate([x[:, :at], rows, x[:, rest:]], axis=1)
+
+
 class ViT(nn.Module):
   """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
 
   pool: 'token' (the class token), 'mean' or 'gem' over the patch tokens, or 'map' (MapHead).
+
+  The final LayerNorm comes before pooling, over every token. Prompts [L, P, width] (Jia et al.,
+  ECCV 2022) stand before the patches and are dropped again before both: L = 1 inserts them before
+  the first block ('shallow'), L = depth gives each block its own in their place ('deep').
   """
 
   width: int
@@ -191,7 +202,9 @@ class ViT(nn.Module):
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, images: jax.Array) -> jax.Array:
+  def __call__(
+    self, images: jax.Array, prompts: jax.Array | None = None, gem_p: jax.Array | float = 3.0
+  ) -> jax.Array:
     options, eps, dtype = self.options, self.layer_norm_eps, self.dtype
     x = PatchEmbedding(
       width=self.width,
@@ -209,10 +222,15 @@ class ViT(nn.Module):
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
     if options.pre_norm:
       x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="pre_norm")(x)
+    at = self.num_prefix
     for i in range(self.depth):
+      if prompts is not None and i < len(prompts):
+        x = with_prompts(x, prompts[i], at, replace=i > 0)
       x = Block(self.num_heads, self.mlp_dim, eps, options, dtype, name=f"block_{i}")(x, places)
+    if prompts is not None:
+      x = jnp.concatenate([x[:, :at], x[:, at + prompts.shape[1] :]], axis=1)
     x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="norm")(x)
-    return self._pooled(x).astype(jnp.float32)
+    return self._pooled(x, gem_p).astype(jnp.float32)
 
   @property
   def num_prefix(self) -> int:
@@ -239,12 +257,12 @@ class ViT(nn.Module):
       x = jnp.concatenate([x[:, :has_class], registers, x[:, has_class:]], axis=1)
     return x
 
-  def _pooled(self, x: jax.Array) -> jax.Array:
+  def _pooled(self, x: jax.Array, gem_p: jax.Array | float) -> jax.Array:
     if self.pool == "token":
       return x[:, 0]
     x = x[:, self.num_prefix :]
     if self.pool in ("mean", "gem"):
-      return x.mean(axis=1) if self.pool == "mean" else gem(x)
+      return x.mean(axis=1) if self.pool == "mean" else gem(x, gem_p)
     return MapHead(
       self.num_heads, self.mlp_dim, self.layer_norm_eps, self.options, self.dtype, name="map_head"
     )(x)

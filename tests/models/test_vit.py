@@ -136,6 +136,12 @@ def test_embedder_normalises_with_its_own_mean_and_std():
       "layer_norm_eps": 1e-6,
       "dtype": "float32",
       "embedding_dim": 5,
+      "embedding_norm": "",
+      "gem_p": 3.0,
+      "gem_learned": True,
+      "num_prompts": 0,
+      "prompts_depth": "shallow",
+      "lora_alpha": 1.0,
       "mean": (0.2, 0.4, 0.6),
       "std": (0.1, 0.2, 0.3),
     }

@@ -1,0 +1,69 @@
+"""Arrays on this process's devices: copies for the mapped step, rows for inference."""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+# The axis over which the step is mapped.
+AXIS = "devices"
+# What of a batch the step reads; the rest is for the host.
+_STEP_READS = ("image", "feature", "label")
+
+
+def replicate(tree: Any) -> Any:
+  """One copy of every leaf on each local device, with a leading device axis."""
+  sharding = _device_sharding()
+  count = jax.local_device_count()
+  return jax.tree.map(
+    lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), sharding), tree
+  )
+
+
+def unreplicate(tree: Any) -> Any:
+  """The first local copy of every leaf, as NumPy arrays that do not share the device's memory."""
+  return jax.tree.map(lambda x: np.array(x.addressable_data(0))[0], tree)
+
+
+@functools.cache
+def _device_sharding() -> NamedSharding:
+  return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+
+
+def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iterator[tuple]:
+  """(host rows, device batch) pairs; transfers run `ahead` batches before they are asked for."""
+  count, sharding = jax.local_device_count(), _device_sharding()
+  queue: list[tuple] = []
+  for batch in batches:
+    device = {
+      name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
+      for name in _STEP_READS
+      if name in batch
+    }
+    queue.append((batch, device))
+    if len(queue) > ahead:
+      yield queue.pop(0)
+  yield from queue
+
+
+def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], np.ndarray]:
+  """`function(params, rows)` for NumPy rows [B, ...], compiled once per B, over all local devices.
+
+  The result's first axis is B, which need not divide by the number of devices.
+  """
+  devices = jax.local_devices()
+  mesh = Mesh(np.array(devices), ("rows",))
+  rows = NamedSharding(mesh, PartitionSpec("rows"))
+  replicated = NamedSharding(mesh, PartitionSpec())
+  params = jax.device_put(params, replicated)
+  mapped = jax.jit(function, in_shardings=(replicated, rows), out_shardings=rows)
+
+  def apply(x: np.ndarray) -> np.ndarray:
+    padding = -len(x) % len(devices)
+    padded = np.concatenate([x, np.repeat(x[:1], padding, axis=0)]) if padding else x
+    return np.asarray(mapped(params, jax.device_put(padded, rows)))[: len(x)]
+
+  return apply

@@ -1,0 +1,182 @@
+"""Training on a frozen backbone: its features are computed once, kept on disk, and batched.
+
+`<workdir>/features/<key>/00000.npz`, ... hold the features of the training images in dataset order.
+The key is a hash of all that makes them: the images, how they are cropped, the backbone and its
+weights. Files appear whole or not at all, so that a rerun after a kill goes on with the next one;
+the folder may be deleted at any time.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import checkpoints, devices, stages
+from lafg_jax.data import datasets, decoders, pipeline, sampling
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.prototypes import read_npz
+from lafg_jax.errors import UserError
+from lafg_jax.models.embedder import Embedder
+from lafg_jax.progress import Progress
+
+FOLDER = "features"
+# Images a file: what a kill may cost.
+CHUNK = 1024
+# Part of the key: changes when the same inputs give other features by this code.
+_VERSION = 1
+# Last word of the seeds that draw views; `sampling` and `pipeline` have others.
+_CHOICE_STREAM = 4
+# Keys of the model that come after the features, or whose outcome the weights' hash has.
+_NOT_OF_FEATURES = ("embedding_dim", "embedding_norm", "pretrained")
+
+# Features [n, k, width] float32, and [n] int32, the rows of the dataset that they show.
+Chunk = tuple[np.ndarray, np.ndarray]
+
+
+def features(
+  config: ConfigDict, workdir: str, dataset: Dataset, embedder: Embedder, params: dict[str, Any]
+) -> Chunk:
+  """The backbone's features of all images, from the workdir or else computed and kept there.
+
+  Returns:
+    [n, k, width] float32 for the k views of each image in dataset order, and [n] int32, the row
+    that is shown: another one of its class where an image cannot be read.
+
+  Raises:
+    UserError: a class of which no image can be read, or the workdir cannot be written to.
+  """
+  folder = Path(workdir, FOLDER, _key(config, dataset, params["backbone"])[:16])
+  views, count = max(config.train.feature_views, 1), len(dataset.labels)
+  width = embedder.backbone.width
+  starts = range(0, count, CHUNK)
+  chunks: dict[int, Chunk] = {}
+  for start in starts:
+    chunk = _read(folder, start, min(CHUNK, count - start), views, width)
+    if chunk is not None:
+      chunks[start] = chunk
+  missing = [start for start in starts if start not in chunks]
+  if missing:
+    logging.info("features: %d of %d files are there already", len(chunks), len(starts))
+    chunks |= _compute(config, folder, dataset, embedder, params["backbone"], missing)
+  vectors, rows = zip(*(chunks[start] for start in starts), strict=True)
+  return np.concatenate(vectors), np.concatenate(rows)
+
+
+def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
+  data, views = config.data, config.train.feature_views
+  crop = {"resize_size": data.resize_size}
+  if views:
+    crop = {name: data[name] for name in ("train_crop", "crop_scale", "crop_ratio", "flip")} | crop
+    crop["seed"] = config.seed
+  decoder = decoders.resolve(data.decoder), views > 0 and data.scaled_decoding
+  in_memory = isinstance(dataset.images, np.ndarray) and dataset.images.dtype == np.uint8
+  content = dataset.images if in_memory else datasets.content_of(dataset)
+  model = {name: x for name, x in config.model.items() if name not in _NOT_OF_FEATURES}
+  weights = checkpoints.flatten(backbone)
+  return stages.fingerprint(
+    *(_VERSION, datasets.fingerprint(dataset), content, data.image_size, crop, decoder, views),
+    *(model, weights),
+  )
+
+
+def _compute(config, folder, dataset, embedder, backbone, missing) -> dict[int, Chunk]:
+  """The chunks that start at `missing`, written one by one."""
+  size, count = config.evaluate.batch_size, len(dataset.labels)
+  views = max(config.train.feature_views, 1)
+  ends = {start: min(start + CHUNK, count) for start in missing}
+  ranges = [
+    (first, min(first + size, ends[start] * views))
+    for start in missing
+    for first in range(start * views, ends[start] * views, size)
+  ]
+  apply = devices.spread(
+    lambda p, x: embedder.apply({"params": {"backbone": p}}, x, method="features"), backbone
+  )
+  batches = pipeline.view_batches(
+    dataset, config.data, ranges, size, views=config.train.feature_views, seed=config.seed
+  )
+  done, vectors, rows = {}, [], []
+  total = sum(last - first for first, last in ranges)
+  with Progress("features of the frozen backbone", total, "images") as progress:
+    for (first, last), batch in zip(ranges, batches, strict=True):
+      vectors.append(apply(batch["image"])[: last - first])
+      rows.append(batch["index"][: last - first])
+      progress.add(last - first)
+      start = first // views // CHUNK * CHUNK
+      if last == ends[start] * views:
+        shaped = np.concatenate(vectors).reshape(ends[start] - start, views, -1)
+        done[start] = (shaped, np.concatenate(rows)[::views])
+        _write(folder, start, done[start])
+        vectors, rows = [], []
+  return done
+
+
+def _path(folder: Path, start: int) -> Path:
+  return folder / f"{start // CHUNK:05d}.npz"
+
+
+def _write(folder: Path, start: int, chunk: Chunk) -> None:
+  # Every process computes all of them, from which it takes its rows; one writes.
+  if jax.process_index() != 0:
+    return
+  try:
+    with stages.replacing(_path(folder, start)) as temporary, open(temporary, "wb") as file:
+      np.savez(file, features=chunk[0], rows=chunk[1])
+      file.flush()
+      os.fsync(file.fileno())
+  except OSError as error:
+    raise UserError(
+      f"{folder} cannot be written to ({error.strerror}): pass another --workdir, or free space"
+    ) from error
+
+
+def _read(folder: Path, start: int, count: int, views: int, width: int) -> Chunk | None:
+  """A chunk, or None where its file is missing or damaged."""
+  path = _path(folder, start)
+  if not path.exists():
+    return None
+  try:
+    arrays = read_npz(path, ("features", "rows"), stage=None)
+    found = [(x.shape, x.dtype) for x in (arrays["features"], arrays["rows"])]
+    if found == [((count, views, width), np.float32), ((count,), np.int32)]:
+      return arrays["features"], arrays["rows"]
+    why = "other shapes"
+  except UserError as error:
+    why = str(error)
+  logging.warning("%s does not read whole (%s): its features are computed again", path, why)
+  return None
+
+
+def batches(
+  config: ConfigDict, dataset: Dataset, cached: Chunk, start: int
+) -> Iterator[dict[str, np.ndarray]]:
+  """The batches from step `start` on: those of `pipeline.train_batches` with features for images.
+
+  A batch has 'feature' [b, width] float32 in place of 'image', of one view of each image, drawn by
+  (seed, step, row).
+  """
+  vectors, shown = cached
+  data = config.data
+  batch_rows = sampling.make_sampler(
+    dataset.labels,
+    classes_per_batch=data.classes_per_batch,
+    images_per_class=data.images_per_class,
+    seed=config.seed,
+  )
+  size = data.classes_per_batch * data.images_per_class
+  mine = sampling.process_rows(size, jax.device_count(), jax.process_index(), jax.process_count())
+  for step in range(start, config.train.steps):
+    rows = batch_rows(step).ravel()[mine].astype(np.int32)
+    rng = np.random.default_rng([config.seed, step, 0, _CHOICE_STREAM])
+    views = rng.integers(vectors.shape[1], size=size)[mine]
+    yield {
+      "feature": vectors[rows, views],
+      "label": dataset.labels[rows].astype(np.int32),
+      "index": shown[rows],
+      "unreadable": np.where(shown[rows] == rows, np.int32(-1), rows),
+    }

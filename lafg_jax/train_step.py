@@ -1,0 +1,200 @@
+"""The train state, the loss of a global batch, and a step written against a named axis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from lafg_jax import losses, optimizers
+from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models import lora
+from lafg_jax.validation import WORDLESS
+
+
+class TrainState(flax.struct.PyTreeNode):
+  """All that a step changes; a checkpoint holds one unreplicated copy of it.
+
+  params: {'backbone', 'embedding', 'projectors': {'image' [D, W], 'text' [d, W]}}, what
+  `Embedder` and model.lora_rank add, and for the control `onehot`, 'class_vectors' [C, W].
+  mean_projectors: the EMA twins of 'projectors'. opt_state: of the trained parameters alone.
+  """
+
+  step: jax.Array
+  params: dict[str, Any]
+  mean_projectors: dict[str, jax.Array]
+  opt_state: optax.OptState
+
+
+def init_state(
+  config: ConfigDict, num_classes: int, text_dim: int | None
+) -> tuple[embedders.Embedder, optax.GradientTransformation, TrainState]:
+  """The model, its optimiser and the state before training: a pure function of the config."""
+  loss = config.loss
+  embedder, params = embedders.init_model(config)
+  if loss.alignment != "none":
+    embedding_dim = config.model.embedding_dim or embedder.backbone.width
+    params["projectors"] = embedders.init_projectors(
+      embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
+    )
+  if loss.alignment == "onehot":
+    params["class_vectors"] = jnp.asarray(
+      embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+    )
+  optimizer = optimizers.make(config, params)
+  state = TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    # Copies: the step donates its state, and a buffer can be donated only once.
+    mean_projectors=jax.tree.map(jnp.copy, params.get("projectors", {})),
+    opt_state=optimizer.init(optimizers.split(config, params)[0]),
+  )
+  return embedder, optimizer, state
+
+
+def check_paths(config: ConfigDict) -> None:
+  """Raises UserError where model.lora_targets or train.freeze find nothing; computes nothing."""
+  words = config.loss.alignment not in WORDLESS
+  # Paths depend neither on the number of classes nor on the width of the text features.
+  jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=2 if words else None)[2])
+
+
+def alignment_targets(
+  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
+) -> dict[str, np.ndarray]:
+  """What `losses.alignment` compares images with, as float32 arrays (see its `targets`)."""
+  loss = config.loss
+  if loss.alignment == "orthogonal":
+    vectors = embedders.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
+    return {"class_vectors": vectors}
+  if prototypes is None:
+    return {}
+  targets = {"prototypes": prototypes.prototypes}
+  if loss.unit_variance and loss.alignment == "distribution":
+    targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
+  if loss.alignment == "vocabulary":
+    centre = prototypes.vocabulary.mean(axis=0)
+    queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
+    cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
+    # The formula centres the class's side of the comparison only.
+    targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
+  return {name: np.asarray(x, np.float32) for name, x in targets.items()}
+
+
+def make_loss(
+  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+  """L = L_aux + beta L_ali of the *global* batch, from each device's share of its rows.
+
+  `loss(params, mean_projectors, batch, targets) -> (loss, metrics)` with batch 'label' [b] and
+  'image' [b, S, S, 3] uint8 or, with a frozen backbone, 'feature' [b, width], what the backbone
+  made of it. Rows past N x m are padding: cut off before both losses.
+  """
+  n, m = config.data.classes_per_batch, config.data.images_per_class
+  options = config.loss
+  # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
+  beta = options.beta * (m * (m - 1) if options.reduction == "sum" else 1)
+
+  def gather(x: Any) -> jax.Array:
+    if axis is not None:
+      x = jax.lax.all_gather(x, axis, tiled=True)
+    return x[: n * m]
+
+  def embed(params, batch):
+    if "feature" in batch:
+      return embedder.apply({"params": params}, batch["feature"], method="head")
+    return embedder.apply({"params": lora.merge(params, embedder.lora_alpha)}, batch["image"])
+
+  def loss(params, mean_projectors, batch, targets):
+    v = gather(embed(params, batch))  # [N m, D]
+    labels = gather(batch["label"])
+    aux = losses.pairwise_contrastive(
+      v, classes=n, slots=m, temperature=options.temperature, reduction=options.reduction
+    )
+    metrics = {"l_aux": aux}
+    total = aux
+    if options.alignment != "none":
+      if options.alignment == "onehot":
+        targets = {"class_vectors": params["class_vectors"]}
+      ali, log_p, log_q = losses.alignment(
+        v,
+        labels,
+        targets,
+        params["projectors"],
+        mean_projectors,
+        form=options.alignment,
+        projector=options.projector,
+        temperature=options.alignment_temperature,
+      )
+      total = aux + beta * ali
+      metrics["l_ali"] = ali
+      for side, log_probs in (("image", log_p), ("text", log_q)):
+        stats = losses.collapse_stats(jax.lax.stop_gradient(log_probs))
+        metrics |= {f"{side}_{name}": value for name, value in stats.items()}
+    return total, metrics | {"loss": total}
+
+  return loss
+
+
+def make_gradients(
+  embedder: embedders.Embedder, config: ConfigDict, axis: str | None
+) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
+  """`gradients(params, mean_projectors, batch, targets) -> (grads, metrics)` of `make_loss`.
+
+  Only of the parameters that are trained: what is frozen costs no backward pass of its own.
+  """
+  loss = make_loss(embedder, config, axis)
+
+  def gradients(params, mean_projectors, batch, targets):
+    trained, fixed = optimizers.split(config, params)
+
+    def of_trained(trained):
+      return loss(optimizers.join(trained, fixed), mean_projectors, batch, targets)
+
+    grads, metrics = jax.grad(of_trained, has_aux=True)(trained)
+    if axis is not None:
+      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
+      # gradients up: their mean is the gradient of that one loss.
+      grads = jax.lax.pmean(grads, axis)
+    return grads, metrics
+
+  return gradients
+
+
+def make_step(
+  embedder: embedders.Embedder,
+  optimizer: optax.GradientTransformation,
+  config: ConfigDict,
+  axis: str | None,
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+  """`step(state, batch, targets) -> (state, metrics)`, to be mapped over `axis`."""
+  gradients = make_gradients(embedder, config, axis)
+  schedule = optimizers.schedule(config.train)
+  alpha = config.loss.ema_step
+
+  def step(state: TrainState, batch, targets):
+    grads, metrics = gradients(state.params, state.mean_projectors, batch, targets)
+    trained, fixed = optimizers.split(config, state.params)
+    updates, opt_state = optimizer.update(grads, state.opt_state, trained)
+    trained = optax.apply_updates(trained, updates)
+    params = optimizers.join(trained, fixed)
+    mean_projectors = jax.tree.map(
+      lambda e, p: (1 - alpha) * e + alpha * p,
+      state.mean_projectors,
+      params.get("projectors", {}),
+    )
+    metrics |= {
+      "grad_norm": optax.global_norm(grads),
+      # Of the updated parameters: what a checkpoint of this step would hold. A frozen backbone
+      # cannot diverge, and to read all of it would be most of a step on its features.
+      "param_norm": optax.global_norm(trained),
+      "learning_rate": schedule(state.step),
+    }
+    return TrainState(state.step + 1, params, mean_projectors, opt_state), metrics
+
+  return step
