@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lafg_jax.errors import UserError
 from lafg_jax.models import lora, pretrained
 from lafg_jax.models.options import RESNET, SIZES, parse_options
 from lafg_jax.models.resnet import ResNet
@@ -102,6 +103,8 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     raise ValueError("a config with 'auto' in its model section: backbones.resolve it first")
   dtype = jnp.dtype(model.dtype)
   if model.size == RESNET:
+    if model.get("num_prompts", 0):
+      raise UserError("--config.model.num_prompts: a ResNet has no tokens to stand among; pass 0")
     return ResNet(pool=model.pool, dtype=dtype)
   numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
   width, depth, num_heads, mlp_dim = SIZES.get(model.size, numbers)

@@ -9,7 +9,7 @@ from flax import traverse_util
 from configs.default import get_config
 from lafg_jax import optimizers
 from lafg_jax.errors import UserError
-from lafg_jax.models import from_resnet, pretrained
+from lafg_jax.models import embedder, from_resnet, pretrained
 from lafg_jax.models.resnet import ResNet
 
 SHAPE = {"depths": (1, 2, 1), "channels": (16, 24, 32), "stem_channels": 8}
@@ -158,3 +158,10 @@ def test_a_norm_is_that_of_torch_in_evaluation():
   )
   got = FrozenBatchNorm().apply({"params": params}, x)
   np.testing.assert_allclose(got, wanted.numpy().transpose(0, 2, 3, 1), atol=1e-5)
+
+
+def test_prompts_are_refused():
+  config = get_config()
+  config.model.update(size="resnet50", pool="mean", options="", num_prompts=3)
+  with pytest.raises(UserError, match="num_prompts: a ResNet has no tokens"):
+    embedder.build(config.model)
