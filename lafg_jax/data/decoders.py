@@ -3,7 +3,7 @@
 A crop that is shrunk by 2 or more may be decoded at 1/2, 1/4 or 1/8 of its size: libjpeg computes
 fewer pixels from the same coefficients, but never fewer than the crop will have. One library
 decodes for everybody, Pillow with the libjpeg-turbo inside it: up to the crop others were no faster
-(benchmarks/RESULTS.md), and so a run may go on on any machine.
+(benchmarks/RESULTS.md), and batches are the same wherever a run goes on.
 """
 
 import io
