@@ -22,7 +22,6 @@ BASE = [
   "pillow>=10.3",
   "safetensors>=0.5",
   "scipy>=1.11",
-  "simplejpeg>=1.7",
   "tensorboardX>=2.6.2",
 ]
 LANGUAGE = [

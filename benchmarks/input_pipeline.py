@@ -200,7 +200,7 @@ def main() -> None:
   parser.add_argument("--workers", type=int, nargs="+", default=[0, 2], help="worker processes")
   options = parser.parse_args()
   torch.set_num_threads(1)
-  libraries = ("torch", "pillow", "simplejpeg", "grain", "numpy")
+  libraries = ("torch", "pillow", "grain", "numpy")
   print(platform.platform(), f"Python {platform.python_version()},", end=" ")
   print(", ".join(f"{name} {importlib.metadata.version(name)}" for name in libraries), flush=True)
   with tempfile.TemporaryDirectory() as temporary:
@@ -221,8 +221,7 @@ def run(paths: list[str], packs: str, options: argparse.Namespace) -> None:
       ours = functools.partial(our_batches, paths, crop, workers, cores=len(cpus))
       loaders = {
         "PyTorch DataLoader": functools.partial(torch_batches, paths, crop, workers),
-        "lafg_jax, Pillow": functools.partial(ours, decoder="pillow"),
-        "lafg_jax, simplejpeg": functools.partial(ours, decoder="simplejpeg"),
+        "lafg_jax": ours,
         "lafg_jax, packed": functools.partial(ours, pack=packs),
       }
       figures = compare(loaders, options.rounds, options.batches, workers)

@@ -61,10 +61,6 @@ def get_config() -> ConfigDict:
   data.classes_per_batch = 98
   # m: images of each of them; the batch is N x m whatever the number of devices.
   data.images_per_class = 9
-  # What decodes JPEGs: 'pillow', 'simplejpeg' (faster), or 'auto': simplejpeg if it is installed.
-  # Their pixels are the same (benchmarks/RESULTS.md). Checkpoints record which it was, and a run
-  # goes on under that one only.
-  data.decoder = "auto"
   # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
   # differ by 0.5 to 2 of 255 in the mean. Evaluation decodes whole images.
   data.scaled_decoding = True

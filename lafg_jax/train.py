@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, frozen, optimizers, stages
 from lafg_jax import config as config_keys
-from lafg_jax.data import decoders, pack, pipeline
+from lafg_jax.data import pack, pipeline
 from lafg_jax.data.datasets import Dataset, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.devices import AXIS, replicate, to_devices, unreplicate
@@ -184,8 +184,7 @@ def _meta(
 ) -> dict[str, Any]:
   """What a checkpoint says of itself beside its arrays; JSON."""
   return {
-    # By its name: 'auto' may mean another one on the machine where the run goes on.
-    "config": config_keys.flatten(config) | {"data.decoder": decoders.resolve(config.data.decoder)},
+    "config": config_keys.flatten(config),
     "dataset": {
       "name": dataset.name,
       "fingerprint": fingerprint(dataset),

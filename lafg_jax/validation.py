@@ -91,7 +91,6 @@ _RULES: dict[str, Rule] = {
   ),
   "data.classes_per_batch": _at_least(2),
   "data.images_per_class": _at_least(2),
-  "data.decoder": _one_of("auto", "pillow", "simplejpeg"),
   "data.scaled_decoding": _BOOL,
   "data.pack": _TEXT,
   "data.num_workers": _at_least(0),

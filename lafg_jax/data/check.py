@@ -41,7 +41,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
 
   Args:
     data: the section `config.data`; reads what the reader of data.name does, images_per_class,
-      classes_per_batch, image_size, decoder and num_workers (threads; 0 takes one a core).
+      image_size and num_workers (threads; 0 takes one a core).
 
   Returns:
     The findings (see the keys below), and the datasets by split.
@@ -51,7 +51,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
   """
   splits = datasets.load_splits(data)
   rows = [(split, row) for split, dataset in splits.items() for row in range(len(dataset))]
-  open_ = decoders.opener(decoders.resolve(data.decoder), scaled=True)
+  open_ = decoders.opener(scaled=True)
   look = functools.partial(_look, splits, open_)
   looks: list[Look] = []
   threads = data.num_workers or os.cpu_count() or 1

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from absl import logging
 
-from lafg_jax.data import datasets, decoders, images
+from lafg_jax.data import datasets, images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 from lafg_jax.progress import Progress
@@ -49,8 +49,8 @@ def packed(dataset: Dataset, data: Any) -> Dataset:
 
   Args:
     dataset: images in files.
-    data: the section `config.data`; reads pack, train_crop, resize_size, decoder and num_workers
-      (threads that build; 0 takes one a core).
+    data: the section `config.data`; reads pack, train_crop, resize_size and num_workers (threads
+      that build; 0 takes one a core).
 
   Raises:
     UserError: a pack is there and damaged.
@@ -123,8 +123,7 @@ def _only_builder(path: Path) -> Iterator[None]:
 def _build(dataset: Dataset, folder: Path, data: Any) -> None:
   """Fills the folder, from where an earlier attempt stopped."""
   folder.mkdir(exist_ok=True)
-  open_ = decoders.opener(decoders.resolve(data.decoder), scaled=False)
-  make = functools.partial(_resized, dataset, open_, side(data))
+  make = functools.partial(_resized, dataset, side(data))
   with (
     open(folder / "pixels", "ab") as pixels,
     open(folder / "index", "ab") as index,
@@ -147,10 +146,10 @@ def _build(dataset: Dataset, folder: Path, data: Any) -> None:
         progress.add(len(rows))
 
 
-def _resized(dataset: Dataset, open_: Any, side: int, row: int) -> images.Shrunk:
+def _resized(dataset: Dataset, side: int, row: int) -> images.Shrunk:
   """The image, made smaller; pixels [0, 0, 3] for one that cannot be read."""
   try:
-    img = images.source_of_dataset(dataset, row, open_)
+    img = images.of_dataset(dataset, row)
     pixels = np.ascontiguousarray(images.resize_shorter(img, side))
     return images.Shrunk(pixels, *images.size_of(img))
   except images.UnreadableImage as error:

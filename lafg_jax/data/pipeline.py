@@ -56,7 +56,7 @@ def train_batches(
   Args:
     dataset: images as paths or as arrays.
     data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
-      resize_size, train_crop, crop_scale, crop_ratio, flip, decoder, scaled_decoding,
+      resize_size, train_crop, crop_scale, crop_ratio, flip, scaled_decoding,
       pack, num_workers and prefetch.
     seed: of the sampler and of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
@@ -87,7 +87,7 @@ def train_batches(
     dataset=dataset,
     batch_rows=batch_rows,
     rows=rows,
-    open_=decoders.opener(decoders.resolve(data.decoder), data.scaled_decoding),
+    open_=decoders.opener(data.scaled_decoding),
     augment=_augmentation(data),
     seed=seed,
   )
@@ -104,7 +104,7 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
 
   Args:
     dataset: images as paths or as arrays.
-    data: the section `config.data`; reads image_size, resize_size, decoder, num_workers and
+    data: the section `config.data`; reads image_size, resize_size, num_workers and
       prefetch. Images are decoded whole: figures do not depend on data.scaled_decoding.
     batch_size: rows per batch.
 
@@ -120,7 +120,7 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
     _eval_batch,
     dataset=dataset,
     batch_size=batch_size,
-    open_=decoders.opener(decoders.resolve(data.decoder), scaled=False),
+    open_=images.open_image,
     crop=crop,
     size=data.image_size,
   )

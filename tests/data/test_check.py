@@ -18,7 +18,6 @@ DATA = ConfigDict(
     "root": "somewhere",
     "images_per_class": 3,
     "image_size": 60,
-    "decoder": "auto",
     "num_workers": 2,
   }
 )

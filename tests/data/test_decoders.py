@@ -1,22 +1,14 @@
-"""Both decoders against Pillow's whole decoding, on sound and on damaged files."""
+"""Decoding for a crop against Pillow's whole decoding, on sound and on damaged files."""
 
-import importlib.util
 import io
 
 import numpy as np
 import pytest
-from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from configs import default
-from lafg_jax import train
 from lafg_jax.data import decoders, images
-from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
-
-DECODERS = ("pillow", "simplejpeg")
 
 
 def photograph(width, height, seed=0):
@@ -38,26 +30,24 @@ def pixels_of(source):
   return np.asarray(source if isinstance(source, Image.Image) else source.decode())
 
 
-@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize(
   "options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}, {"quality": 30}]
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_both_decoders_give_pillows_pixels(name, options, mode):
+def test_a_whole_jpeg_has_pillows_pixels(options, mode):
   content = jpeg(photograph(101, 67).convert(mode), **options)
-  got = decoders.opener(name, True)(content)
+  got = decoders.opener(scaled=True)(content)
   assert isinstance(got, decoders.Jpeg) and (got.width, got.height) == (101, 67)
   expected = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
   np.testing.assert_array_equal(pixels_of(got), expected)
 
 
-@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_photographs_are_turned_upright_whole_or_reduced(name, orientation):
+def test_photographs_are_turned_upright_whole_or_reduced(orientation):
   exif = Image.Exif()
   exif[0x0112] = orientation
   content = jpeg(photograph(96, 64), exif=exif)
-  source = decoders.opener(name, True)(content)
+  source = decoders.opener(scaled=True)(content)
   upright = images.open_image(content)
   assert (source.width, source.height) == upright.size
   np.testing.assert_array_equal(pixels_of(source), np.asarray(upright))
@@ -68,12 +58,11 @@ def test_photographs_are_turned_upright_whole_or_reduced(name, orientation):
     assert np.abs(np.asarray(got).astype(int) - np.asarray(small)).mean() < 3
 
 
-@pytest.mark.parametrize("name", DECODERS)
 @pytest.mark.parametrize("size", [(512, 400), (403, 517), (1023, 769)])
-def test_crops_of_reduced_images_are_those_of_whole_ones_nearly(name, size):
+def test_crops_of_reduced_images_are_those_of_whole_ones_nearly(size):
   content = jpeg(photograph(*size))
   whole = Image.open(io.BytesIO(content)).convert("RGB")
-  scaled, full = (decoders.opener(name, flag)(content) for flag in (True, False))
+  scaled, full = (decoders.opener(flag)(content) for flag in (True, False))
   changed = 0
   for seed in range(12):
     crop = lambda img, seed=seed: images.random_resized_crop(  # noqa: E731
@@ -92,22 +81,19 @@ def test_crops_of_reduced_images_are_those_of_whole_ones_nearly(name, size):
 
 
 @settings(max_examples=200, deadline=None)
-@given(
-  st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 512), st.integers(1, 8), st.booleans()
-)
-def test_a_crop_is_never_reduced_below_its_size(width, height, size, turn, scaled):
-  source = decoders.Jpeg(b"", b"", (width, height), turn, "pillow", scaled)
+@given(st.integers(1, 5000), st.integers(1, 5000), st.integers(8, 512), st.integers(1, 8))
+def test_a_crop_is_never_reduced_below_its_size(width, height, size, turn):
+  source = decoders.Jpeg(b"", b"", (width, height), turn)
   factor = source.factor(width, height, size)
-  assert factor in (1, 2, 4, 8) and (scaled or factor == 1)
+  assert factor in (1, 2, 4, 8)
   if factor > 1:
     assert min(width, height) / factor >= size
-  elif scaled and turn == 1:
+  elif turn == 1:
     assert min(width, height) / 2 < size
 
 
-@pytest.mark.parametrize("name", DECODERS)
-def test_what_libjpeg_does_not_take_is_pillows(name, tmp_path):
-  open_ = decoders.opener(name, True)
+def test_what_is_no_plain_jpeg_is_opened_whole(tmp_path):
+  open_ = decoders.opener(scaled=True)
   Image.fromarray(np.zeros((8, 8), np.uint16)).save(tmp_path / "deep.png")
   (tmp_path / "cmyk.jpg").write_bytes(jpeg(photograph(40, 30).convert("CMYK")))
   photograph(40, 30).convert("P").save(tmp_path / "a.gif")
@@ -133,35 +119,12 @@ def test_damaged_files_are_read_or_refused_alike(changes):
   for position, value in changes:
     content[position % len(content)] = value
   results = []
-  for name in DECODERS:
+  for scaled in (False, True):
     try:
-      results.append(pixels_of(decoders.opener(name, True)(bytes(content))))
+      results.append(pixels_of(decoders.opener(scaled)(bytes(content))))
     except images.UnreadableImage:
       results.append(None)
   if results[0] is None or results[1] is None:
     assert results[0] is results[1]
   else:
     np.testing.assert_array_equal(*results)
-
-
-def test_what_auto_means_is_said_recorded_and_kept(monkeypatch):
-  assert decoders.resolve("auto") == "simplejpeg" and decoders.resolve("pillow") == "pillow"
-  config = default.get_config()
-  dataset = Dataset("cars", "train", np.array(["a"]), np.zeros(1, np.int32), ("a",), ("a",))
-  before = train._meta(config, dataset, None)
-  assert before["config"]["data.decoder"] == "simplejpeg"
-  train._check_same(config, before, before, "runs")
-
-  find = importlib.util.find_spec
-  monkeypatch.setattr(
-    importlib.util, "find_spec", lambda name: None if name == "simplejpeg" else find(name)
-  )
-  said = []
-  monkeypatch.setattr(logging, "log_first_n", lambda level, text, *rest: said.append(text))
-  assert decoders.resolve("auto") == "pillow" and "Pillow decodes" in said[0]
-  with pytest.raises(UserError, match=r"data\.decoder=simplejpeg: .* pip install") as error:
-    decoders.resolve("simplejpeg")
-  assert "\n" not in str(error.value)
-  after = train._meta(config, dataset, None)
-  with pytest.raises(UserError, match="data.decoder: simplejpeg -> pillow"):
-    train._check_same(config, before, after, "runs")

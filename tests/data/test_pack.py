@@ -36,7 +36,6 @@ def section(folder, **changes):
     "flip": True,
     "classes_per_batch": 3,
     "images_per_class": 2,
-    "decoder": "auto",
     "scaled_decoding": False,
     "pack": str(folder),
     "num_workers": 0,

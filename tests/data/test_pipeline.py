@@ -33,7 +33,6 @@ def section(**changes):
       "flip": True,
       "classes_per_batch": 3,
       "images_per_class": 2,
-      "decoder": "auto",
       "scaled_decoding": True,
       "pack": "",
       "num_workers": 0,
@@ -281,7 +280,7 @@ if __name__ == "__main__":
   dataset = Dataset("synthetic", "train", pixels, labels, ("a", "b", "c"), ("x",) * 12)
   data = ConfigDict(dict(
     image_size=8, resize_size=8, train_crop="resize_crop", flip=True, classes_per_batch=2,
-    images_per_class=2, num_workers=1, prefetch=2, decoder="auto", scaled_decoding=True,
+    images_per_class=2, num_workers=1, prefetch=2, scaled_decoding=True,
     pack=""))
   batches = pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=10**6)
   kept = next(batches)
