@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, devices, stages
-from lafg_jax.data import datasets, decoders, pipeline, sampling
+from lafg_jax.data import datasets, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import read_npz
 from lafg_jax.errors import UserError
@@ -73,13 +73,13 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
   if views:
     crop = {name: data[name] for name in ("train_crop", "crop_scale", "crop_ratio", "flip")} | crop
     crop["seed"] = config.seed
-  decoder = decoders.resolve(data.decoder), views > 0 and data.scaled_decoding
+  scaled = views > 0 and data.scaled_decoding
   in_memory = isinstance(dataset.images, np.ndarray) and dataset.images.dtype == np.uint8
   content = dataset.images if in_memory else datasets.content_of(dataset)
   model = {name: x for name, x in config.model.items() if name not in _NOT_OF_FEATURES}
   weights = checkpoints.flatten(backbone)
   return stages.fingerprint(
-    *(_VERSION, datasets.fingerprint(dataset), content, data.image_size, crop, decoder, views),
+    *(_VERSION, datasets.fingerprint(dataset), content, data.image_size, crop, scaled, views),
     *(model, weights),
   )
 

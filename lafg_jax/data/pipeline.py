@@ -167,7 +167,7 @@ def view_batches(
     batch_size=batch_size,
     views=max(views, 1),
     # A centre crop is the one that evaluation sees.
-    open_=decoders.opener(decoders.resolve(data.decoder), views > 0 and data.scaled_decoding),
+    open_=decoders.opener(views > 0 and data.scaled_decoding),
     crop=crop,
     size=data.image_size,
     seed=seed,
