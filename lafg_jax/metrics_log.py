@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -17,6 +18,24 @@ from lafg_jax.errors import UserError
 FILE = "metrics.jsonl"
 # An image or text side this near to uniform or constant no longer tells classes apart.
 UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
+
+
+def summary_writer() -> Any:
+  """tensorboardX's SummaryWriter, imported without torch.
+
+  tensorboardX imports torch wherever it is installed, to know a tensor that it never meets here:
+  seconds and some hundred megabytes of every training run. Where torch is loaded already it stays.
+  """
+  hidden = "torch" not in sys.modules
+  if hidden:
+    # What Python takes for a module that cannot be imported.
+    sys.modules["torch"] = None  # type: ignore[assignment]
+  try:
+    from tensorboardX import SummaryWriter
+  finally:
+    if hidden:
+      del sys.modules["torch"]
+  return SummaryWriter
 
 
 class MetricsLog:
@@ -39,15 +58,12 @@ class MetricsLog:
 
   def __enter__(self) -> "MetricsLog":
     if self.writes:
-      # Its import takes half a second, which evaluation need not pay.
-      from tensorboardX import SummaryWriter
-
       kept = [line for line in read(self.path) if line["step"] <= self.start]
       with stages.replacing(self.path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
       self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
       folder = os.path.join(os.path.dirname(self.path), "tensorboard")
-      self.board = SummaryWriter(folder, purge_step=self.start + 1)
+      self.board = summary_writer()(folder, purge_step=self.start + 1)
     return self
 
   def __exit__(self, *unused) -> None:

@@ -91,3 +91,11 @@ def prototypes(dataset):
     mean=np.zeros(24, np.float32),
     encoder="random",
   )
+
+
+# Files whose tests take longest: they begin, so that no worker is left with them at the end.
+SLOW = ("test_train_step.py", "test_train.py", "test_main.py", "test_tuning.py", "test_shipped.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+  items.sort(key=lambda item: item.path.name not in SLOW)
