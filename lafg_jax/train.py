@@ -193,6 +193,7 @@ def _meta(
     }
     # Where a pack lies may change within a run; whether there is one, and of what size, may not.
     | ({"packed": pack.side(config.data)} if config.data.pack else {}),
+    "box": _shared_box(dataset),
     "prototypes": None
     if prototypes is None
     else {
@@ -200,6 +201,14 @@ def _meta(
       "fingerprint": stages.fingerprint(_prototype_arrays(prototypes)),
     },
   }
+
+
+def _shared_box(dataset: Dataset) -> list[float] | None:
+  """What of each image is shown, where that is the same for all: what a retriever cuts by."""
+  boxes = dataset.boxes
+  if boxes is None or not len(boxes) or (boxes != boxes[0]).any():
+    return None
+  return [float(x) for x in boxes[0]]
 
 
 def _prototype_arrays(prototypes: LoadedPrototypes | None) -> dict[str, np.ndarray]:
