@@ -7,9 +7,11 @@ import pytest
 
 import lafg_jax
 from configs import aircraft
-from lafg_jax import main, train, validation
+from lafg_jax import checkpoints, main, train, validation
 from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
+from lafg_jax.evaluate import stage
+from lafg_jax.models import backbones
 
 CHANGES = {
   "data.expect_counts": False,
@@ -54,6 +56,32 @@ def test_it_sees_what_evaluation_sees(evaluated, photos):
   np.testing.assert_allclose(retriever.embed(pixels, 5, test.boxes), vectors, atol=1e-5)
   whole = retriever.embed(paths, boxes=np.zeros((len(paths), 4)))
   assert np.abs(whole - vectors).max() > 0.01
+
+
+def test_an_evaluation_by_boxes_says_so(evaluated):
+  workdir, config = evaluated
+  result = stage.read_result(str(workdir))
+  assert result.get("box_crop", False) is config.data.box_crop
+  for text in (stage.table(result), (workdir / "report.html").read_text()):
+    assert ("cut to their boxes" in text) is config.data.box_crop
+
+
+@pytest.mark.parametrize(("key", "says"), [("box_crop", "True|False"), ("resize_size", "16 -> 20")])
+def test_images_cut_otherwise_than_in_training_are_refused(evaluated, key, says):
+  workdir, config = evaluated
+  other = config.copy_and_resolve_references()
+  other.data[key] = 20 if key == "resize_size" else not config.data.box_crop
+  with pytest.raises(UserError, match=f"another config .data.{key}: .*({says})"):
+    main.run_stages(other, str(workdir), ("evaluate",))
+  # A checkpoint from before there were boxes is of whole images.
+  meta = checkpoints.read(str(workdir), 1)[1]
+  del meta["config"]["data.box_crop"]
+  other.data[key] = config.data[key]
+  if other.data.box_crop:
+    with pytest.raises(UserError, match="data.box_crop: False -> True"):
+      stage._check_checkpoint(backbones.resolve(other), meta, "folder")
+  else:
+    stage._check_checkpoint(backbones.resolve(other), meta, "folder")
 
 
 def test_only_a_box_that_all_share_is_kept(photos):
