@@ -150,7 +150,7 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   With `is_query` [n] bool, those rows query the others; without, each queries all others.
 
   Raises:
-    UserError: the file is missing, damaged or lacks an array.
+    UserError: the file is missing, damaged or lacks an array, or no row is a query, or all are.
   """
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
@@ -163,6 +163,11 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
     )
   if asks is not None and (asks.dtype != bool or asks.shape != labels.shape):
     raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool {labels.shape}")
+  if asks is not None and len(asks) and asks.all() == asks.any():
+    raise UserError(
+      f"{key}: is_query is {bool(asks[0])} for all {len(asks)} rows; it takes True for queries and "
+      "False for the gallery; leave it out, and each image queries all others"
+    )
   result: dict[str, Any] = metrics.evaluate_embeddings(
     vectors, labels, tuple(ks), is_query=asks, normalize=True
   )
