@@ -163,7 +163,10 @@ def _check_evaluated(config: ConfigDict) -> None:
 
 
 def _check_parameters(config: ConfigDict) -> None:
-  """Before hours of encoding: the expressions over parameter paths find what they are to find."""
+  """Before hours of encoding: the model can be made, and paths of parameters find some."""
+  from lafg_jax.models import embedder
+
+  embedder.build(config.model)
   if config.train.freeze or config.model.lora_rank:
     from lafg_jax import train_step
 
