@@ -250,8 +250,12 @@ def _train(config: ConfigDict, workdir: str) -> bool:
 
   path = Path(workdir, "prototypes.npz")
   wordless = config.loss.alignment in validation.WORDLESS
+  deciding = {key: config_keys.get(config, key) for key in train.deciding_keys(config)}
+  if config.data.pack:
+    # Where it lies decides nothing.
+    deciding["data.pack"] = True
   key = stages.fingerprint(
-    {key: config_keys.get(config, key) for key in train.deciding_keys(config)},
+    deciding,
     datasets.content_fingerprint(config.data, "train"),
     None if wordless else path,
     _pretrained_file(config),

@@ -165,6 +165,9 @@ def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wo
   # Runs from before there were options are of plain ViTs.
   before = {"model.options": ""} | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
+  packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
+  if packs[0] != packs[1]:
+    changed.append(f"data.pack: {' -> '.join(packs)}")
   # What a checkpoint from before such a key says nothing of does not stop its run.
   if any(old["dataset"][k] != new["dataset"][k] for k in old["dataset"].keys() & new["dataset"]):
     changed.append("the training images or classes")

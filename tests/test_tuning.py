@@ -128,6 +128,16 @@ REFUSED = [
   ({"train.frozen_backbone": True, "model.num_prompts": 2}, "frozen_backbone: .*num_prompts=2"),
   ({"train.frozen_backbone": True, "model.pool": "gem"}, "model.gem_learned=False"),
   ({"train.frozen_backbone": True, "model.embedding_dim": 0}, "model.embedding_dim=D"),
+  (
+    {
+      "train.frozen_backbone": True,
+      "data.pack": "p",
+      "data.name": "cub",
+      "data.root": "x",
+      "language.describer": "shipped",
+    },
+    "data.pack=p: train.frozen_backbone",
+  ),
 ]
 
 
