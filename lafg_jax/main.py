@@ -86,7 +86,8 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     _check_batch(config)
   if _embeds(config, wanted):
     _check_evaluated(config)
-  if {"describe", "encode", "prototypes"} & set(wanted):
+  inspects = "inspect" in wanted and not config.language.inspect_all
+  if inspects or {"describe", "encode", "prototypes"} & set(wanted):
     _check_names(config)
   if "train" in wanted or _embeds(config, wanted):
     from lafg_jax.models import backbones
