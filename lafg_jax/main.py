@@ -84,9 +84,12 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   _prepare_jax()
   if "train" in wanted:
     _check_batch(config)
-  if {"describe", "encode", "prototypes"} & set(wanted):
+  if _embeds(config, wanted):
+    _check_evaluated(config)
+  inspects = "inspect" in wanted and not config.language.inspect_all
+  if inspects or {"describe", "encode", "prototypes"} & set(wanted):
     _check_names(config)
-  if _reads_model(config, wanted):
+  if "train" in wanted or _embeds(config, wanted):
     from lafg_jax.models import backbones
 
     # Here, so that weights which do not go with the config stop the run before hours of encoding.
@@ -111,9 +114,9 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
     _print_results(workdir)
 
 
-def _reads_model(config: ConfigDict, wanted: Sequence[str]) -> bool:
-  evaluates = "evaluate" in wanted and config.evaluate.source in ("checkpoint", "pretrained")
-  return evaluates or "train" in wanted
+def _embeds(config: ConfigDict, wanted: Sequence[str]) -> bool:
+  """Whether images are evaluated, and not a file of embeddings."""
+  return "evaluate" in wanted and config.evaluate.source in ("checkpoint", "pretrained")
 
 
 def _prepare_jax() -> None:
@@ -145,8 +148,26 @@ def _check_batch(config: ConfigDict) -> None:
     )
 
 
+def _check_evaluated(config: ConfigDict) -> None:
+  """Before hours of training: there are classes to evaluate on."""
+  from lafg_jax.data import datasets
+
+  data, split = config.data, config.evaluate.split
+  if datasets.class_splits(data)[split]:
+    return
+  remedy = f"data.name={data.name} has none here; complete it"
+  if data.train_fraction == 1:
+    remedy = "pass --config.data.train_fraction below 1 (now 1.0), --config.data.test_classes=FILE"
+  raise UserError(
+    f"no class is left for evaluate.split={split}: {remedy}, or --stage=train to only train"
+  )
+
+
 def _check_parameters(config: ConfigDict) -> None:
-  """Before hours of encoding: the expressions over parameter paths find what they are to find."""
+  """Before hours of encoding: the model can be made, and paths of parameters find some."""
+  from lafg_jax.models import embedder
+
+  embedder.build(config.model)
   if config.train.freeze or config.model.lora_rank:
     from lafg_jax import train_step
 
@@ -230,8 +251,12 @@ def _train(config: ConfigDict, workdir: str) -> bool:
 
   path = Path(workdir, "prototypes.npz")
   wordless = config.loss.alignment in validation.WORDLESS
+  deciding = {key: config_keys.get(config, key) for key in train.deciding_keys(config)}
+  if config.data.pack:
+    # Where it lies decides nothing.
+    deciding["data.pack"] = True
   key = stages.fingerprint(
-    {key: config_keys.get(config, key) for key in train.deciding_keys(config)},
+    deciding,
     datasets.content_fingerprint(config.data, "train"),
     None if wordless else path,
     _pretrained_file(config),

@@ -21,7 +21,9 @@ class Retriever:
   """A restored model with its preprocessing.
 
   config: what it was trained with. class_names: the training classes. prototypes: their language
-  base as arrays (queries, vocabulary, prototypes, mean), empty for a run without words.
+  base as arrays (queries, vocabulary, prototypes, mean), empty for a run without words. box: what
+  of each image was shown where that is the same for all, as `images.cut` takes it (Aircraft's
+  banner of 20 pixels is left out), else None.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -30,26 +32,40 @@ class Retriever:
   class_names: tuple[str, ...] = dataclasses.field(repr=False)
   prototypes: dict[str, np.ndarray] = dataclasses.field(repr=False)
   embed_batch: Embed = dataclasses.field(repr=False)
+  box: tuple[float, ...] | None = None
 
-  def embed(self, images: Sequence[Any] | np.ndarray, batch_size: int = 64) -> np.ndarray:
-    """Embeds images, resized and centre-cropped as in evaluation.
+  def embed(
+    self,
+    images: Sequence[Any] | np.ndarray,
+    batch_size: int = 64,
+    boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
+  ) -> np.ndarray:
+    """Embeds images, cut to their box, resized and centre-cropped as in evaluation.
 
     Args:
-      images: paths, or uint8 RGB arrays [H, W, 3] of any sizes, or one array [B, H, W, 3].
+      images: whole images: paths, or uint8 RGB arrays [H, W, 3] of any sizes, or one array
+        [B, H, W, 3].
       batch_size: images embedded at once.
+      boxes: [B, 4] left, top, right, bottom in pixels, as `images.cut` takes them: what of each
+        image is shown. None shows `self.box`, or all. A model that was trained with a box an image
+        (data.box_crop, or the columns of data.manifest) sees what evaluation sees only with them;
+        (0, 0, 0, 0) shows all.
 
     Returns:
       [B, D] float32, unit norm.
 
     Raises:
-      UserError: an image cannot be read or is no uint8 RGB array.
+      UserError: an image cannot be read or is no uint8 RGB array, or a box has no pixel of it, or
+        boxes are not one an image.
     """
     data = self.config.data
+    shown = [self.box] * len(images) if boxes is None else _checked(boxes, len(images))
     vectors = []
     for start in range(0, len(images), batch_size):
+      part = slice(start, start + batch_size)
       crops = [
-        image_files.resize_centre_crop(_pixels(x), resize=data.resize_size, size=data.image_size)
-        for x in images[start : start + batch_size]
+        image_files.resize_centre_crop(_opened(x, box), data.resize_size, data.image_size)
+        for x, box in zip(images[part], shown[part], strict=True)
       ]
       missing = batch_size - len(crops) if start else 0
       # A short last batch takes the shape of those before it: nothing is compiled again.
@@ -64,7 +80,7 @@ class Retriever:
     """The k nearest gallery rows of each query image.
 
     Args:
-      queries: images as `embed` takes them, or their embeddings [Q, D] float32.
+      queries: images as `embed` takes them without boxes, or their embeddings [Q, D] float32.
       gallery: [G, D] embeddings from `embed`.
       k: neighbours a query.
 
@@ -77,13 +93,22 @@ class Retriever:
     return knn.search(queries, gallery, k)
 
 
-def _pixels(image: Any) -> np.ndarray:
-  if isinstance(image, np.ndarray):
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-      raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
-    return image
+def _checked(boxes: Any, count: int) -> np.ndarray:
+  boxes = np.asarray(boxes, np.float64)
+  if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
+    raise UserError(
+      f"boxes are {boxes.shape}; embed takes four finite numbers for each of {count} images"
+    )
+  return boxes
+
+
+def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
+  if isinstance(image, np.ndarray) and (
+    image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3
+  ):
+    raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
   try:
-    return image_files.read_image(image)
+    return image_files.open_any(image, box)
   except image_files.UnreadableImage as error:
     raise UserError(str(error)) from error
 
@@ -98,6 +123,8 @@ def load_retriever(workdir: str) -> Retriever:
   config = config_keys.nested(meta["config"])
   embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
+  # Checkpoints from before boxes were kept have none.
+  box = meta.get("box")
   return Retriever(
     config=config,
     step=meta["step"],
@@ -105,4 +132,5 @@ def load_retriever(workdir: str) -> Retriever:
     class_names=tuple(meta["dataset"]["class_names"]),
     prototypes=checkpoints.subtree(arrays, "prototypes"),
     embed_batch=make_embed(embedder, params),
+    box=None if box is None else tuple(box),
   )

@@ -2,7 +2,9 @@
 
 import collections
 import contextlib
+import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,11 +15,12 @@ from ml_collections import ConfigDict
 from lafg_jax import checkpoints, frozen, optimizers, stages
 from lafg_jax import config as config_keys
 from lafg_jax.data import pack, pipeline
-from lafg_jax.data.datasets import Dataset, fingerprint
+from lafg_jax.data.datasets import Dataset, content_of, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
+from lafg_jax.models import weight_files
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.validation import WORDLESS
@@ -162,8 +165,14 @@ def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wo
   # Runs from before there were options are of plain ViTs.
   before = {"model.options": ""} | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
-  if old["dataset"] != new["dataset"]:
+  packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
+  if packs[0] != packs[1]:
+    changed.append(f"data.pack: {' -> '.join(packs)}")
+  # What a checkpoint from before such a key says nothing of does not stop its run.
+  if any(old["dataset"][k] != new["dataset"][k] for k in old["dataset"].keys() & new["dataset"]):
     changed.append("the training images or classes")
+  if "pretrained" in old and old["pretrained"] != new["pretrained"]:
+    changed.append("the pretrained weights")
   if old["prototypes"] != new["prototypes"]:
     changed.append("the prototypes")
   if changed:
@@ -188,11 +197,14 @@ def _meta(
     "dataset": {
       "name": dataset.name,
       "fingerprint": fingerprint(dataset),
+      "content": content_of(dataset),
       "class_names": list(dataset.class_names),
       "partial": dataset.partial,
     }
     # Where a pack lies may change within a run; whether there is one, and of what size, may not.
     | ({"packed": pack.side(config.data)} if config.data.pack else {}),
+    "box": _shared_box(dataset),
+    "pretrained": _weights_hash(config.model.pretrained),
     "prototypes": None
     if prototypes is None
     else {
@@ -200,6 +212,21 @@ def _meta(
       "fingerprint": stages.fingerprint(_prototype_arrays(prototypes)),
     },
   }
+
+
+def _weights_hash(source: str) -> str | None:
+  """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
+  if not source or not os.path.exists(source):
+    return None
+  return stages.fingerprint([Path(path) for path in weight_files.find(source)])
+
+
+def _shared_box(dataset: Dataset) -> list[float] | None:
+  """What of each image is shown, where that is the same for all: what a retriever cuts by."""
+  boxes = dataset.boxes
+  if boxes is None or not len(boxes) or (boxes != boxes[0]).any():
+    return None
+  return [float(x) for x in boxes[0]]
 
 
 def _prototype_arrays(prototypes: LoadedPrototypes | None) -> dict[str, np.ndarray]:

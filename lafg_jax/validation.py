@@ -358,6 +358,11 @@ def _validate_tuning(config: ConfigDict) -> None:
       f"--config.train.frozen_backbone: its features are computed once, and --config.{names[0]} "
       "would change them; pass one of the two"
     )
+  if config.data.pack:
+    raise UserError(
+      f"--config.data.pack={config.data.pack}: train.frozen_backbone reads the images once, for "
+      "its features, and no pack; leave it out"
+    )
   if model.pool == "gem" and model.gem_learned:
     raise UserError(
       "--config.train.frozen_backbone: its features are pooled once; pass "

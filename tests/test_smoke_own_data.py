@@ -179,3 +179,14 @@ def test_a_list_of_classes_and_a_fraction_are_one_too_many():
   settings.data.split_seed = 3
   with pytest.raises(UserError, match="data.split_seed=3: data.test_classes already says"):
     validation.validate(settings, main.STAGES)
+
+
+def test_without_a_class_to_evaluate_nothing_is_trained(photos, tmp_path):
+  changes = TINY | {"data.root": str(photos), "data.train_fraction": 1.0}
+  with pytest.raises(UserError, match=r"evaluate.split=test: .*data.train_fraction below 1 .*FILE"):
+    run_here("folder", tmp_path / "run", changes)
+  assert not list((tmp_path / "run").iterdir())
+  rows = [f"{path},{path.parent.name},train" for path in photos.glob("*/*.jpg")]
+  (tmp_path / "m.csv").write_text("\n".join(["path,class,split", *rows]) + "\n")
+  with pytest.raises(UserError, match="evaluate.split=test: data.name=manifest has none here"):
+    run_here("manifest", tmp_path / "other", TINY | {"data.manifest": str(tmp_path / "m.csv")})

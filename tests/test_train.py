@@ -1,5 +1,6 @@
 """Training: the same on any number of devices, resumable bit by bit, plain when it goes wrong."""
 
+import json
 import os
 import random
 import signal
@@ -168,6 +169,46 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, protot
   )
 
 
+@pytest.fixture
+def files(tmp_path, dataset):
+  """The finches as files."""
+  from PIL import Image
+
+  paths = [str(tmp_path / f"{i}.png") for i in range(len(dataset))]
+  for path, image in zip(paths, dataset.images, strict=True):
+    Image.fromarray(image).save(path)
+  return datasets.Dataset(**(vars(dataset) | {"images": np.array(paths), "ids": tuple(paths)}))
+
+
+def test_other_content_of_a_training_image_is_refused(tmp_path, files, prototypes, config_with):
+  config, workdir = config_with(), tmp_path / "run"
+  train.run(config, str(workdir), files, prototypes)
+  assert train.run(config, str(workdir), files, prototypes) == (8, False)
+  Path(files.images[3]).write_bytes(b"another")
+  with pytest.raises(UserError, match=r"\(the training images or classes\): pass another"):
+    train.run(config, str(workdir), files, prototypes)
+  # Runs from before checkpoints said what they had read go on.
+  path = workdir / checkpoints.FOLDER / "8" / "meta" / "metadata"
+  meta = json.loads(path.read_text())
+  del meta["dataset"]["content"], meta["pretrained"]
+  path.write_text(json.dumps(meta))
+  assert train.run(config, str(workdir), files, prototypes) == (8, False)
+
+
+def test_other_pretrained_weights_are_refused(tmp_path, dataset, config_with):
+  source = tmp_path / "weights.safetensors"
+  source.write_bytes(b"some")
+  config = config_with(model__pretrained=str(source), loss__alignment="none")
+  old = train._meta(config, dataset, None)
+  train._check_same(config, old, train._meta(config, dataset, None), str(tmp_path))
+  source.write_bytes(b"same")
+  new = train._meta(config, dataset, None)
+  with pytest.raises(UserError, match=r"another config \(the pretrained weights\)"):
+    train._check_same(config, old, new, str(tmp_path))
+  del old["pretrained"]
+  train._check_same(config, old, new, str(tmp_path))
+
+
 def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes, config_with):
   train.run(config_with(), str(tmp_path / "whole"), dataset, prototypes)
   train.run(config_with(), str(tmp_path / "hurt"), dataset, prototypes)
@@ -230,18 +271,11 @@ def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog, confi
 
 
 def test_unreadable_images_are_named_once_and_training_goes_on(
-  tmp_path, dataset, prototypes, caplog, config_with
+  tmp_path, files, prototypes, caplog, config_with
 ):
-  from PIL import Image
-
-  paths = []
-  for i, image in enumerate(dataset.images):
-    paths.append(str(tmp_path / f"{i}.png"))
-    Image.fromarray(image).save(paths[-1])
-  bad = [paths[0], paths[31]]
+  bad = [files.images[0], files.images[31]]
   for path in bad:
     Path(path).write_bytes(b"no image")
-  files = datasets.Dataset(**(vars(dataset) | {"images": np.array(paths), "ids": tuple(paths)}))
   config = config_with(train__steps=16, data__classes_per_batch=40, data__images_per_class=4)
   with caplog.at_level("WARNING", logger="absl"):
     assert train.run(config, str(tmp_path / "run"), files, prototypes) == (16, False)

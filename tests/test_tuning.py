@@ -110,9 +110,10 @@ def test_lora_and_prompts_go_together(config_with, dataset):
     ({"train__freeze": "."}, "it leaves nothing to train"),
     ({"train__freeze": "backbone/block_0", "model__lora_rank": 2}, "frozen already"),
     ({"model__lora_targets": "no_such", "model__lora_rank": 2}, "lora_targets=no_such: no kernel"),
+    ({"model__size": "resnet50", "model__num_prompts": 3}, "num_prompts: a ResNet has no tokens"),
   ],
 )
-def test_paths_that_find_nothing_are_one_line_before_work_starts(config_with, changes, says):
+def test_what_finds_no_parameters_is_one_line_before_work_starts(config_with, changes, says):
   with pytest.raises(UserError, match=says):
     main._check_parameters(config_with(**changes))
 
@@ -127,6 +128,16 @@ REFUSED = [
   ({"train.frozen_backbone": True, "model.num_prompts": 2}, "frozen_backbone: .*num_prompts=2"),
   ({"train.frozen_backbone": True, "model.pool": "gem"}, "model.gem_learned=False"),
   ({"train.frozen_backbone": True, "model.embedding_dim": 0}, "model.embedding_dim=D"),
+  (
+    {
+      "train.frozen_backbone": True,
+      "data.pack": "p",
+      "data.name": "cub",
+      "data.root": "x",
+      "language.describer": "shipped",
+    },
+    "data.pack=p: train.frozen_backbone",
+  ),
 ]
 
 

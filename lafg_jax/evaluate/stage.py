@@ -93,13 +93,21 @@ def _evaluate_params(
   }
   if dataset.partial:
     result["partial"] = True
+  if config.data.box_crop:
+    result["box_crop"] = True
   return result
 
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
   """The checkpoint is of this model, and never saw the classes it is evaluated on."""
-  names = [k for k in meta["config"] if k.startswith("model.") or k in ("seed", "data.image_size")]
-  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
+  # Checkpoints from before these were keys are of their defaults.
+  old = {"data.box_crop": False, "data.resize_size": 256} | meta["config"]
+  names = [k for k in old if k.startswith("model.")]
+  names += ["seed", "data.image_size", "data.resize_size"]
+  if meta["dataset"]["name"] == config.data.name:
+    # Another data set may have no boxes to crop to.
+    names.append("data.box_crop")
+  changed = config_keys.differences(names, old, config_keys.flatten(config))
   if changed:
     raise UserError(
       f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
@@ -142,7 +150,7 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   With `is_query` [n] bool, those rows query the others; without, each queries all others.
 
   Raises:
-    UserError: the file is missing, damaged or lacks an array.
+    UserError: the file is missing, damaged or lacks an array, or no row is a query, or all are.
   """
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
@@ -155,6 +163,11 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
     )
   if asks is not None and (asks.dtype != bool or asks.shape != labels.shape):
     raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool {labels.shape}")
+  if asks is not None and len(asks) and asks.all() == asks.any():
+    raise UserError(
+      f"{key}: is_query is {bool(asks[0])} for all {len(asks)} rows; it takes True for queries and "
+      "False for the gallery; leave it out, and each image queries all others"
+    )
   result: dict[str, Any] = metrics.evaluate_embeddings(
     vectors, labels, tuple(ks), is_query=asks, normalize=True
   )
@@ -194,6 +207,8 @@ def table(result: dict[str, Any]) -> str:
     f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
     f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")
   )
+  if result.get("box_crop"):
+    title += ", cut to their boxes"
   lines = [title, f"{'%':<12}" + "".join(f"{name:>12}" for name in columns)]
   for name in names:
     lines.append(f"{name:<12}" + "".join(f"{100 * c[name]:>12.1f}" for c in columns.values()))

@@ -107,6 +107,8 @@ def _page(workdir: str, result: dict, picture: bytes) -> str:
     if result["split"] == "test"
     else f"{result['num_queries']} images of {result['num_classes']} held-out training classes"
   ]
+  if result.get("box_crop"):
+    notes.append("images cut to their boxes (data.box_crop)")
   if result.get("partial"):
     notes.append("a partial copy of the dataset: not comparable with published figures")
   if result.get("num_unreadable"):

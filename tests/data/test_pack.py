@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cars, synthetic
-from lafg_jax import train, validation
+from lafg_jax import main, stages, train, validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
@@ -213,5 +213,24 @@ def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):
   config.data.pack = "there"
   train._check_same(config, before, train._meta(config, dataset, None), "runs")
   config.data.pack = ""
-  with pytest.raises(UserError, match="the training images or classes"):
-    train._check_same(config, before, train._meta(config, dataset, None), "runs")
+  without = train._meta(config, dataset, None)
+  with pytest.raises(UserError, match=r"\(data\.pack: with -> without\)"):
+    train._check_same(config, before, without, "runs")
+  with pytest.raises(UserError, match=r"\(data\.pack: without -> with\)"):
+    train._check_same(config, without, before, "runs")
+
+
+def test_a_finished_run_is_not_up_to_date_without_its_pack(monkeypatch, tmp_path):
+  keys = []
+
+  def is_done(workdir, stage, key, outputs):
+    keys.append(key)
+    return True
+
+  monkeypatch.setattr(stages, "is_done", is_done)
+  config = synthetic.get_config()
+  config.loss.alignment = "none"
+  for folder in ("", "here", "there"):
+    config.data.pack = folder
+    main._train(config, str(tmp_path))
+  assert keys[0] != keys[1] == keys[2]

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from configs import default
-from lafg_jax import stages
+from lafg_jax import main, stages
 from lafg_jax.data import datasets, synthetic
 from lafg_jax.errors import UserError
 from lafg_jax.language import describe, encode, image_features, inspection, prototypes
@@ -157,6 +157,13 @@ def command(config, workdir, *more):
     capture_output=True,
     text=True,
   )
+
+
+def test_inspecting_needs_images_too(config, tmp_path):
+  config.language.query = "name"
+  with pytest.raises(UserError, match="pass --config.language.query=image"):
+    main.run_stages(config, str(tmp_path / "run"), ("inspect",))
+  assert not (tmp_path / "run").exists()
 
 
 def test_the_command_describes_super_classes_and_needs_images(config, tmp_path):
