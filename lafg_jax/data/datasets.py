@@ -127,7 +127,10 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
 
 
 def content_fingerprint(data: Any, split: str) -> str:
-  """Changes when images of a split come, go, or change in size; decodes and renders nothing."""
+  """Changes when images of a split come, go, change in size, or turn from gallery to query.
+
+  Nothing is decoded or rendered.
+  """
   if _known(data.name) == "synthetic":
     # Rendered from the class names alone, by code that a test holds frozen.
     return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
@@ -138,7 +141,11 @@ def content_of(dataset: Dataset) -> str:
   """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
   sizes = [_size(path) for path in dataset.images] if files else dataset.version
-  return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
+  digest = hashlib.sha256(repr(sizes).encode())
+  # Not in `fingerprint`: what queries and what is searched says nothing about training.
+  if dataset.is_query is not None:
+    digest.update(np.asarray(dataset.is_query, bool).tobytes())
+  return fingerprint(dataset) + digest.hexdigest()[:12]
 
 
 def _size(path: str) -> int:

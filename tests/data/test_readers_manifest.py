@@ -72,6 +72,20 @@ def test_query_and_gallery(tmp_path, section):
   assert splits["train"].is_query is None or not splits["train"].is_query.any()
 
 
+def test_an_evaluation_is_stale_when_other_rows_query(tmp_path, section):
+  of = {"dark_elm": ("test", "test"), "fir": ("train",), "ash": ("train",), "oak": ("train",)}
+  found = []
+  for asks in (("test", "test"), ("query", "gallery"), ("gallery", "query")):
+    of["dark_elm"] = asks
+    rows = [row | {"split": of[row["class"]][k == 1 and -1]} for k, row in enumerate(PLAIN)]
+    data = section("manifest", manifest=str(write(tmp_path, rows)))
+    splits = datasets.load_splits(data)
+    found.append([datasets.content_fingerprint(data, split) for split in ("train", "test")])
+    found[-1].append(datasets.fingerprint(splits["test"]))
+  trains, tests, trained_on = zip(*found, strict=True)
+  assert len(set(tests)) == 3 and len(set(trains)) == len(set(trained_on)) == 1
+
+
 def test_validation_classes_of_the_table(tmp_path, section):
   of = {"dark_elm": "train", "fir": "val", "ash": "train", "oak": "test"}
   file = write(tmp_path, [row | {"split": of[row["class"]]} for row in PLAIN])
