@@ -38,7 +38,7 @@ def jpeg():
 def prepare(tmp_path, jpeg):
   """prepare(labels by split, ...): a prepared tensorflow-datasets folder, written without TF."""
 
-  def write(splits, name="toy", version="1.0.0", names=None, extra=None, config=None):
+  def write(splits, name="toy", version="1.0.0", names=None, extra=None, config=None, text=True):
     import tensorflow_datasets as tfds
 
     folder = tmp_path.joinpath("tfds", name, *([config] if config else []), version)
@@ -46,7 +46,7 @@ def prepare(tmp_path, jpeg):
     classes = 1 + max(label for labels in splits.values() for label in labels)
     label = tfds.features.ClassLabel(names=names, num_classes=None if names else classes)
     features = {"image": tfds.features.Image(), "label": label}
-    features |= {key: tfds.features.Text() for key in extra or ()}
+    features |= {key: tfds.features.Text() if text else tfds.features.Image() for key in extra or ()}
     identity = tfds.core.dataset_info.DatasetIdentity(
       name=name,
       version=tfds.core.Version(version),

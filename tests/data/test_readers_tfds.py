@@ -1,5 +1,6 @@
 """Prepared tensorflow-datasets folders, written as ArrayRecord without TensorFlow."""
 
+import io
 import json
 import os
 import pickle
@@ -71,6 +72,15 @@ def test_images_can_be_pickled_and_have_a_version(prepare, section):
   assert before == datasets.content_fingerprint(data, "train")
   info = folder / "dataset_info.json"
   info.write_text(info.read_text().replace('"numBytes": "', '"numBytes": "1'))
+  assert datasets.content_fingerprint(data, "train") != before
+
+
+def test_other_images_of_the_same_records_are_other_content(prepare, section, jpeg):
+  folder = prepare(LABELS, extra={"mask": lambda k: io.BytesIO(jpeg(200 + k))}, text=False)
+  data = section("tfds", builder=str(folder))
+  before = datasets.content_fingerprint(data, "train")
+  data.image_key = "mask"
+  assert greys(datasets.load_splits(data)["train"]) == [201, 200, 201, 200]
   assert datasets.content_fingerprint(data, "train") != before
 
 

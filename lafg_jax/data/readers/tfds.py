@@ -30,7 +30,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   """
   folder = _folder(data)
   _require_array_record(folder)
-  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder))
+  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder, data))
   return own.halves(data, pool, str(folder))
 
 
@@ -109,10 +109,11 @@ def _require_array_record(folder: Path) -> None:
     raise UserError(f"{folder}/features.json is missing: prepare the data set again")
 
 
-def _version(folder: Path) -> str:
-  """Changes with the counts and sizes of what was prepared."""
+def _version(folder: Path, data: Any) -> str:
+  """Changes with the counts and sizes of what was prepared, and with the features that are read."""
   info = _info(folder)
-  text = json.dumps([info.get("name"), info.get("version"), info["splits"]], sort_keys=True)
+  parts = [info.get("name"), info.get("version"), info["splits"], data.image_key, data.label_key]
+  text = json.dumps(parts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
