@@ -140,7 +140,7 @@ def content_fingerprint(data: Any, split: str) -> str:
 def content_of(dataset: Dataset) -> str:
   """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
-  sizes = [_size(path) for path in dataset.images] if files else dataset.version
+  sizes = [size_of(path) for path in dataset.images] if files else dataset.version
   digest = hashlib.sha256(repr(sizes).encode())
   # Not in `fingerprint`: what queries and what is searched says nothing about training.
   if dataset.is_query is not None:
@@ -148,7 +148,8 @@ def content_of(dataset: Dataset) -> str:
   return fingerprint(dataset) + digest.hexdigest()[:12]
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+  """Bytes of a file; -1 where there is none."""
   return os.path.getsize(path) if os.path.exists(path) else -1
 
 

@@ -87,6 +87,11 @@ def test_a_folder_of_images(load, tmp_path, jpeg):
   splits = load(tmp_path / "files")
   assert greys(splits["train"]) == [0] and splits["train"].class_names == ("auk",)
   assert sorted(greys(splits["test"])) == [10, 20]
+  # The rows name files: without their sizes nothing would change with them.
+  version = splits["train"].version
+  assert load(tmp_path / "files")["train"].version == version
+  (tmp_path / "files/train/auk/0.jpg").write_bytes(jpeg(0) + b"more")
+  assert load(tmp_path / "files")["train"].version != version
 
 
 def test_labels_without_names_as_text_and_missing(table, load, tmp_path):
