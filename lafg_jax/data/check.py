@@ -230,7 +230,10 @@ def problems(findings: dict[str, Any]) -> list[str]:
     lines.append(f"{bad['count']:,} images cannot be read, such as {first}: fetch them again")
   for split, counts in findings["splits"].items():
     if counts["partial"]:
-      lines.append(f"{split}: not the published counts; figures are not comparable with published")
+      lines.append(
+        f"{split}: listed images are missing, or the counts are not the published ones; "
+        "figures are not comparable with published"
+      )
     if split == "train" and counts["num_small_classes"]:
       lines.append(
         f"{counts['num_small_classes']:,} training classes have fewer than "

@@ -32,7 +32,7 @@ class Dataset:
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
   ids: tuple[str, ...]  # [n] names of the images: paths below data.root, or 'synthetic/...'
-  partial: bool = False  # the counts are not the published ones
+  partial: bool = False  # listed images are missing, or the counts are not the published ones
   # [C] what each class is, where classes are numbered items without names of their own.
   super_classes: tuple[str, ...] | None = None
   # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all. A right

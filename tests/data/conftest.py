@@ -46,7 +46,8 @@ def prepare(tmp_path, jpeg):
     classes = 1 + max(label for labels in splits.values() for label in labels)
     label = tfds.features.ClassLabel(names=names, num_classes=None if names else classes)
     features = {"image": tfds.features.Image(), "label": label}
-    features |= {key: tfds.features.Text() if text else tfds.features.Image() for key in extra or ()}
+    kind = tfds.features.Text if text else tfds.features.Image
+    features |= {key: kind() for key in extra or ()}
     identity = tfds.core.dataset_info.DatasetIdentity(
       name=name,
       version=tfds.core.Version(version),
