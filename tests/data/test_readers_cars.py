@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,12 @@ def test_damaged_parquet_is_one_line(trees, tmp_path, break_it, said):
   root = trees.cars_parquet(tmp_path)
   break_it(sorted((root / "data").iterdir())[-1])
   one_line(section(root), said)
+
+
+def test_without_pyarrow_one_line_says_what_to_install(trees, tmp_path, monkeypatch):
+  data = section(trees.cars_parquet(tmp_path))
+  monkeypatch.setitem(sys.modules, "pyarrow", None)
+  one_line(data, r"train-00000-of-00002.parquet is read by pyarrow: pip install 'lafg_jax\[data\]'")
 
 
 def test_other_parquet_is_one_line(trees, tmp_path):

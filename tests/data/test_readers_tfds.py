@@ -62,6 +62,15 @@ def test_numbers_take_the_names_of_their_own_feature(prepare, section):
   assert named["train"].class_names == ("auk", "owl") and named["train"].super_classes is None
 
 
+def test_texts_beside_a_feature_of_names_are_one_line(prepare, section):
+  extra = {"label_name": lambda k: f"n{k}", "label_name_name": lambda k: f"bird {k}"}
+  folder = prepare({"train": [0, 1, 2, 2]}, extra=extra)
+  said = "label_name holds no numbers .*: pass --config.data.label_key=label_name_name$"
+  with pytest.raises(UserError, match=said):
+    load(section, folder, label_key="label_name")
+  assert load(section, folder, label_key="label_name_name")["train"].class_names[0] == "bird 0"
+
+
 def test_images_can_be_pickled_and_have_a_version(prepare, section):
   folder = prepare(LABELS)
   data = section("tfds", builder=str(folder))

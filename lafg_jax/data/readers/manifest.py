@@ -99,7 +99,9 @@ def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
     import pyarrow
     from pyarrow import parquet
   except ImportError as error:
-    raise UserError(f"{path} is read by pyarrow: pip install pyarrow, or pass a CSV") from error
+    raise UserError(
+      f"{path} is read by pyarrow: pip install 'lafg_jax[data]', or pass a CSV"
+    ) from error
 
   try:
     file = parquet.ParquetFile(path)

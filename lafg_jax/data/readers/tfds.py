@@ -130,6 +130,11 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   examples = [x for split, count in counts for x in _examples(folder, split, count, keys)]
   values = [_value(example[label_key]) for example in examples]
   if len(keys) > 1:
+    if not all(isinstance(value, int) for value in values):
+      raise UserError(
+        f"{folder}: {label_key} holds no numbers that {keys[1]} would name: pass "
+        f"--config.data.label_key={keys[1]}"
+      )
     pairs = zip(values, examples, strict=True)
     name_of = {value: str(_value(example[keys[1]])) for value, example in pairs}
     names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of, default=-1) + 1))
