@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lafg_jax.data import datasets, decoders, images, near_duplicates
+from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.progress import Progress
 
@@ -64,6 +64,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
       progress.add(len(some))
   findings = {
     "dataset": data.name,
+    "source": readers.source(data) or "in memory",
     "root": data.root,
     "images_per_class": data.images_per_class,
     "image_size": data.image_size,
