@@ -137,7 +137,10 @@ def change(**columns):
     (change(label=1.5), "label '1.5' is no whole number"),
     (change(label=-1), "label '-1' is no whole number"),
     (change(label=1), "label 1 is 'fir' and 'dark_elm'"),
-    ([*PLAIN, PLAIN[0] | {"path": "x/5.jpg", "label": 9}], "two classes have the name 'dark elm'"),
+    (
+      [*PLAIN, PLAIN[0] | {"path": "x/5.jpg", "label": 9}],
+      "classes '1' and '9' are both named 'dark elm'",
+    ),
     (change(**{"class": ""}), "row 3: no class"),
     (change(path=""), "row 1: no path"),
     (change(split="dev"), "row 1: split 'dev' is none of train, val, test"),

@@ -124,9 +124,12 @@ def remove(file):
     (edit("image_class_labels.txt", "3 1", "3 x"), "image 3 has class x"),
     (
       edit("classes.txt", "002.Laysan", "002.Black_footed"),
-      "classes 1 and 2 are both named 'Black",
+      "classes '1' and '2' are both named 'Black",
     ),
-    (edit("classes.txt", "101.White", "101.Brown"), "classes 100 and 101 are both named 'Brown"),
+    (
+      edit("classes.txt", "101.White", "101.Brown"),
+      "classes '100' and '101' are both named 'Brown",
+    ),
     (edit("classes.txt", "2 002", "201 002"), "class id 201"),
     (edit("bounding_boxes.txt", "1 8.0", "1 x"), r"box of image 1 is 'x 8.0 16.0 16.0'"),
     (edit("bounding_boxes.txt", "1 8.0", "1 nan"), "not four numbers"),
@@ -150,7 +153,7 @@ def test_damage_to_cub_is_one_line(trees, tmp_path, break_it, said):
     (remove("variants.txt"), r"variants.txt is missing: pass .* with data/variants.txt"),
     (remove("images_variant_val.txt"), "images_variant_val.txt is missing"),
     (edit("images_variant_val.txt", "F/A-18", "F/A-19"), "is a 'F/A-19', which variants.txt has"),
-    (edit("variants.txt", "727-200", "707-320"), "classes 1 and 2 are both named '707-320'"),
+    (edit("variants.txt", "727-200", "707-320"), "classes '1' and '2' are both named '707-320'"),
     (
       edit("images_variant_val.txt", "1025795 707-320", "1025794 727-200"),
       "listed twice, for class 707-320 and for class 727-200",

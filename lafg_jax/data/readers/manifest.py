@@ -180,7 +180,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
       raise UserError(f"{path}: label {number} is '{name_of[number]}' and '{name}'")
   keys = sorted(name_of)
   cleaned = own.clean_names([name_of[key] for key in keys])
-  own.require_names(cleaned, [f"label {key}" for key in keys], str(path))
+  common.check_names(path, dict(zip(keys, cleaned, strict=True)))
   return labels, tuple(cleaned)
 
 
