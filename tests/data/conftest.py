@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import default
+from lafg_jax.data import datasets, images
+from lafg_jax.errors import UserError
 
 
 @pytest.fixture
@@ -32,6 +34,24 @@ def jpeg():
     return file.getvalue()
 
   return make
+
+
+@pytest.fixture
+def greys():
+  """greys(dataset): the grey level of each image's first pixel."""
+  return lambda x: [images.of_dataset(x, row).getpixel((0, 0))[0] for row in range(len(x))]
+
+
+@pytest.fixture
+def one_line():
+  """one_line(data, said): loading is refused by one line that matches."""
+
+  def check(data, said):
+    with pytest.raises(UserError, match=said) as error:
+      datasets.load_splits(data)
+    assert "\n" not in str(error.value)
+
+  return check
 
 
 @pytest.fixture
