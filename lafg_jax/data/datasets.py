@@ -4,12 +4,13 @@ Nothing is decoded here: images are paths, or arrays where a data set is drawn i
 reader is a module of its own in `readers`, with `read(data) -> (training half, test half)`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -172,8 +173,32 @@ def _known(name: str) -> str:
   raise UserError(f"data.name='{name}' is not a known data set: {hint}")
 
 
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+  """Within it a data set is listed once for each content of `config.data`.
+
+  For one run of the stages, each of which asks several times. Sizes of files are read anew.
+  """
+  global _halves_of
+  before, _halves_of = _halves_of, {}
+  try:
+    yield
+  finally:
+    _halves_of = before
+
+
+# What `remembered` keeps; None outside of it, where files may change between two calls.
+_halves_of: dict[str, tuple[Dataset, Dataset]] | None = None
+
+
 def _read(data: Any) -> tuple[Dataset, Dataset]:
-  return importlib.import_module(f"lafg_jax.data.readers.{data.name}").read(data)
+  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
+  if _halves_of is None:
+    return read(data)
+  key = repr(sorted(data.items()))
+  if key not in _halves_of:
+    _halves_of[key] = read(data)
+  return _halves_of[key]
 
 
 def _rows(images: Any, rows: np.ndarray) -> Any:
