@@ -10,7 +10,8 @@ A row is an image. Columns:
   left, top, right, bottom  (may be missing) in pixels: the part of the image that is shown
 A class belongs to one of train, val and test. Where there is val, data.num_val_classes is the
 number of its classes. Without a column split, classes are split as configs/folder.py says.
-Listed images that are missing stop the run; --config.data.expect_counts=False leaves them out.
+Listed images that are missing stop the run; --config.data.expect_counts=False leaves them out, and
+marks the results as those of a partial copy. No split may lose all of its images.
 """
 
 from configs import folder

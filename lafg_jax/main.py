@@ -81,7 +81,14 @@ def _default_stages(config: ConfigDict) -> list[str]:
 
 def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   """Runs the wanted stages in order; prints the results and where to look."""
+  from lafg_jax.data import datasets
+
   _prepare_jax()
+  with datasets.remembered():
+    _run_stages(config, workdir, wanted)
+
+
+def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   if "train" in wanted:
     _check_batch(config)
   if _embeds(config, wanted):

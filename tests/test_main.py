@@ -304,3 +304,27 @@ def test_cars_photographs_end_to_end(tmp_path):
   assert "dropped 98 classes" in done.stderr
   with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as npz:
     assert len(npz["class_names"]) == 98
+
+
+def test_the_stages_of_one_run_list_the_data_set_once(tmp_path, monkeypatch):
+  from configs import folder as config_file
+  from lafg_jax import main as command
+  from lafg_jax.data.readers import folder
+
+  for name in "abc":
+    (tmp_path / "images" / name).mkdir(parents=True)
+    (tmp_path / "images" / name / "0.jpg").touch()
+  config = config_file.get_config()
+  config.data.root, read, listed, seen = str(tmp_path / "images"), folder.read, [], []
+  monkeypatch.setattr(folder, "read", lambda data: listed.append(data.root) or read(data))
+
+  def stage(config, workdir):
+    seen.append(datasets.class_splits(config.data))
+    return datasets.load_splits(config.data)["test"].class_names == seen[-1]["test"]
+
+  monkeypatch.setattr(command, "_inspect", stage)
+  command.run_stages(config, str(tmp_path), ["inspect", "inspect"])
+  assert len(listed) == 1 and len(seen) == 2
+  shutil.rmtree(tmp_path / "images" / "b")
+  command.run_stages(config, str(tmp_path), ["inspect"])
+  assert len(listed) == 2 and seen[-1] == {"train": ("a",), "test": ("c",)}

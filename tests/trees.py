@@ -32,6 +32,16 @@ def lines(path, rows):
   path.write_text("\n".join(rows) + "\n")
 
 
+def damage(path, old=None, new=""):
+  """Replaces the first `old` of a text file; without one, removes the file."""
+  if old is None:
+    path.unlink()
+    return
+  text = path.read_text()
+  assert old in text
+  path.write_text(text.replace(old, new, 1))
+
+
 def cub(root, classes=(1, 2, 22, 124, 126, 100, 101, 141, 200), per_class=3):
   """CUB_200_2011/: lists by image id; the last class has a space behind it, as in the wild."""
   folders = (Path(__file__).parent / "data" / "cub_classes.txt").read_text().splitlines()

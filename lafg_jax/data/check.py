@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lafg_jax.data import datasets, decoders, images, near_duplicates
+from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.progress import Progress
 
@@ -64,6 +64,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
       progress.add(len(some))
   findings = {
     "dataset": data.name,
+    "source": readers.source(data) or "in memory",
     "root": data.root,
     "images_per_class": data.images_per_class,
     "image_size": data.image_size,
@@ -230,7 +231,10 @@ def problems(findings: dict[str, Any]) -> list[str]:
     lines.append(f"{bad['count']:,} images cannot be read, such as {first}: fetch them again")
   for split, counts in findings["splits"].items():
     if counts["partial"]:
-      lines.append(f"{split}: not the published counts; figures are not comparable with published")
+      lines.append(
+        f"{split}: listed images are missing, or the counts are not the published ones; "
+        "figures are not comparable with published"
+      )
     if split == "train" and counts["num_small_classes"]:
       lines.append(
         f"{counts['num_small_classes']:,} training classes have fewer than "

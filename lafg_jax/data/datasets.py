@@ -4,12 +4,13 @@ Nothing is decoded here: images are paths, or arrays where a data set is drawn i
 reader is a module of its own in `readers`, with `read(data) -> (training half, test half)`.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
 import importlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ class Dataset:
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
   ids: tuple[str, ...]  # [n] names of the images: paths below data.root, or 'synthetic/...'
-  partial: bool = False  # the counts are not the published ones
+  partial: bool = False  # listed images are missing, or the counts are not the published ones
   # [C] what each class is, where classes are numbered items without names of their own.
   super_classes: tuple[str, ...] | None = None
   # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all. A right
@@ -127,7 +128,10 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
 
 
 def content_fingerprint(data: Any, split: str) -> str:
-  """Changes when images of a split come, go, or change in size; decodes and renders nothing."""
+  """Changes when images of a split come, go, change in size, or turn from gallery to query.
+
+  Nothing is decoded or rendered.
+  """
   if _known(data.name) == "synthetic":
     # Rendered from the class names alone, by code that a test holds frozen.
     return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
@@ -137,11 +141,16 @@ def content_fingerprint(data: Any, split: str) -> str:
 def content_of(dataset: Dataset) -> str:
   """`content_fingerprint` of a dataset that is loaded and not in memory."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
-  sizes = [_size(path) for path in dataset.images] if files else dataset.version
-  return fingerprint(dataset) + hashlib.sha256(repr(sizes).encode()).hexdigest()[:12]
+  sizes = [size_of(path) for path in dataset.images] if files else dataset.version
+  digest = hashlib.sha256(repr(sizes).encode())
+  # Not in `fingerprint`: what queries and what is searched says nothing about training.
+  if dataset.is_query is not None:
+    digest.update(np.asarray(dataset.is_query, bool).tobytes())
+  return fingerprint(dataset) + digest.hexdigest()[:12]
 
 
-def _size(path: str) -> int:
+def size_of(path: str) -> int:
+  """Bytes of a file; -1 where there is none."""
   return os.path.getsize(path) if os.path.exists(path) else -1
 
 
@@ -164,8 +173,32 @@ def _known(name: str) -> str:
   raise UserError(f"data.name='{name}' is not a known data set: {hint}")
 
 
+@contextlib.contextmanager
+def remembered() -> Iterator[None]:
+  """Within it a data set is listed once for each content of `config.data`.
+
+  For one run of the stages, each of which asks several times. Sizes of files are read anew.
+  """
+  global _halves_of
+  before, _halves_of = _halves_of, {}
+  try:
+    yield
+  finally:
+    _halves_of = before
+
+
+# What `remembered` keeps; None outside of it, where files may change between two calls.
+_halves_of: dict[str, tuple[Dataset, Dataset]] | None = None
+
+
 def _read(data: Any) -> tuple[Dataset, Dataset]:
-  return importlib.import_module(f"lafg_jax.data.readers.{data.name}").read(data)
+  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
+  if _halves_of is None:
+    return read(data)
+  key = repr(sorted(data.items()))
+  if key not in _halves_of:
+    _halves_of[key] = read(data)
+  return _halves_of[key]
 
 
 def _rows(images: Any, rows: np.ndarray) -> Any:

@@ -69,10 +69,16 @@ def read(
     label: its column, whose names stand in the metadata that Hugging Face's `datasets` writes.
 
   Raises:
-    UserError: a file is damaged, lacks a column, or has labels without names.
+    UserError: a file is damaged, lacks a column, or has labels without names, or pyarrow is not
+      installed.
   """
-  import pyarrow
-  import pyarrow.parquet
+  try:
+    import pyarrow
+    import pyarrow.parquet
+  except ImportError as error:
+    raise UserError(
+      f"{files[0]} is read by pyarrow: pip install 'lafg_jax[data]', or use another layout"
+    ) from error
 
   names: tuple[str, ...] = ()
   starts, groups, labels = [0], [], []

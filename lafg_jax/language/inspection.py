@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.data import datasets
+from lafg_jax.data import datasets, readers
 from lafg_jax.data.prototypes import read_npz
 from lafg_jax.language import describe, encode, prototypes, statistics
 from lafg_jax.language.description_files import Record
@@ -57,22 +57,28 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   """Writes the page of every described class, seen in training or not, and no other file.
 
-  Which classes are trained on is told where the data set can be read: data.root is set, or the
-  data set is drawn.
+  Which classes are trained on is told where the data set can be read: its key of `readers.source`
+  is set, or the data set is drawn. No image is read, so a class's query is its name where
+  language.query is 'image'; the page says so.
 
   Raises:
     UserError: a file or setting is missing or malformed.
   """
-  data, language = config.data, config.language
+  data, language, note = config.data, config.language, ""
+  if language.query == "image":
+    language = language.copy_and_resolve_references()
+    language.query = "name"
+    note = "No image was read for it: a class's query is its name, not language.query=image."
   split_of: dict[str, str] = {}
-  if data.root or data.name == "synthetic":
+  if readers.source(data) or data.name == "synthetic":
     splits = datasets.class_splits(data)
     split_of = {name: split for split, names in splits.items() for name in names}
   records = describe.everything(language, data.name)
   names = list(dict.fromkeys(record["class"] for record in records))
   features = encode.compute(language, records, names)
   arrays, stats = prototypes.compute(language, features, np.arange(len(names)))
-  return _write(workdir, content(data.name, arrays, stats, features, records, split_of, True))
+  page = content(data.name, arrays, stats, features, records, split_of, True)
+  return _write(workdir, page | {"note": note})
 
 
 def _write(workdir: str | os.PathLike, page: dict[str, Any]) -> Path:
@@ -109,12 +115,12 @@ def content(
     covers_all: the page is of more than the training classes.
 
   Returns:
-    {name, encoder, covers_all, stats, figures (in words), sources, variance, words: [{name,
-    descriptions, own (for each of these the attribute it is nearest to, or -1 where it was
-    split)}] of each described name, classes: [{name, split, words (position there: its own, or its
-    super-class's), attributes: [[n, weight]], nearest: [[c, cosine of centred prototypes, [n of
-    each attribute in both Top-Ks]]], at: [x, y]}], attributes: [{sentences, size (sentences nearest
-    to it), at}]}.
+    {name, encoder, covers_all, note (what else the warning says), stats, figures (in words),
+    sources, variance, words: [{name, descriptions, own (for each of these the attribute it is
+    nearest to, or -1 where it was split)}] of each described name, classes: [{name, split, words
+    (position there: its own, or its super-class's), attributes: [[n, weight]], nearest: [[c, cosine
+    of centred prototypes, [n of each attribute in both Top-Ks]]], at: [x, y]}], attributes:
+    [{sentences, size (sentences nearest to it), at}]}.
   """
   names = [str(c) for c in arrays["class_names"]]
   labels = nearest_centres(features["sentence_features"], arrays["vocabulary"])[0]
@@ -145,6 +151,7 @@ def content(
     "name": name,
     "encoder": str(arrays["encoder"]),
     "covers_all": covers_all,
+    "note": "",
     "stats": stats,
     "figures": statistics.rows(stats),
     "sources": sorted({record["source"] for record in records}),

@@ -131,10 +131,11 @@ def _page(findings: dict[str, Any], splits: dict[str, Dataset], sheet: Image.Ima
   told = (
     f'<ul class="problems">{listed}</ul>' if found else '<p class="well">No problems found.</p>'
   )
-  root = html.escape(findings["root"] or "in memory")
+  places = [findings["source"], findings["root"]]
+  place = "; ".join(f"<code>{html.escape(x)}</code>" for x in dict.fromkeys(places) if x)
   return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
-<h1>{title}</h1><p class="note"><code>{root}</code>; {html.escape(_kinds(findings))}</p>{told}
+<h1>{title}</h1><p class="note">{place}; {html.escape(_kinds(findings))}</p>{told}
 {_splits(findings)}{_sizes(findings)}
 {_near(findings, splits)}{_unreadable(findings)}
 <h2>Some classes</h2><p class="note">Drawn at random, with random images of each; the same picture

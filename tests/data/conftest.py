@@ -8,6 +8,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import default
+from lafg_jax.data import datasets, images
+from lafg_jax.errors import UserError
 
 
 @pytest.fixture
@@ -35,10 +37,28 @@ def jpeg():
 
 
 @pytest.fixture
+def greys():
+  """greys(dataset): the grey level of each image's first pixel."""
+  return lambda x: [images.of_dataset(x, row).getpixel((0, 0))[0] for row in range(len(x))]
+
+
+@pytest.fixture
+def one_line():
+  """one_line(data, said): loading is refused by one line that matches."""
+
+  def check(data, said):
+    with pytest.raises(UserError, match=said) as error:
+      datasets.load_splits(data)
+    assert "\n" not in str(error.value)
+
+  return check
+
+
+@pytest.fixture
 def prepare(tmp_path, jpeg):
   """prepare(labels by split, ...): a prepared tensorflow-datasets folder, written without TF."""
 
-  def write(splits, name="toy", version="1.0.0", names=None, extra=None, config=None):
+  def write(splits, name="toy", version="1.0.0", names=None, extra=None, config=None, text=True):
     import tensorflow_datasets as tfds
 
     folder = tmp_path.joinpath("tfds", name, *([config] if config else []), version)
@@ -46,7 +66,8 @@ def prepare(tmp_path, jpeg):
     classes = 1 + max(label for labels in splits.values() for label in labels)
     label = tfds.features.ClassLabel(names=names, num_classes=None if names else classes)
     features = {"image": tfds.features.Image(), "label": label}
-    features |= {key: tfds.features.Text() for key in extra or ()}
+    kind = tfds.features.Text if text else tfds.features.Image
+    features |= {key: kind() for key in extra or ()}
     identity = tfds.core.dataset_info.DatasetIdentity(
       name=name,
       version=tfds.core.Version(version),

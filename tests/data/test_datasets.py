@@ -176,6 +176,30 @@ def test_a_copy_without_training_images_is_refused(tmp_path):
   one_line(section(root), "no training image of Cars-196")
 
 
+def test_a_data_set_is_listed_once_within_a_run_and_anew_outside(tmp_path, monkeypatch):
+  root, calls = save_tree(tmp_path), []
+  read = cars.read
+  monkeypatch.setattr(cars, "read", lambda data: calls.append(data.root) or read(data))
+  data = section(root)
+  with datasets.remembered():
+    before = datasets.content_fingerprint(data, "train")
+    splits = datasets.load_splits(data)
+    assert datasets.class_splits(section(root)) == {k: x.class_names for k, x in splits.items()}
+    assert len(calls) == 1
+    data.num_val_classes = 1
+    assert len(datasets.load_splits(data)) == 3 and len(calls) == 2
+    Path(splits["train"].images[0]).write_bytes(b"another size")
+    assert datasets.content_fingerprint(section(root), "train") != before and len(calls) == 2
+    with pytest.raises(UserError):
+      datasets.load_splits(section(tmp_path / "none"))
+  for path in splits["test"].images:
+    Path(path).unlink()
+  assert "test" in datasets.class_splits(section(root)) and len(calls) == 4
+  with datasets.remembered():
+    assert not datasets.load_splits(section(root))["test"].class_names and len(calls) == 5
+  assert datasets.class_splits(section(root)) and len(calls) == 6
+
+
 def test_unknown_names_suggest_the_nearest():
   one_line(section(name="car"), "data.name='car'", "did you mean 'cars'?")
   one_line(section(name="sythetic"), "did you mean 'synthetic'?")

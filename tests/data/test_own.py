@@ -50,9 +50,11 @@ def test_species_of_one_name_get_their_family():
   ]
 
 
-def test_two_classes_of_one_name_are_refused():
-  with pytest.raises(UserError, match=r"name 'sand piper' \('a/sand_piper' and 'b/sand piper'\)"):
-    own.require_names(["sand piper", "sand piper"], ["a/sand_piper", "b/sand piper"], "here")
+def test_two_classes_of_one_name_or_one_of_none_are_refused():
+  with pytest.raises(UserError, match="here: classes 'sand piper' and 'sand_piper' are both named"):
+    own.of_values(["sand_piper", "sand piper"], None, "here")
+  with pytest.raises(UserError, match="here: class '_' has no name"):
+    own.of_values(["auk", "_"], None, "here")
 
 
 @given(count=st.integers(1, 40), fraction=st.floats(0.01, 1.0), seed=st.integers(-1, 3))

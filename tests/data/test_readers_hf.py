@@ -5,7 +5,6 @@ import pickle
 import pytest
 
 from lafg_jax.data import datasets as ours
-from lafg_jax.data import images
 from lafg_jax.errors import UserError
 
 hub = pytest.importorskip("datasets")
@@ -44,15 +43,11 @@ def load(section, tmp_path):
   return read
 
 
-def greys(dataset):
-  return [images.of_dataset(dataset, row).getpixel((0, 0))[0] for row in range(len(dataset))]
-
-
 def both(table):
   return hub.DatasetDict(train=table([2, 0, 3, 1, 0]), test=table([1, 3], first=50))
 
 
-def check(splits):
+def check(splits, greys):
   train, test = splits["train"], splits["test"]
   assert train.class_names == ("wren", "auk") and test.class_names == ("snow owl", "crow")
   assert train.ids == ("test/0", "train/1", "train/3", "train/4")
@@ -61,17 +56,17 @@ def check(splits):
   assert greys(pickle.loads(pickle.dumps(train))) == greys(train)
 
 
-def test_saved_to_disk(table, load, tmp_path):
+def test_saved_to_disk(table, load, tmp_path, greys):
   both(table).save_to_disk(tmp_path / "saved")
-  check(load(tmp_path / "saved"))
+  check(load(tmp_path / "saved"), greys)
   single = load(tmp_path / "saved" / "train")
   assert single["train"].ids == ("train/1", "train/3", "train/4")
 
 
-def test_parquet_and_its_version(table, load, tmp_path, section):
+def test_parquet_and_its_version(table, load, tmp_path, section, greys):
   for split, part in both(table).items():
     part.to_parquet(tmp_path / "pq" / f"{split}-00000-of-00001.parquet")
-  check(load(tmp_path / "pq"))
+  check(load(tmp_path / "pq"), greys)
   version = load(tmp_path / "pq")["train"].version
   assert version == load(tmp_path / "pq")["train"].version
   both(table).save_to_disk(tmp_path / "saved")
@@ -80,16 +75,21 @@ def test_parquet_and_its_version(table, load, tmp_path, section):
   assert load(tmp_path / "other")["train"].version != version
 
 
-def test_a_folder_of_images(load, tmp_path, jpeg):
+def test_a_folder_of_images(load, tmp_path, jpeg, greys):
   for k, path in enumerate(("train/auk/0.jpg", "train/wren/1.jpg", "test/wren/2.jpg")):
     (tmp_path / "files" / path).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / "files" / path).write_bytes(jpeg(10 * k))
   splits = load(tmp_path / "files")
   assert greys(splits["train"]) == [0] and splits["train"].class_names == ("auk",)
   assert sorted(greys(splits["test"])) == [10, 20]
+  # The rows name files: without their sizes nothing would change with them.
+  version = splits["train"].version
+  assert load(tmp_path / "files")["train"].version == version
+  (tmp_path / "files/train/auk/0.jpg").write_bytes(jpeg(0) + b"more")
+  assert load(tmp_path / "files")["train"].version != version
 
 
-def test_labels_without_names_as_text_and_missing(table, load, tmp_path):
+def test_labels_without_names_as_text_and_missing(table, load, tmp_path, greys):
   table([4, 2, 4, -1], label=hub.Value("int64")).save_to_disk(tmp_path / "numbers")
   splits = load(tmp_path / "numbers")
   assert splits["train"].class_names == ("class 2",) and splits["test"].class_names == ("class 4",)

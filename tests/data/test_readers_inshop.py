@@ -70,41 +70,33 @@ def test_validation_items_query_each_other(trees, tmp_path):
   assert splits["test"].is_query.sum() == 3
 
 
-def replace_in(old, new, file="Eval/list_eval_partition.txt"):
-  def change(root):
-    text = (root / file).read_text()
-    assert old in text
-    (root / file).write_text(text.replace(old, new, 1))
-
-  return change
-
-
+LIST, BOXES = "Eval/list_eval_partition.txt", "Anno/list_bbox_inshop.txt"
 FIRST = "img/WOMEN/Dresses/id_00000002/02_1_front.jpg"
 
 
 @pytest.mark.parametrize(
-  ("break_it", "said"),
+  ("broken", "said"),
   [
-    (replace_in("24\n", ""), "does not begin with a count and 'image_name item_id evaluation"),
-    (replace_in("24\n", "25\n"), "has 24 lines, not 25"),
-    (replace_in("gallery", "galery"), "is in 'galery', not in train, query or gallery"),
-    (replace_in("item_id", "item"), "does not begin with a count and 'image_name item_id"),
-    (replace_in("02_2_side.jpg", "02_1_front.jpg"), "02_1_front.jpg is listed twice"),
-    (replace_in("id_00007982     gallery", "id_00000002     gallery"), "1 items are in train and"),
-    (replace_in(FIRST, FIRST[4:]), "is not img/.../ITEM/FILE"),
-    (replace_in("Dresses/id_00000002/02_1", "Dresses/id_00000002/09_1"), "is listed but missing"),
-    (replace_in(FIRST, "img/a/b/c.jpg", "Anno/list_bbox_inshop.txt"), "no box for 1 images"),
-    (replace_in("008", "x", "Anno/list_bbox_inshop.txt"), "not four numbers"),
-    (lambda root: (root / "Anno/list_bbox_inshop.txt").unlink(), "list_bbox_inshop.txt is missing"),
+    ((LIST, "24\n", ""), "does not begin with a count and 'image_name item_id evaluation"),
+    ((LIST, "24\n", "25\n"), "has 24 lines, not 25"),
+    ((LIST, "gallery", "galery"), "is in 'galery', not in train, query or gallery"),
+    ((LIST, "item_id", "item"), "does not begin with a count and 'image_name item_id"),
+    ((LIST, "02_2_side.jpg", "02_1_front.jpg"), "02_1_front.jpg is listed twice"),
+    ((LIST, "id_00007982     gallery", "id_00000002     gallery"), "1 items are in train and"),
+    ((LIST, FIRST, FIRST[4:]), "is not img/.../ITEM/FILE"),
+    ((LIST, "Dresses/id_00000002/02_1", "Dresses/id_00000002/09_1"), "is listed but missing"),
+    ((BOXES, FIRST, "img/a/b/c.jpg"), "no box for 1 images"),
+    ((BOXES, "008", "x"), "not four numbers"),
+    ((BOXES,), "list_bbox_inshop.txt is missing"),
     (
-      lambda root: (root / "Eval/list_eval_partition.txt").unlink(),
+      (LIST,),
       "list_eval_partition.txt is missing: pass .* with Eval/list_eval_partition.txt and Img/img/",
     ),
   ],
 )
-def test_damage_is_one_line(trees, tmp_path, break_it, said):
+def test_damage_is_one_line(trees, tmp_path, broken, said):
   root = trees.inshop(tmp_path)
-  break_it(root)
+  trees.damage(root / broken[0], *broken[1:])
   with pytest.raises(UserError, match=said) as error:
     datasets.load_splits(section(root, box_crop=True, expect_counts="missing" in said))
   assert "\n" not in str(error.value)

@@ -72,6 +72,20 @@ def test_query_and_gallery(tmp_path, section):
   assert splits["train"].is_query is None or not splits["train"].is_query.any()
 
 
+def test_an_evaluation_is_stale_when_other_rows_query(tmp_path, section):
+  of = {"dark_elm": ("test", "test"), "fir": ("train",), "ash": ("train",), "oak": ("train",)}
+  found = []
+  for asks in (("test", "test"), ("query", "gallery"), ("gallery", "query")):
+    of["dark_elm"] = asks
+    rows = [row | {"split": of[row["class"]][k == 1 and -1]} for k, row in enumerate(PLAIN)]
+    data = section("manifest", manifest=str(write(tmp_path, rows)))
+    splits = datasets.load_splits(data)
+    found.append([datasets.content_fingerprint(data, split) for split in ("train", "test")])
+    found[-1].append(datasets.fingerprint(splits["test"]))
+  trains, tests, trained_on = zip(*found, strict=True)
+  assert len(set(tests)) == 3 and len(set(trains)) == len(set(trained_on)) == 1
+
+
 def test_validation_classes_of_the_table(tmp_path, section):
   of = {"dark_elm": "train", "fir": "val", "ash": "train", "oak": "test"}
   file = write(tmp_path, [row | {"split": of[row["class"]]} for row in PLAIN])
@@ -123,11 +137,15 @@ def change(**columns):
     (change(label=1.5), "label '1.5' is no whole number"),
     (change(label=-1), "label '-1' is no whole number"),
     (change(label=1), "label 1 is 'fir' and 'dark_elm'"),
-    ([*PLAIN, PLAIN[0] | {"path": "x/5.jpg", "label": 9}], "two classes have the name 'dark elm'"),
+    (
+      [*PLAIN, PLAIN[0] | {"path": "x/5.jpg", "label": 9}],
+      "classes '1' and '9' are both named 'dark elm'",
+    ),
     (change(**{"class": ""}), "row 3: no class"),
     (change(path=""), "row 1: no path"),
     (change(split="dev"), "row 1: split 'dev' is none of train, val, test"),
     (change(split="test"), "no row of split train"),
+    ([*PLAIN, PLAIN[0] | {"path": "./x//2.jpg"}], "lists x/2.jpg twice"),
     (change(split="query"), "splits query: the test takes either"),
     (change(left=1, top=1), "has left, top alone"),
     (change(left=5, top=1, right=5, bottom=9), "row 1: the box 5, 1, 5, 9 has no area"),
@@ -154,10 +172,54 @@ def test_classes_on_both_sides_and_keys_beside_a_split(tmp_path, section):
 def test_missing_images_may_be_left_out(tmp_path, section):
   rows = [*PLAIN, {"path": "x/9.jpg", "label": 0, "class": "fir"}]
   splits = load(section, write(tmp_path, rows), expect_counts=False)
-  assert len(splits["train"]) == 3
+  assert len(splits["train"]) == 3 and splits["train"].partial and splits["test"].partial
+  assert not load(section, write(tmp_path, PLAIN), expect_counts=False)["test"].partial
   gone = [{"path": "y/1.jpg", "label": 0}]
   with pytest.raises(UserError, match="none of the images .* pass --config.data.root"):
     load(section, write(tmp_path, gone), expect_counts=False)
+
+
+def test_one_file_by_its_absolute_path_as_well(tmp_path, section):
+  rows = change(split="train") + [{"path": "oak.jpg", "label": 9, "class": "x", "split": "test"}]
+  rows[-1]["path"] = str(tmp_path / "x/../x/2.jpg")
+  with pytest.raises(UserError, match="lists .*x/2.jpg twice"):
+    load(section, write(tmp_path, rows))
+
+
+@pytest.mark.parametrize("gone", ["train", "val", "query", "gallery"])
+def test_a_split_without_any_image_is_one_line(tmp_path, section, gone):
+  splits = ("query", "gallery", "train", "train", "val")
+  rows = [row | {"split": split} for row, split in zip(PLAIN, splits, strict=True)]
+  test = load(section, write(tmp_path, rows), num_val_classes=1)["test"]
+  assert test.is_query.tolist() == [False, True]
+  for row in rows:
+    row["path"] = row["path"].replace("x/", "gone/" if row["split"] == gone else "x/")
+  with pytest.raises(UserError, match=f"of split {gone} no image is below .*data.root") as error:
+    load(section, write(tmp_path, rows), num_val_classes=1, expect_counts=False)
+  assert "\n" not in str(error.value)
+
+
+def test_bytes_of_parquet_are_texts_or_refused(tmp_path, section):
+  rows = [{key: x.encode() for key, x in row.items() if key != "label"} for row in PLAIN]
+  splits = load(section, write(tmp_path, rows, "parquet"))
+  assert splits["train"].class_names == ("ash", "dark elm")
+  rows[0]["class"] = b"\xff\xfe"
+  with pytest.raises(UserError, match="column 'class' holds bytes that are no UTF-8 text"):
+    load(section, write(tmp_path, rows, "parquet"))
+
+
+def test_a_repeated_column_is_refused_where_it_is_read(tmp_path, section):
+  file = write(tmp_path, PLAIN)
+  for head, said in (("path, path ,class", "path"), ("path,class,class", "class")):
+    file.write_text(f"{head}\nx/0.jpg,x/1.jpg,a\n")
+    with pytest.raises(UserError, match=f"has 2 columns '{said}': keep one"):
+      load(section, file)
+  file.write_text("path,class,,\nx/0.jpg,a,,\nx/1.jpg,b,,\n")
+  assert load(section, file)["train"].class_names == ("a",)
+  twice = pyarrow.table([["x/0.jpg"], ["x/1.jpg"], ["a"]], names=["path", "path", "class"])
+  parquet.write_table(twice, tmp_path / "list.parquet")
+  with pytest.raises(UserError, match="has 2 columns 'path'"):
+    load(section, tmp_path / "list.parquet")
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,6 @@ def section(name, root, **changes):
   return ConfigDict(plain | {"box_crop": False} | changes)
 
 
-def one_line(data, said):
-  with pytest.raises(UserError, match=said) as error:
-    datasets.load_splits(data)
-  assert "\n" not in str(error.value)
-
-
 def seen(trees, dataset):
   """What the pixels of each image show: red of its box, and the image's size."""
   return [trees.look(images.of_dataset(dataset, row)) for row in range(len(dataset))]
@@ -58,7 +52,7 @@ def test_cub_is_named_as_the_shipped_descriptions_are(trees, tmp_path):
   assert len(names["train"]) == len(names["test"]) == 100
 
 
-def test_published_counts(trees, tmp_path, monkeypatch):
+def test_published_counts(trees, tmp_path, monkeypatch, one_line):
   assert cub.PUBLISHED == ((100, 5864), (100, 5924))
   assert sum(half.images for half in cub.PUBLISHED) == 11788
   assert aircraft.PUBLISHED == ((50, 5000), (50, 5000))
@@ -100,66 +94,56 @@ def test_aircraft_as_published(trees, tmp_path, below):
   assert {size for _, size in found} == {trees.SIZE}, "the banner is cut off"
 
 
-def edit(file, old, new):
-  def change(root):
-    text = (root / file).read_text()
-    assert old in text
-    (root / file).write_text(text.replace(old, new, 1))
-
-  return change
-
-
-def remove(file):
-  return lambda root: (root / file).unlink()
-
-
 @pytest.mark.parametrize(
-  ("break_it", "said"),
+  ("broken", "said"),
   [
-    (remove("images.txt"), r"images.txt is missing: pass --config.data.root=FOLDER with images"),
-    (remove("bounding_boxes.txt"), "bounding_boxes.txt is missing"),
-    (edit("images.txt", "2 001", "1 001"), "images.txt: id 1 stands there twice"),
-    (edit("images.txt", "1 001", "77 001"), "of different images, such as id 1"),
-    (edit("image_class_labels.txt", "3 1", "3 2"), r"image 3 is 001\.Black.*, but of class 2"),
-    (edit("image_class_labels.txt", "3 1", "3 x"), "image 3 has class x"),
+    (("images.txt",), r"images.txt is missing: pass --config.data.root=FOLDER with images"),
+    (("bounding_boxes.txt",), "bounding_boxes.txt is missing"),
+    (("images.txt", "2 001", "1 001"), "images.txt: id 1 stands there twice"),
+    (("images.txt", "1 001", "77 001"), "of different images, such as id 1"),
+    (("image_class_labels.txt", "3 1", "3 2"), r"image 3 is 001\.Black.*, but of class 2"),
+    (("image_class_labels.txt", "3 1", "3 x"), "image 3 has class x"),
     (
-      edit("classes.txt", "002.Laysan", "002.Black_footed"),
-      "classes 1 and 2 are both named 'Black",
+      ("classes.txt", "002.Laysan", "002.Black_footed"),
+      "classes '1' and '2' are both named 'Black",
     ),
-    (edit("classes.txt", "101.White", "101.Brown"), "classes 100 and 101 are both named 'Brown"),
-    (edit("classes.txt", "2 002", "201 002"), "class id 201"),
-    (edit("bounding_boxes.txt", "1 8.0", "1 x"), r"box of image 1 is 'x 8.0 16.0 16.0'"),
-    (edit("bounding_boxes.txt", "1 8.0", "1 nan"), "not four numbers"),
     (
-      edit("bounding_boxes.txt", "1 8.0 8.0 16.0 16.0\n", ""),
+      ("classes.txt", "101.White", "101.Brown"),
+      "classes '100' and '101' are both named 'Brown",
+    ),
+    (("classes.txt", "2 002", "201 002"), "class id 201"),
+    (("bounding_boxes.txt", "1 8.0", "1 x"), r"box of image 1 is 'x 8.0 16.0 16.0'"),
+    (("bounding_boxes.txt", "1 8.0", "1 nan"), "not four numbers"),
+    (
+      ("bounding_boxes.txt", "1 8.0 8.0 16.0 16.0\n", ""),
       "no box for 1 images, such as images/",
     ),
-    (edit("images.txt", "_0001_", "_0009_"), r"_0009_7919.jpg is listed but missing \(1 images"),
+    (("images.txt", "_0001_", "_0009_"), r"_0009_7919.jpg is listed but missing \(1 images"),
   ],
 )
-def test_damage_to_cub_is_one_line(trees, tmp_path, break_it, said):
+def test_damage_to_cub_is_one_line(trees, tmp_path, broken, said, one_line):
   root = trees.cub(tmp_path, classes=(1, 2, 100, 101))
-  break_it(root)
+  trees.damage(root / broken[0], *broken[1:])
   # The images are looked for only where their lists are in order.
   one_line(section("cub", root, box_crop=True, expect_counts="listed" in said), said)
 
 
 @pytest.mark.parametrize(
-  ("break_it", "said"),
+  ("broken", "said"),
   [
-    (remove("variants.txt"), r"variants.txt is missing: pass .* with data/variants.txt"),
-    (remove("images_variant_val.txt"), "images_variant_val.txt is missing"),
-    (edit("images_variant_val.txt", "F/A-18", "F/A-19"), "is a 'F/A-19', which variants.txt has"),
-    (edit("variants.txt", "727-200", "707-320"), "classes 1 and 2 are both named '707-320'"),
+    (("variants.txt",), r"variants.txt is missing: pass .* with data/variants.txt"),
+    (("images_variant_val.txt",), "images_variant_val.txt is missing"),
+    (("images_variant_val.txt", "F/A-18", "F/A-19"), "is a 'F/A-19', which variants.txt has"),
+    (("variants.txt", "727-200", "707-320"), "classes '1' and '2' are both named '707-320'"),
     (
-      edit("images_variant_val.txt", "1025795 707-320", "1025794 727-200"),
+      ("images_variant_val.txt", "1025795 707-320", "1025794 727-200"),
       "listed twice, for class 707-320 and for class 727-200",
     ),
   ],
 )
-def test_damage_to_aircraft_is_one_line(trees, tmp_path, break_it, said):
+def test_damage_to_aircraft_is_one_line(trees, tmp_path, broken, said, one_line):
   root = trees.aircraft(tmp_path)
-  break_it(root / "data")
+  trees.damage(root / "data" / broken[0], *broken[1:])
   one_line(section("aircraft", root), said)
 
 

@@ -1,5 +1,6 @@
 """Prepared tensorflow-datasets folders, written as ArrayRecord without TensorFlow."""
 
+import io
 import json
 import os
 import pickle
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lafg_jax.data import datasets, images
+from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
 
 LABELS = {"train": [2, 0, 3, 1, 0], "test": [1, 3]}
@@ -20,11 +21,7 @@ def load(section, builder, **changes):
   return datasets.load_splits(section("tfds", builder=str(builder), **changes))
 
 
-def greys(dataset):
-  return [images.of_dataset(dataset, row).getpixel((0, 0))[0] for row in range(len(dataset))]
-
-
-def test_splits_are_pooled_in_the_order_of_the_labels(prepare, section, jpeg):
+def test_splits_are_pooled_in_the_order_of_the_labels(prepare, section, jpeg, greys):
   folder = prepare(LABELS, names=["wren", "auk", "snow_owl", "crow"])
   splits = load(section, folder)
   train, test = splits["train"], splits["test"]
@@ -61,7 +58,16 @@ def test_numbers_take_the_names_of_their_own_feature(prepare, section):
   assert named["train"].class_names == ("auk", "owl") and named["train"].super_classes is None
 
 
-def test_images_can_be_pickled_and_have_a_version(prepare, section):
+def test_texts_beside_a_feature_of_names_are_one_line(prepare, section):
+  extra = {"label_name": lambda k: f"n{k}", "label_name_name": lambda k: f"bird {k}"}
+  folder = prepare({"train": [0, 1, 2, 2]}, extra=extra)
+  said = "label_name holds no numbers .*: pass --config.data.label_key=label_name_name$"
+  with pytest.raises(UserError, match=said):
+    load(section, folder, label_key="label_name")
+  assert load(section, folder, label_key="label_name_name")["train"].class_names[0] == "bird 0"
+
+
+def test_images_can_be_pickled_and_have_a_version(prepare, section, greys):
   folder = prepare(LABELS)
   data = section("tfds", builder=str(folder))
   train = datasets.load_splits(data)["train"]
@@ -71,6 +77,15 @@ def test_images_can_be_pickled_and_have_a_version(prepare, section):
   assert before == datasets.content_fingerprint(data, "train")
   info = folder / "dataset_info.json"
   info.write_text(info.read_text().replace('"numBytes": "', '"numBytes": "1'))
+  assert datasets.content_fingerprint(data, "train") != before
+
+
+def test_other_images_of_the_same_records_are_other_content(prepare, section, jpeg, greys):
+  folder = prepare(LABELS, extra={"mask": lambda k: io.BytesIO(jpeg(200 + k))}, text=False)
+  data = section("tfds", builder=str(folder))
+  before = datasets.content_fingerprint(data, "train")
+  data.image_key = "mask"
+  assert greys(datasets.load_splits(data)["train"]) == [201, 200, 201, 200]
   assert datasets.content_fingerprint(data, "train") != before
 
 

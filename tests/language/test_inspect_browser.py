@@ -139,7 +139,13 @@ def large(count, names):
     "pairwise_cosine": {"raw": None, "centred": None},
   }
   return {
-    **{"name": "products", "encoder": "/some/where/model", "covers_all": True, "stats": stats},
+    **{
+      "name": "products",
+      "encoder": "/some/where/model",
+      "covers_all": True,
+      "stats": stats,
+      "note": "Of names.",
+    },
     **{"figures": {}, "sources": ["file:x"], "classes": classes},
     "words": [
       {"name": c["name"], "descriptions": [names.get(i, f"has part {i % 97}")], "own": [0]}
@@ -159,6 +165,7 @@ def test_eleven_thousand_classes_with_hostile_names_stay_few_rows_and_plain_text
   assert dom.count("<") < 1500 and "<img" not in re.sub(r'"[^"]*"', "", dom)
   assert html.escape(bad, quote=False) in re.search(r"<article.*?</h2>", dom, re.DOTALL)[0]
   assert not re.search(r'<p id="warning"[^>]* hidden', dom) and "training must not see" in dom
+  assert "are unchanged. Of names.</p>" in dom
   assert "/some/where" not in block(dom, "about") and "where/model" in block(dom, "about")
   assert len(re.findall("data-class", block(dom, "near"))) == 1
   dom = browse(page, "search=__PROTO__")

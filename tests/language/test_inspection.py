@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from configs import cars, synthetic
+from configs import cars, manifest, sop, synthetic
 from lafg_jax import main, stages, validation
 from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
@@ -137,7 +137,10 @@ def hostile_file(folder):
 
 def inspect_file(path, workdir, **language):
   """Any description file, without a data set; the tiny encoder."""
-  config = cars.get_config()
+  return inspect(cars.get_config(), path, workdir, **language)
+
+
+def inspect(config, path, workdir, **language):
   config.language.update(descriptions=str(path), encoder="tiny_clip", inspect_all=True, cache="")
   config.language.update(num_attributes=4, top_k=2, kmeans_restarts=1, **language)
   validation.validate(config, ["inspect"])
@@ -157,6 +160,37 @@ def test_a_file_of_hostile_texts_is_shown_as_it_is_without_a_data_set(tmp_path):
   assert not any({"src", "onerror"} & attributes.keys() for _, attributes in parser.found)
   assert "http://" not in text and "https://" not in text and "default-src 'none'" in text
   assert sorted(p.name for p in tmp_path.iterdir()) == ["descriptions.json", "language.html"]
+
+
+def test_images_are_not_asked_for_and_the_page_says_so(tmp_path):
+  path = tmp_path / "words.json"
+  path.write_text(
+    json.dumps({name: [f"It is a {name}.", f"{name} wood"] for name in ("ash", "fir")})
+  )
+  named = embedded(inspect(sop.get_config(), path, tmp_path, query="name"))
+  config = sop.get_config()
+  page = embedded(inspect(config, path, tmp_path))
+  assert config.language.query == "image" and "not language.query=image" in page.pop("note")
+  assert named.pop("note") == "" and page == named
+
+
+@pytest.mark.parametrize(
+  ("data", "splits"),
+  [
+    ({"manifest": "list.csv"}, {"ash": "train", "fir": "test", "yew": ""}),
+    ({"root": "."}, {"ash": "", "fir": "", "yew": ""}),
+    ({"manifest": "list.csv", "root": "."}, {"ash": "train", "fir": "test", "yew": ""}),
+  ],
+)
+def test_what_says_where_the_images_are_decides_whether_splits_are_shown(tmp_path, data, splits):
+  (tmp_path / "list.csv").write_text("path,class\na.jpg,ash\nf.jpg,fir\n")
+  for name in ("a.jpg", "f.jpg"):
+    (tmp_path / name).touch()
+  (tmp_path / "words.json").write_text(json.dumps({name: [f"a {name}", "wood"] for name in splits}))
+  config = manifest.get_config()
+  config.data.update({key: str(tmp_path / value) for key, value in data.items()})
+  page = embedded(inspect(config, tmp_path / "words.json", tmp_path))
+  assert {c["name"]: c["split"] for c in page["classes"]} == splits
 
 
 def test_a_title_is_text(tmp_path):

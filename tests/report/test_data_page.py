@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import default
 from lafg_jax.report import data_page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -114,3 +115,19 @@ def test_bars_are_as_high_as_their_counts():
   assert heights == [25, 100, 0] and "highest bar 4" in svg
   assert ">7<" in svg and ">12<" in svg
   assert data_page.bars({"counts": [], "first": 0, "step": 1}, "none") == ""
+
+
+@pytest.mark.parametrize("root", [False, True])
+def test_the_page_says_which_manifest_it_read(products, tmp_path, root):
+  config = default.get_config()
+  file = (tmp_path if root else products) / "list & more.csv"
+  file.write_text("path,class\nchair_final/1_0.JPG,a\nchair_final/3_0.JPG,b\n")
+  config.data.name, config.data.manifest = "manifest", str(file)
+  config.data.root = str(products) if root else ""
+  data_page.run(config, str(tmp_path))
+  page = Page()
+  page.feed((tmp_path / "data.html").read_text())
+  shown = f"{file}; {products}; 2 JPEG RGB" if root else f"{file}; 2 JPEG RGB"
+  assert shown in page.text and "in memory" not in page.text
+  findings = json.loads((tmp_path / "data.json").read_text())
+  assert findings["source"] == str(file) and findings["root"] == config.data.root

@@ -4,6 +4,8 @@ The module of a data set has the name that `data.name` has. Nothing is imported 
 a config, before flags are parsed, reads the table below.
 """
 
+from typing import Any
+
 # data.name -> what lies in the folder data.root.
 LAYOUTS = {
   "aircraft": "data/variants.txt and data/images/",
@@ -34,3 +36,8 @@ READ_BY: dict[str, tuple[object, tuple[str, ...]]] = {
 }
 # The finches are drawn in memory: there is nothing to read.
 NAMES = (*LAYOUTS, *SOURCES, "synthetic")
+
+
+def source(data: Any) -> str:
+  """What says where the images of `config.data` are; '' where nothing does, or they are drawn."""
+  return data[SOURCES[data.name][0]] if data.name in SOURCES else data.root

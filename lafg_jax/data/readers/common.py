@@ -142,13 +142,15 @@ def box(path: Path, of: str, fields: Sequence[str]) -> tuple[float, ...]:
   return numbers
 
 
-def check_names(where: Path, classes: Mapping[Any, str]) -> None:
-  """Raises UserError where two classes, by their keys, have one name."""
+def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
+  """Raises UserError where two classes, by their keys, have one name, or one has none."""
   key_of: dict[str, Any] = {}
   for key, name in classes.items():
+    if not name:
+      raise UserError(f"{where}: class '{key}' has no name: give it one")
     if name in key_of:
       raise UserError(
-        f"{where}: classes {key_of[name]} and {key} are both named '{name}': give one another name"
+        f"{where}: classes '{key_of[name]}' and '{key}' are both named '{name}': rename one"
       )
     key_of[name] = key
 

@@ -139,8 +139,8 @@ def _pool(
   numbered = all(folder.above and folder.name.isdecimal() for folder in everything)
   # iNaturalist 2018 numbers its species: what a class is, only its super-category says.
   names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
-  own.require_names(names, [folder.path for folder in everything], str(root))
   name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
+  common.check_names(root, name_of)
   ids = [f"{folder.path}/{file}" for folder in classes for file in folder.files]
   base = os.fspath(root)
   return Dataset(

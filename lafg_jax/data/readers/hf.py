@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.datasets import Dataset, size_of
 from lafg_jax.data.readers import own
 from lafg_jax.errors import UserError
 
@@ -100,14 +100,18 @@ def _undecoded(data: Any, part: Any) -> Any:
 
 
 def _version(parts: list[Any], key: str) -> str:
-  """Changes when the size of an image does, as that of a file; what a path leads to is not read."""
+  """Changes when the size of an image does; a row without bytes is the file that it names."""
   from pyarrow import compute
 
   digest = hashlib.sha256()
   for part in parts:
     for chunk in part.data.column(key).chunks:
-      sizes = compute.binary_length(compute.struct_field(chunk, "bytes")).fill_null(-1)
-      digest.update(np.asarray(sizes, dtype="<i4").tobytes())
+      stored = compute.binary_length(compute.struct_field(chunk, "bytes")).fill_null(-1)
+      sizes = np.asarray(stored, dtype="<i8").copy()
+      without = np.flatnonzero(sizes < 0)
+      paths = compute.struct_field(chunk, "path").take(without).to_pylist()
+      sizes[without] = [size_of(path or "") for path in paths]
+      digest.update(sizes.tobytes())
   return digest.hexdigest()[:12]
 
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import math
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from lafg_jax.errors import UserError
 
 BOX = ("left", "top", "right", "bottom")
 SPLITS = ("train", "val", "test", "query", "gallery")
+_READ = ("path", "label", "class", "split", *BOX)
 # Right and bottom of a row without a box: its image ends before.
 _EVERYTHING = (0.0, 0.0, 2.0**30, 2.0**30)
 
@@ -38,7 +41,15 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   if splits is None:
     return own.halves(data, table, str(path))
   own.refuse_split_keys(data, f"{path} has a column 'split'")
-  return _by_column(path, table, [splits[row] for row in rows])
+  side = [splits[row] for row in rows]
+  # Left to what is there, a test without its queries or validation classes would be another one.
+  empty = [name for name in SPLITS if name in splits and name not in side]
+  if empty:
+    raise UserError(
+      f"{path}: of split {empty[0]} no image is below {root}: complete the copy, or pass "
+      "--config.data.root=FOLDER"
+    )
+  return _by_column(path, table, side)
 
 
 def _columns(path: Path) -> Columns:
@@ -46,7 +57,7 @@ def _columns(path: Path) -> Columns:
   if not path.is_file():
     raise UserError(f"--config.data.manifest={path}: no such file")
   table = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-  columns = {name.strip(): ["" if x is None else x for x in column] for name, column in table}
+  columns = {name: ["" if x is None else x for x in column] for name, column in table}
   if "path" not in columns or not {"label", "class"} & set(columns):
     raise UserError(
       f"{path} needs the columns path, and label or class; it has {', '.join(columns) or 'none'}"
@@ -59,6 +70,14 @@ def _columns(path: Path) -> Columns:
   return columns
 
 
+def _head(path: Path, names: Sequence[str]) -> list[str]:
+  head = [name.strip() for name in names]
+  twice = [name for name in _READ if head.count(name) > 1]
+  if twice:
+    raise UserError(f"{path} has {head.count(twice[0])} columns '{twice[0]}': keep one")
+  return head
+
+
 def _csv(path: Path) -> list[tuple[str, list[Any]]]:
   delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
   try:
@@ -68,7 +87,7 @@ def _csv(path: Path) -> list[tuple[str, list[Any]]]:
     raise UserError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
   if not rows:
     raise UserError(f"{path} is empty: its first line has the names of the columns")
-  head = rows[0]
+  head = _head(path, rows[0])
   for number, row in enumerate(rows[1:], 1):
     if len(row) != len(head):
       raise UserError(f"{path} row {number}: {len(row)} fields, not the {len(head)} of its header")
@@ -80,17 +99,28 @@ def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
     import pyarrow
     from pyarrow import parquet
   except ImportError as error:
-    raise UserError(f"{path} is read by pyarrow: pip install pyarrow, or pass a CSV") from error
+    raise UserError(
+      f"{path} is read by pyarrow: pip install 'lafg_jax[data]', or pass a CSV"
+    ) from error
 
-  wanted = ("path", "label", "class", "split", *BOX)
   try:
     file = parquet.ParquetFile(path)
     there = file.schema_arrow.names
+    head = _head(path, there)
     # Others may be large, such as the images themselves.
-    table = file.read(columns=[name for name in wanted if name in there])
+    table = file.read(columns=[name for name in there if name.strip() in _READ])
   except (OSError, pyarrow.ArrowException) as error:
     raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-  return [(name, table[name].to_pylist() if name in wanted else []) for name in there]
+  columns = [table[name].to_pylist() if name.strip() in _READ else [] for name in there]
+  return [(name, _texts(path, name, x)) for name, x in zip(head, columns, strict=True)]
+
+
+def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
+  """A column whose bytes, as some writers store texts, are texts."""
+  try:
+    return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path}: the column '{name}' holds bytes that are no UTF-8 text") from error
 
 
 def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Dataset, list[int]]:
@@ -98,13 +128,16 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   files = [str(file) for file in columns["path"]]
   if "" in files:
     raise UserError(f"{path} row {files.index('') + 1}: no path")
+  files = [os.path.normpath(file) for file in files]
   boxes = _boxes(path, columns)
   order = sorted(range(len(files)), key=lambda row: (files[row], boxes[row]))
   seen = set()
   for row in order:
-    if (files[row], boxes[row]) in seen:
+    # One file under two spellings could stand in training and in the test.
+    key = (os.path.abspath(root / files[row]), boxes[row])
+    if key in seen:
       raise UserError(f"{path} lists {files[row]} twice: remove one row")
-    seen.add((files[row], boxes[row]))
+    seen.add(key)
   kept = common.present(root, [Image(files[row], row) for row in order], data)
   if not kept:
     raise UserError(f"none of the images of {path} is below {root}: pass --config.data.root=FOLDER")
@@ -122,6 +155,7 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
     class_names=names,
     ids=tuple(ids),
     boxes=np.array([boxes[row] for row in rows]) if BOX[0] in columns else None,
+    partial=len(rows) < len(files),
   )
   return pool, rows
 
@@ -146,7 +180,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
       raise UserError(f"{path}: label {number} is '{name_of[number]}' and '{name}'")
   keys = sorted(name_of)
   cleaned = own.clean_names([name_of[key] for key in keys])
-  own.require_names(cleaned, [f"label {key}" for key in keys], str(path))
+  common.check_names(path, dict(zip(keys, cleaned, strict=True)))
   return labels, tuple(cleaned)
 
 

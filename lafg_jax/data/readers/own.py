@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.data.datasets import Dataset, of_classes
-from lafg_jax.data.readers import READ_BY
+from lafg_jax.data.readers import READ_BY, common
 from lafg_jax.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
@@ -45,19 +45,6 @@ def clean_names(raw: Sequence[str]) -> list[str]:
 def _plain(name: str) -> str:
   name = " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
   return f"class {name}" if name.isdecimal() else name
-
-
-def require_names(names: Sequence[str], raw: Sequence[Any], where: str) -> None:
-  """Raises UserError where two classes have one name, or one has none; `raw` says which."""
-  first: dict[str, Any] = {}
-  for name, source in zip(names, raw, strict=True):
-    if not name:
-      raise UserError(f"{where}: class '{source}' has no name: give it one")
-    if name in first:
-      raise UserError(
-        f"{where}: two classes have the name '{name}' ('{first[name]}' and '{source}'): rename one"
-      )
-    first[name] = source
 
 
 def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
@@ -157,7 +144,7 @@ def of_values(values: Sequence[Any], names: Sequence[str] | None, where: str) ->
     class_names = [cleaned[key] for key in keys]
   else:
     class_names = [f"class {key}" for key in keys]
-  require_names(class_names, keys, where)
+  common.check_names(where, dict(zip(keys, class_names, strict=True)))
   position = {key: k for k, key in enumerate(keys)}
   labels = np.array([position[x] for x in used], np.int32)
   return labels, tuple(class_names), np.array(rows, np.int64)

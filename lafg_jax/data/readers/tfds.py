@@ -30,7 +30,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   """
   folder = _folder(data)
   _require_array_record(folder)
-  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder))
+  pool = _pool(str(folder), data.image_key, data.label_key, _version(folder, data))
   return own.halves(data, pool, str(folder))
 
 
@@ -109,10 +109,11 @@ def _require_array_record(folder: Path) -> None:
     raise UserError(f"{folder}/features.json is missing: prepare the data set again")
 
 
-def _version(folder: Path) -> str:
-  """Changes with the counts and sizes of what was prepared."""
+def _version(folder: Path, data: Any) -> str:
+  """Changes with the counts and sizes of what was prepared, and with the features that are read."""
   info = _info(folder)
-  text = json.dumps([info.get("name"), info.get("version"), info["splits"]], sort_keys=True)
+  parts = [info.get("name"), info.get("version"), info["splits"], data.image_key, data.label_key]
+  text = json.dumps(parts, sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -129,6 +130,11 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   examples = [x for split, count in counts for x in _examples(folder, split, count, keys)]
   values = [_value(example[label_key]) for example in examples]
   if len(keys) > 1:
+    if not all(isinstance(value, int) for value in values):
+      raise UserError(
+        f"{folder}: {label_key} holds no numbers that {keys[1]} would name: pass "
+        f"--config.data.label_key={keys[1]}"
+      )
     pairs = zip(values, examples, strict=True)
     name_of = {value: str(_value(example[keys[1]])) for value, example in pairs}
     names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of, default=-1) + 1))

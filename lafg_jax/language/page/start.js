@@ -133,9 +133,9 @@ function warn() {
   byId("warning").append(
     el("b", null, "This page covers classes that training must not see. "),
     known ? `${number(kept)} of its ${number(classes.length)} classes are not training classes. `
-      : "No data set was read (data.root is not set), so it cannot tell which. ",
+      : "It cannot tell which: no data set was read, or its classes have other names. ",
     "Its vocabulary and prototypes were computed for this page alone; the run's own files are " +
-    "unchanged.");
+    "unchanged.", page.note ? ` ${page.note}` : "");
   if (known && kept) {
     const swatch = el("span", { class: "swatch", style: { background: "var(--held)" } });
     byId("legend").append(el("span", { class: "origin" }, swatch, "not trained on"));
