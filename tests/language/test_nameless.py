@@ -125,6 +125,29 @@ def test_unreadable_images_are_named_and_left_out(config, shop, tmp_path, monkey
       (shop / "away").rename(last)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_of_unreadable_images_alone_leaves_the_cache_whole(tmp_path, batch_size):
+  good = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
+  for name, image in zip("abc", good, strict=True):
+    image.save(tmp_path / f"{name}.png")
+  (tmp_path / "x.png").write_bytes(b"no image")
+  alone = image_features.encode_images(np.stack([np.asarray(i) for i in good]), "tiny_clip", 3)
+  cache, nowhere = tmp_path / "cache", tmp_path / "nowhere.png"
+  paths = [tmp_path / "x.png", nowhere, *(tmp_path / f"{name}.png" for name in "abc")]
+  for _ in range(3):
+    found = image_features.encode_images(
+      paths, "tiny_clip", batch_size, cache, skip_unreadable=True
+    )
+    assert np.isnan(found[:2]).all()
+    np.testing.assert_allclose(found[2:], alone, atol=1e-6)
+    (file,) = cache.rglob("*.npz")
+    with np.load(file, allow_pickle=False) as kept:
+      assert kept["features"].shape == alone.shape
+  with pytest.raises(UserError, match="none of 2 images can be read"):
+    image_features.encode_images(paths[:2], "tiny_clip", 1, tmp_path / "c", skip_unreadable=True)
+  assert not list((tmp_path / "c").rglob("*.npz"))
+
+
 def test_a_box_is_all_that_is_seen_and_part_of_the_cache_key(tmp_path):
   rng = np.random.default_rng(0)
   pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
