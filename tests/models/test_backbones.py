@@ -141,7 +141,7 @@ def test_what_cannot_be_is_one_line_that_names_the_key(dinov2, changes, says):
     ("config.json", {"hidden_act": "relu"}, "says relu; the activations are gelu,"),
     ("config.json", {"hidden_size": "wide"}, "config.json describes no DINOv2 with registers"),
     ("config.json", {"patch_size": [8, 16]}, "config.json describes no DINOv2 with registers"),
-    ("preprocessor_config.json", {"image_mean": [0.5]}, "no image_mean and image_std of three"),
+    ("preprocessor_config.json", {"image_mean": [0.5]}, "no image_mean of three"),
     ("preprocessor_config.json", {"image_mean": [0] * 3, "rescale_factor": 1}, "rescale_factor"),
   ],
 )
@@ -150,6 +150,41 @@ def test_a_source_that_cannot_be_used_is_one_line(copied, file, changes, says):
   rewrite(copied / file, **changes)
   with pytest.raises(UserError, match=says):
     resolve(copied)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    ({"image_mean": [0.5, "a", 0.5]}, "no image_mean of three numbers"),
+    ({"image_mean": [0.5, None, 0.5]}, "no image_mean of three numbers"),
+    ({"image_mean": [0.5, True, 0.5]}, "no image_mean of three numbers"),
+    ({"image_std": [0.5, float("nan"), 0.5]}, "image_std of three numbers above 0"),
+    ({"image_std": [0, 0.5, 0.5]}, "image_std of three numbers above 0"),
+    ({"image_std": 0.5}, "image_std of three numbers above 0"),
+    ({"rescale_factor": None}, "rescale_factor other than 1/255"),
+    ({"rescale_factor": "1"}, "rescale_factor other than 1/255"),
+  ],
+)
+def test_a_mean_and_std_that_cannot_be_are_one_line_that_names_the_file(
+  copied, name, changes, says
+):
+  given = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} | changes
+  whole = given if name.startswith("pre") else {"image_processor": given}
+  (copied / name).write_text(json.dumps(whole))
+  with pytest.raises(UserError, match=f"its {name} has .*{says}") as raised:
+    resolve(copied)
+  assert "\n" not in str(raised.value)
+  # What the user says is enough without it.
+  said = (0.5, 0.5, 0.5)
+  assert resolve(copied, model__mean=said, model__std=said).std == said
+
+
+def test_a_std_of_timm_that_cannot_be_names_config_json(tmp_path):
+  timm = {"architecture": "vit_small_patch16_224", "pretrained_cfg": {"std": [0.1, 0.1, "0.1"]}}
+  (tmp_path / "config.json").write_text(json.dumps(timm))
+  with pytest.raises(UserError, match="its config.json has no image_mean"):
+    resolve(tmp_path)
 
 
 def test_mean_and_std_come_from_the_preprocessor(copied):
