@@ -77,6 +77,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     model.layer_norm_eps = float(model.layer_norm_eps or settings.layer_norm_eps)
     model.mean = tuple(model.mean or settings.mean or HALF)
     model.std = tuple(model.std or settings.std or HALF)
+  _check_rotary(model, options)
   if family is not None:
     logging.info("backbone: %s of %s, %s", family.name, source, _summary(model))
   return config
@@ -249,6 +250,17 @@ def _options(model: ConfigDict, settings: Settings, pool: str) -> Options:
   if given not in (None, options):
     raise _clash(model, "options", f"'{options_text(options)}'", "auto")
   return options
+
+
+def _check_rotary(model: ConfigDict, options: Options) -> None:
+  # A fourth of a head's channels turns by y and a fourth by x, the same for its other half.
+  width, heads = (SIZES.get(model.size) or (model.width, 0, model.num_heads))[:3:2]
+  if options.rotary_base and width % (4 * heads):
+    whose = f"pretrained={model.pretrained}" if model.pretrained else f"options={model.options}"
+    raise UserError(
+      f"--config.model.{whose}: rotary_base takes heads whose width is a multiple of 4, and "
+      f"model.width / model.num_heads is {width} / {heads}"
+    )
 
 
 def _clash(model: ConfigDict, key: str, have: str, auto: str) -> UserError:

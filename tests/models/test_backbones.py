@@ -96,6 +96,20 @@ def test_configs_of_resnets_timm_and_vit_jax_resolve_too(tmp_path):
   assert (model.patch_size, model.options) == (8, "activation=gelu_tanh")
 
 
+def test_rotary_heads_are_a_multiple_of_4_wide(save_model, tmp_path):
+  custom = {"model__size": "custom", "model__depth": 1, "model__mlp_dim": 8,
+            "model__patch_size": 8, "model__options": "rotary_base=100"}  # fmt: skip
+  with pytest.raises(UserError, match="model.options=rotary_base=100.0: .* is 12 / 2"):
+    resolve("", **custom, model__width=12, model__num_heads=2)
+  model = resolve("", **custom, model__width=24, model__num_heads=2)
+  assert embedder.build(model).backbone.width == 24
+  assert resolve("", model__options="rotary_base=100", model__size="tiny").size == "tiny"
+  save_model("dinov3", tmp_path)
+  rewrite(tmp_path / "config.json", hidden_size=36, num_attention_heads=6)
+  with pytest.raises(UserError, match=r"model.pretrained=\S*: .* is 36 / 6"):
+    resolve(tmp_path)
+
+
 def test_the_source_decides_and_resolving_twice_changes_nothing(dinov2):
   config = config_for(dinov2[0])
   before = config.to_dict()
