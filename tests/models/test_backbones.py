@@ -217,7 +217,9 @@ def test_mean_and_std_come_from_the_preprocessor(copied):
   assert stages.fingerprint(resolve(copied)) not in keys
 
 
-def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied):
+def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied, monkeypatch):
+  logged = []
+  monkeypatch.setattr(logging, "error", lambda text, *args: logged.append(text % args))
   config = backbones.resolve(config_for(copied))
   whole = load_file(copied / "model.safetensors")
 
@@ -239,7 +241,9 @@ def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied):
     **{"embeddings.position_embeddings": np.ones((1, 15, 32), np.float32)},
   )
   blocks = {name: None for name in whole if name.startswith("encoder.layer.1")}
-  says(rf"{len(blocks)} problems \((missing [^;]*; ){{6}}\.\.\.\)", **blocks)
+  logged.clear()
+  says(rf"{len(blocks)} problems \((missing [^;]*; ){{6}}\.\.\. as logged\)", **blocks)
+  assert sorted(logged) == sorted(f"{copied}: missing {name}" for name in blocks)
 
 
 def test_a_file_of_half_precision_loads_as_float32(dinov2, copied):
