@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl import logging
 from safetensors.numpy import load_file, save_file
 
 import lafg_jax
