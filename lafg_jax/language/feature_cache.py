@@ -6,6 +6,7 @@ more than that. The folder may be deleted at any time.
 """
 
 import hashlib
+import itertools
 import os
 import time
 import uuid
@@ -73,9 +74,9 @@ class FeatureCache:
     Rows that are not finite, of a model that overflows, are not kept.
     """
     features = np.asarray(features, np.float32)
-    rows = np.flatnonzero(np.isfinite(features).all(axis=1))
-    if len(rows):
-      self.waiting.append(([keys[row] for row in rows], features[rows]))
+    sound = np.isfinite(features).all(axis=1)
+    if sound.any():
+      self.waiting.append((list(itertools.compress(keys, sound)), features[sound]))
     if time.monotonic() - self.written >= self.seconds:
       self.flush()
 
