@@ -66,8 +66,8 @@ def get_config() -> ConfigDict:
   data.scaled_decoding = True
   # Folder of packs: training images decoded and resized once, to data.resize_size (a quarter more
   # for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the files.
-  # Crops are the same; of random resized ones pixels differ by 0.5 to 2 of 255 in the mean. Not
-  # with train.frozen_backbone, which reads each image once.
+  # Crops are nearly the same; of random resized ones pixels differ by 0.5 to 2 of 255 in the mean.
+  # Not with train.frozen_backbone, which reads each image once.
   data.pack = ""
   # Processes that decode for training and evaluation; 0 decodes in threads of this process. Threads
   # of --stage=data and of building a pack; 0 takes one a core.

@@ -52,7 +52,9 @@ def _group(path: str, number: int, column: str) -> Any:
     with pyarrow.parquet.ParquetFile(path, memory_map=True) as file:
       chunk = file.read_row_group(number, columns=[column], use_threads=False)[column]
   except (pyarrow.ArrowInvalid, OSError) as error:
-    raise UnreadableImage(f"row group {number} of {path} cannot be read: {error}") from error
+    # Arrow's messages have several lines.
+    said = " ".join(str(error).split())
+    raise UnreadableImage(f"row group {number} of {path} cannot be read: {said}") from error
   values = chunk.combine_chunks()
   return values.field("bytes") if pyarrow.types.is_struct(values.type) else values
 

@@ -83,11 +83,6 @@ def _check(num_classes: int, classes_per_batch: int, images_per_class: int, seed
     )
 
 
-def steps_per_epoch(num_images: int, *, classes_per_batch: int, images_per_class: int) -> int:
-  """Steps in which as many images are drawn as there are, rounded down and at least 1."""
-  return max(1, num_images // (classes_per_batch * images_per_class))
-
-
 def process_rows(
   num_rows: int, num_devices_total: int, process_index: int = 0, process_count: int = 1
 ) -> np.ndarray:

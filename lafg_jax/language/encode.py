@@ -1,7 +1,7 @@
 """Descriptions and class names -> unit text features: `<workdir>/text_features.npz`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lafg_jax.data.prototypes import l2_normalise
 from lafg_jax.errors import UserError
 from lafg_jax.language import describe, encoders, sentences
 from lafg_jax.language.encoders import local_folder as encoder_folder
-from lafg_jax.language.feature_cache import FeatureCache, computed
+from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
 from lafg_jax.language.image_features import class_image_means
 from lafg_jax.stages import replacing
 
@@ -184,17 +184,17 @@ def encode_texts(
       *(cut, len(texts), reader.limit, encoder),
     )
 
-  def prepare() -> Callable[[Sequence[int]], np.ndarray]:
+  def prepare() -> Encode:
     import torch
 
     model = encoders.load_text_model(encoder, folder)
 
-    def features(rows: Sequence[int]) -> np.ndarray:
+    def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
       tokens = reader.tokens([texts[row] for row in rows])
       tokens = {name: values.to(model.device) for name, values in tokens.items()}
       with torch.inference_mode():
         found = encoders.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
-      return found.float().cpu().numpy()
+      return rows, found.float().cpu().numpy()
 
     return features
 

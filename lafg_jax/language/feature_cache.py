@@ -6,6 +6,7 @@ more than that. The folder may be deleted at any time.
 """
 
 import hashlib
+import itertools
 import os
 import time
 import uuid
@@ -23,6 +24,8 @@ from lafg_jax.stages import replacing
 # Part of every key: changes when the same encoder and text give other features by this code.
 _VERSION = 1
 _KEY_BYTES = 32
+# Rows -> those of them that could be encoded, and their features [r, d].
+Encode = Callable[[Sequence[int]], tuple[Sequence[int], np.ndarray]]
 # More files than this are merged into one when they are read.
 _MANY_FILES = 32
 
@@ -66,8 +69,14 @@ class FeatureCache:
     return found
 
   def add(self, keys: Sequence[bytes], features: np.ndarray) -> None:
-    """Keeps `features` [n, d]; on disk at the latest with the first call after `seconds`."""
-    self.waiting.append((list(keys), np.asarray(features, np.float32)))
+    """Keeps `features` [n, d]; on disk at the latest with the first call after `seconds`.
+
+    Rows that are not finite, of a model that overflows, are not kept.
+    """
+    features = np.asarray(features, np.float32)
+    sound = np.isfinite(features).all(axis=1)
+    if sound.any():
+      self.waiting.append((list(itertools.compress(keys, sound)), features[sound]))
     if time.monotonic() - self.written >= self.seconds:
       self.flush()
 
@@ -131,44 +140,50 @@ def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def computed(
-  keys: Sequence[bytes],
+  keys: Sequence[bytes | None],
   lengths: Sequence[int],
-  prepare: Callable[[], Callable[[Sequence[int]], np.ndarray]],
+  prepare: Callable[[], Encode],
   batch_size: int,
   cache: FeatureCache,
   unit: str,
 ) -> np.ndarray:
   """Features [n, d] of the rows that `keys` name: from the cache, the others in batches.
 
+  Rows without features are nan; where no row has any, the result is [n, 0].
+
   Args:
-    keys: [n >= 1], of `FeatureCache.key`.
+    keys: [n >= 1], of `FeatureCache.key`; None for a row that has nothing to encode.
     lengths: [n]; rows of like length share a batch.
-    prepare: loads the model and gives the function rows -> features [b, d]; called only if a row
-      is not in the cache. Rows of nan are not kept.
+    prepare: loads the model and gives the function that encodes rows; called only if a row is not
+      in the cache. Rows that it leaves out have no features.
     batch_size: rows at once.
     cache: where features are kept.
     unit: what a row is, for the progress bar.
   """
   assert keys, f"no {unit} to encode"
-  known = cache.read(keys)
-  first = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+  named = [(row, key) for row, key in enumerate(keys) if key is not None]
+  known = cache.read([key for _, key in named])
+  first = {key: row for row, key in reversed(named) if key not in known}
   if known:
     different = len(first) + len(known)
     logging.info("encode: %d of %d %s come from the cache", len(known), different, unit)
+  key_of = {row: key for key, row in first.items()}
   # Texts of like length share a batch, which saves most of the padding.
-  rows = sorted(first.values(), key=lambda row: lengths[row])
+  rows = sorted(key_of, key=lambda row: lengths[row])
   encode = prepare() if rows else None
   with Progress("encode", len(rows), unit) as progress:
     for start in range(0, len(rows), batch_size):
       assert encode is not None
       batch = rows[start : start + batch_size]
-      features = encode(batch)
-      names = [keys[row] for row in batch]
-      # What cannot be read now may be readable next time.
-      whole = [k for k, row in enumerate(features) if not np.isnan(row[0])]
-      cache.add([names[k] for k in whole], features[whole])
+      encoded, features = encode(batch)
+      # What cannot be read now may be readable next time: it gets no entry.
+      names = [key_of[row] for row in encoded]
+      cache.add(names, features)
       known.update(zip(names, features, strict=True))
       progress.add(len(batch))
-  # Where a whole batch could not be read, its rows are a single nan.
-  width = max(len(known[key]) for key in keys)
-  return np.stack([np.resize(known[key], width) for key in keys])
+  width = len(next(iter(known.values()), ()))
+  found = np.full((len(keys), width), np.nan, np.float32)
+  for row, key in named:
+    if key in known:
+      found[row] = known[key]
+  return found

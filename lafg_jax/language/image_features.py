@@ -1,7 +1,7 @@
 """Images -> features in the space of an encoder's texts, and their means over classes."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.data.prototypes import l2_normalise, shorten
 from lafg_jax.errors import UserError
 from lafg_jax.language import encoders
-from lafg_jax.language.feature_cache import FeatureCache, computed
+from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
 
 
 def class_image_means(
@@ -73,59 +73,60 @@ def encode_images(
   folder, identity = encoders.resolve(encoder)
   box_of = lambda row: None if boxes is None else boxes[row]  # noqa: E731
 
-  def prepare() -> Callable[[Sequence[int]], np.ndarray]:
+  def prepare() -> Encode:
     import torch
 
     processor, model = encoders.load_image_model(encoder, folder)
 
-    def features(rows: Sequence[int]) -> np.ndarray:
-      pictures = [_picture(images[row], box_of(row), skip_unreadable) for row in rows]
-      readable = [k for k, picture in enumerate(pictures) if picture is not None]
-      if not readable:
-        return np.full((len(rows), 1), np.nan, np.float32)
-      inputs = processor(images=[pictures[k] for k in readable], return_tensors="pt")
+    def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
+      opened = {row: _picture(images, row, box_of(row), skip_unreadable) for row in rows}
+      pictures = {row: picture for row, picture in opened.items() if picture is not None}
+      if not pictures:
+        return [], np.empty((0, 0), np.float32)
+      inputs = processor(images=list(pictures.values()), return_tensors="pt")
       with torch.inference_mode():
         found = model.get_image_features(**inputs.to(model.device))
       # Before transformers 5 this was the array itself.
-      found = getattr(found, "pooler_output", found).float().cpu().numpy()
-      filled = np.full((len(rows), found.shape[1]), np.nan, np.float32)
-      filled[readable] = found
-      return filled
+      return list(pictures), getattr(found, "pooler_output", found).float().cpu().numpy()
 
     return features
 
   with FeatureCache(cache, identity) as stored:
     keys = [
-      stored.key(b"image\n" + _content(images[row], box_of(row), skip_unreadable))
-      for row in range(len(images))
+      content if content is None else stored.key(b"image\n" + content)
+      for content in (
+        _content(images, row, box_of(row), skip_unreadable) for row in range(len(images))
+      )
     ]
     found = computed(keys, [0] * len(keys), prepare, batch_size, stored, "images")
-  readable = ~np.isnan(found[:, 0])
-  if not readable.any():
+  if not found.size:
     raise UserError(f"none of {len(images)} images can be read: check the paths")
+  readable = ~np.isnan(found[:, 0])
   found[readable] = l2_normalise(found[readable], f"image features of {encoder}")
   return found
 
 
-def _picture(image: Any, box: np.ndarray | None, skip_unreadable: bool) -> Any:
+def _picture(images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool) -> Any:
+  """Image `row`, opened; None where it cannot be read and may be left out."""
   try:
-    return open_any(image, box)
+    return open_any(images[row], box)
   except UnreadableImage as error:
     if skip_unreadable:
       return None
     raise UserError(f"{error}; take it out of the data") from error
 
 
-def _content(image: Any, box: np.ndarray | None, skip_unreadable: bool) -> bytes:
-  """What decides an image's features, as bytes."""
+def _content(images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool) -> bytes | None:
+  """What decides an image's features, as bytes; None as of `_picture`."""
   shown = b"" if box is None else np.asarray(box, "<f8").tobytes()
-  if isinstance(image, np.ndarray):
-    return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
-  if isinstance(image, bytes):
-    return image + shown
   try:
-    return Path(image).read_bytes() + shown
+    image = images[row]
+    if isinstance(image, np.ndarray):
+      return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
+    return (image if isinstance(image, bytes) else Path(image).read_bytes()) + shown
   except OSError as error:
     if skip_unreadable:
-      return f"missing {image}".encode()
+      return None
+    if isinstance(error, UnreadableImage):
+      raise UserError(f"{error}; take it out of the data") from error
     raise UserError(f"cannot read image {image}: {error.strerror}") from error

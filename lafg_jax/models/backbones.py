@@ -5,6 +5,7 @@ preprocessor_config.json, and of a source without config.json the shapes of its 
 puts into the config is what a checkpoint stores, so that a restore needs the source no more.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,6 +77,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     model.layer_norm_eps = float(model.layer_norm_eps or settings.layer_norm_eps)
     model.mean = tuple(model.mean or settings.mean or HALF)
     model.std = tuple(model.std or settings.std or HALF)
+  _check_rotary(model, options)
   if family is not None:
     logging.info("backbone: %s of %s, %s", family.name, source, _summary(model))
   return config
@@ -145,8 +147,8 @@ def _of_source(source: str, model: ConfigDict) -> tuple[Family, Settings]:
   if model.mean and model.std:
     return family, settings
   published = settings.mean or family.mean, settings.std or family.std
-  mean, std = _preprocessor(source) or published
-  return family, settings._replace(mean=mean, std=std)
+  found = _preprocessor(source) or _checked_mean_std(source, "config.json", *published)
+  return family, settings._replace(mean=found[0], std=found[1])
 
 
 def _settings(source: str, family: Family, config: dict[str, Any]) -> Settings:
@@ -250,6 +252,17 @@ def _options(model: ConfigDict, settings: Settings, pool: str) -> Options:
   return options
 
 
+def _check_rotary(model: ConfigDict, options: Options) -> None:
+  # A fourth of a head's channels turns by y and a fourth by x, the same for its other half.
+  width, heads = (SIZES.get(model.size) or (model.width, 0, model.num_heads))[:3:2]
+  if options.rotary_base and width % (4 * heads):
+    whose = f"pretrained={model.pretrained}" if model.pretrained else f"options={model.options}"
+    raise UserError(
+      f"--config.model.{whose}: rotary_base takes heads whose width is a multiple of 4, and "
+      f"model.width / model.num_heads is {width} / {heads}"
+    )
+
+
 def _clash(model: ConfigDict, key: str, have: str, auto: str) -> UserError:
   whose = f"the weights of {model.pretrained} have" if model.pretrained else "a ResNet has"
   return UserError(f"--config.model.{key}={model[key]}: {whose} {have}; leave it at {auto}")
@@ -259,23 +272,37 @@ def _preprocessor(source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
   """Mean and std for images in [0, 1] from preprocessor_config.json; None where there is none."""
   if source.endswith(".npz"):
     return None
-  config = weight_files.read_json(source, "preprocessor_config.json")
+  file = "preprocessor_config.json"
+  config = weight_files.read_json(source, file)
   if config is None:
     # CLIP's and SigLIP's newer folders have one file for both towers.
-    config = (weight_files.read_json(source, "processor_config.json") or {}).get("image_processor")
-  if not config or not {"image_mean", "image_std", "do_normalize"} & set(config):
+    file = "processor_config.json"
+    config = (weight_files.read_json(source, file) or {}).get("image_processor")
+  if not isinstance(config, dict) or not {"image_mean", "image_std", "do_normalize"} & set(config):
     return None
-  if abs(255 * config.get("rescale_factor", 1 / 255) - 1) > 1e-3:
+  scale = config.get("rescale_factor", 1 / 255)
+  if not _is_number(scale) or abs(255 * scale - 1) > 1e-3:
     raise UserError(
-      f"--config.model.pretrained={source}: its preprocessor_config.json has a rescale_factor "
-      "other than 1/255; pass --config.model.mean and --config.model.std for images in [0, 1]"
+      f"--config.model.pretrained={source}: its {file} has a rescale_factor other than 1/255; "
+      "pass --config.model.mean and --config.model.std for images in [0, 1]"
     )
   if not config.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-  mean, std = config.get("image_mean", ()), config.get("image_std", ())
-  if not all(isinstance(x, list) and len(x) == 3 for x in (mean, std)):
-    raise UserError(
-      f"--config.model.pretrained={source}: its preprocessor_config.json has no image_mean and "
-      "image_std of three numbers"
-    )
+  return _checked_mean_std(source, file, config.get("image_mean"), config.get("image_std"))
+
+
+def _checked_mean_std(
+  source: str, file: str, mean: Any, std: Any
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  for values in (mean, std):
+    three = isinstance(values, list | tuple) and len(values) == 3
+    if not three or not all(map(_is_number, values)) or (values is std and min(values) <= 0):
+      raise UserError(
+        f"--config.model.pretrained={source}: its {file} has no image_mean of three numbers and "
+        "image_std of three numbers above 0; pass --config.model.mean and --config.model.std"
+      )
   return tuple(map(float, mean)), tuple(map(float, std))
+
+
+def _is_number(x: Any) -> bool:
+  return isinstance(x, int | float) and not isinstance(x, bool) and math.isfinite(x)

@@ -14,7 +14,8 @@ A `Family` is a readable table and a few facts:
   kernel: of models/resample.py, by which the origin library resamples its position embeddings.
   mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
 
-The families are in from_transformers.py, from_timm.py and from_resnet.py; backbones.py lists them.
+The families are in from_transformers.py, from_timm.py, from_vit_jax.py and from_resnet.py;
+backbones.py lists them.
 """
 
 import functools

@@ -12,7 +12,7 @@ from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, families, resample, weight_files
 from lafg_jax.models.families import Family, Place
 
-# Problems that an error lists before it only counts them.
+# Problems that an error lists before it only counts them; the log has them all.
 SHOWN = 6
 
 
@@ -24,7 +24,8 @@ def load_backbone(
   Args:
     source: what weight_files.find takes.
     template: parameters of the backbone that the config describes; only names and shapes are used.
-    grid: rows and columns of patches that position embeddings are resampled to; None is square.
+    grid: rows and columns of patches that position embeddings are resampled to, for a `ViT` of
+      images that are not square; None is square, as the images of every config are.
 
   Raises:
     UserError: nothing there, no network, or tensors missing, left over or of another shape.
@@ -54,7 +55,9 @@ def load_backbone(
       if name not in used and not unused.search(name) and 0 not in tensor.shape
     ]
   if problems:
-    shown = "; ".join(problems[:SHOWN]) + ("; ..." if len(problems) > SHOWN else "")
+    for problem in problems:
+      logging.error("%s: %s", source, problem)
+    shown = "; ".join(problems[:SHOWN]) + ("; ... as logged" if len(problems) > SHOWN else "")
     raise UserError(
       f"--config.model.pretrained={source} does not fit the model, {len(problems)} problems "
       f"({shown}): check model.size, model.patch_size, model.pool and data.image_size"

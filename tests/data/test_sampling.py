@@ -122,12 +122,6 @@ def test_impossible_settings_are_one_line(per_batch, per_class, seed, said):
   assert "\n" not in str(error.value)
 
 
-def test_steps_per_epoch():
-  # Cars-196 with all 98 classes x 9, and a batch larger than the data set.
-  assert sampling.steps_per_epoch(8054, classes_per_batch=98, images_per_class=9) == 9
-  assert sampling.steps_per_epoch(10, classes_per_batch=5, images_per_class=4) == 1
-
-
 @settings(max_examples=100, deadline=None)
 @given(st.integers(1, 1000), st.integers(1, 9), st.integers(1, 6))
 def test_shares_of_the_processes_make_up_the_padded_batch(num_rows, per_process, processes):

@@ -129,6 +129,18 @@ def test_work_is_written_within_the_given_seconds(tmp_path):
   assert known(tmp_path, ["b"]) == {"b"}
 
 
+def test_features_that_are_not_finite_are_not_kept(tmp_path):
+  with FeatureCache(tmp_path, "e") as cache:
+    keys = [cache.key(text) for text in (b"a", b"b", b"c")]
+    cache.add(keys, np.array([[1, np.nan], [2, 3], [np.inf, 4]]))
+    cache.add(keys[:1], np.full((1, 2), np.nan))
+  found = FeatureCache(tmp_path, "e").read(keys)
+  assert {key: row.tolist() for key, row in found.items()} == {keys[1]: [2.0, 3.0]}
+  with FeatureCache(tmp_path / "none", "e") as cache:
+    cache.add(keys[:1], np.full((1, 2), np.nan))
+  assert not (tmp_path / "none").exists()
+
+
 def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
   (tmp_path / "file").write_text("")
   with pytest.raises(UserError, match="language.cache: .*--config.language.cache=FOLDER"):

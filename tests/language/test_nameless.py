@@ -15,6 +15,7 @@ from PIL import Image
 from configs import default
 from lafg_jax import main, stages
 from lafg_jax.data import datasets, synthetic
+from lafg_jax.data.images import UnreadableImage
 from lafg_jax.errors import UserError
 from lafg_jax.language import describe, encode, image_features, inspection, prototypes
 
@@ -123,6 +124,58 @@ def test_unreadable_images_are_named_and_left_out(config, shop, tmp_path, monkey
     gone.write_bytes(kept[1])
     if (shop / "away").exists():
       (shop / "away").rename(last)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_batch_of_unreadable_images_alone_leaves_the_cache_whole(tmp_path, batch_size):
+  good = [Image.new("RGB", (20, 20), colour) for colour in ("red", "green", "blue")]
+  for name, image in zip("abc", good, strict=True):
+    image.save(tmp_path / f"{name}.png")
+  (tmp_path / "x.png").write_bytes(b"no image")
+  alone = image_features.encode_images(np.stack([np.asarray(i) for i in good]), "tiny_clip", 3)
+  cache, nowhere = tmp_path / "cache", tmp_path / "nowhere.png"
+  paths = [tmp_path / "x.png", nowhere, *(tmp_path / f"{name}.png" for name in "abc")]
+  for _ in range(3):
+    found = image_features.encode_images(
+      paths, "tiny_clip", batch_size, cache, skip_unreadable=True
+    )
+    assert np.isnan(found[:2]).all()
+    np.testing.assert_allclose(found[2:], alone, atol=1e-6)
+    (file,) = cache.rglob("*.npz")
+    with np.load(file, allow_pickle=False) as kept:
+      assert kept["features"].shape == alone.shape
+  with pytest.raises(UserError, match="none of 2 images can be read"):
+    image_features.encode_images(paths[:2], "tiny_clip", 1, tmp_path / "c", skip_unreadable=True)
+  assert not list((tmp_path / "c").rglob("*.npz"))
+
+
+def test_a_damaged_row_group_is_left_out_like_a_damaged_file(trees, tmp_path):
+  import pyarrow.parquet
+
+  trees.cars_parquet(tmp_path)
+  config = default.get_config()
+  config.data.name, config.data.root = "cars", str(tmp_path)
+  config.data.expect_counts = False
+  path = tmp_path / "data" / "train-00000-of-00002.parquet"
+  with pyarrow.parquet.ParquetFile(path) as file:
+    first = file.metadata.row_group(0).column(0).data_page_offset
+  spoiled = bytearray(path.read_bytes())
+  spoiled[first : first + 40] = b"\xff" * 40
+  path.write_bytes(bytes(spoiled))
+  train = datasets.load_splits(config.data, ("train",))["train"]
+  found = image_features.encode_images(
+    train.images, "tiny_clip", 4, tmp_path / "cache", skip_unreadable=True
+  )
+  read = []
+  for row in range(len(train)):
+    try:
+      read.append(train.images[row])
+    except UnreadableImage:
+      read.append(None)
+  assert 0 < read.count(None) < len(read)
+  np.testing.assert_array_equal(np.isnan(found[:, 0]), [image is None for image in read])
+  with pytest.raises(UserError, match="row group 0 of .* cannot be read.*take it out of the data"):
+    image_features.encode_images(train.images, "tiny_clip", 4)
 
 
 def test_a_box_is_all_that_is_seen_and_part_of_the_cache_key(tmp_path):

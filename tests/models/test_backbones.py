@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from absl import logging
 from safetensors.numpy import load_file, save_file
 
 import lafg_jax
@@ -96,6 +97,20 @@ def test_configs_of_resnets_timm_and_vit_jax_resolve_too(tmp_path):
   assert (model.patch_size, model.options) == (8, "activation=gelu_tanh")
 
 
+def test_rotary_heads_are_a_multiple_of_4_wide(save_model, tmp_path):
+  custom = {"model__size": "custom", "model__depth": 1, "model__mlp_dim": 8,
+            "model__patch_size": 8, "model__options": "rotary_base=100"}  # fmt: skip
+  with pytest.raises(UserError, match="model.options=rotary_base=100.0: .* is 12 / 2"):
+    resolve("", **custom, model__width=12, model__num_heads=2)
+  model = resolve("", **custom, model__width=24, model__num_heads=2)
+  assert embedder.build(model).backbone.width == 24
+  assert resolve("", model__options="rotary_base=100", model__size="tiny").size == "tiny"
+  save_model("dinov3", tmp_path)
+  rewrite(tmp_path / "config.json", hidden_size=36, num_attention_heads=6)
+  with pytest.raises(UserError, match=r"model.pretrained=\S*: .* is 36 / 6"):
+    resolve(tmp_path)
+
+
 def test_the_source_decides_and_resolving_twice_changes_nothing(dinov2):
   config = config_for(dinov2[0])
   before = config.to_dict()
@@ -141,7 +156,7 @@ def test_what_cannot_be_is_one_line_that_names_the_key(dinov2, changes, says):
     ("config.json", {"hidden_act": "relu"}, "says relu; the activations are gelu,"),
     ("config.json", {"hidden_size": "wide"}, "config.json describes no DINOv2 with registers"),
     ("config.json", {"patch_size": [8, 16]}, "config.json describes no DINOv2 with registers"),
-    ("preprocessor_config.json", {"image_mean": [0.5]}, "no image_mean and image_std of three"),
+    ("preprocessor_config.json", {"image_mean": [0.5]}, "no image_mean of three"),
     ("preprocessor_config.json", {"image_mean": [0] * 3, "rescale_factor": 1}, "rescale_factor"),
   ],
 )
@@ -150,6 +165,41 @@ def test_a_source_that_cannot_be_used_is_one_line(copied, file, changes, says):
   rewrite(copied / file, **changes)
   with pytest.raises(UserError, match=says):
     resolve(copied)
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "processor_config.json"])
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    ({"image_mean": [0.5, "a", 0.5]}, "no image_mean of three numbers"),
+    ({"image_mean": [0.5, None, 0.5]}, "no image_mean of three numbers"),
+    ({"image_mean": [0.5, True, 0.5]}, "no image_mean of three numbers"),
+    ({"image_std": [0.5, float("nan"), 0.5]}, "image_std of three numbers above 0"),
+    ({"image_std": [0, 0.5, 0.5]}, "image_std of three numbers above 0"),
+    ({"image_std": 0.5}, "image_std of three numbers above 0"),
+    ({"rescale_factor": None}, "rescale_factor other than 1/255"),
+    ({"rescale_factor": "1"}, "rescale_factor other than 1/255"),
+  ],
+)
+def test_a_mean_and_std_that_cannot_be_are_one_line_that_names_the_file(
+  copied, name, changes, says
+):
+  given = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3} | changes
+  whole = given if name.startswith("pre") else {"image_processor": given}
+  (copied / name).write_text(json.dumps(whole))
+  with pytest.raises(UserError, match=f"its {name} has .*{says}") as raised:
+    resolve(copied)
+  assert "\n" not in str(raised.value)
+  # What the user says is enough without it.
+  said = (0.5, 0.5, 0.5)
+  assert resolve(copied, model__mean=said, model__std=said).std == said
+
+
+def test_a_std_of_timm_that_cannot_be_names_config_json(tmp_path):
+  timm = {"architecture": "vit_small_patch16_224", "pretrained_cfg": {"std": [0.1, 0.1, "0.1"]}}
+  (tmp_path / "config.json").write_text(json.dumps(timm))
+  with pytest.raises(UserError, match="its config.json has no image_mean"):
+    resolve(tmp_path)
 
 
 def test_mean_and_std_come_from_the_preprocessor(copied):
@@ -168,7 +218,9 @@ def test_mean_and_std_come_from_the_preprocessor(copied):
   assert stages.fingerprint(resolve(copied)) not in keys
 
 
-def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied):
+def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied, monkeypatch):
+  logged = []
+  monkeypatch.setattr(logging, "error", lambda text, *args: logged.append(text % args))
   config = backbones.resolve(config_for(copied))
   whole = load_file(copied / "model.safetensors")
 
@@ -190,7 +242,9 @@ def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied):
     **{"embeddings.position_embeddings": np.ones((1, 15, 32), np.float32)},
   )
   blocks = {name: None for name in whole if name.startswith("encoder.layer.1")}
-  says(rf"{len(blocks)} problems \((missing [^;]*; ){{6}}\.\.\.\)", **blocks)
+  logged.clear()
+  says(rf"{len(blocks)} problems \((missing [^;]*; ){{6}}\.\.\. as logged\)", **blocks)
+  assert sorted(logged) == sorted(f"{copied}: missing {name}" for name in blocks)
 
 
 def test_a_file_of_half_precision_loads_as_float32(dinov2, copied):
