@@ -148,6 +148,11 @@ def _check_names(config: ConfigDict) -> None:
 def _check_batch(config: ConfigDict) -> None:
   """Before hours of encoding: the batch that training will ask for can be made."""
   available = len(_training_classes(config))
+  if available < 2:
+    raise UserError(
+      f"{config.data.root or config.data.name} has {available} training classes, and two are "
+      "needed to compare: does --config.data.root point at the right folder?"
+    )
   if config.data.classes_per_batch > available:
     raise UserError(
       f"--config.data.classes_per_batch={config.data.classes_per_batch}: only {available} training "
