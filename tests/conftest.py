@@ -30,6 +30,9 @@ def pytest_configure(config: pytest.Config) -> None:
   if not hasattr(config, "workerinput"):
     # The controlling process alone: its workers, and what tests start, inherit the folder.
     folder = config.cache.mkdir("compiled") if config.cache else None
+    # Most of the time here is XLA's, on programs that run for a blink: it may be brief with them.
+    brief = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {brief}".strip()
     if folder is not None:
       os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
       os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
