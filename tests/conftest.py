@@ -14,7 +14,7 @@ SMALL = {
   "data.classes_per_batch": 5,
   "data.images_per_class": 2,
   "model.width": 16,
-  "model.depth": 2,
+  "model.depth": 1,
   "model.num_heads": 2,
   "model.mlp_dim": 32,
   "model.embedding_dim": 16,

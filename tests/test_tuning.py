@@ -32,7 +32,7 @@ def trained(request, tmp_path_factory, config_with, dataset, prototypes):
   changes, fixed = MODES[request.param]
   # A step and a decay large enough for all that is not frozen to move.
   config = config_with(train__steps=4, train__learning_rate=0.01, train__weight_decay=0.5)
-  config.model.conv_stem = False
+  config.model.conv_stem, config.model.depth = False, 2
   config.update_from_flattened_dict(changes)
   workdir = tmp_path_factory.mktemp("run")
   before = train_step.init_state(config, len(dataset.class_names), 24)[2]

@@ -99,7 +99,7 @@ def test_missing_and_damaged_weights_are_one_line(tmp_path, monkeypatch):
 def test_mean_pooling_is_the_mean_of_the_patch_tokens():
   images = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
   vit = ViT(**SIZE, pool="mean")
-  params = vit.init(jax.random.key(1), images)["params"]
+  params = jax.jit(vit.init)(jax.random.key(1), images)["params"]
   got, state = vit.apply({"params": params}, images, capture_intermediates=True)
   tokens = state["intermediates"]["norm"]["__call__"][0]
   assert tokens.shape == (2, 16, 48)
@@ -109,16 +109,16 @@ def test_mean_pooling_is_the_mean_of_the_patch_tokens():
 def test_conv_stem_has_the_patch_grid_and_sees_every_pixel():
   images = np.random.default_rng(1).standard_normal((1, 32, 32, 3)).astype(np.float32)
   vit = ViT(**SIZE, pool="mean", conv_stem=True)
-  params = vit.init(jax.random.key(1), images)["params"]
+  params = jax.jit(vit.init)(jax.random.key(1), images)["params"]
   assert params["position_embedding"].shape == (1, 16, 48)
-  gradient = jax.grad(lambda x: vit.apply({"params": params}, x)[0, 0])(images)
+  gradient = jax.jit(jax.grad(lambda x: vit.apply({"params": params}, x)[0, 0]))(images)
   assert (np.abs(gradient).sum(axis=-1) > 0).all()
 
 
 def test_bfloat16_computes_near_float32_and_returns_float32():
   images = np.random.default_rng(2).standard_normal((2, 32, 32, 3)).astype(np.float32)
   vit = ViT(**SIZE)
-  params = vit.init(jax.random.key(2), images)["params"]
+  params = jax.jit(vit.init)(jax.random.key(2), images)["params"]
   half = ViT(**SIZE, dtype=jnp.bfloat16).apply({"params": params}, images)
   full = vit.apply({"params": params}, images)
   assert half.dtype == jnp.float32
