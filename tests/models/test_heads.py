@@ -122,13 +122,13 @@ def test_prompts_are_tokens_of_every_block_and_none_of_the_pool(pool, layers):
 
 
 def test_prompts_start_within_xaviers_bound_and_leave_other_numbers_alone(config_with):
-  config = config_with(model__num_prompts=50, model__prompts_depth="deep", **PLAIN)
+  config = config_with(model__num_prompts=50, model__prompts_depth="deep", model__depth=2, **PLAIN)
   _, params = embedders.init_model(config)
   prompts = params.pop("prompts")
   assert prompts.shape == (2, 50, 16)
   bound = math.sqrt(6 / (3 * config.model.patch_size**2 + 16))
   assert 0.95 * bound < np.abs(prompts).max() <= bound
-  _, plain = embedders.init_model(config_with(**PLAIN))
+  _, plain = embedders.init_model(config_with(model__depth=2, **PLAIN))
   assert jax.tree.structure(plain) == jax.tree.structure(params)
   for x, y in zip(jax.tree.leaves(plain), jax.tree.leaves(params), strict=True):
     np.testing.assert_array_equal(x, y)

@@ -59,8 +59,10 @@ def test_a_convolution_is_the_matrix_over_its_patch():
 
 def test_it_starts_at_the_backbone_as_it_is_and_leaves_other_numbers_alone(config_with):
   # Without the convolutional stem, which takes long to compile.
-  _, params = embedders.init_model(config_with(model__conv_stem=False))
-  _, with_lora = embedders.init_model(config_with(model__conv_stem=False, model__lora_rank=4))
+  _, params = embedders.init_model(config_with(model__conv_stem=False, model__depth=2))
+  _, with_lora = embedders.init_model(
+    config_with(model__conv_stem=False, model__depth=2, model__lora_rank=4)
+  )
   targets = with_lora["lora"]["block_1"]["attention"]
   assert set(targets) == {"query", "value"}
   assert targets["query"]["kernel"]["a"].shape == targets["query"]["kernel"]["b"].shape[::-1]
