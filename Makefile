@@ -1,12 +1,13 @@
 # make demo: install what the main job needs, run it on the embedded default, say where to look.
 # make test: install what the tests need; lint, type check and tests in parallel.
+# make test-all: the tests of minutes too.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NEEDS := setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test clean
+.PHONY: demo test test-all clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
@@ -16,6 +17,9 @@ test: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal -q -m "not long"
+
+test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
 
 $(VENV)/.python:
