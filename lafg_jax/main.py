@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, interrupts, validation
+from lafg_jax import command_line, interrupts, packages, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> None:
     raise UserError(f"--stage={stage}: it takes one of {', '.join((*STAGES, *ON_REQUEST))}")
   wanted = [stage] if stage else _default_stages(config)
   validation.validate(config, wanted)
+  packages.require("train", *packages.TRAINING)
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints
-from lafg_jax import config as config_keys
+from lafg_jax import attributes as reading
+from lafg_jax import trained
 from lafg_jax.data import images as image_files
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn
@@ -23,7 +23,8 @@ class Retriever:
   config: what it was trained with. class_names: the training classes. prototypes: their language
   base as arrays (queries, vocabulary, prototypes, mean), empty for a run without words. box: what
   of each image was shown where that is the same for all, as `images.cut` takes it (Aircraft's
-  banner of 20 pixels is left out), else None.
+  banner of 20 pixels is left out), else None. sentences: of each vocabulary entry, those nearest
+  to it. readout: what `attributes` reads images with.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -33,6 +34,8 @@ class Retriever:
   prototypes: dict[str, np.ndarray] = dataclasses.field(repr=False)
   embed_batch: Embed = dataclasses.field(repr=False)
   box: tuple[float, ...] | None = None
+  readout: reading.Readout = dataclasses.field(default_factory=dict, repr=False)
+  sentences: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
 
   def embed(
     self,
@@ -88,9 +91,32 @@ class Retriever:
       Cosines [Q, k] float32, best first, and gallery rows [Q, k] int32; where k > G the rest is
       -inf and -1.
     """
-    if not (isinstance(queries, np.ndarray) and queries.ndim == 2):
-      queries = self.embed(queries)
-    return knn.search(queries, gallery, k)
+    return knn.search(self._embedded(queries), gallery, k)
+
+  def attributes(
+    self, images: Sequence[Any] | np.ndarray, k: int = 5
+  ) -> list[list[reading.Attribute]]:
+    """The k entries of the vocabulary nearest to each image, through the trained projectors.
+
+    Args:
+      images: as `search` takes its queries: images, or embeddings [B, D].
+      k: entries an image.
+
+    Returns:
+      For each image its entries, nearest first: (index in the vocabulary, cosine, sentences).
+
+    Raises:
+      UserError: the model was trained with a form of alignment in which single entries have no
+        place (only 'prototype' and 'vocabulary' give them one), or k is below 1.
+    """
+    reading.check(self.config, self.readout, self.sentences)
+    return reading.nearest(self._embedded(images), self.readout, self.sentences, k)
+
+  def _embedded(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """Embeddings [B, D] of images, or what already is some."""
+    if isinstance(images, np.ndarray) and images.ndim == 2:
+      return images
+    return self.embed(images)
 
 
 def _checked(boxes: Any, count: int) -> np.ndarray:
@@ -113,24 +139,31 @@ def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
     raise UserError(str(error)) from error
 
 
-def load_retriever(workdir: str) -> Retriever:
-  """Restores the newest readable checkpoint of a workdir, on whatever devices there are.
+def load_retriever(source: str) -> Retriever:
+  """Restores a trained model, on whatever devices there are.
+
+  Args:
+    source: a workdir, of which the newest readable checkpoint is taken; a folder that
+      lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either; hf://org/name[@revision], where such
+      a folder was pushed; or a URL of any of them, such as gs://bucket/workdir.
 
   Raises:
-    UserError: the workdir has no readable checkpoint.
+    UserError: there is no model that reads whole, or it cannot be reached.
   """
-  arrays, meta = checkpoints.require(workdir)
-  config = config_keys.nested(meta["config"])
-  embedder = embedders.build(config.model)
-  params = checkpoints.subtree(arrays, "state/params")
-  # Checkpoints from before boxes were kept have none.
-  box = meta.get("box")
+  return of(trained.read(source))
+
+
+def of(model: trained.Trained) -> Retriever:
+  """The retriever of a model that was read."""
+  box = model.facts["box"]
   return Retriever(
-    config=config,
-    step=meta["step"],
-    embedding_dim=config.model.embedding_dim or embedder.backbone.width,
-    class_names=tuple(meta["dataset"]["class_names"]),
-    prototypes=checkpoints.subtree(arrays, "prototypes"),
-    embed_batch=make_embed(embedder, params),
+    config=model.config,
+    step=model.facts["step"],
+    embedding_dim=trained.embedding_dim(model.config),
+    class_names=tuple(model.facts["class_names"]),
+    prototypes=model.prototypes,
+    embed_batch=make_embed(embedders.build(model.config.model), model.params),
     box=None if box is None else tuple(box),
+    readout=model.readout,
+    sentences=tuple(map(tuple, model.facts["sentences"])),
   )

@@ -211,6 +211,8 @@ def _meta(
       "encoder": prototypes.encoder,
       "fingerprint": stages.fingerprint(_prototype_arrays(prototypes)),
     },
+    # What the rows of the vocabulary are, for people.
+    "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],
   }
 
 

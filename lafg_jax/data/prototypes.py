@@ -29,6 +29,8 @@ class LoadedPrototypes:
   vocabulary: np.ndarray  # [N, d] a_n, unit norm
   mean: np.ndarray  # [d] what was subtracted: zeros without centring
   encoder: str
+  # [N] what a person reads to see what each entry of the vocabulary is.
+  sentences: tuple[tuple[str, ...], ...] = ()
 
 
 def load(
@@ -49,7 +51,7 @@ def load(
       would leak into training.
   """
   keys = ("class_names", "prototypes", "queries", "vocabulary", "encoder")
-  arrays = read_npz(path, keys, stage="prototypes")
+  arrays = read_npz(path, keys, stage="prototypes", optional=("nearest_sentences",))
   order = class_order(path, arrays["class_names"], class_names, stage="prototypes")
   _check_shapes(path, arrays)
   if shuffle:
@@ -65,6 +67,7 @@ def load(
     vocabulary=arrays["vocabulary"].astype(np.float32),
     mean=mean,
     encoder=str(arrays["encoder"]),
+    sentences=tuple(tuple(map(str, row)) for row in arrays.get("nearest_sentences", ())),
   )
 
 

@@ -1,5 +1,6 @@
 """Images to unit-norm embeddings, by jit over all devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -8,7 +9,6 @@ import numpy as np
 from absl import logging
 
 from lafg_jax import devices, losses
-from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 from lafg_jax.models import lora
@@ -18,19 +18,28 @@ from lafg_jax.progress import Progress
 Embed = Callable[[np.ndarray], np.ndarray]
 
 
+def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Array:
+  """uint8 images [B, S, S, 3] to unit-norm float32 [B, D]; `params` as `inference_params` has them.
+
+  A pure function: what evaluation, a retriever and an export compute.
+  """
+  v: Any = embedder.apply({"params": params}, images)
+  return losses.unit(v)
+
+
+def inference_params(embedder: Embedder, params: dict[str, Any]) -> dict[str, Any]:
+  """The parameters that embed an image, LoRA merged into its kernels, once."""
+  merged = lora.merge(params, embedder.lora_alpha)
+  return {name: x for name, x in merged.items() if name in INFERENCE}
+
+
 def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
   """A function uint8 [B, S, S, 3] -> unit-norm float32 [B, D], compiled once per B.
 
-  Rows are spread over all local devices; B need not divide by their number. LoRA is merged into
-  the kernels here, once.
+  Rows are spread over all local devices; B need not divide by their number.
   """
-
-  def apply(params: Any, images: jax.Array) -> jax.Array:
-    v: Any = embedder.apply({"params": params}, images)
-    return losses.unit(v)
-
-  inference = lora.merge(params, embedder.lora_alpha)
-  return devices.spread(apply, {k: x for k, x in inference.items() if k in INFERENCE})
+  apply = functools.partial(unit_embedding, embedder)
+  return devices.spread(apply, inference_params(embedder, params))
 
 
 def embed_dataset(
@@ -45,6 +54,9 @@ def embed_dataset(
   Raises:
     UserError: no image can be read.
   """
+  # Here, so that a restored model embeds without the packages of training.
+  from lafg_jax.data import pipeline
+
   vectors, rows = [], []
   unreadable: list[str] = []
   with Progress(f"embed {dataset.split}", len(dataset.labels), "images") as progress:

@@ -1,0 +1,104 @@
+"""Which entries of the vocabulary an image shows: read through the projectors of the alignment.
+
+Where training compares P_v V with words in one space by their cosine, the entries of the vocabulary
+have places in that space too. Under 'vocabulary' these are trained; under 'prototype' an entry is a
+summand of the prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.data.prototypes import l2_normalise
+from lafg_jax.errors import UserError
+
+# Forms of L_ali whose images are compared with words by the cosine, entry by entry.
+READABLE = ("prototype", "vocabulary")
+
+Readout = dict[str, np.ndarray]
+
+
+class Attribute(NamedTuple):
+  """One entry of the vocabulary, and how near an image is to it.
+
+  index: its row in the vocabulary. cosine: in [-1, 1]. sentences: the descriptions nearest to it,
+  nearest first, which say what it is.
+  """
+
+  index: int
+  cosine: float
+  sentences: tuple[str, ...]
+
+
+def readout(
+  config: ConfigDict,
+  vocabulary: np.ndarray,
+  projectors: dict[str, np.ndarray],
+  mean_projectors: dict[str, np.ndarray],
+) -> Readout:
+  """What `nearest` reads images with; empty where the form of alignment gives entries no place.
+
+  Args:
+    config: what was trained: the form, and what the image side was compared with.
+    vocabulary: [N, d] a_n.
+    projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
+    mean_projectors: their EMA twins.
+
+  Returns:
+    'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
+  """
+  loss = config.loss
+  if loss.alignment not in READABLE:
+    return {}
+  text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]
+  entries = vocabulary.astype(np.float64)
+  if loss.alignment == "prototype" and config.language.centre:
+    entries = entries - entries.mean(axis=0)
+  places = l2_normalise(entries @ text.astype(np.float64), "projected vocabulary entries")
+  return {"image": np.asarray(projectors["image"], np.float32), "entries": places}
+
+
+def check(config: ConfigDict, found: Readout, sentences: Sequence[Any]) -> None:
+  """Raises UserError that says why a model has no attributes to read."""
+  form = config.loss.alignment
+  if not found:
+    raise UserError(
+      f"a model of loss.alignment={form} has no attributes to read; train with prototype or "
+      "vocabulary"
+    )
+  if not len(sentences):
+    raise UserError(
+      "this checkpoint is from before the sentences of the vocabulary were kept in it: train again "
+      "to read attributes"
+    )
+
+
+def nearest(
+  vectors: np.ndarray, found: Readout, sentences: Sequence[Sequence[str]], k: int
+) -> list[list[Attribute]]:
+  """The k entries nearest to each embedding, nearest first.
+
+  Args:
+    vectors: [B, D] embeddings; their length does not matter.
+    found: what `readout` gave.
+    sentences: [N] what is said of each entry.
+    k: entries an image; all where there are fewer.
+
+  Raises:
+    UserError: k is below 1, or the embeddings are of another width.
+  """
+  if k < 1:
+    raise UserError(f"k is {k}; ask for at least 1 attribute")
+  if vectors.ndim != 2 or vectors.shape[1] != len(found["image"]):
+    raise UserError(f"embeddings are {vectors.shape}, not [B, {len(found['image'])}]")
+  if not len(vectors):
+    return []
+  projected = l2_normalise(vectors.astype(np.float64) @ found["image"], "projected images")
+  cosines = projected @ found["entries"].T  # [B, N]
+  order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+  return [
+    [Attribute(int(n), float(row[n]), tuple(sentences[n])) for n in entries]
+    for row, entries in zip(cosines, order, strict=True)
+  ]

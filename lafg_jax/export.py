@@ -1,0 +1,195 @@
+"""Writes a trained model for use elsewhere: the hub, programs without this package, faiss.
+
+  python -m lafg_jax.export --workdir=runs/cars --out=cars_model [--formats=safetensors,stablehlo]
+  python -m lafg_jax.export --workdir=runs/cars --out=cars_model --gallery=photos/
+
+safetensors: model.safetensors and config.json, which load_retriever reads, and README.md, a model
+card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
+the model. stablehlo: model.stablehlo, uint8 images [b, S, S, 3] -> unit-norm float32 [b, D] for any
+b, weights within; jax.export.deserialize runs it without this package. faiss: gallery.faiss and
+gallery.json, the index and the paths of a gallery's images.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags, logging
+
+from lafg_jax import command_line, packages
+from lafg_jax.errors import UserError
+
+FORMATS = ("safetensors", "stablehlo", "faiss")
+STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"
+# Devices that model.stablehlo runs on.
+PLATFORMS = ("cpu", "cuda", "tpu")
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+_AT_ONCE = 64
+
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "The trained model: a workdir, or whatever else load_retriever takes."
+)
+_OUT = flags.DEFINE_string("out", None, "Folder to write; what else is in it stays.")
+_FORMATS = flags.DEFINE_string(
+  "formats",
+  None,
+  f"Some of {','.join(FORMATS)} (default: the first two; with --gallery all three).",
+)
+_GALLERY = flags.DEFINE_string(
+  "gallery", None, "Of the faiss index: an embeddings.npz of this model, or a folder of images."
+)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Checks the flags, then writes each format; prints what was written."""
+  del argv
+  for flag in (_WORKDIR, _OUT):
+    if not flag.value:
+      raise UserError(f"pass --{flag.name}; see --help")
+  formats = _chosen(_FORMATS.value, _GALLERY.value)
+  if "faiss" in formats:
+    packages.require("faiss", "faiss")
+  if _GALLERY.value and not os.path.exists(_GALLERY.value):
+    raise UserError(f"--gallery={_GALLERY.value} does not exist")
+  try:
+    os.makedirs(_OUT.value, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--out={_OUT.value}: {error.strerror}") from error
+  print("\n".join(export(_WORKDIR.value, _OUT.value, formats, _GALLERY.value)))
+
+
+def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
+  if text is None:
+    return FORMATS if gallery else FORMATS[:2]
+  formats = tuple(name.strip() for name in text.split(","))
+  unknown = [name for name in formats if name not in FORMATS]
+  if unknown:
+    raise UserError(f"--formats={text}: it takes some of {','.join(FORMATS)}, not {unknown[0]!r}")
+  if "faiss" in formats and not gallery:
+    raise UserError("--formats=faiss needs --gallery: an embeddings.npz or a folder of images")
+  if gallery and "faiss" not in formats:
+    raise UserError(f"--gallery is of the faiss index: add faiss to --formats={text}")
+  return formats
+
+
+def export(source: str, out: str, formats: Sequence[str], gallery: str | None = None) -> list[str]:
+  """Writes `formats` of the model that `source` holds into the folder `out`.
+
+  Returns:
+    The paths that were written.
+
+  Raises:
+    UserError: the model or the gallery cannot be read, or does not fit a format.
+  """
+  from lafg_jax import model_card, retriever, stages, trained
+
+  model = trained.read(source)
+  written = []
+  if "safetensors" in formats:
+    trained.write(model, out)
+    with stages.replacing(os.path.join(out, model_card.FILE)) as temporary:
+      temporary.write_text(model_card.text(model, formats), encoding="utf-8")
+    written += ["model.safetensors", "config.json", model_card.FILE]
+  if "stablehlo" in formats:
+    with stages.replacing(os.path.join(out, STABLEHLO)) as temporary:
+      temporary.write_bytes(stablehlo(model))
+    written.append(STABLEHLO)
+  if "faiss" in formats and gallery:
+    write_index(retriever.of(model), gallery, out)
+    written += [INDEX, PATHS]
+  return [os.path.join(out, name) for name in written]
+
+
+def stablehlo(model: Any) -> bytes:
+  """The embedding of a `trained.Trained` as a serialised jax.export.Exported, weights within.
+
+  uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
+
+  Raises:
+    UserError: the weights are more than the format holds in one file.
+  """
+  import jax
+  import jax.numpy as jnp
+  from jax import export as jax_export
+
+  from lafg_jax.evaluate.embed import unit_embedding
+  from lafg_jax.models import embedder as embedders
+
+  size = sum(x.nbytes for x in jax.tree.leaves(model.params))
+  if size >= 2**31 - 2**24:
+    raise UserError(
+      f"--formats=stablehlo: {size / 2**30:.1f} GiB of weights, and a file of it holds 2 GiB; pass "
+      "--formats=safetensors"
+    )
+  embedder = embedders.build(model.config.model)
+  side = model.config.data.image_size
+  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
+  embed = jax.jit(lambda x: unit_embedding(embedder, model.params, x))
+  return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
+
+
+def write_index(retriever: Any, gallery: str, out: str) -> None:
+  """Writes gallery.faiss (IndexFlatIP: exact inner products) and gallery.json (paths, in order).
+
+  Args:
+    retriever: a `Retriever`.
+    gallery: an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
+      folder of images, with those below it.
+    out: folder.
+  """
+  import faiss
+  import numpy as np
+
+  from lafg_jax import stages
+  from lafg_jax.data.prototypes import l2_normalise, read_npz
+
+  if os.path.isdir(gallery):
+    paths, vectors = _embedded(retriever, gallery)
+  else:
+    arrays = read_npz(gallery, ("paths", "vectors"), stage=None)
+    paths, vectors = [str(path) for path in arrays["paths"]], arrays["vectors"]
+    if vectors.shape != (len(paths), retriever.embedding_dim) or vectors.dtype.kind != "f":
+      raise UserError(
+        f"--gallery={gallery}: vectors are {vectors.dtype} {vectors.shape}, and this model gives "
+        f"{len(paths)} images [{len(paths)}, {retriever.embedding_dim}]"
+      )
+    vectors = l2_normalise(vectors, f"--gallery={gallery}")
+  index = faiss.IndexFlatIP(retriever.embedding_dim)
+  index.add(np.ascontiguousarray(vectors))
+  with stages.replacing(os.path.join(out, INDEX)) as temporary:
+    faiss.write_index(index, str(temporary))
+  with stages.replacing(os.path.join(out, PATHS)) as temporary:
+    temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
+
+
+def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
+  """Paths below a folder, in order, and embeddings [G, D] of its readable images."""
+  import numpy as np
+
+  from lafg_jax.data import images
+
+  names = sorted(
+    os.path.relpath(os.path.join(root, name), folder)
+    for root, _, files in os.walk(folder)
+    for name in files
+    if name.lower().endswith(_IMAGES)
+  )
+  paths: list[str] = []
+  vectors = []
+  for start in range(0, len(names), _AT_ONCE):
+    pixels = []
+    for name in names[start : start + _AT_ONCE]:
+      try:
+        pixels.append(images.read_image(os.path.join(folder, name)))
+        paths.append(name)
+      except images.UnreadableImage as error:
+        logging.warning("gallery: left out: %s", error)
+    vectors.append(retriever.embed(pixels, batch_size=_AT_ONCE))
+  if not paths:
+    raise UserError(f"--gallery={folder}: no image below it can be read")
+  return paths, np.concatenate(vectors)
+
+
+if __name__ == "__main__":
+  command_line.run(main, __doc__ or "", with_config=False)

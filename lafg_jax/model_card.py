@@ -1,0 +1,99 @@
+"""README.md of an exported model, as the hub shows it: what it is, its figures, how to use it."""
+
+from collections.abc import Sequence
+
+from lafg_jax.trained import Trained, embedding_dim
+
+FILE = "README.md"
+_USE = """```python
+import lafg_jax  # pip install lafg_jax
+
+retriever = lafg_jax.load_retriever("hf://ORG/NAME")  # or this folder
+gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm
+cosines, rows = retriever.search(["query.jpg"], gallery, k=1)
+```
+"""
+# What lafg_jax.data.images.resize_centre_crop does, in terms of Pillow alone.
+_BARE = """
+Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
+
+```python
+import numpy as np
+from jax import export
+from PIL import Image, ImageOps
+
+model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+
+
+def prepare(path, resize={resize}, size={size}):
+  image = ImageOps.exif_transpose(Image.open(path)).convert("RGB"){cut}
+  width, height = (resize * side // min(image.size) for side in image.size)
+  left, top = (width - size) // 2, (height - size) // 2
+  x, y = image.width / width, image.height / height
+  right, bottom = min((left + size) * x, image.width), min((top + size) * y, image.height)
+  box = (left * x, top * y, right, bottom)
+  return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+embeddings = model.call(np.stack([prepare(path) for path in ["a.jpg", "b.jpg"]]))  # [2, {dim}]
+```
+"""
+
+
+def text(model: Trained, formats: Sequence[str]) -> str:
+  """The card, Markdown with the hub's metadata before it."""
+  config, facts = model.config, model.facts
+  numbers = {
+    "dim": embedding_dim(config),
+    "size": config.data.image_size,
+    "resize": config.data.resize_size,
+    "cut": _cut(facts["box"]),
+  }
+  parts = [
+    "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
+    "- image-retrieval\n- fine-grained\n- jax\n---\n",
+    f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
+    f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
+    f"{facts['step']:,} steps on {len(facts['class_names'])} classes of `{facts['dataset']}`"
+    f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
+    f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
+    f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting.\n",
+    _evaluation(model),
+    _USE.format(**numbers),
+  ]
+  if config.data.box_crop:
+    parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
+  if "stablehlo" in formats:
+    parts.append(_BARE.format(**numbers))
+  return "\n".join(parts)
+
+
+def _cut(box: Sequence[float] | None) -> str:
+  """Code that cuts what was shown in training, for boxes that count from the edges."""
+  if box is None:
+    return ""
+  left, top, right, bottom = (int(x) for x in box)
+  far = [f"image.{side}{x:+d}" if x <= 0 else str(x)
+         for side, x in (("width", right), ("height", bottom))]  # fmt: skip
+  return f"\n  image = image.crop(({left}, {top}, {far[0]}, {far[1]}))"
+
+
+def _evaluation(model: Trained) -> str:
+  result = model.facts["evaluation"]
+  if result is None:
+    return "It has not been evaluated (`--stage=evaluate` does).\n"
+  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  columns = {"trained": result}
+  if "untrained" in result:
+    columns = {"before training": result["untrained"], "trained": result}
+  unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
+  notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
+  lines = [
+    f"In %, on {result['num_queries']} queries of {result['num_classes']} {unseen}.{notes}\n",
+    "| | " + " | ".join(columns) + " |",
+    "|---|" + "---|" * len(columns),
+  ]
+  for name in names:
+    values = " | ".join(f"{100 * column[name]:.1f}" for column in columns.values())
+    lines.append(f"| {name} | {values} |")
+  return "\n".join(lines) + "\n"

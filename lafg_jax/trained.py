@@ -1,0 +1,170 @@
+"""A trained model as arrays and facts: read from checkpoints or an export, written as an export.
+
+An export is two files: model.safetensors, with 'params/...' (what embeds an image; LoRA merged),
+'prototypes/...' and 'readout/...', and config.json, with the training config and the other facts.
+"""
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import numpy as np
+from absl import logging
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from lafg_jax import attributes, checkpoints, sources, stages
+from lafg_jax import config as config_keys
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate.embed import inference_params
+from lafg_jax.models import embedder as embedders
+
+FORMAT = 1
+# What a config.json that was edited or is of something else makes of the lines that read it.
+_FOREIGN = (ValueError, KeyError, TypeError, AttributeError)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """What a model needs to embed, search and be read, on the host.
+
+  config: what it was trained with. params: the tree that `Embedder` takes, without training's.
+  prototypes: the language base, as `Retriever` has it. readout: of `attributes.readout`.
+  facts: JSON: 'step', 'class_names', 'dataset', 'partial', 'box' (or None), 'sentences' (of the
+  vocabulary), 'evaluation' (evaluation.json of that step, or None) and 'versions'.
+  """
+
+  config: ConfigDict
+  params: dict[str, Any]
+  prototypes: dict[str, np.ndarray]
+  readout: attributes.Readout
+  facts: dict[str, Any]
+
+
+def read(source: str) -> Trained:
+  """The model that `source` holds, as `sources.opened` takes it.
+
+  Raises:
+    UserError: nothing is there, it cannot be reached, or it does not read whole.
+  """
+  with sources.opened(source) as folder:
+    if sources.is_export(folder):
+      return _of_export(folder)
+    return _of_checkpoint(folder)
+
+
+def embedding_dim(config: ConfigDict) -> int:
+  """D of a trained model."""
+  return config.model.embedding_dim or embedders.build(config.model).backbone.width
+
+
+def _of_checkpoint(workdir: str) -> Trained:
+  arrays, meta = checkpoints.require(workdir)
+  config = config_keys.nested(meta["config"])
+  params = checkpoints.subtree(arrays, "state/params")
+  prototypes = checkpoints.subtree(arrays, "prototypes")
+  readout = {}
+  if prototypes:
+    means = checkpoints.subtree(arrays, "state/mean_projectors")
+    readout = attributes.readout(config, prototypes["vocabulary"], params["projectors"], means)
+  inference = inference_params(embedders.build(config.model), params)
+  return Trained(
+    config=config,
+    params=_map(np.asarray, inference),
+    prototypes=prototypes,
+    readout=readout,
+    facts={
+      "step": meta["step"],
+      "class_names": meta["dataset"]["class_names"],
+      "dataset": meta["dataset"]["name"],
+      "partial": meta["dataset"]["partial"],
+      # Checkpoints from before boxes and sentences were kept have none.
+      "box": meta.get("box"),
+      "sentences": meta.get("sentences", []),
+      "evaluation": _evaluation(workdir, meta["step"]),
+      "versions": meta["versions"],
+    },
+  )
+
+
+def _map(function: Any, tree: dict[str, Any]) -> dict[str, Any]:
+  flat = traverse_util.flatten_dict(tree)
+  return traverse_util.unflatten_dict({path: function(x) for path, x in flat.items()})
+
+
+def _evaluation(workdir: str, step: int) -> dict[str, Any] | None:
+  """evaluation.json, where it is of this very checkpoint."""
+  path = os.path.join(workdir, sources.EVALUATION)
+  if not os.path.isfile(path):
+    return None
+  try:
+    with open(path, encoding="utf-8") as file:
+      result = json.load(file)
+    return result if (result["source"], result["step"]) == ("checkpoint", step) else None
+  except _FOREIGN as error:
+    # The model embeds all the same.
+    logging.warning("%s is damaged and left out: %s", path, error)
+    return None
+
+
+def write(trained: Trained, folder: str) -> None:
+  """Writes model.safetensors and config.json, each whole or not at all."""
+  from safetensors.numpy import save
+
+  tree = {
+    "params": trained.params,
+    "prototypes": trained.prototypes,
+    "readout": trained.readout,
+  }
+  flat = traverse_util.flatten_dict(tree, sep="/")
+  weights = os.path.join(folder, sources.WEIGHTS)
+  with stages.replacing(weights) as temporary:
+    # Not save_file, whose files only their owner may read.
+    temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
+  facts = {
+    "library": "lafg_jax",
+    "format": FORMAT,
+    "weights_sha256": stages.file_hash(weights),
+    "facts": trained.facts,
+    "config": config_keys.flatten(trained.config),
+  }
+  with stages.replacing(os.path.join(folder, sources.FACTS)) as temporary:
+    temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _of_export(folder: str) -> Trained:
+  from safetensors import SafetensorError
+  from safetensors.numpy import load_file
+
+  path, weights = (os.path.join(folder, name) for name in (sources.FACTS, sources.WEIGHTS))
+  try:
+    with open(path, encoding="utf-8") as file:
+      found = json.load(file)
+    # Attributes of every JSON object; of a list or a number, an error that is told below.
+    ours, layout = found.get("library") == "lafg_jax", found.get("format")
+  except _FOREIGN as error:
+    raise UserError(f"{path} is damaged or no config of lafg_jax.export: {error}") from error
+  if not ours:
+    raise UserError(f"{path} is of another library; lafg_jax.export writes what is read here")
+  if layout != FORMAT:
+    raise UserError(f"{path} has format {layout}, this version reads {FORMAT}")
+  try:
+    if stages.file_hash(weights) != found["weights_sha256"]:
+      raise UserError(f"{weights} is not the file that {path} was written with: export it again")
+    flat = load_file(weights)
+    config, facts = config_keys.nested(found["config"]), found["facts"]
+    embedding_dim(config)
+    names = ("step", "class_names", "dataset", "partial", "box", "sentences", "evaluation")
+    facts = {name: facts[name] for name in (*names, "versions")}
+    return Trained(
+      config=config,
+      params=checkpoints.subtree(flat, "params"),
+      prototypes=checkpoints.subtree(flat, "prototypes"),
+      readout=checkpoints.subtree(flat, "readout"),
+      facts=facts,
+    )
+  except UserError:
+    raise
+  except (SafetensorError, *_FOREIGN) as error:
+    raise UserError(f"{folder} is damaged: {error}; export it again") from error
