@@ -1,5 +1,6 @@
 """One compile cache for a whole test run, and the small training runs that several files make."""
 
+import dataclasses
 import importlib.util
 import os
 from pathlib import Path
@@ -94,6 +95,18 @@ def prototypes(dataset):
     mean=np.zeros(24, np.float32),
     encoder="random",
   )
+
+
+@pytest.fixture(scope="session")
+def trained_run(config_with, dataset, prototypes, tmp_path_factory):
+  """A workdir with the checkpoint of one step, read only."""
+  from lafg_jax import train
+
+  sentences = tuple((f"nearest to entry {i}", f"next to entry {i}") for i in range(10))
+  workdir = tmp_path_factory.mktemp("trained_run")
+  words = dataclasses.replace(prototypes, sentences=sentences)
+  train.run(config_with(train__steps=1), str(workdir), dataset, words)
+  return workdir
 
 
 # Files whose tests take longest: they begin, so that no worker is left with them at the end.

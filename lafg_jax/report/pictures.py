@@ -10,13 +10,16 @@ _BORDER, _GAP = 4, 6
 
 
 def retrieval_grid(
-  rows: Sequence[Sequence[int]], labels: np.ndarray, read: Callable[[int], np.ndarray], side: int
+  rows: Sequence[Sequence[int]],
+  labels: np.ndarray | None,
+  read: Callable[[int], np.ndarray],
+  side: int,
 ) -> Image.Image:
   """One line a query: the query in grey, then its neighbours, green where the class is the same.
 
   Args:
     rows: for each query its own dataset row, then those of its neighbours, nearest first.
-    labels: [n] class of each dataset row.
+    labels: [n] class of each dataset row; None where there are none, and all is grey.
     read: dataset row -> uint8 [H, W, 3].
     side: pixels of a tile.
   """
@@ -30,7 +33,9 @@ def retrieval_grid(
       # A wider gap sets the query apart from its answers.
       left = _GAP + x * (cell + _GAP) + (2 * _GAP if x else 0)
       top = _GAP + y * (cell + _GAP)
-      colour = QUERY if x == 0 else RIGHT if labels[index] == labels[row[0]] else WRONG
+      colour = QUERY
+      if x and labels is not None:
+        colour = RIGHT if labels[index] == labels[row[0]] else WRONG
       draw.rectangle((left, top, left + cell - 1, top + cell - 1), fill=colour)
       tile = Image.fromarray(read(index)).resize((side, side), Image.Resampling.BICUBIC)
       sheet.paste(tile, (left + _BORDER, top + _BORDER))

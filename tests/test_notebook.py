@@ -1,0 +1,71 @@
+"""notebooks/restore_in_colab.ipynb runs from top to bottom, on the CPU, without a network."""
+
+import os
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+PATH = ROOT / "notebooks/restore_in_colab.ipynb"
+
+
+@pytest.fixture(scope="module")
+def ran(trained_run, dataset, tmp_path_factory):
+  """The notebook's cells after it ran with a model and photographs of one's own, and its folder."""
+  folder = tmp_path_factory.mktemp("notebook")
+  for row in range(0, 60, 6):
+    Image.fromarray(dataset.images[row]).save(folder / f"finch {row}.png")
+  notebook = nbformat.read(PATH, as_version=4)
+  at = [cell["metadata"].get("tags") == ["parameters"] for cell in notebook.cells].index(True)
+  own = f"MODEL, IMAGES, PACKAGE = {str(trained_run)!r}, {str(folder)!r}, 'not needed'"
+  notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(own))
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  # In the user's folder: nothing may be read from the checkout.
+  client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}})
+  client.execute(env=environment)
+  return notebook.cells, folder
+
+
+def printed(cells, wanted):
+  """What the cell whose source has `wanted` printed."""
+  (cell,) = [c for c in cells if c.cell_type == "code" and wanted in c.source]
+  return "".join(x.text for x in cell.outputs if x.output_type == "stream" and x.name == "stdout")
+
+
+def test_it_restores_embeds_and_finds(ran):
+  cells, folder = ran
+  assert "trained on 40 classes" in printed(cells, "load_retriever(MODEL)")
+  assert "10 images -> float32 (10, 16)" in printed(cells, "retriever.embed(paths)")
+  lines = printed(cells, "retriever.search").splitlines()
+  assert len(lines) == 4
+  for line in lines:
+    query, hits = line.split(" -> ")
+    found = hits.split(", ")
+    assert len(set(found)) == 5 and query not in found
+    assert all((folder / name).is_file() for name in (query, *found))
+
+
+def test_it_shows_pictures_and_attributes(ran):
+  cells, _ = ran
+  (cell,) = [c for c in cells if c.cell_type == "code" and "retrieval_grid" in c.source]
+  assert any("image/png" in output.get("data", {}) for output in cell.outputs)
+  lines = printed(cells, "retriever.attributes").splitlines()
+  heads = [at for at, line in enumerate(lines) if " share " in line]
+  assert len(heads) == 4 and len(lines) == 4 * 6
+  for at in heads:
+    shared = int(lines[at].split(" share ")[1].split()[0])
+    entries = lines[at + 1 : at + 6]
+    assert sum(line.startswith("  *") for line in entries) == shared
+    assert all("nearest to entry" in line for line in entries)
+
+
+def test_it_is_stored_without_outputs():
+  cells = nbformat.read(PATH, as_version=4).cells
+  for cell in cells:
+    if cell.cell_type == "code":
+      assert not cell.outputs and cell.execution_count is None
+      # What only some notebooks understand would fail where the notebook runs elsewhere.
+      assert not any(line.lstrip().startswith(("%", "!")) for line in cell.source.splitlines())
