@@ -23,11 +23,11 @@ Readout = dict[str, np.ndarray]
 class Attribute(NamedTuple):
   """One entry of the vocabulary, and how near an image is to it.
 
-  index: its row in the vocabulary. cosine: in [-1, 1]. sentences: the descriptions nearest to it,
+  row: of the vocabulary. cosine: in [-1, 1]. sentences: the descriptions nearest to it,
   nearest first, which say what it is.
   """
 
-  index: int
+  row: int
   cosine: float
   sentences: tuple[str, ...]
 

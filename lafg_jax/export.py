@@ -44,19 +44,19 @@ _GALLERY = flags.DEFINE_string(
 def main(argv: Sequence[str]) -> None:
   """Checks the flags, then writes each format; prints what was written."""
   del argv
-  for flag in (_WORKDIR, _OUT):
-    if not flag.value:
-      raise UserError(f"pass --{flag.name}; see --help")
+  workdir, out = _WORKDIR.value, _OUT.value
+  if not workdir or not out:
+    raise UserError(f"pass --{'out' if workdir else 'workdir'}; see --help")
   formats = _chosen(_FORMATS.value, _GALLERY.value)
   if "faiss" in formats:
     packages.require("faiss", "faiss")
   if _GALLERY.value and not os.path.exists(_GALLERY.value):
     raise UserError(f"--gallery={_GALLERY.value} does not exist")
   try:
-    os.makedirs(_OUT.value, exist_ok=True)
+    os.makedirs(out, exist_ok=True)
   except OSError as error:
-    raise UserError(f"--out={_OUT.value}: {error.strerror}") from error
-  print("\n".join(export(_WORKDIR.value, _OUT.value, formats, _GALLERY.value)))
+    raise UserError(f"--out={out}: {error.strerror}") from error
+  print("\n".join(export(workdir, out, formats, _GALLERY.value)))
 
 
 def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:

@@ -103,7 +103,7 @@ class Retriever:
       k: entries an image.
 
     Returns:
-      For each image its entries, nearest first: (index in the vocabulary, cosine, sentences).
+      For each image its entries, nearest first: (row of the vocabulary, cosine, sentences).
 
     Raises:
       UserError: the model was trained with a form of alignment in which single entries have no

@@ -144,12 +144,21 @@ def _downloaded(source: str, folder: str) -> str:
   for step in steps:
     local = os.path.join(folder, checkpoints.FOLDER, step)
     with _told(source):
-      system.get(f"{remote}/{checkpoints.FOLDER}/{step}/", f"{local}/", recursive=True)
+      _copy(system, f"{remote}/{checkpoints.FOLDER}/{step}", local)
     if checkpoints.latest(folder) is not None:
       return folder
     # A damaged one must not stand beside the next, which would be skipped with it.
     shutil.rmtree(local)
   raise UserError(f"{source}: no checkpoint of {len(steps)} reads whole")
+
+
+def _copy(system: Any, remote: str, local: str) -> None:
+  """All files below a folder. File systems differ in where `get` with folders puts them."""
+  os.makedirs(local)
+  for path in system.find(remote):
+    target = os.path.join(local, path.removeprefix(f"{remote}/"))
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    system.get_file(path, target)
 
 
 def _remote(source: str) -> tuple[Any, str]:
@@ -170,10 +179,10 @@ def _told(source: str) -> Iterator[None]:
     raise UserError(f"{source} does not exist, or holds no such file: {error}") from error
   except ImportError as error:
     raise UserError(f"{source}: {error} (gs:// takes pip install gcsfs)") from error
-  except (ValueError, OSError, RuntimeError, *_cloud_errors()) as error:
+  except _remote_errors() as error:
     raise UserError(f"{source} cannot be read: {error or type(error).__name__}") from error
 
 
-def _cloud_errors() -> tuple[type[Exception], ...]:
-  found = (getattr(sys.modules.get(module), name, None) for module, name in _CLOUD_ERRORS)
-  return tuple(error for error in found if error is not None)
+def _remote_errors() -> tuple[type[Exception], ...]:
+  known = (getattr(sys.modules.get(module), name, None) for module, name in _CLOUD_ERRORS)
+  return (ValueError, OSError, RuntimeError, *(error for error in known if error is not None))

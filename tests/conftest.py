@@ -3,10 +3,12 @@
 import dataclasses
 import importlib.util
 import os
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 # A model of a few thousand parameters: what is tested with it does not depend on its size.
 SMALL = {
@@ -107,6 +109,32 @@ def trained_run(config_with, dataset, prototypes, tmp_path_factory):
   words = dataclasses.replace(prototypes, sentences=sentences)
   train.run(config_with(train__steps=1), str(workdir), dataset, words)
   return workdir
+
+
+@pytest.fixture(scope="session")
+def site_of(tmp_path_factory):
+  """`site_of(*packages)`: a folder with these, all that they require, and nothing else installed.
+
+  As sys.path beside the standard library, it is a fresh virtual environment of these packages.
+  """
+
+  def make(*packages: str) -> str:
+    folder = tmp_path_factory.mktemp("site")
+    waiting, seen = list(packages), set()
+    while waiting:
+      requirement = Requirement(waiting.pop())
+      name = requirement.name.lower().replace("_", "-")
+      if name in seen or not (requirement.marker is None or requirement.marker.evaluate()):
+        continue
+      seen.add(name)
+      found = metadata.distribution(name)
+      waiting += found.requires or []
+      for top in {file.parts[0] for file in found.files or []} - {"..", "__pycache__"}:
+        # Namespaces such as google/ have parts from several packages: one link has them all.
+        (folder / top).is_symlink() or (folder / top).symlink_to(found.locate_file(top))
+    return str(folder)
+
+  return make
 
 
 # Files whose tests take longest: they begin, so that no worker is left with them at the end.

@@ -1,0 +1,82 @@
+"""Attributes of images against the formulas in NumPy."""
+
+import numpy as np
+import pytest
+
+import lafg_jax
+from lafg_jax import attributes, checkpoints
+from lafg_jax.errors import UserError
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+
+
+def units(x):
+  return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def test_the_projectors_of_the_checkpoint_are_read(trained_run):
+  retriever = lafg_jax.load_retriever(trained_run)
+  state = checkpoints.read(str(trained_run), 1)[0]
+  # The default: 'prototype' through the mean projector, centred words.
+  vocabulary = state["prototypes/vocabulary"]
+  places = (vocabulary - vocabulary.mean(0)) @ state["state/mean_projectors/text"]
+  vectors = retriever.embed(PIXELS)
+  cosines = units(vectors @ state["state/params/projectors/image"]) @ units(places).T
+  for entries, row in zip(retriever.attributes(PIXELS, k=3), cosines, strict=True):
+    best = np.argsort(-row)[:3]
+    assert [entry.row for entry in entries] == best.tolist()
+    np.testing.assert_allclose([entry.cosine for entry in entries], row[best], atol=1e-5)
+    assert entries[0].sentences == (
+      f"nearest to entry {best[0]}",
+      f"next to entry {best[0]}",
+    )
+  # Embeddings in place of images, and no more entries than there are.
+  assert retriever.attributes(vectors, k=3) == retriever.attributes(PIXELS, k=3)
+  assert [len(entries) for entries in retriever.attributes(vectors, k=99)] == [10] * 4
+  assert retriever.attributes([], k=3) == []
+
+
+@pytest.mark.parametrize("form", ["prototype", "vocabulary"])
+@pytest.mark.parametrize("projector", ["free", "mean", "fixed"])
+@pytest.mark.parametrize("centre", [True, False])
+def test_an_image_at_an_entry_reads_it(config_with, form, projector, centre):
+  rng = np.random.default_rng(2)
+  config = config_with(loss__alignment=form, loss__projector=projector, language__centre=centre)
+  vocabulary = units(rng.standard_normal((7, 5)) + 1)
+  projectors = {"image": rng.standard_normal((9, 12)), "text": rng.standard_normal((5, 12))}
+  means = {name: rng.standard_normal(x.shape) for name, x in projectors.items()}
+  readout = attributes.readout(config, vocabulary, projectors, means)
+  assert {name: x.shape for name, x in readout.items()} == {"image": (9, 12), "entries": (7, 12)}
+  text = (means if projector == "mean" else projectors)["text"]
+  centred = form == "prototype" and centre
+  wanted = (vocabulary - centred * vocabulary.mean(0)) @ text
+  np.testing.assert_allclose(readout["entries"], units(wanted), atol=1e-6)
+  # Images whose projection is the entry's own place, up to a length that must not matter.
+  square = np.concatenate([np.eye(9), np.zeros((9, 3))], axis=1)
+  readout = {"image": square, "entries": units(rng.standard_normal((7, 9))) @ square}
+  found = attributes.nearest(3 * readout["entries"][:, :9], readout, [()] * 7, 1)
+  assert [entries[0].row for entries in found] == list(range(7))
+  np.testing.assert_allclose([entries[0].cosine for entries in found], 1, atol=1e-6)
+
+
+def test_models_without_attributes_say_so(config_with):
+  words = np.eye(4)
+  projectors = {"image": np.eye(4), "text": np.eye(4)}
+  for form in ("distribution", "orthogonal", "onehot", "none"):
+    config = config_with(loss__alignment=form)
+    found = attributes.readout(config, words, projectors, projectors)
+    with pytest.raises(UserError, match=f"loss.alignment={form} has no attributes to read"):
+      attributes.check(config, found, [("a",)])
+  config = config_with(loss__alignment="vocabulary")
+  found = attributes.readout(config, words, projectors, projectors)
+  with pytest.raises(UserError, match="before the sentences of the vocabulary were kept"):
+    attributes.check(config, found, [])
+  attributes.check(config, found, [("a",)] * 4)
+
+
+def test_bad_requests_are_one_line():
+  readout = {"image": np.eye(4), "entries": np.eye(4)}
+  with pytest.raises(UserError, match="k is 0"):
+    attributes.nearest(np.eye(4), readout, [()] * 4, 0)
+  with pytest.raises(UserError, match=r"\(4, 3\), not \[B, 4\]"):
+    attributes.nearest(np.ones((4, 3)), readout, [()] * 4, 1)

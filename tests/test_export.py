@@ -1,0 +1,221 @@
+"""What lafg_jax.export writes, used by programs that have none of this package."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jax import export as jax_export
+from PIL import Image
+
+import lafg_jax
+from lafg_jax import config as config_keys
+from lafg_jax import export, model_card, trained
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate.embed import inference_params, make_embed
+from lafg_jax.models import embedder as embedders
+
+ROOT = Path(__file__).resolve().parents[1]
+AFTER = """
+import importlib.util
+assert importlib.util.find_spec("lafg_jax") is None
+np.save("found.npy", embeddings)
+np.save("one.npy", model.call(np.stack([prepare("a.jpg")])))
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+  """A folder of photographs of several shapes, one of which lies on its side."""
+  folder = tmp_path_factory.mktemp("photos")
+  rng = np.random.default_rng(0)
+  for i, (name, height, width) in enumerate([("a", 40, 61), ("b", 33, 20), ("c", 16, 16)]):
+    pixels = rng.integers(0, 256, (height // 4, width // 4, 3), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if i == 1 else 1
+    Image.fromarray(pixels).resize((width, height)).save(folder / f"{name}.jpg", exif=exif)
+  (folder / "sub").mkdir()
+  Image.fromarray(rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(folder / "sub/d.png")
+  (folder / "sub/broken.png").write_bytes(b"no image")
+  (folder / "notes.txt").write_text("not an image")
+  return folder
+
+
+@pytest.fixture(scope="module")
+def written(trained_run, photos, tmp_path_factory):
+  out = tmp_path_factory.mktemp("out")
+  paths = export.export(str(trained_run), str(out), export.FORMATS, str(photos))
+  assert sorted(paths) == sorted(str(path) for path in out.iterdir())
+  return out
+
+
+@pytest.fixture(scope="module")
+def retriever(trained_run):
+  return lafg_jax.load_retriever(trained_run)
+
+
+def test_stablehlo_runs_without_this_package_as_the_card_says(written, photos, retriever, site_of):
+  (code,) = [x for x in re.findall(r"```python\n(.*?)```", (written / model_card.FILE).read_text(),
+                                   re.DOTALL) if "deserialize" in x]  # fmt: skip
+  for name in ("a.jpg", "b.jpg"):
+    (written / name).write_bytes((photos / name).read_bytes())
+  environment = os.environ | {
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": site_of("jax", "flatbuffers", "pillow"),
+  }
+  command = [sys.executable, "-S", "-c", code + AFTER]
+  done = subprocess.run(command, cwd=written, env=environment, capture_output=True, text=True)
+  assert done.returncode == 0, done.stderr
+  ours = retriever.embed([photos / "a.jpg", photos / "b.jpg"])
+  np.testing.assert_allclose(np.load(written / "found.npy"), ours, atol=1e-6)
+  np.testing.assert_allclose(np.load(written / "one.npy"), ours[:1], atol=1e-6)
+
+
+def test_stablehlo_is_for_every_platform_and_any_batch(written):
+  found = jax_export.deserialize(bytearray((written / export.STABLEHLO).read_bytes()))
+  assert found.platforms == ("cpu", "cuda", "tpu")
+  assert [(str(x.shape[0]), *x.shape[1:], str(x.dtype)) for x in found.in_avals] == [
+    ("b", 16, 16, 3, "uint8")
+  ]
+  assert [(str(x.shape[0]), *x.shape[1:], str(x.dtype)) for x in found.out_avals] == [
+    ("b", 16, "float32")
+  ]
+
+
+def test_stablehlo_of_lora_prompts_registers_and_gem(config_with):
+  config = config_with(
+    model__options="registers=2", model__pool="gem", model__embedding_dim=0,
+    model__num_prompts=2, model__prompts_depth="deep", model__lora_rank=2,
+  )  # fmt: skip
+  embedder, params = embedders.init_model(config)
+  params["lora"]["block_0"]["attention"]["query"]["kernel"]["b"] += 0.3
+  model = trained.Trained(config, inference_params(embedder, params), {}, {}, {})
+  assert "lora" not in model.params
+  call = jax_export.deserialize(bytearray(export.stablehlo(model))).call
+  pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+  ours = make_embed(embedder, params)(pixels)
+  np.testing.assert_allclose(call(pixels), ours, atol=1e-5)
+
+
+def test_weights_beyond_the_format_are_refused(config_with):
+  big = {"w": np.broadcast_to(np.float32(0), (1 << 30,))}
+  with pytest.raises(UserError, match="--formats=stablehlo: 4.0 GiB of weights"):
+    export.stablehlo(trained.Trained(config_with(), big, {}, {}, {}))
+
+
+def test_faiss_finds_what_the_retriever_finds(written, photos, retriever):
+  import faiss
+
+  index = faiss.read_index(str(written / export.INDEX))
+  assert type(index) is faiss.IndexFlatIP
+  paths = json.loads((written / export.PATHS).read_text())
+  assert paths == ["a.jpg", "b.jpg", "c.jpg", "sub/d.png"]
+  gallery = retriever.embed([photos / path for path in paths])
+  queries = gallery[:2] + 0.1 * gallery[2:]
+  scores, rows = retriever.search(queries, gallery, k=3)
+  found_scores, found_rows = index.search(queries, 3)
+  np.testing.assert_array_equal(found_rows, rows)
+  np.testing.assert_allclose(found_scores, scores, atol=1e-6)
+
+
+def test_a_gallery_of_embeddings(retriever, tmp_path, photos):
+  import faiss
+
+  path = tmp_path / "embeddings.npz"
+  vectors = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+  names = np.array([f"{i}.jpg" for i in range(5)])
+  np.savez(path, paths=names, vectors=vectors)
+  export.write_index(retriever, str(path), str(tmp_path))
+  assert json.loads((tmp_path / export.PATHS).read_text()) == names.tolist()
+  unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+  scores, rows = faiss.read_index(str(tmp_path / export.INDEX)).search(unit, 5)
+  np.testing.assert_allclose(scores, -np.sort(-unit @ unit.T), atol=1e-6)
+  assert rows[:, 0].tolist() == list(range(5))
+  np.savez(path, paths=names, vectors=vectors[:, :7])
+  with pytest.raises(UserError, match=r"float32 \(5, 7\), and this model gives .* \[5, 16\]"):
+    export.write_index(retriever, str(path), str(tmp_path))
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(UserError, match="no image below it can be read"):
+    export.write_index(retriever, str(tmp_path / "empty"), str(tmp_path))
+
+
+def test_the_card_has_the_evaluation_and_what_to_cut(trained_run):
+  model = trained.read(str(trained_run))
+  assert "It has not been evaluated" in model_card.text(model, ("safetensors",))
+  assert "deserialize" not in model_card.text(model, ("safetensors",))
+  model.facts["evaluation"] = {
+    "recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7, "num_classes": 3,
+    "split": "test", "partial": True,
+    "untrained": {"recall@1": 0.1, "map@r": 0.1, "r_precision": 0.1},
+  }  # fmt: skip
+  model.facts["box"] = [0, 0, 0, -20]
+  text = model_card.text(model, export.FORMATS)
+  assert "| recall@1 | 10.0 | 50.0 |" in text and "| map@r | 10.0 | 25.0 |" in text
+  assert "7 queries of 3 classes never seen in training" in text
+  assert "not comparable with published figures" in text
+  assert "image.crop((0, 0, image.width+0, image.height-20))" in text
+  front = text.split("---\n")[1]
+  assert "library_name: lafg_jax" in front
+
+
+@pytest.mark.parametrize(
+  ("formats", "gallery", "chosen"),
+  [
+    (None, None, ("safetensors", "stablehlo")),
+    (None, "g", ("safetensors", "stablehlo", "faiss")),
+    ("faiss", "g", ("faiss",)),
+    ("stablehlo, safetensors", None, ("stablehlo", "safetensors")),
+    ("onnx", None, "not 'onnx'"),
+    ("", None, "not ''"),
+    ("faiss", None, "needs --gallery"),
+    ("safetensors", "g", "add faiss"),
+  ],
+)
+def test_formats(formats, gallery, chosen):
+  if isinstance(chosen, tuple):
+    assert export._chosen(formats, gallery) == chosen
+  else:
+    with pytest.raises(UserError, match=chosen):
+      export._chosen(formats, gallery)
+
+
+def command(*args):
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  return subprocess.run([sys.executable, "-m", "lafg_jax.export", *args], cwd=ROOT,
+                        env=environment, capture_output=True, text=True)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+  ("args", "says"),
+  [
+    ((), "pass --workdir"),
+    (("--workdir=.", "--out=setup.py/x"), "--out=setup.py/x"),
+    (("--workdri=runs/x",), "did you mean --workdir"),
+    (("--config=configs/cars.py",), "unknown flag --config"),
+    (("--workdir=.", "--out={out}", "--gallery=nowhere"), "--gallery=nowhere does not exist"),
+  ],
+)
+def test_a_misuse_is_one_line(tmp_path, args, says):
+  done = command(*[arg.format(out=tmp_path) for arg in args])
+  assert done.returncode == 2 and not done.stdout
+  assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and says in done.stderr
+
+
+def test_the_command_and_its_help(trained_run, tmp_path):
+  start = time.monotonic()
+  done = command("--help")
+  assert time.monotonic() - start < 5 and done.returncode == 0
+  assert "--formats" in done.stdout and "--config" not in done.stdout
+  done = command(f"--workdir={trained_run}", f"--out={tmp_path}/out", "--formats=safetensors")
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.split() == [
+    str(tmp_path / "out" / name) for name in ("model.safetensors", "config.json", "README.md")
+  ]
+  saved = json.loads((tmp_path / "out/config.json").read_text())
+  original = trained.read(str(trained_run))
+  assert saved["config"] == json.loads(json.dumps(config_keys.flatten(original.config)))

@@ -1,0 +1,224 @@
+"""One model from every place it may lie: the same embeddings, or one line that says why not."""
+
+import io
+import json
+import shutil
+import sys
+import tarfile
+
+import fsspec
+import numpy as np
+import pytest
+from fsspec.implementations.local import LocalFileSystem
+
+import lafg_jax
+from lafg_jax import checkpoints, export, sources, trained
+from lafg_jax.errors import UserError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(trained_run):
+  return lafg_jax.load_retriever(trained_run).embed(PIXELS)
+
+
+@pytest.fixture(scope="module")
+def exported(trained_run, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("exported")
+  export.export(str(trained_run), str(folder), ("safetensors",))
+  return folder
+
+
+def same(source, expected):
+  retriever = lafg_jax.load_retriever(source)
+  np.testing.assert_allclose(retriever.embed(PIXELS), expected, atol=1e-6)
+  assert retriever.step == 1 and len(retriever.class_names) == 40
+  # Words came along wherever it came from.
+  assert retriever.attributes(PIXELS[:1], k=2)[0][0].sentences[0].startswith("nearest to entry")
+  return retriever
+
+
+def archive(path, folder, inside, mode="w"):
+  with tarfile.open(path, mode) as tar:
+    tar.add(folder, inside)
+  return str(path)
+
+
+def test_an_export_is_the_model_less_what_only_training_needs(trained_run, exported, expected):
+  retriever = same(exported, expected)
+  workdir = lafg_jax.load_retriever(trained_run)
+  for name, array in workdir.prototypes.items():
+    np.testing.assert_array_equal(retriever.prototypes[name], array)
+  assert retriever.config.to_dict() == workdir.config.to_dict()
+  names = fsspec.filesystem("file").ls(str(exported), detail=False)
+  assert {name.rsplit("/", 1)[-1] for name in names} == {
+    *("model.safetensors", "config.json", "README.md")
+  }
+
+
+def test_archives_of_a_workdir_and_of_an_export(trained_run, exported, expected, tmp_path):
+  deep = archive(tmp_path / "a.tar.gz", trained_run, "home/me/run", "w:gz")
+  for path in (deep, archive(tmp_path / "b.tar", exported, ".")):
+    same(path, expected)
+
+
+def test_the_hub(exported, expected, tmp_path, monkeypatch):
+  # The hub's client over a cache that it filled earlier; no network here.
+  repo = tmp_path / "models--me--finches"
+  shutil.copytree(exported, repo / "snapshots" / ("a" * 40))
+  for name in ("main", "v1"):
+    (repo / "refs").mkdir(exist_ok=True)
+    (repo / "refs" / name).write_text("a" * 40)
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+  same("hf://me/finches", expected)
+  same("hf://me/finches@v1", expected)
+  for source in ("hf://me/others", "hf://me/finches@v2", "hf://a/b/c", "hf://"):
+    with pytest.raises(UserError, match=f"^{source}: the hub"):
+      lafg_jax.load_retriever(source)
+
+
+class Bucket(LocalFileSystem):
+  """gs:// as a folder of this machine."""
+
+  protocol = "gs"
+  root = ""
+
+  @classmethod
+  def _strip_protocol(cls, path, *unused):
+    return f"{cls.root}/{path.removeprefix('gs://')}" if path.startswith("gs://") else path
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+  monkeypatch.setattr(Bucket, "root", str(tmp_path))
+  monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gs", Bucket)
+  Bucket.clear_instance_cache()
+  return tmp_path / "bucket"
+
+
+def test_a_url_and_its_newest_checkpoint_that_reads(bucket, trained_run, exported, expected):
+  shutil.copytree(trained_run, bucket / "run")
+  # Cut short while it was copied to the bucket.
+  shutil.copytree(trained_run / "checkpoints/1", bucket / "run/checkpoints/10")
+  (bucket / "run/checkpoints/10/meta/metadata").write_text('{"format": 1')
+  shutil.copytree(exported, bucket / "export")
+  archive(bucket / "run.tar", trained_run, "run")
+  for name in ("run", "run/", "export", "run.tar"):
+    same(f"gs://bucket/{name}", expected)
+  shutil.rmtree(bucket / "run/checkpoints/1")
+  with pytest.raises(UserError, match="gs://bucket/run: no checkpoint of 1 reads whole"):
+    lafg_jax.load_retriever("gs://bucket/run")
+
+
+def test_urls_that_give_nothing(bucket):
+  (bucket / "empty").mkdir(parents=True)
+  with pytest.raises(UserError, match="gs://bucket/empty has neither"):
+    lafg_jax.load_retriever("gs://bucket/empty")
+  for name in ("none", "none.tar"):
+    with pytest.raises(UserError, match=f"gs://bucket/{name} does not exist"):
+      lafg_jax.load_retriever(f"gs://bucket/{name}")
+  with pytest.raises(UserError, match="nothing://x cannot be read"):
+    lafg_jax.load_retriever("nothing://x")
+
+
+def test_a_url_without_its_package(monkeypatch):
+  def missing(*unused):
+    raise ImportError("Please install gcsfs")
+
+  monkeypatch.setattr(fsspec, "url_to_fs", missing)
+  with pytest.raises(UserError, match="gs://b/run: Please install gcsfs .gs:// takes pip install"):
+    lafg_jax.load_retriever("gs://b/run")
+
+
+def test_local_places_that_hold_no_model(tmp_path, trained_run):
+  text = tmp_path / "notes.txt"
+  text.write_text("no model")
+  cut = tmp_path / "cut.tar.gz"
+  whole = tmp_path / "whole.tar.gz"
+  archive(whole, trained_run, "run", "w:gz")
+  cut.write_bytes(whole.read_bytes()[:3000])
+  (tmp_path / "text.tar").write_text("no archive")
+  with tarfile.open(tmp_path / "two.tar", "w") as tar:
+    tar.add(trained_run, "a")
+    tar.add(trained_run, "b")
+  archive(tmp_path / "other.tar", text, "notes.txt")
+  cases = {
+    "": "no trained model",
+    tmp_path / "none": "does not exist: pass a workdir",
+    tmp_path / "none.tar": "does not exist: pass a workdir",
+    text: "is a file, and no .tar",
+    tmp_path: "no readable checkpoint",
+    cut: "cannot be unpacked",
+    tmp_path / "text.tar": "cannot be unpacked",
+    tmp_path / "two.tar": "holds 2 models; one is needed",
+    tmp_path / "other.tar": "holds no workdir with checkpoints and no export",
+  }
+  for source, says in cases.items():
+    with pytest.raises(UserError, match=says):
+      lafg_jax.load_retriever(source)
+
+
+@pytest.mark.parametrize("name", ["../checkpoints/1/out", "/checkpoints/../../checkpoints/out"])
+def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path, name):
+  with tarfile.open(tmp_path / "evil.tar", "w") as tar:
+    entry = tarfile.TarInfo(name)
+    entry.size = 4
+    tar.addfile(entry, io.BytesIO(b"evil"))
+  with pytest.raises(UserError, match="cannot be unpacked: .*outside"):
+    lafg_jax.load_retriever(str(tmp_path / "evil.tar"))
+
+
+def edit(**changes):
+  def damage(folder):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+  return damage
+
+
+def flip(folder):
+  weights = bytearray((folder / "model.safetensors").read_bytes())
+  weights[-5] ^= 1
+  (folder / "model.safetensors").write_bytes(weights)
+
+
+@pytest.mark.parametrize(
+  ("damage", "says"),
+  [
+    (flip, "is not the file that .*config.json was written with"),
+    (edit(library="transformers"), "of another library"),
+    (edit(format=2), "has format 2, this version reads 1"),
+    (edit(facts={}), "is damaged: 'step'; export it again"),
+    (edit(config={}), "is damaged: .*; export it again"),
+    (lambda folder: (folder / "config.json").write_text("[1]"), "is damaged or no config"),
+    (lambda folder: (folder / "config.json").write_text("{"), "is damaged or no config"),
+  ],
+)
+def test_a_damaged_export_is_one_line(exported, tmp_path, damage, says):
+  folder = shutil.copytree(exported, tmp_path / "copy")
+  damage(folder)
+  with pytest.raises(UserError, match=says):
+    lafg_jax.load_retriever(str(folder))
+
+
+def test_an_evaluation_goes_along_where_it_is_of_this_checkpoint(trained_run, tmp_path):
+  run = shutil.copytree(trained_run, tmp_path / "run")
+  for content, kept in (
+    ({"source": "checkpoint", "step": 1, "recall@1": 0.5}, True),
+    ({"source": "checkpoint", "step": 2, "recall@1": 0.5}, False),
+    ({"source": "pretrained", "step": 0, "recall@1": 0.5}, False),
+    ([], False),
+  ):
+    (run / sources.EVALUATION).write_text(json.dumps(content))
+    assert trained.read(str(run)).facts["evaluation"] == (content if kept else None)
+
+
+def test_what_was_brought_is_deleted_again(trained_run, tmp_path, monkeypatch):
+  path = archive(tmp_path / "run.tar", trained_run, "run")
+  monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+  (tmp_path / "temporary").mkdir()
+  with sources.opened(path) as folder:
+    assert checkpoints.steps(folder) == [1]
+  assert not list((tmp_path / "temporary").iterdir())
