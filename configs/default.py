@@ -198,11 +198,22 @@ def get_config() -> ConfigDict:
   model.pretrained = "google/vit-base-patch16-224-in21k"
 
   loss = config.loss = ConfigDict()
-  # Temperature of L_aux, the divisor of D = 2 - 2 cos. Hyp-ViT's cos / 0.1 is 0.2 here.
+  # L_aux: 'pairwise' (LaFG, Hyp-ViT), or in its place 'supcon' (Khosla et al., 2020),
+  # 'norm_softmax' (Zhai & Wu, 2019) or 'proxy_anchor' (Kim et al., 2020); these want 'mean' below.
+  loss.auxiliary = "pairwise"
+  # Temperature of L_aux, the divisor of D = 2 - 2 cos, in every form but 'proxy_anchor', which has
+  # none. A published divisor of cos counts twice here: 0.1 of Hyp-ViT and SupCon is 0.2.
   loss.temperature = 0.1
+  # 'proxy_anchor': the scale alpha of its cosines.
+  loss.proxy_alpha = 32.0
+  # 'proxy_anchor': the margin delta, on the cosine.
+  loss.proxy_margin = 0.1
+  # Learning rate of proxies ('norm_softmax', 'proxy_anchor') over train.learning_rate.
+  loss.proxy_lr_factor = 100.0
   # 'sum' over the m(m-1) ordered slot pairs (published recipes), or 'mean'.
   loss.reduction = "sum"
-  # Weight of L_ali against the mean over slot pairs; under 'sum' it is scaled to mean the same.
+  # Weight of L_ali against the mean over slot pairs (or over rows and proxies, where L_aux is
+  # another loss); under 'sum' it is scaled to mean the same.
   loss.beta = 1.0
   # L_ali: 'prototype', 'distribution', 'vocabulary'; controls without words: 'orthogonal',
   # 'onehot'; 'none' trains on L_aux alone.
@@ -227,7 +238,7 @@ def get_config() -> ConfigDict:
   train.learning_rate = 1e-5
   # Part of the steps that warm up linearly, in [0, 1).
   train.warmup = 0.05
-  # Weight decay of kernels (not of biases, norms, embeddings, projectors, LoRA, prompts).
+  # Weight decay of kernels (not of biases, norms, embeddings, projectors, proxies, LoRA, prompts).
   train.weight_decay = 1e-4
   # Largest global gradient norm; 0 does not clip.
   train.clip_norm = 3.0

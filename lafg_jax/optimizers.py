@@ -23,8 +23,9 @@ def schedule(train: ConfigDict) -> optax.Schedule:
 def make(config: ConfigDict, params: dict[str, Any]) -> optax.GradientTransformation:
   """SGD with momentum 0.9 or AdamW, with clipping and decay of kernels only.
 
-  It takes gradients and parameters of what is trained alone, `split(config, params)[0]`: nothing
-  is kept for frozen parameters.
+  Proxies learn at `loss.proxy_lr_factor` times the rate of all else. It takes gradients and
+  parameters of what is trained alone, `split(config, params)[0]`: nothing is kept for frozen
+  parameters.
 
   Raises:
     UserError: `train.freeze` finds no parameter, none that would move, or all that would.
@@ -43,6 +44,10 @@ def make(config: ConfigDict, params: dict[str, Any]) -> optax.GradientTransforma
     rule = optax.adamw(rate, weight_decay=train.weight_decay, mask=decay_mask)
   if train.clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(train.clip_norm), rule)
+  if "proxies" in trained:
+    # A scaled update is a scaled learning rate: proxies do not decay.
+    is_proxy = _map_paths(lambda path: path == "proxies", trained)
+    rule = optax.chain(rule, optax.masked(optax.scale(config.loss.proxy_lr_factor), is_proxy))
   return rule
 
 

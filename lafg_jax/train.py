@@ -31,6 +31,15 @@ FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every"
              "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
              "data.manifest", "data.builder", "data.test_classes", "data.pack")  # fmt: skip
 
+# What keys meant before they were there, for runs of that time: all ViTs were plain, for one.
+BEFORE = {
+  "model.options": "",
+  "loss.auxiliary": "pairwise",
+  "loss.proxy_alpha": 32.0,
+  "loss.proxy_margin": 0.1,
+  "loss.proxy_lr_factor": 100.0,
+}
+
 
 def deciding_keys(config: ConfigDict) -> list[str]:
   """The keys that decide what is learned.
@@ -162,8 +171,7 @@ def _announce(config: ConfigDict, state: TrainState) -> None:
 
 
 def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
-  # Runs from before there were options are of plain ViTs.
-  before = {"model.options": ""} | old["config"]
+  before = BEFORE | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
   packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
   if packs[0] != packs[1]:

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from lafg_jax import losses, optimizers
+from lafg_jax import auxiliary_losses, losses, optimizers
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
+from lafg_jax.read_by import PROXIED
 from lafg_jax.validation import WORDLESS
 
 
@@ -21,7 +22,8 @@ class TrainState(flax.struct.PyTreeNode):
   """All that a step changes; a checkpoint holds one unreplicated copy of it.
 
   params: {'backbone', 'embedding', 'projectors': {'image' [D, W], 'text' [d, W]}}, what
-  `Embedder` and model.lora_rank add, and for the control `onehot`, 'class_vectors' [C, W].
+  `Embedder` and model.lora_rank add, for the control `onehot`, 'class_vectors' [C, W], and where
+  loss.auxiliary has proxies, 'proxies' [C, D].
   mean_projectors: the EMA twins of 'projectors'. opt_state: of the trained parameters alone.
   """
 
@@ -37,8 +39,12 @@ def init_state(
   """The model, its optimiser and the state before training: a pure function of the config."""
   loss = config.loss
   embedder, params = embedders.init_model(config)
+  embedding_dim = config.model.embedding_dim or embedder.backbone.width
+  if loss.auxiliary in PROXIED:
+    # A key of its own: all else starts the same with and without.
+    key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
+    params["proxies"] = auxiliary_losses.init_proxies(key, num_classes, embedding_dim)
   if loss.alignment != "none":
-    embedding_dim = config.model.embedding_dim or embedder.backbone.width
     params["projectors"] = embedders.init_projectors(
       embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
     )
@@ -86,6 +92,35 @@ def alignment_targets(
   return {name: np.asarray(x, np.float32) for name, x in targets.items()}
 
 
+def auxiliary(
+  config: ConfigDict, v: jax.Array, labels: jax.Array, params: dict[str, Any]
+) -> jax.Array:
+  """L_aux of a global batch, as `loss.auxiliary` has it.
+
+  Args:
+    config: all keys.
+    v: [N m, D] embeddings, slot-major, without padding.
+    labels: [N m] int.
+    params: those of the state, of which the proxies are read.
+  """
+  loss, data = config.loss, config.data
+  if loss.auxiliary == "supcon":
+    return auxiliary_losses.supcon(v, labels, temperature=loss.temperature)
+  if loss.auxiliary == "norm_softmax":
+    return auxiliary_losses.norm_softmax(v, labels, params["proxies"], temperature=loss.temperature)
+  if loss.auxiliary == "proxy_anchor":
+    return auxiliary_losses.proxy_anchor(
+      v, labels, params["proxies"], alpha=loss.proxy_alpha, margin=loss.proxy_margin
+    )
+  return losses.pairwise_contrastive(
+    v,
+    classes=data.classes_per_batch,
+    slots=data.images_per_class,
+    temperature=loss.temperature,
+    reduction=loss.reduction,
+  )
+
+
 def make_loss(
   embedder: embedders.Embedder, config: ConfigDict, axis: str | None
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
@@ -113,9 +148,7 @@ def make_loss(
   def loss(params, mean_projectors, batch, targets):
     v = gather(embed(params, batch))  # [N m, D]
     labels = gather(batch["label"])
-    aux = losses.pairwise_contrastive(
-      v, classes=n, slots=m, temperature=options.temperature, reduction=options.reduction
-    )
+    aux = auxiliary(config, v, labels, params)
     metrics = {"l_aux": aux}
     total = aux
     if options.alignment != "none":

@@ -10,6 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lafg_jax import read_by
 from lafg_jax.config import get
 from lafg_jax.data import readers
 from lafg_jax.errors import UserError
@@ -165,7 +166,11 @@ _RULES: dict[str, Rule] = {
     "three numbers above 0, for R, G and B, or ()",
   ),
   "model.dtype": _one_of("float32", "bfloat16"),
+  "loss.auxiliary": _one_of("pairwise", "supcon", *read_by.PROXIED),
   "loss.temperature": _POSITIVE,
+  "loss.proxy_alpha": _POSITIVE,
+  "loss.proxy_margin": _at_least(0),
+  "loss.proxy_lr_factor": _POSITIVE,
   "loss.reduction": _one_of("sum", "mean"),
   "loss.beta": _at_least(0),
   "loss.alignment": _one_of(
@@ -215,6 +220,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
       raise UserError(f"--config.{key}={shown}: it takes {wanted}")
   _require_paths(config, stages)
   _validate_data(config)
+  read_by.reject_unread(config, "loss.auxiliary", read_by.LOSS)
   _validate_model(config)
   _validate_tuning(config)
   language, evaluate = config.language, config.evaluate
@@ -273,12 +279,7 @@ def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
     _reject("data.resize_size", data.resize_size, "at least data.image_size", data)
-  for key, (unset, names) in readers.READ_BY.items():
-    if data[key] != unset and data.name not in names:
-      raise UserError(
-        f"--config.data.{key}={data[key]}: data.name={data.name} does not read it, only "
-        + ", ".join(names)
-      )
+  read_by.reject_unread(config, "data.name", readers.READ_BY)
   for key in ("train_fraction", "split_seed"):
     if data.test_classes and data[key] != readers.READ_BY[key][0]:
       raise UserError(

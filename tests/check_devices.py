@@ -21,10 +21,13 @@ CASES = [
   (8, 2, "onehot", "mean", "sum", 0),
   (3, 9, "orthogonal", "mean", "mean", 0),
   (5, 3, "prototype", "mean", "mean", 2),
+  (5, 3, "none", "mean", "mean", 0, "supcon"),
+  (5, 3, "none", "mean", "mean", 0, "norm_softmax"),
+  (5, 3, "orthogonal", "mean", "mean", 0, "proxy_anchor"),
 ]
 
 
-def config_of(n, m, form, projector, reduction, lora_rank):
+def config_of(n, m, form, projector, reduction, lora_rank, auxiliary="pairwise"):
   config = synthetic.get_config()
   config.update_from_flattened_dict(
     {
@@ -41,13 +44,15 @@ def config_of(n, m, form, projector, reduction, lora_rank):
       "loss.alignment": form,
       "loss.projector": projector,
       "loss.reduction": reduction,
+      "loss.auxiliary": auxiliary,
     }
   )
   return config
 
 
-def check(n, m, form, projector, reduction, lora_rank):
-  config = config_of(n, m, form, projector, reduction, lora_rank)
+def check(n, m, form, projector, reduction, lora_rank, *others):
+  case = [n, m, form, projector, reduction, lora_rank, *others]
+  config = config_of(*case)
   rng = np.random.default_rng(0)
 
   def draw(*shape):
@@ -93,7 +98,7 @@ def check(n, m, form, projector, reduction, lora_rank):
   floor = 1e-3 * np.linalg.norm(one) / np.sqrt(len(pairs))
   worst = max(np.linalg.norm(a - b) / max(np.linalg.norm(a), floor) for a, b in pairs)
   return {
-    "case": [n, m, form, projector, reduction, lora_rank],
+    "case": case,
     "loss_error": float(np.max(np.abs(np.asarray(values) - value)) / abs(value)),
     "worst_leaf_error": float(worst),
     "gradient_error": float(np.linalg.norm(one - eight) / np.linalg.norm(one)),
