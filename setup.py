@@ -11,6 +11,7 @@ VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lafg_jax/__init__.py").rea
 BASE = [
   "absl-py>=2.1",
   "flax>=0.10",
+  "cloudpickle>=2.2",
   "grain>=0.2.10",
   "huggingface_hub>=0.30",
   "ImageHash>=4.3",
