@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.errors import UserError
@@ -104,3 +106,35 @@ def fitting(needs: Callable[[int], int], classes: int, limit: float) -> int | No
       return None
     guess = max(2, guess * 9 // 10)
   return guess
+
+
+def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+  """`apply` over rows, in parts of half as many rows each time that memory runs out.
+
+  Raises:
+    UserError: when the parts are called: one row does not fit either.
+  """
+  most: list[int] = []
+
+  def in_parts(x: np.ndarray) -> np.ndarray:
+    size = min([len(x), *most])
+    try:
+      parts = [apply(x[first : first + size]) for first in range(0, len(x), size)]
+      return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    except jax.errors.JaxRuntimeError as error:
+      if not is_it(error):
+        raise
+      if size < 2:
+        raise UserError(
+          "out of memory with one image (evaluate.batch_size and smaller ones do not fit): another "
+          "program may hold the device's memory, or the model is too large for it"
+        ) from error
+      most.append(size // 2)
+    logging.warning(
+      "out of memory with %d images at once: going on with %d (--config.evaluate.batch_size)",
+      size,
+      most[-1],
+    )
+    return in_parts(x)
+
+  return in_parts
