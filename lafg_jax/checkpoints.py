@@ -51,19 +51,23 @@ def manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, enable_async_checkpointing=True
   )
-  with _write_failures_told(folder(workdir)):
-    mngr = ocp.CheckpointManager(folder(workdir), options=options)
+  # For as long as it is open, as the thread that saves speaks whenever it fails.
+  logger = logging.get_absl_logger()
+  logger.addFilter(_says_nothing_new)
   try:
-    yield mngr
-  finally:
     with _write_failures_told(folder(workdir)):
-      mngr.close()
+      mngr = ocp.CheckpointManager(folder(workdir), options=options)
+    try:
+      yield mngr
+    finally:
+      with _write_failures_told(folder(workdir)):
+        mngr.close()
+  finally:
+    logger.removeFilter(_says_nothing_new)
 
 
 @contextlib.contextmanager
 def _write_failures_told(path: str) -> Iterator[None]:
-  quiet = logging.get_absl_logger()
-  quiet.addFilter(_says_nothing_new)
   try:
     yield
   except (OSError, ValueError) as error:
@@ -78,8 +82,6 @@ def _write_failures_told(path: str) -> Iterator[None]:
       f"{path}: a checkpoint cannot be written ({why}): make room and run the same command again, "
       "it goes on from the checkpoint before"
     ) from error
-  finally:
-    quiet.removeFilter(_says_nothing_new)
 
 
 def _says_nothing_new(record: Any) -> bool:

@@ -32,13 +32,21 @@ KEYS = {
   "train.checkpoint_every": 3,
 }  # fmt: skip
 
+# Most of so short a life would be compilation: every run after the first finds it done.
+COMPILING = {
+  "JAX_COMPILATION_CACHE_DIR": os.path.join(tempfile.gettempdir(), "lafg_jax_kill_compiled"),
+  "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+  "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+}
+
 
 def started(workdir: Path, mark: str, steps: int) -> subprocess.Popen:
   """One run of the command; its output goes to <workdir>.log."""
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
   command += [f"--workdir={workdir}", "--stage=train"]
   command += [f"--config.{key}={value}" for key, value in (KEYS | {"train.steps": steps}).items()]
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), MARK: mark}
+  environment = COMPILING | os.environ
+  environment |= {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), MARK: mark}
   with open(f"{workdir}.log", "a", encoding="utf-8") as log:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
 
