@@ -123,7 +123,8 @@ def _run(
     make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
   in_flight: collections.deque = collections.deque()
-  step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, state, targets)
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
+  step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
   with (
     out_of_memory.told(config, step_bytes),
     contextlib.closing(batches),
@@ -161,7 +162,7 @@ def _step_bytes(
 ) -> int:
   """Bytes that each device needs for a step of `classes` classes a batch, as XLA plans it.
 
-  `state` and `targets` are the replicated ones, or their shapes.
+  `state` and `targets` are the shapes of the replicated ones: nothing here needs their memory.
   """
   config = config.copy_and_resolve_references()
   data = config.data
@@ -173,7 +174,6 @@ def _step_bytes(
     shapes = {"feature": ((embedder.backbone.width,), np.float32)}
   shapes["label"] = ((), np.int32)
   batch = {k: jax.ShapeDtypeStruct((local, rows, *s), t) for k, (s, t) in shapes.items()}
-  state, targets = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
   mapped = jax.pmap(
     make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
