@@ -98,19 +98,24 @@ class MetricsLog:
         self.board = Board(folder, self.start)
     return self
 
-  def __exit__(self, *unused) -> None:
-    try:
-      self._flush()
-    finally:
-      if self.writes:
-        with stages.naming(self.path), contextlib.closing(self.board), self.file:
-          pass
+  def __exit__(self, kind: Any, *unused) -> None:
+    # What ended the run is what is told, and not that the same full disk refused this as well.
+    with contextlib.suppress(*(() if kind is None else (OSError,))):
+      self._end()
     if self.bad_images:
       logging.warning(
         "train: %d images could not be read; others of their class stood in %d times",
         len(self.bad_images),
         self.replaced,
       )
+
+  def _end(self) -> None:
+    try:
+      self._flush()
+    finally:
+      if self.writes:
+        with stages.naming(self.path), contextlib.closing(self.board), self.file:
+          pass
 
   def watch(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes every step's metrics, for `check_finite` to tell which step was the first to fail.
