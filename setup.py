@@ -23,6 +23,7 @@ BASE = [
 ]
 # What training, evaluation and the data check need beside it.
 TRAIN = [
+  "cloudpickle>=2.2",
   "grain>=0.2.10",
   "ImageHash>=4.3",
   "optax>=0.2.4",

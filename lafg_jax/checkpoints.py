@@ -1,15 +1,17 @@
-"""Orbax checkpoints that carry all that a restore needs, with a checksum an array.
+"""Orbax checkpoints that carry all that a restore needs, with a checksum for each part.
 
 `<workdir>/checkpoints/<step>/` has two items: `arrays`, one unreplicated NumPy copy of the whole
 train state (and of the prototypes), and `meta`, JSON with the config, versions and, for each array,
-shape, dtype and CRC-32. Restore goes through a template built from `meta`, so it works on any
-number of devices of any kind, and verifies every checksum: Orbax alone restores most flipped bits
-silently.
+shape, dtype and CRC-32, and a CRC-32 of its own. Restore goes through a template built from `meta`,
+so it works on any number of devices of any kind, and verifies every checksum: Orbax alone restores
+most flipped bits silently.
 """
 
+import contextlib
 import json
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from importlib import metadata
@@ -28,6 +30,9 @@ FORMAT = 1
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 
+# How tensorstore names the operating system's reason.
+_OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -36,12 +41,59 @@ def folder(workdir: str) -> str:
   return os.path.abspath(os.path.join(workdir, FOLDER))
 
 
-def manager(workdir: str, keep: int) -> ocp.CheckpointManager:
-  """An asynchronous Orbax manager that keeps the `keep` newest checkpoints."""
+@contextlib.contextmanager
+def manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
+  """An asynchronous Orbax manager that keeps the `keep` newest checkpoints.
+
+  Raises:
+    UserError: a checkpoint cannot be written (a full disk); those before it are kept.
+  """
   options = ocp.CheckpointManagerOptions(
     max_to_keep=keep, create=True, enable_async_checkpointing=True
   )
-  return ocp.CheckpointManager(folder(workdir), options=options)
+  # For as long as it is open, as the thread that saves speaks whenever it fails.
+  logger = logging.get_absl_logger()
+  logger.addFilter(_says_nothing_new)
+  try:
+    with _write_failures_told(folder(workdir)):
+      mngr = ocp.CheckpointManager(folder(workdir), options=options)
+    try:
+      yield mngr
+    finally:
+      with _write_failures_told(folder(workdir)):
+        mngr.close()
+  finally:
+    logger.removeFilter(_says_nothing_new)
+
+
+@contextlib.contextmanager
+def _write_failures_told(path: str) -> Iterator[None]:
+  try:
+    yield
+  except (OSError, ValueError) as error:
+    # Tensorstore raises ValueError for what the operating system refused.
+    number = _OS_ERROR.search(str(error))
+    if not isinstance(error, OSError) and number is None:
+      raise
+    why = os.strerror(int(number[1])) if number else getattr(error, "strerror", None) or str(error)
+    if jax.process_index() == 0:
+      _drop_unfinished(path)
+    raise UserError(
+      f"{path}: a checkpoint cannot be written ({why}): make room and run the same command again, "
+      "it goes on from the checkpoint before"
+    ) from error
+
+
+def _says_nothing_new(record: Any) -> bool:
+  """False for Orbax's own account, a screenful, of a failure that is told in a line."""
+  return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _drop_unfinished(path: str) -> None:
+  """Removes what a failed save has left, which fills the disk and is of no use."""
+  for name in os.listdir(path) if os.path.isdir(path) else ():
+    if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", name):
+      shutil.rmtree(os.path.join(path, name), ignore_errors=True)
 
 
 def flatten(tree: Any) -> Arrays:
@@ -89,18 +141,27 @@ def _installed(names: tuple[str, ...]) -> Iterator[metadata.Distribution]:
 
 
 def save(mngr: ocp.CheckpointManager, step: int, arrays: Arrays, meta: dict[str, Any]) -> None:
-  """Starts an asynchronous save; `arrays` must not change until the manager is waited for."""
+  """Starts an asynchronous save; `arrays` must not change until the manager is waited for.
+
+  Raises:
+    UserError: this checkpoint, or the one before, cannot be written.
+  """
   described = {
     path: {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": _crc(x)}
     for path, x in arrays.items()
   }
   meta = meta | {"format": FORMAT, "step": step, "versions": versions(), "arrays": described}
+  meta["crc32"] = _meta_crc(meta)
   tree = traverse_util.unflatten_dict(arrays, sep="/")
-  mngr.save(
-    step,
-    args=ocp.args.Composite(arrays=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta)),
-    force=True,
-  )
+  arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
+  with _write_failures_told(str(mngr.directory)):
+    mngr.save(step, args=arguments, force=True)
+
+
+def _meta_crc(meta: dict[str, Any]) -> int:
+  """Of all that meta says but its own checksum, whatever the order of its keys."""
+  said = {key: value for key, value in meta.items() if key != "crc32"}
+  return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
 
 def _crc(x: np.ndarray) -> int:
@@ -123,6 +184,9 @@ def read(workdir: str, step: int) -> tuple[Arrays, dict[str, Any]]:
   path = os.path.join(folder(workdir), str(step))
   with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
     meta = json.load(file)
+  # Checkpoints from before meta had a checksum have none.
+  if "crc32" in meta and meta["crc32"] != _meta_crc(meta):
+    raise ValueError("the meta differs from its checksum")
   if meta["format"] != FORMAT:
     raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}")
   if meta["step"] != step:

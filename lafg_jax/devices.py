@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from lafg_jax import out_of_memory
+
 # The axis over which the step is mapped.
 AXIS = "devices"
 # What of a batch the step reads; the rest is for the host.
@@ -52,7 +54,11 @@ def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iter
 def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], np.ndarray]:
   """`function(params, rows)` for NumPy rows [B, ...], compiled once per B, over all local devices.
 
-  The result's first axis is B, which need not divide by the number of devices.
+  The result's first axis is B, which need not divide by the number of devices. Where B rows do not
+  fit into memory, half as many are taken at a time from then on, with a warning.
+
+  Raises:
+    UserError: one row does not fit either.
   """
   devices = jax.local_devices()
   mesh = Mesh(np.array(devices), ("rows",))
@@ -66,4 +72,4 @@ def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], 
     padded = np.concatenate([x, np.repeat(x[:1], padding, axis=0)]) if padding else x
     return np.asarray(mapped(params, jax.device_put(padded, rows)))[: len(x)]
 
-  return apply
+  return out_of_memory.halving(apply)

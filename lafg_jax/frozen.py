@@ -6,8 +6,9 @@ weights. Files appear whole or not at all, so that a rerun after a kill goes on 
 the folder may be deleted at any time.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,21 @@ Chunk = tuple[np.ndarray, np.ndarray]
 
 
 def features(
-  config: ConfigDict, workdir: str, dataset: Dataset, embedder: Embedder, params: dict[str, Any]
-) -> Chunk:
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset,
+  embedder: Embedder,
+  params: dict[str, Any],
+  stopped: Callable[[], bool] = lambda: False,
+) -> Chunk | None:
   """The backbone's features of all images, from the workdir or else computed and kept there.
+
+  `stopped` is asked after every batch; once it says yes, the file under way is left out.
 
   Returns:
     [n, k, width] float32 for the k views of each image in dataset order, and [n] int32, the row
-    that is shown: another one of its class where an image cannot be read.
+    that is shown: another one of its class where an image cannot be read. None where it was
+    stopped; a rerun goes on after the files that are there.
 
   Raises:
     UserError: a class of which no image can be read, or the workdir cannot be written to.
@@ -62,7 +71,11 @@ def features(
   missing = [start for start in starts if start not in chunks]
   if missing:
     logging.info("features: %d of %d files are there already", len(chunks), len(starts))
-    chunks |= _compute(config, folder, dataset, embedder, params["backbone"], missing)
+    backbone = params["backbone"]
+    chunks |= _compute(config, folder, dataset, embedder, backbone, missing, stopped)
+  if len(chunks) < len(starts):
+    logging.info("features: stopped, %d of %d files are kept", len(chunks), len(starts))
+    return None
   vectors, rows = zip(*(chunks[start] for start in starts), strict=True)
   return np.concatenate(vectors), np.concatenate(rows)
 
@@ -84,8 +97,8 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
   )
 
 
-def _compute(config, folder, dataset, embedder, backbone, missing) -> dict[int, Chunk]:
-  """The chunks that start at `missing`, written one by one."""
+def _compute(config, folder, dataset, embedder, backbone, missing, stopped) -> dict[int, Chunk]:
+  """The chunks that start at `missing`, written one by one; fewer where it was stopped."""
   size, count = config.evaluate.batch_size, len(dataset.labels)
   views = max(config.train.feature_views, 1)
   ends = {start: min(start + CHUNK, count) for start in missing}
@@ -97,12 +110,13 @@ def _compute(config, folder, dataset, embedder, backbone, missing) -> dict[int, 
   apply = devices.spread(
     lambda p, x: embedder.apply({"params": {"backbone": p}}, x, method="features"), backbone
   )
-  batches = pipeline.view_batches(
+  batches: Any = pipeline.view_batches(
     dataset, config.data, ranges, size, views=config.train.feature_views, seed=config.seed
   )
   done, vectors, rows = {}, [], []
   total = sum(last - first for first, last in ranges)
-  with Progress("features of the frozen backbone", total, "images") as progress:
+  progress = Progress("features of the frozen backbone", total, "images")
+  with contextlib.closing(batches), progress:
     for (first, last), batch in zip(ranges, batches, strict=True):
       vectors.append(apply(batch["image"])[: last - first])
       rows.append(batch["index"][: last - first])
@@ -113,6 +127,8 @@ def _compute(config, folder, dataset, embedder, backbone, missing) -> dict[int, 
         done[start] = (shaped, np.concatenate(rows)[::views])
         _write(folder, start, done[start])
         vectors, rows = [], []
+      if stopped():
+        break
   return done
 
 

@@ -293,7 +293,10 @@ def _train(config: ConfigDict, workdir: str) -> bool:
     stages.mark_done(workdir, "train", key, outputs)
   if stopped:
     logging.info(
-      "stopped at step %d of %d, saved; the same command goes on", step, config.train.steps
+      "stopped at step %d of %d%s; the same command goes on",
+      step,
+      config.train.steps,
+      ", saved" if step else "",
     )
   return not stopped
 

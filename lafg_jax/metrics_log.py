@@ -1,5 +1,6 @@
 """What a run says while it trains: a progress line with ETA, metrics.jsonl, TensorBoard files."""
 
+import contextlib
 import json
 import os
 import sys
@@ -11,7 +12,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
+from lafg_jax import divergence, stages
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -20,8 +21,36 @@ FILE = "metrics.jsonl"
 UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
 
 
-def summary_writer() -> Any:
-  """tensorboardX's SummaryWriter, imported without torch.
+class Board:
+  """A file of scalars for TensorBoard, written at once and in this thread.
+
+  tensorboardX's SummaryWriter hands them to a thread of its own: where the disk is full that thread
+  dies, and whoever writes or closes waits for it for ever.
+  """
+
+  def __init__(self, folder: str, start: int) -> None:
+    """Creates a file; TensorBoard drops what other files say of steps after `start`."""
+    os.makedirs(folder, exist_ok=True)
+    events, self.event, self.scalar = tensorboard_parts()
+    # The step keeps files apart that are begun within a second, or under a clock that was set back.
+    self.file = events.EventsWriter(os.path.join(folder, "events"), f".{start:09d}")
+    self._write(start + 1, session_log={"status": "START"})
+
+  def add_scalars(self, step: int, values: dict[str, float]) -> None:
+    """Writes one value for each name."""
+    for name, value in values.items():
+      self._write(step, summary=self.scalar(name, value))
+    self.file.flush()
+
+  def _write(self, step: int, **what: Any) -> None:
+    self.file.write_event(self.event(wall_time=time.time(), step=step, **what))
+
+  def close(self) -> None:
+    self.file.close()
+
+
+def tensorboard_parts() -> tuple[Any, Any, Any]:
+  """tensorboardX's module of event files, its Event and its scalar, imported without torch.
 
   tensorboardX imports torch wherever it is installed, to know a tensor that it never meets here:
   seconds and some hundred megabytes of every training run. Where torch is loaded already it stays.
@@ -31,11 +60,12 @@ def summary_writer() -> Any:
     # What Python takes for a module that cannot be imported.
     sys.modules["torch"] = None  # type: ignore[assignment]
   try:
-    from tensorboardX import SummaryWriter
+    from tensorboardX import event_file_writer, summary
+    from tensorboardX.proto import event_pb2
   finally:
     if hidden:
       del sys.modules["torch"]
-  return SummaryWriter
+  return event_file_writer, event_pb2.Event, summary.scalar
 
 
 class MetricsLog:
@@ -45,12 +75,13 @@ class MetricsLog:
   writes. A rerun from a checkpoint drops the lines past it, so no step stands twice.
   """
 
-  def __init__(self, workdir: str, start: int, config: ConfigDict) -> None:
-    self.config, self.start = config, start
+  def __init__(self, workdir: str, start: int, config: ConfigDict, dataset: Dataset) -> None:
+    self.config, self.start, self.dataset = config, start, dataset
     self.writes = jax.process_index() == 0
     self.path = os.path.join(workdir, FILE)
     self.rows = config.data.classes_per_batch * config.data.images_per_class
     self.pending: tuple[int, float, Any] | None = None
+    self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []
     self.clock: tuple[int, float] | None = None
     self.warned = False
     self.bad_images: set[int] = set()
@@ -63,22 +94,35 @@ class MetricsLog:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
       self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
       folder = os.path.join(os.path.dirname(self.path), "tensorboard")
-      self.board = summary_writer()(folder, purge_step=self.start + 1)
+      with stages.naming(folder):
+        self.board = Board(folder, self.start)
     return self
 
-  def __exit__(self, *unused) -> None:
-    try:
-      self._flush()
-    finally:
-      if self.writes:
-        self.file.close()
-        self.board.close()
+  def __exit__(self, kind: Any, *unused) -> None:
+    # What ended the run is what is told, and not that the same full disk refused this as well.
+    with contextlib.suppress(*(() if kind is None else (OSError,))):
+      self._end()
     if self.bad_images:
       logging.warning(
         "train: %d images could not be read; others of their class stood in %d times",
         len(self.bad_images),
         self.replaced,
       )
+
+  def _end(self) -> None:
+    try:
+      self._flush()
+    finally:
+      if self.writes:
+        with stages.naming(self.path), contextlib.closing(self.board), self.file:
+          pass
+
+  def watch(self, step: int, metrics: dict[str, jax.Array]) -> None:
+    """Takes every step's metrics, for `check_finite` to tell which step was the first to fail.
+
+    They stay on the device, a few numbers a step, so that no step is waited for.
+    """
+    self.unchecked.append((step, {name: metrics[name] for name in divergence.SIGNS}))
 
   def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes a step's metrics ([devices] scalars on the device) and writes those taken before."""
@@ -96,11 +140,10 @@ class MetricsLog:
     if before is not None and now > before[1]:
       line["images_per_second"] = (step - before[0]) * self.rows / (now - before[1])
     if self.writes:
-      self.file.write(json.dumps(line) + "\n")
-      self.file.flush()
-      for name, value in line.items():
-        if name != "step":
-          self.board.add_scalar(name, value, step)
+      with stages.naming(self.path):
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+        self.board.add_scalars(step, {name: x for name, x in line.items() if name != "step"})
       logging.info("%s", self._progress(line))
     self._watch_collapse(line)
 
@@ -120,18 +163,18 @@ class MetricsLog:
     """The metrics as plain numbers.
 
     Raises:
-      UserError: the loss is no longer finite; nothing of this step is saved.
+      UserError: the loss is no longer finite; nothing of this step is saved. The line names the
+        first step that failed and its images.
     """
-    line = {"step": step} | {
-      name: float(np.asarray(x.addressable_data(0)).reshape(-1)[0]) for name, x in metrics.items()
-    }
-    if not all(np.isfinite(line[name]) for name in ("loss", "grad_norm", "param_norm")):
+    line = {"step": step} | {name: divergence.number(x) for name, x in metrics.items()}
+    if not divergence.finite(line):
+      before = (x for x in self.unchecked if x[0] < step and not divergence.finite(x[1]))
+      first, signs = next(before, (step, metrics))
+      where = os.path.dirname(self.path)
       raise UserError(
-        f"training diverged at step {step} (loss {line['loss']}, gradient norm "
-        f"{line['grad_norm']}, parameter norm {line['param_norm']}): start anew in another "
-        f"--workdir with a --config.train.learning_rate below {self.config.train.learning_rate}; "
-        "checkpoints of earlier steps are kept"
+        divergence.message(self.config, where, self.dataset, self.start, first, signs)
       )
+    self.unchecked = [x for x in self.unchecked if x[0] > step]
     return line
 
   def _watch_collapse(self, line: dict[str, float]) -> None:
@@ -153,13 +196,13 @@ class MetricsLog:
         )
         return
 
-  def unreadable(self, rows: np.ndarray, dataset: Dataset) -> None:
+  def unreadable(self, rows: np.ndarray) -> None:
     """Reports each training image that could not be read, once, by its path."""
     for row in rows[rows >= 0]:
       self.replaced += 1
       if int(row) not in self.bad_images:
         self.bad_images.add(int(row))
-        logging.warning("train: cannot read %s; another image stands in", dataset.ids[row])
+        logging.warning("train: cannot read %s; another image stands in", self.dataset.ids[row])
 
 
 def read(path: str) -> list[dict[str, float]]:

@@ -6,6 +6,7 @@ short is noticed as well.
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -20,15 +21,33 @@ from absl import logging
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
-  """Yields a temporary path in the folder of `path`, moved to `path` if the block succeeds."""
+  """Yields a temporary path in the folder of `path`, moved to `path` if the block succeeds.
+
+  Raises:
+    OSError: as `naming` does; then nothing is left but what was at `path` before.
+  """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
-    yield temporary
-    os.replace(temporary, path)
+    with naming(path):
+      yield temporary
+      os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Gives an OSError that names no file, as that of a full disk does, the name of `path`."""
+  try:
+    yield
+  except OSError as error:
+    if error.filename is not None:
+      raise
+    # NumPy says in its own words what it could not write, without a number.
+    reason = error.strerror or str(error) or type(error).__name__
+    raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
 
 def file_hash(path: str | os.PathLike) -> str:

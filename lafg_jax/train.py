@@ -2,6 +2,7 @@
 
 import collections
 import contextlib
+import functools
 import os
 import signal
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, frozen, optimizers, stages
+from lafg_jax import checkpoints, frozen, optimizers, out_of_memory, stages
 from lafg_jax import config as config_keys
 from lafg_jax.data import pack, pipeline
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
@@ -71,11 +73,15 @@ class _StopRequest:
   def _ask(self, number: int, frame: Any) -> None:
     logging.info("%s: saving and leaving", signal.Signals(number).name)
     self.asked = True
-    signal.signal(number, self.previous[number])
+    # Of both: whoever sends the other one next wants out as well.
+    self._restore()
 
-  def __exit__(self, *unused) -> None:
+  def _restore(self) -> None:
     for number, handler in self.previous.items():
       signal.signal(number, handler)
+
+  def __exit__(self, *unused) -> None:
+    self._restore()
 
 
 def run(
@@ -87,8 +93,21 @@ def run(
     The step reached, and whether SIGTERM or SIGINT asked to stop there; it is saved either way.
 
   Raises:
-    UserError: another config trained this workdir, or the loss is no longer finite.
+    UserError: another config trained this workdir, the loss is no longer finite, memory ran out, or
+      a checkpoint or the metrics cannot be written.
   """
+  # Outermost: a signal must not end the wait for the last, asynchronous save.
+  with _StopRequest() as stop, out_of_memory.told(config, None):
+    return _run(config, workdir, dataset, prototypes, stop)
+
+
+def _run(
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset,
+  prototypes: LoadedPrototypes | None,
+  stop: _StopRequest,
+) -> tuple[int, bool]:
   num_classes, words = len(dataset.class_names), _prototype_arrays(prototypes)
   meta = _meta(config, dataset, prototypes)
   found = checkpoints.latest(workdir, set_aside=True)
@@ -103,24 +122,29 @@ def run(
   if found is not None:
     state = _restore(state, *found)
   _announce(config, state)
-  batches = _batches(config, workdir, dataset, embedder, state)
+  batches = _batches(config, workdir, dataset, embedder, state, stop)
+  if batches is None or stop.asked:
+    # No step was made that is not saved.
+    return step, True
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
   mapped = jax.pmap(
     make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
   in_flight: collections.deque = collections.deque()
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
+  step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
   with (
-    # Outermost: a signal must not end the wait for the last, asynchronous save.
-    _StopRequest() as stop,
+    out_of_memory.told(config, step_bytes),
     contextlib.closing(batches),
     checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
-    MetricsLog(workdir, step, config) as log,
+    MetricsLog(workdir, step, config, dataset) as log,
   ):
     for host, batch in to_devices(batches):
-      log.unreadable(host["unreadable"], dataset)
+      log.unreadable(host["unreadable"])
       state, metrics = mapped(state, batch, targets)
       step += 1
+      log.watch(step, metrics)
       in_flight.append(metrics["loss"])
       if len(in_flight) > MAX_IN_FLIGHT:
         # Two steps back is done or nearly so: this bounds memory without stalling the device.
@@ -137,13 +161,48 @@ def run(
   return step, stop.asked
 
 
+def _step_bytes(
+  embedder: Embedder,
+  optimizer: optax.GradientTransformation,
+  config: ConfigDict,
+  state: Any,
+  targets: Any,
+  classes: int,
+) -> int:
+  """Bytes that each device needs for a step of `classes` classes a batch, as XLA plans it.
+
+  `state` and `targets` are the shapes of the replicated ones: nothing here needs their memory.
+  """
+  config = config.copy_and_resolve_references()
+  data = config.data
+  data.classes_per_batch = classes
+  local = jax.local_device_count()
+  rows = -(-classes * data.images_per_class // jax.device_count())
+  shapes: dict[str, Any] = {"image": ((data.image_size, data.image_size, 3), np.uint8)}
+  if config.train.frozen_backbone:
+    shapes = {"feature": ((embedder.backbone.width,), np.float32)}
+  shapes["label"] = ((), np.int32)
+  batch = {k: jax.ShapeDtypeStruct((local, rows, *s), t) for k, (s, t) in shapes.items()}
+  mapped = jax.pmap(
+    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+  )
+  return out_of_memory.planned_bytes(mapped.lower(state, batch, targets).compile())
+
+
 def _batches(
-  config: ConfigDict, workdir: str, dataset: Dataset, embedder: Embedder, state: TrainState
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset,
+  embedder: Embedder,
+  state: TrainState,
+  stop: _StopRequest,
 ) -> Any:
+  """The batches that are left, or None where the making of features was stopped."""
   start = int(state.step)
   if config.train.frozen_backbone:
-    cached = frozen.features(config, workdir, dataset, embedder, state.params)
-    return frozen.batches(config, dataset, cached, start)
+    stopped = lambda: stop.asked  # noqa: E731
+    cached = frozen.features(config, workdir, dataset, embedder, state.params, stopped)
+    return None if cached is None else frozen.batches(config, dataset, cached, start)
   return pipeline.train_batches(
     dataset,
     config.data,

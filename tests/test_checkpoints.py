@@ -74,14 +74,26 @@ def other_checksum(folder):
   path = folder / "meta" / "metadata"
   meta = json.loads(path.read_text())
   meta["arrays"]["state/step"]["crc32"] += 1
+  meta["crc32"] = checkpoints._meta_crc(meta)
   path.write_text(json.dumps(meta))
+
+
+def other_meta(folder):
+  path = folder / "meta" / "metadata"
+  path.write_text(path.read_text().replace('"seed": 3', '"seed": 7'))
+
+
+def other_format(folder):
+  path = folder / "meta" / "metadata"
+  path.write_text(path.read_text().replace('"format": 1', '"format": 3'))
 
 
 def lose_arrays(folder):
   shutil.rmtree(folder / "arrays")
 
 
-DAMAGES = [flip_one_bit, truncate, lose_meta, cut_meta, other_checksum, lose_arrays]
+DAMAGES = [flip_one_bit, truncate, lose_meta, cut_meta, other_checksum, other_meta, other_format]
+DAMAGES += [lose_arrays]
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda f: f.__name__)
@@ -93,6 +105,47 @@ def test_a_damaged_newest_is_skipped_with_a_warning(workdir, damage, caplog):
   np.testing.assert_array_equal(got["state/step"], 2)
   assert str(newest(workdir)) in caplog.text
   assert newest(workdir).exists(), "reading must not touch what it cannot read"
+
+
+def read_whole(workdir, caplog):
+  """The step that is read, after a look at every bit of what it holds."""
+  caplog.clear()
+  got, meta = checkpoints.latest(str(workdir))
+  step, expected = meta["step"], arrays(meta["step"])
+  assert meta["config"] == {"seed": step} and set(got) == set(expected)
+  for path, x in expected.items():
+    np.testing.assert_array_equal(got[path], x)
+  assert (step == 3) != (str(newest(workdir)) in caplog.text), "no damage without a warning"
+  return step
+
+
+def test_no_file_of_a_checkpoint_can_be_damaged_unnoticed(workdir, caplog):
+  rng = np.random.default_rng(0)
+  files = [path for path in sorted(newest(workdir).rglob("*")) if path.is_file()]
+  assert len(files) >= 6
+  noticed = 0
+  with caplog.at_level("WARNING", logger="absl"):
+    for path in files:
+      content = path.read_bytes()
+      flipped = bytearray(content)
+      flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
+      for damaged in (b"", content[: len(content) // 2], bytes(flipped), bytes(len(content))):
+        path.write_bytes(damaged)
+        noticed += read_whole(workdir, caplog) == 2
+      path.unlink()
+      noticed += read_whole(workdir, caplog) == 2
+      path.write_bytes(content)
+    assert read_whole(workdir, caplog) == 3
+  # The rest is of files that say nothing of what is restored, such as the marks of a commit.
+  assert noticed >= 15
+
+
+def test_meta_from_before_it_had_a_checksum_reads(workdir):
+  path = newest(workdir) / "meta" / "metadata"
+  meta = json.loads(path.read_text())
+  del meta["crc32"]
+  path.write_text(json.dumps(meta))
+  assert checkpoints.latest(str(workdir))[1]["step"] == 3
 
 
 def test_a_half_written_checkpoint_has_another_name(workdir):

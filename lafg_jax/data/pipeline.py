@@ -1,26 +1,20 @@
-"""Batches of decoded images, read ahead by grain in threads or in worker processes.
+"""Batches of decoded images, read ahead by grain in threads, or in worker processes.
 
-Images stay uint8 RGB: the mean and standard deviation are applied on the device. A batch is one
-element of a grain MapDataset and a pure function of its number, so that threads, workers, a resumed
-run and another number of hosts all give the same bits.
+Images stay uint8 RGB: the mean and standard deviation are applied on the device. A batch is a pure
+function of its number, so that threads, workers, a resumed run and another number of hosts all give
+the same bits.
 """
 
 import atexit
 import functools
-import multiprocessing
 import os
-import pickle
-import signal
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import grain
 import numpy as np
-from absl import flags
 
-from lafg_jax.data import decoders, images, pack, sampling
+from lafg_jax.data import decoders, images, pack, sampling, workers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -325,21 +319,16 @@ def _iterate(start: int, stop: int, make: Callable[..., Batch], data: Any) -> It
     raise UserError(
       f"data.num_workers={data.num_workers} and data.prefetch={data.prefetch}: must be 0 or more"
     )
+  if data.num_workers:
+    ahead = max(1, -(-data.prefetch // data.num_workers))
+    return _opened(workers.batches(make, range(start, stop), data.num_workers, ahead))
+  # Here, because worker processes import this module, and grain would bring jax into each of them.
+  import grain
+
   batches = grain.MapDataset.range(start, stop).map(make)
-  if data.num_workers == 0:
-    threads = min(data.prefetch, os.cpu_count() or 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=data.prefetch)
-    return _opened(batches.to_iter_dataset(options))
-  # As bytes, batches go through pipes. Arrays would go through shared memory, which containers keep
-  # small and which leaks when a loader is closed while a batch is under way.
-  batches = batches.map(pickle.dumps)
-  _let_grain_read_its_flags()
-  inline = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-  ahead = grain.MultiprocessingOptions(
-    num_workers=data.num_workers,
-    per_worker_buffer_size=max(1, -(-data.prefetch // data.num_workers)),
-  )
-  return _opened(batches.to_iter_dataset(inline).mp_prefetch(ahead, worker_init_fn=_start_worker))
+  threads = min(data.prefetch, os.cpu_count() or 1)
+  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=data.prefetch)
+  return _opened(batches.to_iter_dataset(options))
 
 
 _open_readers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -347,54 +336,22 @@ _open_readers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 @atexit.register
 def _close_readers() -> None:
-  """Ends workers while the modules that grain needs for it are still there."""
+  """Ends workers while the modules that this takes are still there."""
   for reader in list(_open_readers):
     if not reader.gi_running:
       reader.close()
 
 
-def _opened(batches: grain.IterDataset) -> Iterator[Batch]:
+def _opened(batches: Iterable[Batch]) -> Iterator[Batch]:
   reader = _read(batches)
   _open_readers.add(reader)
   return reader
 
 
-def _read(batches: grain.IterDataset) -> Iterator[Batch]:
-  """Goes over grain's iterator: close() and garbage collection stop what runs behind it."""
-  iterator = iter(batches)
+def _read(batches: Iterable[Batch]) -> Iterator[Batch]:
+  """Goes over an iterator: close() and garbage collection stop what runs behind it."""
+  iterator: Any = iter(batches)
   try:
-    for batch in iterator:
-      yield pickle.loads(batch) if isinstance(batch, bytes) else batch
+    yield from iterator
   finally:
     iterator.close()
-
-
-def _let_grain_read_its_flags() -> None:
-  """Gives grain's absl flags their defaults where nobody has parsed a command line.
-
-  grain reads them to start workers, and absl refuses that in pytest and in notebooks. Only grain's
-  are touched, so that absl still catches a program that reads its own flags too early.
-  """
-  if not flags.FLAGS.is_parsed():
-    for name in flags.FLAGS:
-      if name.startswith("grain_"):
-        flags.FLAGS[name].present = max(1, flags.FLAGS[name].present)
-
-
-def _start_worker(worker_index: int, worker_count: int) -> None:
-  """Makes a worker's life depend on its parent's alone.
-
-  A signal to the whole process group (Ctrl-C, Slurm) is for the parent, which ends its workers when
-  it is done; and a parent that was killed cannot tell them, so they watch for it.
-  """
-  del worker_index, worker_count
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
-  signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  parent = multiprocessing.parent_process()
-  if parent is not None:
-    threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-
-
-def _exit_after(parent: Any) -> None:
-  parent.join()
-  os._exit(1)

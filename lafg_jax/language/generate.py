@@ -6,12 +6,13 @@ raw answer, in `<workdir>/descriptions_failed.jsonl`, and is asked again by the 
 """
 
 import dataclasses
+import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from absl import logging
 
@@ -20,7 +21,7 @@ from lafg_jax.errors import Incomplete
 from lafg_jax.language import neighbours, prompt
 from lafg_jax.language.description_files import Record, record
 from lafg_jax.progress import Progress
-from lafg_jax.stages import fingerprint
+from lafg_jax.stages import fingerprint, naming
 
 FAILED = "descriptions_failed.jsonl"
 
@@ -162,16 +163,19 @@ def _failure(name: str, reason: str, attempts: int, answer: Answer) -> dict[str,
   }
 
 
-def _appending(path: Path) -> TextIO:
-  # A model's raw text may hold half a character, which UTF-8 does not take.
-  return open(path, "a", encoding="utf-8", errors="backslashreplace")
+def _appending(path: Path) -> BinaryIO:
+  # Without a buffer: what a full disk refused would be tried again, and told of, when it is closed.
+  return open(path, "ab", buffering=0)
 
 
-def _append(file: TextIO, row: dict[str, Any]) -> None:
+def _append(file: BinaryIO, row: dict[str, Any]) -> None:
   """One line, on the disk before this returns."""
-  file.write(json.dumps(row, ensure_ascii=False) + "\n")
-  file.flush()
-  os.fsync(file.fileno())
+  # A model's raw text may hold half a character, which UTF-8 does not take.
+  line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+  with naming(file.name):
+    if file.write(line) < len(line):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
 
 
 def _read_partial(path: Path) -> dict[str, list[str]]:

@@ -225,7 +225,7 @@ def test_impossible_settings_are_one_line():
 
 
 def workers():
-  return [child for child in multiprocessing.active_children() if "grain" in child.name]
+  return [child for child in multiprocessing.active_children() if child.name == "lafg_jax-data"]
 
 
 @pytest.fixture

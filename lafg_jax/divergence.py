@@ -1,0 +1,62 @@
+"""What a run says when its loss is no longer finite: the step, and the images of its batch."""
+
+import os
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax import stages
+from lafg_jax.data import sampling
+from lafg_jax.data.datasets import Dataset
+
+# Metrics of a step that are finite while training is sound.
+SIGNS = ("loss", "grad_norm", "param_norm")
+# Images named in the line itself.
+_NAMED = 3
+
+
+def finite(metrics: dict[str, Any]) -> bool:
+  """Whether the `SIGNS` among plain numbers or device scalars are finite."""
+  return all(np.isfinite(number(metrics[name])) for name in SIGNS)
+
+
+def number(x: Any) -> float:
+  """A metric as a plain number: [devices] copies on the device, or a number already."""
+  return float(np.asarray(x.addressable_data(0)).reshape(-1)[0] if isinstance(x, jax.Array) else x)
+
+
+def message(
+  config: ConfigDict, workdir: str, dataset: Dataset, start: int, step: int, metrics: dict[str, Any]
+) -> str:
+  """One line about the run that diverged at `step`; writes the names of that batch's images.
+
+  The batch is computed anew from (seed, step), so that no step had to wait for its names.
+
+  Args:
+    start: the step from which this process went on; 0 of a new run.
+    step: the first step whose metrics are not finite, 1 or more.
+    metrics: those of that step.
+  """
+  batch = sampling.make_sampler(
+    dataset.labels,
+    classes_per_batch=config.data.classes_per_batch,
+    images_per_class=config.data.images_per_class,
+    seed=config.seed,
+  )
+  names = [dataset.ids[row] for row in batch(step - 1).ravel()]
+  path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
+  if jax.process_index() == 0:
+    with stages.replacing(path) as temporary:
+      temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+  loss, grad_norm, param_norm = (number(metrics[name]) for name in SIGNS)
+  # No step is saved that was not finite: this one is there, unless nothing was saved yet.
+  saved = max(start, (step - 1) // config.train.checkpoint_every * config.train.checkpoint_every)
+  kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was due before"
+  return (
+    f"training diverged at step {step} (loss {loss}, gradient norm {grad_norm}, parameter norm "
+    f"{param_norm}), on {', '.join(names[:_NAMED])} and {len(names) - _NAMED} more ({path}); "
+    f"{kept}: start anew in another --workdir with a --config.train.learning_rate below "
+    f"{config.train.learning_rate}"
+  )

@@ -1,0 +1,140 @@
+"""When a device's memory runs out: one line that says which batch would fit."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax.errors import UserError
+
+# Part of the memory that is planned with: what is left over is lost between allocations.
+_USABLE = 0.95
+_GIB = 2**30
+
+
+def is_it(error: BaseException) -> bool:
+  """Whether this is XLA's error for memory that ran out."""
+  return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)
+
+
+def planned_bytes(compiled: Any) -> int:
+  """Bytes that a compiled program needs on each device; what it is given is a part of them."""
+  plan = compiled.memory_analysis()
+  kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
+  return kept + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes
+
+
+def device_bytes() -> int:
+  """Bytes of memory that the smallest local device may use."""
+  stats = [device.memory_stats() for device in jax.local_devices()]
+  limits = [x["bytes_limit"] for x in stats if x and "bytes_limit" in x]
+  if limits:
+    return min(limits)
+  # Devices that do not tell are this machine's processor, which all of them share.
+  return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(stats)
+
+
+@contextlib.contextmanager
+def told(config: ConfigDict, needs: Callable[[int], int] | None) -> Iterator[None]:
+  """Turns memory that ran out in the block into a UserError that says what would fit.
+
+  Args:
+    config: reads data.classes_per_batch and data.images_per_class.
+    needs: bytes on each device of a step with so many classes a batch, as XLA plans it; None where
+      memory ran out before there was a step.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    if not is_it(error):
+      raise
+    raise UserError(_line(config, needs)) from error
+
+
+def _line(config: ConfigDict, needs: Callable[[int], int] | None) -> str:
+  limit = device_bytes()
+  has = f"{jax.device_count()} devices with {limit / _GIB:.3g} GiB each"
+  smaller = "pass a smaller --config.model.size or --config.data.image_size, or use more devices"
+  if needs is None:
+    return f"out of memory before the first step, on {has}: {smaller}"
+  classes, images = config.data.classes_per_batch, config.data.images_per_class
+  size = f"{classes} classes x {images} images a batch"
+  try:
+    planned = needs(classes)
+    fits = fitting(needs, classes, limit * _USABLE)
+  except jax.errors.JaxRuntimeError as error:
+    # XLA may need memory to plan.
+    if not is_it(error):
+      raise
+    return f"out of memory with {size}, on {has}: {_pass(classes // 2, images)}"
+  if fits is None:
+    return f"out of memory with {size}, and 2 classes do not fit either, on {has}: {smaller}"
+  return (
+    f"out of memory with {size}: a step needs {planned / _GIB:.3g} GiB, on {has}; "
+    f"{fits} classes need {needs(fits) / _GIB:.3g} GiB: {_pass(fits, images)}"
+  )
+
+
+def _pass(classes: int, images: int) -> str:
+  return (
+    f"pass --config.data.classes_per_batch={max(classes, 2)} ({max(classes, 2) * images} images a "
+    "batch), or use more devices"
+  )
+
+
+def fitting(needs: Callable[[int], int], classes: int, limit: float) -> int | None:
+  """The number of classes a batch, below `classes`, that fits into `limit` bytes; None if 2 do not.
+
+  Between two plans memory grows linearly with the batch, nearly. Where the plan of `classes` itself
+  fits, memory was short for another reason (what else the device holds), and half is tried.
+  """
+  half = max(classes // 2, 2)
+  low, high = needs(half), needs(classes)
+  if high <= limit or half == classes:
+    guess = half
+  else:
+    slope = (high - low) / (classes - half)
+    guess = int(half + (limit - low) / slope) if slope > 0 else half
+  guess = min(max(guess, 2), max(classes - 1, 2))
+  while needs(guess) > limit:
+    if guess <= 2:
+      return None
+    guess = max(2, guess * 9 // 10)
+  return guess
+
+
+def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+  """`apply` over rows, in parts of half as many rows each time that memory runs out.
+
+  Raises:
+    UserError: when the parts are called: one row does not fit either.
+  """
+  most: list[int] = []
+
+  def in_parts(x: np.ndarray) -> np.ndarray:
+    size = min([len(x), *most])
+    try:
+      parts = [apply(x[first : first + size]) for first in range(0, len(x), size)]
+      return parts[0] if len(parts) == 1 else np.concatenate(parts)
+    except jax.errors.JaxRuntimeError as error:
+      if not is_it(error):
+        raise
+      if size < 2:
+        raise UserError(
+          "out of memory with one image (evaluate.batch_size and smaller ones do not fit): another "
+          "program may hold the device's memory, or the model is too large for it"
+        ) from error
+      most.append(size // 2)
+    logging.warning(
+      "out of memory with %d images at once: going on with %d (--config.evaluate.batch_size)",
+      size,
+      most[-1],
+    )
+    return in_parts(x)
+
+  return in_parts
