@@ -13,6 +13,8 @@ SMALL = {
   "data.resize_size": 16,
   "data.classes_per_batch": 5,
   "data.images_per_class": 2,
+  # The convolutional stem takes long to compile.
+  "model.conv_stem": False,
   "model.width": 16,
   "model.depth": 1,
   "model.num_heads": 2,
@@ -35,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {brief}".strip()
     if folder is not None:
       os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-      os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+      os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @pytest.fixture(scope="session")

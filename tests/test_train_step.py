@@ -43,8 +43,8 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   report = json.loads(done.stdout.splitlines()[-1])
   assert report["devices"] == 8
   cases = [case["case"] for case in report["cases"]]
-  assert [100, 9, "prototype", "mean", "sum", 0] in cases
-  assert [5, 3, "prototype", "mean", "mean", 2] in cases, "none with LoRA"
+  assert [100, 9, "prototype", "mean", "sum", 0, 1] in cases
+  assert [5, 3, "prototype", "mean", "mean", 2, 1] in cases, "none with LoRA"
   for case in report["cases"]:
     assert case["loss_error"] < 1e-5, case
     assert case["gradient_error"] < 1e-5, case
