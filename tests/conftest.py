@@ -34,7 +34,10 @@ def pytest_configure(config: pytest.Config) -> None:
     folder = config.cache.mkdir("compiled") if config.cache else None
     # Most of the time here is XLA's, on programs that run for a blink: it may be brief with them.
     brief = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    brief += " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {brief}".strip()
+    # Read once, when the library is imported: a test that sets it later waits for the network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if folder is not None:
       os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
       os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")

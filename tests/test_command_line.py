@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -94,14 +93,11 @@ def test_missing_inputs_of_a_stage_say_which_stage_to_run(tmp_path):
     assert says in done.stderr.splitlines()[-1]
 
 
-def test_help_is_quick_and_exits_0():
-  begun = time.monotonic()
+def test_help_exits_0():
   done = main("--help")
-  seconds = time.monotonic() - begun
   assert done.returncode == 0
   for word in ("--config", "--workdir", "--stage", "inspect", "configs/default.py"):
     assert word in done.stdout
-  assert seconds < 2
 
 
 def test_import_pulls_in_nothing_heavy():

@@ -108,7 +108,7 @@ def test_mean_pooling_is_the_mean_of_the_patch_tokens():
 
 def test_conv_stem_has_the_patch_grid_and_sees_every_pixel():
   images = np.random.default_rng(1).standard_normal((1, 32, 32, 3)).astype(np.float32)
-  vit = ViT(**SIZE, pool="mean", conv_stem=True)
+  vit = ViT(**SIZE | {"depth": 1}, pool="mean", conv_stem=True)
   params = jax.jit(vit.init)(jax.random.key(1), images)["params"]
   assert params["position_embedding"].shape == (1, 16, 48)
   gradient = jax.jit(jax.grad(lambda x: vit.apply({"params": params}, x)[0, 0]))(images)
