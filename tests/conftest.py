@@ -38,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {brief}".strip()
     # Read once, when the library is imported: a test that sets it later waits for the network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # With a worker on each core, more threads only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if folder is not None:
       os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
       os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
