@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
   # Most tests compile the same few small programs.
   if not hasattr(config, "workerinput"):
     # The controlling process alone: its workers, and what tests start, inherit the folder.
-    folder = config.cache.mkdir("compiled") if config.cache else None
+    folder = config.cache.mkdir("compiled") if hasattr(config, "cache") else None
     # Most of the time here is XLA's, on programs that run for a blink: it may be brief with them.
     brief = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     brief += " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
