@@ -122,7 +122,7 @@ def test_work_is_written_within_the_given_seconds(tmp_path):
   cache = FeatureCache(tmp_path, "e", seconds=0.0)
   cache.add([cache.key(b"a")], np.zeros((1, 3), np.float32))
   assert known(tmp_path, ["a"]) == {"a"}
-  slow = FeatureCache(tmp_path, "e", seconds=60.0)
+  slow = FeatureCache(tmp_path, "e", seconds=1e6)
   slow.add([slow.key(b"b")], np.zeros((1, 3), np.float32))
   assert not known(tmp_path, ["b"])
   slow.flush()

@@ -141,9 +141,12 @@ def test_a_batch_of_unreadable_images_alone_leaves_the_cache_whole(tmp_path, bat
     )
     assert np.isnan(found[:2]).all()
     np.testing.assert_allclose(found[2:], alone, atol=1e-6)
-    (file,) = cache.rglob("*.npz")
-    with np.load(file, allow_pickle=False) as kept:
-      assert kept["features"].shape == alone.shape
+    # A file holds some seconds of work: on a slow machine there are several.
+    kept = []
+    for file in cache.rglob("*.npz"):
+      with np.load(file, allow_pickle=False) as part:
+        kept.append(part["features"])
+    assert np.concatenate(kept).shape == alone.shape
   with pytest.raises(UserError, match="none of 2 images can be read"):
     image_features.encode_images(paths[:2], "tiny_clip", 1, tmp_path / "c", skip_unreadable=True)
   assert not list((tmp_path / "c").rglob("*.npz"))
