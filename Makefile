@@ -1,4 +1,5 @@
 # make demo: install what the main job needs, run it on the embedded default, say where to look.
+# make installed: install what the tests need.
 # make test: install what the tests need; lint, type check and tests in parallel.
 # make test-all: the tests of minutes too.
 PYTHON ?= python3
@@ -7,11 +8,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NEEDS := setup.py pyproject.toml constraints.txt
 
-.PHONY: demo test test-all clean
+.PHONY: demo installed test test-all clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
 	@echo "Open runs/demo/report.html, or see what was found in runs/demo/retrieval.png"
+
+installed: $(VENV)/.test
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -32,9 +35,10 @@ $(VENV)/.demo: $(VENV)/.python $(NEEDS)
 	touch $@
 
 # Tests compare with timm. It asks for torchvision, which has no CPU build to match; they do not.
+# Of some 22,000 modules the tests import a few thousand: Python compiles those when it does.
 $(VENV)/.test: $(VENV)/.python $(NEEDS)
-	$(PIP) -e '.[dev]'
-	$(PIP) --no-deps timm
+	$(PIP) --no-compile -e '.[dev]'
+	$(PIP) --no-compile --no-deps timm
 	touch $@
 
 clean:

@@ -14,20 +14,22 @@ from lafg_jax import devices, train, train_step
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.prototypes import LoadedPrototypes
 
+# n, m, the alignment, its projector and reduction, the rank of LoRA, blocks (the gradient of
+# one takes long to compile, and is the same whatever the loss), and L_aux.
 CASES = [
-  (100, 9, "prototype", "mean", "sum", 0),
-  (5, 3, "distribution", "mean", "mean", 0),
-  (7, 2, "vocabulary", "free", "mean", 0),
-  (8, 2, "onehot", "mean", "sum", 0),
-  (3, 9, "orthogonal", "mean", "mean", 0),
-  (5, 3, "prototype", "mean", "mean", 2),
-  (5, 3, "none", "mean", "mean", 0, "supcon"),
-  (5, 3, "none", "mean", "mean", 0, "norm_softmax"),
-  (5, 3, "orthogonal", "mean", "mean", 0, "proxy_anchor"),
+  (100, 9, "prototype", "mean", "sum", 0, 1),
+  (5, 3, "distribution", "mean", "mean", 0, 0),
+  (7, 2, "vocabulary", "free", "mean", 0, 0),
+  (8, 2, "onehot", "mean", "sum", 0, 0),
+  (3, 9, "orthogonal", "mean", "mean", 0, 0),
+  (5, 3, "prototype", "mean", "mean", 2, 1),
+  (5, 3, "none", "mean", "mean", 0, 0, "supcon"),
+  (5, 3, "none", "mean", "mean", 0, 0, "norm_softmax"),
+  (5, 3, "orthogonal", "mean", "mean", 0, 0, "proxy_anchor"),
 ]
 
 
-def config_of(n, m, form, projector, reduction, lora_rank, auxiliary="pairwise"):
+def config_of(n, m, form, projector, reduction, lora_rank, depth, auxiliary="pairwise"):
   config = synthetic.get_config()
   config.update_from_flattened_dict(
     {
@@ -36,7 +38,7 @@ def config_of(n, m, form, projector, reduction, lora_rank, auxiliary="pairwise")
       "data.images_per_class": m,
       "model.conv_stem": False,
       "model.width": 16,
-      "model.depth": 1,
+      "model.depth": depth,
       "model.num_heads": 2,
       "model.mlp_dim": 32,
       "model.embedding_dim": 12,
@@ -50,8 +52,8 @@ def config_of(n, m, form, projector, reduction, lora_rank, auxiliary="pairwise")
   return config
 
 
-def check(n, m, form, projector, reduction, lora_rank, *others):
-  case = [n, m, form, projector, reduction, lora_rank, *others]
+def check(n, m, form, projector, reduction, lora_rank, depth, *others):
+  case = [n, m, form, projector, reduction, lora_rank, depth, *others]
   config = config_of(*case)
   rng = np.random.default_rng(0)
 

@@ -16,6 +16,8 @@ SMALL = {
   "data.resize_size": 16,
   "data.classes_per_batch": 5,
   "data.images_per_class": 2,
+  # The convolutional stem takes long to compile.
+  "model.conv_stem": False,
   "model.width": 16,
   "model.depth": 1,
   "model.num_heads": 2,
@@ -32,13 +34,18 @@ def pytest_configure(config: pytest.Config) -> None:
   # Most tests compile the same few small programs.
   if not hasattr(config, "workerinput"):
     # The controlling process alone: its workers, and what tests start, inherit the folder.
-    folder = config.cache.mkdir("compiled") if config.cache else None
+    folder = config.cache.mkdir("compiled") if hasattr(config, "cache") else None
     # Most of the time here is XLA's, on programs that run for a blink: it may be brief with them.
     brief = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    brief += " --xla_cpu_parallel_codegen_split_count=1 --xla_cpu_use_fusion_emitters=false"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {brief}".strip()
+    # Read once, when the library is imported: a test that sets it later waits for the network.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # With a worker on each core, more threads only wait for each other.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     if folder is not None:
       os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-      os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+      os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 @pytest.fixture(scope="session")

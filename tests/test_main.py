@@ -149,7 +149,7 @@ def test_classes_that_were_trained_on_are_not_evaluated_on(copied):
 
 def test_validation_classes_are_evaluated_when_they_were_held_out(tmp_path):
   held_out = ("--config.data.num_val_classes=10", "--config.evaluate.split=val")
-  main(tmp_path, *SMALL, *held_out)
+  main(tmp_path, *SMALL, *held_out, "--config.model.conv_stem=False")
   result = json.loads((tmp_path / "evaluation.json").read_text())
   assert result["split"] == "val" and result["num_classes"] == 10
   with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as npz:
@@ -290,6 +290,7 @@ def test_cars_photographs_end_to_end(tmp_path):
   done = main(
     tmp_path,
     *SMALL,
+    "--config.model.conv_stem=False",
     f"--config.data.root={CARS}",
     "--config.data.expect_counts=False",
     f"--config.language.descriptions={GPT3}",

@@ -23,23 +23,23 @@ def flags(small, **changes):
   return [f"--config.{key}={value}" for key, value in values.items()]
 
 
-def run_main(workdir, *extra, **kwargs):
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+def run_main(workdir, *extra, start=("-m", "lafg_jax.main")):
+  command = [sys.executable, *start, "--config", "configs/synthetic.py"]
   command += [f"--workdir={workdir}", "--stage=train", "--config.loss.alignment=orthogonal"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(
-    [*command, *extra], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, **kwargs
+    [*command, *extra], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
   )
 
 
 def finish(process):
-  _, stderr = process.communicate(timeout=300)
+  _, stderr = process.communicate(timeout=1000)
   return process.returncode, stderr
 
 
 def wait_until(happened, process):
   """Returns when `happened()` or when the process has ended by itself."""
-  deadline = time.monotonic() + 200
+  deadline = time.monotonic() + 1000
   while not happened() and process.poll() is None:
     assert time.monotonic() < deadline, "nothing happened"
     time.sleep(0.02)

@@ -43,9 +43,9 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   report = json.loads(done.stdout.splitlines()[-1])
   assert report["devices"] == 8
   cases = [case["case"] for case in report["cases"]]
-  assert [100, 9, "prototype", "mean", "sum", 0] in cases
-  assert [5, 3, "prototype", "mean", "mean", 2] in cases, "none with LoRA"
-  assert [5, 3, "orthogonal", "mean", "mean", 0, "proxy_anchor"] in cases
+  assert [100, 9, "prototype", "mean", "sum", 0, 1] in cases
+  assert [5, 3, "prototype", "mean", "mean", 2, 1] in cases, "none with LoRA"
+  assert [5, 3, "orthogonal", "mean", "mean", 0, 0, "proxy_anchor"] in cases
   for case in report["cases"]:
     assert case["loss_error"] < 1e-5, case
     assert case["gradient_error"] < 1e-5, case
@@ -63,6 +63,7 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
 def test_beta_means_the_same_under_sum_and_mean_and_for_every_m(dataset, prototypes, config_with):
   """L = L_aux + beta L_ali with L_aux a mean over slot pairs, m(m-1) times that under `sum`."""
   rng = np.random.default_rng(0)
+  embedder, _, state = train_step.init_state(config_with(), len(dataset.class_names), 24)
   for m in (2, 3):
     batch = {
       "image": rng.integers(0, 256, (5 * m, 16, 16, 3), np.uint8),
@@ -71,9 +72,8 @@ def test_beta_means_the_same_under_sum_and_mean_and_for_every_m(dataset, prototy
     totals = {}
     for reduction in ("sum", "mean"):
       config = config_with(loss__reduction=reduction, loss__beta=0.7, data__images_per_class=m)
-      embedder, _, state = train_step.init_state(config, len(dataset.class_names), 24)
       targets = train_step.alignment_targets(config, len(dataset.class_names), prototypes)
-      total, metrics = train_step.make_loss(embedder, config, axis=None)(
+      total, metrics = jax.jit(train_step.make_loss(embedder, config, axis=None))(
         state.params, state.mean_projectors, batch, targets
       )
       scale = m * (m - 1) if reduction == "sum" else 1

@@ -1,16 +1,21 @@
 """A chat-completions endpoint on 127.0.0.1 that behaves well or badly; run by tests, as a process.
 
-python chat_server.py LATENCY_SECONDS
+python chat_server.py LATENCY_SECONDS [TOGETHER TOTAL]
 
 Prints its port. What a class gets depends on its name: "Kind 7 refusal" is always refused, "Kind 3
 status-500 once" answers 500 to its first request. GET /requests lists [class, start, status] of
-all that was asked so far.
+all that was asked so far. GET /kill/PID/COUNT/SECONDS has the server kill that process so many
+seconds after the COUNT-th request from now. With TOGETHER no request is answered before that many
+stand open, or all that are left of TOTAL; GET /open lists the most that ever did, and whether too
+few did for a minute, after which all are answered.
 """
 
 import email.utils
 import http.server
 import json
+import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -18,8 +23,36 @@ import time
 LATENCY = float(sys.argv[1])
 SENTENCES = ("has a round head of gold", "shows four bars on the wing", "differs by a short tail")
 
+# Far longer than any client here needs to send its next request.
+PATIENCE = 60.0
+
 lock = threading.Lock()
 requests: list[list] = []
+# (number of the request, process, seconds after it).
+strikes: list[tuple[int, int, float]] = []
+
+
+class Gate:
+  """Lets one request through whenever `together` stand open, or all that are left of `total`."""
+
+  def __init__(self, together: int = 0, total: int = 0) -> None:
+    self.together, self.left, self.changed = together, total, threading.Condition()
+    self.standing = self.most = self.impatient = 0
+
+  def wait(self) -> None:
+    with self.changed:
+      self.standing += 1
+      self.most = max(self.most, self.standing)
+      self.changed.notify_all()
+      enough = lambda: self.standing >= min(self.together, self.left)  # noqa: E731
+      if not self.changed.wait_for(enough, PATIENCE):
+        self.impatient, self.together = self.impatient + 1, 0
+      self.standing -= 1
+      self.left -= 1
+      self.changed.notify_all()
+
+
+gate = Gate(*map(int, sys.argv[2:]))
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -33,7 +66,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
   def do_GET(self):
     with lock:
-      self.send(200, json.dumps(requests))
+      if self.path.startswith("/kill/"):
+        pid, count, seconds = self.path.split("/")[2:]
+        strikes.append((len(requests) + int(count), int(pid), float(seconds)))
+      told = [gate.most, gate.impatient] if self.path == "/open" else requests
+      self.send(200, json.dumps(told))
 
   def do_POST(self):
     body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -42,6 +79,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
       record = [name, time.monotonic(), "begun"]
       earlier = sum(request[0] == name for request in requests)
       requests.append(record)
+      struck = [(pid, seconds) for count, pid, seconds in strikes if count == len(requests)]
+    for pid, seconds in struck:
+      time.sleep(seconds)
+      os.kill(pid, signal.SIGKILL)
+    gate.wait()
     time.sleep(LATENCY)
     once = name.endswith("once")
     fault = name.split()[2] if len(name.split()) > 2 and not (once and earlier) else ""
@@ -59,8 +101,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     elif fault == "date":
       self.send(503, "{}", {"Retry-After": email.utils.formatdate(time.time() + 2, usegmt=True)})
     elif fault == "late":
-      time.sleep(3)
-      self.send(200, completion(good))
+      # Until the test ends.
+      time.sleep(10_000)
     elif fault == "closed":
       self.close_connection = True
       self.connection.close()

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -19,21 +18,24 @@ from absl import logging
 
 from configs import default
 from lafg_jax.errors import Incomplete, UserError
-from lafg_jax.language import describe, generate, neighbours
+from lafg_jax.language import describe, generate, llm_openai, neighbours
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-very-secret-0123"
 
 
 class Server:
-  def __init__(self, latency: float) -> None:
-    command = [sys.executable, str(Path(__file__).parent / "chat_server.py"), str(latency)]
+  def __init__(self, *args) -> None:
+    command = [sys.executable, str(Path(__file__).parent / "chat_server.py"), *map(str, args)]
     self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert self.process.stdout is not None
     self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}"
 
   def requests(self):
-    with urllib.request.urlopen(f"{self.url}/requests") as response:
+    return self.get("requests")
+
+  def get(self, path):
+    with urllib.request.urlopen(f"{self.url}/{path}") as response:
       return json.load(response)
 
   def close(self):
@@ -45,8 +47,8 @@ class Server:
 def serve():
   servers = []
 
-  def start(latency=0.0):
-    servers.append(Server(latency))
+  def start(latency=0.0, *gate):
+    servers.append(Server(latency, *gate))
     return servers[-1]
 
   yield start
@@ -76,7 +78,8 @@ def section(server=None, **changes):
   language.sentences_per_class = 3
   language.num_neighbours = 0
   language.retries = 2
-  language.timeout_s = 1.0
+  # No machine is so busy that an answer takes this long.
+  language.timeout_s = 600.0
   language.update(changes)
   return language
 
@@ -89,12 +92,13 @@ def described(workdir):
   return Counter(row["class"] for row in lines(workdir / "descriptions.jsonl"))
 
 
-FAULTS = ("pause", "date", "late", "closed", "cut", "broken", "page", "shape", "number", "list")
+FAULTS = ("pause", "date", "closed", "cut", "broken", "page", "shape", "number", "list")
 UNUSABLE = ("refusal", "empty", "long", "prose")
 STATUSES = ("status-500", "status-502", "status-408", "status-409")
 
 
-def test_every_class_ends_described_or_recorded_as_failed(serve, tmp_path, logged):
+def test_every_class_ends_described_or_recorded_as_failed(serve, tmp_path, logged, monkeypatch):
+  monkeypatch.setattr(llm_openai, "_FIRST_DELAY", 0.05)
   server = serve(0.05)
   good = [f"Kind {i}" for i in range(10)]
   once = [f"Thing {i} {fault} once" for i, fault in enumerate(FAULTS + UNUSABLE + STATUSES)]
@@ -144,39 +148,44 @@ def test_retry_after_is_honoured_as_a_number_and_as_a_date(serve, tmp_path):
   for name, least in (("Kind 0 pause once", 1.2), ("Kind 1 date once", 0.9)):
     describe.run(section(server), tmp_path, [name])
     first, second = (request[1] for request in server.requests() if request[0] == name)
-    assert least <= second - first < least + 2.5
+    # Without the header it would have been half a second.
+    assert second - first >= least
 
 
-def test_a_thousand_classes_take_as_long_as_the_latency_asks(serve, tmp_path):
-  latency, concurrency, names = 0.25, 32, [f"Kind {i}" for i in range(1000)]
-  server = serve(latency)
-  describe.run(section(server), tmp_path / "warm", ["Kind 0"])
-  begun = time.monotonic()
-  language = section(server, concurrency=concurrency, timeout_s=10.0)
-  describe.run(language, tmp_path / "run", names)
-  seconds = time.monotonic() - begun
-  ideal = math.ceil(len(names) / concurrency) * latency
-  print(f"{seconds:.2f} s, {seconds / ideal:.3f} of ideal")
-  assert list(described(tmp_path / "run")) == names
-  assert seconds < 1.3 * ideal
+def test_an_answer_that_does_not_come_is_asked_for_again(serve, tmp_path):
+  server = serve()
+  describe.run(section(server, timeout_s=0.5, retries=20), tmp_path, ["Kind 0 late once"])
+  assert described(tmp_path) == {"Kind 0 late once": 3} and len(server.requests()) >= 2
+
+
+def test_a_thousand_classes_keep_every_allowed_request_in_flight(serve, tmp_path):
+  """How long they take is then up to the server: ceil(classes / concurrency) times its latency.
+
+  The server answers one request at a time, and none before 32 stand open: whoever waits for a
+  whole batch, or leaves a place empty, waits for ever.
+  """
+  concurrency, names = 32, [f"Kind {i}" for i in range(1000)]
+  server = serve(0.0, concurrency, len(names))
+  describe.run(section(server, concurrency=concurrency), tmp_path, names)
+  assert list(described(tmp_path)) == names
+  assert server.get("open") == [concurrency, 0] and len(server.requests()) == len(names)
 
 
 def test_twenty_kills_lose_no_class_and_repeat_none(serve, tmp_path):
   server, rng = serve(0.02), random.Random(0)
   concurrency, names = 4, [f"Kind {i}" for i in range(600)]
-  language = section(server, concurrency=concurrency, timeout_s=10.0)
+  language = section(server, concurrency=concurrency)
   context = multiprocessing.get_context("forkserver")
   context.set_forkserver_preload(["openai", "lafg_jax.language.describe"])
   kept: list[str] = []
-  kills = 0
-  while kills < 20:
+  kills = 20
+  for _ in range(kills):
     process = context.Process(target=describe.run, args=(language, tmp_path, names))
     process.start()
-    process.join(rng.uniform(0.05, 0.5))
-    assert process.exitcode is None, "the kills came too late"
-    process.kill()
+    # Counted from its first request, so that a slow machine does not change how far it gets.
+    server.get(f"kill/{process.pid}/{rng.randrange(1, 25)}/{rng.uniform(0, 0.01)}")
     process.join()
-    kills += 1
+    assert process.exitcode == -signal.SIGKILL, "it was not killed"
     partial = list(tmp_path.glob("descriptions.partial-*.jsonl"))
     if partial:
       # Only what was written whole counts, and nothing that stood there is gone.
@@ -323,11 +332,11 @@ def test_super_classes_are_asked_about_as_such_and_kept_apart(serve, tmp_path, m
 
 
 def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
-  server = serve(30.0)
+  server = serve(10_000)
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
   command += ["--stage=describe", f"--workdir={tmp_path}", "--config.language.describer=openai"]
   command += ["--config.language.llm=x", f"--config.language.base_url={server.url}/v1"]
-  command += ["--config.language.num_neighbours=0"]
+  command += ["--config.language.num_neighbours=0", "--config.language.timeout_s=10000"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   process = subprocess.Popen(
     command,
@@ -338,9 +347,9 @@ def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
     # What a shell starts in the background, this test perhaps, is deaf to Ctrl-C.
     preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
   )
-  while not server.requests():
+  while not server.requests() and process.poll() is None:
     time.sleep(0.05)
   process.send_signal(signal.SIGINT)
-  _, errors = process.communicate(timeout=15)
+  _, errors = process.communicate(timeout=1000)
   assert process.returncode == 130
   assert "interrupted: the same command goes on" in errors and "Traceback" not in errors

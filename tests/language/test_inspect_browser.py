@@ -38,7 +38,7 @@ def browse(tmp_path_factory):
     wanted = "--dump-dom" if picture is None else f"--screenshot={picture}"
     command = [BROWSER, *FLAGS, f"--user-data-dir={profile}", f"--window-size={size}"]
     done = subprocess.run(
-      [*command, wanted, f"file://{page}#{address}"], capture_output=True, text=True, timeout=60
+      [*command, wanted, f"file://{page}#{address}"], capture_output=True, text=True, timeout=1000
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -141,9 +141,12 @@ def test_a_batch_of_unreadable_images_alone_leaves_the_cache_whole(tmp_path, bat
     )
     assert np.isnan(found[:2]).all()
     np.testing.assert_allclose(found[2:], alone, atol=1e-6)
-    (file,) = cache.rglob("*.npz")
-    with np.load(file, allow_pickle=False) as kept:
-      assert kept["features"].shape == alone.shape
+    # A file holds some seconds of work: on a slow machine there are several.
+    kept = []
+    for file in cache.rglob("*.npz"):
+      with np.load(file, allow_pickle=False) as part:
+        kept.append(part["features"])
+    assert np.concatenate(kept).shape == alone.shape
   with pytest.raises(UserError, match="none of 2 images can be read"):
     image_features.encode_images(paths[:2], "tiny_clip", 1, tmp_path / "c", skip_unreadable=True)
   assert not list((tmp_path / "c").rglob("*.npz"))
@@ -222,15 +225,12 @@ def test_inspecting_needs_images_too(config, tmp_path):
 def test_the_command_describes_super_classes_and_needs_images(config, tmp_path):
   wrong = command(config, tmp_path, "--stage=describe", "--config.language.query=name")
   assert wrong.returncode == 2 and "pass --config.language.query=image" in wrong.stderr
-  for stage in ("describe", "encode", "prototypes"):
-    done = command(config, tmp_path, f"--stage={stage}")
-    assert done.returncode == 0, done.stderr
+  done = command(config, tmp_path, "--stage=inspect")
+  assert done.returncode == 0, done.stderr
   rows = [json.loads(line) for line in (tmp_path / "descriptions.jsonl").read_text().splitlines()]
   assert {row["class"] for row in rows} == {"lamp", "coffee maker"}
   with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as made:
     assert made["class_names"].tolist() == ["coffee maker 1", "lamp 2", "coffee maker 3", "lamp 4"]
-  done = command(config, tmp_path, "--stage=inspect")
-  assert done.returncode == 0, done.stderr
   text = (tmp_path / inspection.FILE).read_text()
   page = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
   told = {c["name"]: page["words"][c["words"]]["name"] for c in page["classes"]}

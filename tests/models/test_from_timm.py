@@ -35,7 +35,7 @@ def folders(tmp_path_factory):
     [sys.executable, str(ORACLE / "save_models.py"), str(folder)],
     env=os.environ | {"PYTHONPATH": str(ORACLE)},
     check=True,
-    timeout=120,
+    timeout=1000,
   )
   return folder
 

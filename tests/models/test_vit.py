@@ -52,7 +52,7 @@ def test_class_token_equals_transformers(torch_vit):
   folder, images, hidden = torch_vit
   vit, like = template()
   params = pretrained.load_backbone(str(folder), like)
-  got = vit.apply({"params": params}, images)
+  got = jax.jit(vit.apply)({"params": params}, images)
   np.testing.assert_allclose(got, hidden[:, 0], atol=1e-4)
 
 
@@ -65,9 +65,10 @@ def test_a_file_a_folder_and_a_classifier_checkpoint_all_load(torch_vit, tmp_pat
   tensors["classifier.weight"] = np.zeros((10, 48), np.float32)
   save_file(tensors, tmp_path / "finetuned.safetensors")
   vit, like = template()
+  apply = jax.jit(vit.apply)
   for source in (folder / "model.safetensors", tmp_path / "finetuned.safetensors"):
     params = pretrained.load_backbone(str(source), like)
-    np.testing.assert_allclose(vit.apply({"params": params}, images), hidden[:, 0], atol=1e-4)
+    np.testing.assert_allclose(apply({"params": params}, images), hidden[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,8 @@ def test_mean_pooling_is_the_mean_of_the_patch_tokens():
   images = np.random.default_rng(1).standard_normal((2, 32, 32, 3)).astype(np.float32)
   vit = ViT(**SIZE, pool="mean")
   params = jax.jit(vit.init)(jax.random.key(1), images)["params"]
-  got, state = vit.apply({"params": params}, images, capture_intermediates=True)
+  apply = jax.jit(lambda x: vit.apply({"params": params}, x, capture_intermediates=True))
+  got, state = apply(images)
   tokens = state["intermediates"]["norm"]["__call__"][0]
   assert tokens.shape == (2, 16, 48)
   np.testing.assert_allclose(got, np.asarray(tokens).mean(axis=1), atol=1e-5)
@@ -108,7 +110,7 @@ def test_mean_pooling_is_the_mean_of_the_patch_tokens():
 
 def test_conv_stem_has_the_patch_grid_and_sees_every_pixel():
   images = np.random.default_rng(1).standard_normal((1, 32, 32, 3)).astype(np.float32)
-  vit = ViT(**SIZE, pool="mean", conv_stem=True)
+  vit = ViT(**SIZE | {"depth": 1}, pool="mean", conv_stem=True)
   params = jax.jit(vit.init)(jax.random.key(1), images)["params"]
   assert params["position_embedding"].shape == (1, 16, 48)
   gradient = jax.jit(jax.grad(lambda x: vit.apply({"params": params}, x)[0, 0]))(images)
@@ -119,8 +121,8 @@ def test_bfloat16_computes_near_float32_and_returns_float32():
   images = np.random.default_rng(2).standard_normal((2, 32, 32, 3)).astype(np.float32)
   vit = ViT(**SIZE)
   params = jax.jit(vit.init)(jax.random.key(2), images)["params"]
-  half = ViT(**SIZE, dtype=jnp.bfloat16).apply({"params": params}, images)
-  full = vit.apply({"params": params}, images)
+  half = jax.jit(ViT(**SIZE, dtype=jnp.bfloat16).apply)({"params": params}, images)
+  full = jax.jit(vit.apply)({"params": params}, images)
   assert half.dtype == jnp.float32
   assert np.abs(half - full).max() > 0
   np.testing.assert_allclose(half, full, atol=0.1)
@@ -150,9 +152,11 @@ def test_embedder_normalises_with_its_own_mean_and_std():
   images = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), np.uint8)
   params = embedders.init_params(embedder, 32, jax.random.key(0))
   normalised = (images / 255.0 - np.array(model.mean)) / np.array(model.std)
-  feature = embedder.backbone.apply({"params": params["backbone"]}, normalised)
+  feature = jax.jit(embedder.backbone.apply)({"params": params["backbone"]}, normalised)
   expected = feature @ params["embedding"]["kernel"] + params["embedding"]["bias"]
-  np.testing.assert_allclose(embedder.apply({"params": params}, images), expected, atol=1e-4)
+  np.testing.assert_allclose(
+    jax.jit(embedder.apply)({"params": params}, images), expected, atol=1e-4
+  )
 
 
 @pytest.mark.parametrize(("classes", "width"), [(5, 16), (16, 16), (40, 16)])
