@@ -1,4 +1,4 @@
-"""Stand-ins for the commands of a cloud and of a cluster, and for main: each records how it is called."""
+"""Stand-ins for the commands of a cloud and of a cluster, and for main; each records its calls."""
 
 import json
 import os
@@ -21,7 +21,8 @@ with open("{folder}/calls.jsonl", "a") as file:
   file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
 with open("{folder}/answers.json") as file:
   answers = json.load(file)
-match = max((key for key in answers if all(w in words for w in key.split(" + "))), key=len, default=None)
+fitting = [key for key in answers if all(part in words for part in key.split(" + "))]
+match = max(fitting, key=len, default=None)
 if match is not None:
   queue = answers[match]
   code, out, err = queue.pop(0) if len(queue) > 1 else queue[0]
@@ -92,7 +93,7 @@ class StandIns:
     self.until(file.exists)
     return json.loads(file.read_text())
 
-  def until(self, true, seconds: float = 20) -> None:
+  def until(self, true, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not true():
       assert time.monotonic() < deadline, "nothing happened"
@@ -105,7 +106,7 @@ class StandIns:
       env=self.environment(**more),
       capture_output=True,
       text=True,
-      timeout=60,
+      timeout=120,
     )
 
   def begin(self, *command: object, cwd: Path = ROOT, **more: str) -> subprocess.Popen:
@@ -154,7 +155,9 @@ def commands():
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if not line.startswith("#")]
     script = "".join(f"printf '%s\\0' {line}; printf '\\1'\n" for line in lines)
-    words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout
+    words = subprocess.run(
+      ["bash", "-c", script], capture_output=True, text=True, check=True
+    ).stdout
     return [command.split("\0")[:-1] for command in words.split("\1")[:-1]]
 
   return read

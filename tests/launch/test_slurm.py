@@ -83,7 +83,7 @@ def test_a_signal_saves_and_queues_again(cluster, copied, fake_python, number):
   running = begun(cluster, copied, fake_python, WAIT="1")
   running.send_signal(number)
   running.send_signal(number)
-  _, stderr = running.communicate(timeout=20)
+  _, stderr = running.communicate(timeout=60)
   assert running.returncode == 0, stderr
   assert [cluster.main(task)["terms"] for task in (0, 1)] == [1, 1]
   assert [call[0] for call in cluster.calls()] == ["scancel", "squeue", "scontrol"]
@@ -95,7 +95,7 @@ def test_tasks_that_slurm_stopped_by_itself_are_queued_again(cluster, copied, fa
   for _ in range(2):
     for pid in (cluster.folder / "tasks").read_text().split():
       os.kill(int(pid), signal.SIGTERM)
-  running.communicate(timeout=20)
+  running.communicate(timeout=60)
   assert [cluster.main(task)["terms"] for task in (0, 1)] == [1, 1]
   assert [call[0] for call in cluster.calls()] == ["squeue", "scontrol"]
 
@@ -105,7 +105,7 @@ def test_a_job_that_is_over_is_left_alone(cluster, copied, fake_python, state):
   cluster.answer({"squeue": [(0, f"{state}\n", "")]})
   running = begun(cluster, copied, fake_python, WAIT="1")
   running.send_signal(signal.SIGTERM)
-  stdout, _ = running.communicate(timeout=20)
+  stdout, _ = running.communicate(timeout=60)
   assert running.returncode == 75 and f"the job is {state}" in stdout
   assert [call[0] for call in cluster.calls()] == ["scancel", "squeue"]
 
@@ -125,7 +125,7 @@ def test_a_requeue_that_fails_says_what_to_do(cluster, copied, fake_python):
   cluster.answer({"squeue": [(0, "RUNNING\n", "")], "scontrol": [(1, "", "")]})
   running = begun(cluster, copied, fake_python, WAIT="1")
   running.send_signal(signal.SIGUSR1)
-  _, stderr = running.communicate(timeout=20)
+  _, stderr = running.communicate(timeout=60)
   assert running.returncode == 2
   assert stderr == "error: scontrol requeue failed: the run has saved; submit it again\n"
 
@@ -135,7 +135,7 @@ def test_a_task_that_is_stopped_before_main_listens_is_queued_again(stand_ins):
   running = stand_ins.begin("bash", task, "sleep", "20")
   stand_ins.until(lambda: "sleep" in children(running.pid))
   running.send_signal(signal.SIGTERM)
-  running.communicate(timeout=20)
+  running.communicate(timeout=60)
   assert running.returncode == 75
 
 

@@ -1,4 +1,4 @@
-"""What tpu_pod.sh runs on the workers, run here: gcloud's stand-in gives each worker a home of its own."""
+"""What tpu_pod.sh runs on workers, run here: gcloud's stand-in gives each worker its own home."""
 
 import os
 import shutil
@@ -38,10 +38,13 @@ PYTHON = """#!/bin/sh
 case "$*" in
   "-m venv --clear "*)
     mkdir -p "$4/bin"
-    printf '#!/bin/sh\\ncase "$2" in pip) echo "$@" >> "$HOME/pip"; exit $PIP ;; esac\\nexec {folder}/bin/main "$@"' \\
-      > "$4/bin/python"
+    cp {folder}/bin/installed "$4/bin/python"
     chmod +x "$4/bin/python" ;;
 esac
+"""
+INSTALLED = """#!/bin/sh
+case "$2" in pip) echo "$@" >> "$HOME/pip"; exit $PIP ;; esac
+exec {folder}/bin/main "$@"
 """
 
 
@@ -63,6 +66,7 @@ def repository(tmp_path_factory):
 def pod(stand_ins, fake_python, repository):
   stand_ins.add("gcloud", GCLOUD)
   stand_ins.add("python3.11", PYTHON)
+  stand_ins.add("installed", INSTALLED)
   shutil.copy(fake_python, stand_ins.path / "main")
   options = ("--name=pod", "--zone=z", "--poll=0", "--type=v5litepod-16")
   stand_ins.command = (repository / "launch" / "tpu_pod.sh", *options)
@@ -111,7 +115,7 @@ def test_the_run_outlives_the_terminal_and_is_stopped_on_request(pod):
   assert "process 0 speaks" in again.stdout.readline()
   stopped = pod.run(*pod.command[:3], "--stop")
   assert stopped.returncode == 0, stopped.stderr
-  _, stderr = again.communicate(timeout=20)
+  _, stderr = again.communicate(timeout=60)
   assert again.returncode == 75 and "told to stop, and has saved" in stderr
   for worker in (0, 1):
     after = pod.main(worker)
@@ -125,7 +129,7 @@ def test_a_killed_run_is_no_success(pod):
   pod.main(1)
   group = home(pod) / "lafg_jax" / "run" / "group"
   os.killpg(int(group.read_text()), signal.SIGKILL)
-  running.communicate(timeout=20)
+  running.communicate(timeout=60)
   assert running.returncode == 137
   assert pod.run(*pod.command[:3], "--stop").returncode == 0
   assert pod.main(1)["terms"] == 1
