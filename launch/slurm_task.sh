@@ -10,8 +10,10 @@ told="" interrupted=""
 # shellcheck disable=SC2329 # by trap
 stop() {
   interrupted=1
-  if [[ -z $told ]]; then kill -TERM "$child" 2> /dev/null || true; fi
+  if [[ -n $told ]]; then return; fi
+  # Before it is passed on: a second signal may come meanwhile.
   told=1
+  kill -TERM "$child" 2> /dev/null || true
 }
 # Until there is a child, a signal is only remembered: it must not end this process and leave the child.
 trap 'told=early' TERM
