@@ -19,8 +19,8 @@ stop() {
 trap 'told=early' TERM
 "$@" &
 child=$!
-if [[ -n $told ]]; then kill -TERM "$child"; fi
 trap stop TERM
+if [[ $told = early ]]; then kill -TERM "$child"; fi
 
 while true; do
   code=0
