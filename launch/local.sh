@@ -122,7 +122,7 @@ collect() {
 start
 if [[ -n $DRY_RUN ]]; then exit 0; fi
 trap pass_on INT TERM HUP
-if [[ $processes -gt 1 ]]; then echo "launch/local.sh: logs of processes 1 to $((processes - 1)): $logs" >&2; fi
+if [[ $processes -gt 1 ]]; then echo "launch/local.sh: the processes after 0 print into $logs" >&2; fi
 deadline=""
 while [[ ${#codes[@]} -lt $processes ]]; do
   collect
