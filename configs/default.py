@@ -255,10 +255,17 @@ def get_config() -> ConfigDict:
   train.checkpoint_every = 200
   # Newest checkpoints kept.
   train.keep_checkpoints = 2
+  # Steps between evaluations on the validation classes (data.num_val_classes), and one after the
+  # last step; 0 = off. Their Recall@1 and MAP@R go to metrics.jsonl.
+  train.validate_every = 0
+  # Keep the step with the best MAP@R of these, in <workdir>/best; evaluate.source=best reads it.
+  train.keep_best = False
+  # Go on from checkpoints of another config, with a warning, where their arrays fit the model.
+  train.allow_changed = False
 
   evaluate = config.evaluate = ConfigDict()
-  # What is evaluated: 'checkpoint' (newest of the workdir), 'pretrained' (the backbone's own
-  # feature, no training), or the path of an embeddings.npz.
+  # What is evaluated: 'checkpoint' (newest of the workdir), 'best' (of train.keep_best),
+  # 'pretrained' (the backbone's own feature, no training), or the path of an embeddings.npz.
   evaluate.source = "checkpoint"
   # Classes evaluated on: 'test', or 'val' (data.num_val_classes) for model selection.
   evaluate.split = "test"

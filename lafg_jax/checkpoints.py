@@ -22,10 +22,13 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from flax import serialization, traverse_util
+from orbax.checkpoint.options import MultiprocessingOptions
 
+from lafg_jax import distributed
 from lafg_jax.errors import UserError
 
-FOLDER = "checkpoints"
+# The newest, and of train.keep_best the best on the validation classes.
+FOLDER, BEST = "checkpoints", "best"
 FORMAT = 1
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
@@ -36,34 +39,52 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 Arrays = dict[str, np.ndarray]
 
 
-def folder(workdir: str) -> str:
+def folder(workdir: str, where: str = FOLDER) -> str:
   """The checkpoint folder of a workdir, absolute (Orbax asks for that)."""
-  return os.path.abspath(os.path.join(workdir, FOLDER))
+  return os.path.abspath(os.path.join(workdir, where))
 
 
 @contextlib.contextmanager
-def manager(workdir: str, keep: int) -> Iterator[ocp.CheckpointManager]:
+def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.CheckpointManager | None]:
   """An asynchronous Orbax manager that keeps the `keep` newest checkpoints.
+
+  None, which saves nothing, on every process but 0: all have the same arrays.
 
   Raises:
     UserError: a checkpoint cannot be written (a full disk); those before it are kept.
   """
+  if jax.process_index() != 0:
+    yield None
+    return
+  path = folder(workdir, where)
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep, create=True, enable_async_checkpointing=True
+    max_to_keep=keep,
+    create=False,
+    enable_async_checkpointing=True,
+    multiprocessing_options=_alone(where),
   )
   # For as long as it is open, as the thread that saves speaks whenever it fails.
   logger = logging.get_absl_logger()
   logger.addFilter(_says_nothing_new)
   try:
-    with _write_failures_told(folder(workdir)):
-      mngr = ocp.CheckpointManager(folder(workdir), options=options)
+    with _write_failures_told(path):
+      os.makedirs(path, exist_ok=True)
+      mngr = ocp.CheckpointManager(path, options=options)
     try:
       yield mngr
     finally:
-      with _write_failures_told(folder(workdir)):
+      with _write_failures_told(path):
         mngr.close()
   finally:
     logger.removeFilter(_says_nothing_new)
+
+
+def _alone(what: str) -> MultiprocessingOptions:
+  """Orbax neither waits for other processes nor leaves anything to them."""
+  me = jax.process_index()
+  return MultiprocessingOptions(
+    primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"{what}{me}"
+  )
 
 
 @contextlib.contextmanager
@@ -140,12 +161,16 @@ def _installed(names: tuple[str, ...]) -> Iterator[metadata.Distribution]:
       continue
 
 
-def save(mngr: ocp.CheckpointManager, step: int, arrays: Arrays, meta: dict[str, Any]) -> None:
+def save(
+  mngr: ocp.CheckpointManager | None, step: int, arrays: Arrays, meta: dict[str, Any]
+) -> None:
   """Starts an asynchronous save; `arrays` must not change until the manager is waited for.
 
   Raises:
     UserError: this checkpoint, or the one before, cannot be written.
   """
+  if mngr is None:
+    return
   described = {
     path: {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": _crc(x)}
     for path, x in arrays.items()
@@ -168,20 +193,20 @@ def _crc(x: np.ndarray) -> int:
   return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
 
 
-def steps(workdir: str) -> list[int]:
+def steps(workdir: str, where: str = FOLDER) -> list[int]:
   """Steps with a finished checkpoint folder, newest first; half-written ones have other names."""
-  path = folder(workdir)
+  path = folder(workdir, where)
   names = os.listdir(path) if os.path.isdir(path) else []
   return sorted((int(n) for n in names if re.fullmatch(r"\d+", n)), reverse=True)
 
 
-def read(workdir: str, step: int) -> tuple[Arrays, dict[str, Any]]:
+def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
   """The arrays and meta of one checkpoint, every checksum verified.
 
   Raises:
     ValueError (or what Orbax raises): something is missing, cut or changed.
   """
-  path = os.path.join(folder(workdir), str(step))
+  path = os.path.join(folder(workdir, where), str(step))
   with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
     meta = json.load(file)
   # Checkpoints from before meta had a checksum have none.
@@ -195,7 +220,7 @@ def read(workdir: str, step: int) -> tuple[Arrays, dict[str, Any]]:
   template = traverse_util.unflatten_dict(
     {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}, sep="/"
   )
-  with ocp.StandardCheckpointer() as checkpointer:
+  with ocp.StandardCheckpointer(multiprocessing_options=_alone("read")) as checkpointer:
     tree = checkpointer.restore(os.path.join(path, "arrays"), template)
   arrays = {p: np.asarray(x) for p, x in traverse_util.flatten_dict(tree, sep="/").items()}
   changed = [p for p, d in described.items() if _crc(arrays[p]) != d["crc32"]]
@@ -204,42 +229,76 @@ def read(workdir: str, step: int) -> tuple[Arrays, dict[str, Any]]:
   return arrays, meta
 
 
-def latest(workdir: str, *, set_aside: bool = False) -> tuple[Arrays, dict[str, Any]] | None:
+def latest(
+  workdir: str, *, set_aside: bool = False, where: str = FOLDER
+) -> tuple[Arrays, dict[str, Any]] | None:
   """The newest checkpoint that reads whole, or None; damaged ones are skipped with a warning.
 
   Args:
     workdir: the run's folder.
     set_aside: rename damaged checkpoints, so that a run that goes on can save that step again.
+    where: FOLDER, or BEST for the best on the validation classes.
 
   Raises:
     UserError: a checkpoint is of another format or may not be read, or several are there and all
       are damaged: then something other than a broken write is wrong, and training must not start
       anew over it.
   """
-  damaged: list[str] = []
+  damaged: list[int] = []
   found = None
-  for step in steps(workdir):
-    path = os.path.join(folder(workdir), str(step))
+  for step in steps(workdir, where):
     try:
-      found = read(workdir, step)
+      found = read(workdir, step, where)
       break
     except (UserError, PermissionError):
       raise
     except _CORRUPT as error:
+      path = os.path.join(folder(workdir, where), str(step))
       why = (str(error).strip() or type(error).__name__).splitlines()[0]
       logging.warning("skipping the damaged checkpoint %s: %s", path, why)
-      damaged.append(path)
+      damaged.append(step)
   if found is None and len(damaged) > 1:
     raise UserError(
-      f"all {len(damaged)} checkpoints in {folder(workdir)} are damaged: move that folder away to "
-      "start anew"
+      f"all {len(damaged)} checkpoints in {folder(workdir, where)} are damaged: move that folder "
+      "away to start anew"
     )
   if set_aside and jax.process_index() == 0:
-    for path in damaged:
-      os.replace(
-        path, _free_name(os.path.join(folder(workdir), f"damaged-{os.path.basename(path)}"))
-      )
+    rename(workdir, damaged, "damaged", where)
   return found
+
+
+def rename(workdir: str, old: list[int], name: str, where: str = FOLDER) -> None:
+  """Renames checkpoints to '<name>-<step>-<n>', which none is read from."""
+  for step in old:
+    path = os.path.join(folder(workdir, where), str(step))
+    os.replace(path, _free_name(os.path.join(folder(workdir, where), f"{name}-{step}")))
+
+
+def shared(
+  workdir: str, *, set_aside: bool = False, where: str = FOLDER
+) -> tuple[Arrays, dict[str, Any]] | None:
+  """`latest` of process 0, on every process of a run.
+
+  Raises:
+    UserError: as `latest`, or another process cannot read what process 0 reads.
+  """
+  found: list[tuple[Arrays, dict[str, Any]] | None] = []
+
+  def newest() -> int | None:
+    found.append(latest(workdir, set_aside=set_aside, where=where))
+    return found[0][1]["step"] if found[0] else None
+
+  step = distributed.agree("the checkpoint", newest)
+  if step is None or found:
+    return found[0] if found else None
+  try:
+    return read(workdir, step, where)
+  except _CORRUPT as error:
+    path = os.path.join(folder(workdir, where), str(step))
+    raise UserError(
+      f"{path}: process {jax.process_index()} cannot read what process 0 reads; put --workdir in "
+      "a folder that all machines share"
+    ) from error
 
 
 def _free_name(path: str) -> str:
@@ -249,11 +308,14 @@ def _free_name(path: str) -> str:
   return f"{path}-{number}"
 
 
-def require(workdir: str) -> tuple[Arrays, dict[str, Any]]:
-  """`latest`, or a UserError that says what to run."""
-  found = latest(workdir)
+def require(workdir: str, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
+  """`shared`, or a UserError that says what to run."""
+  found = shared(workdir, where=where)
   if found is None:
-    raise UserError(f"no readable checkpoint in {folder(workdir)}: run --stage=train first")
+    best = " with --config.train.keep_best=True" if where == BEST else ""
+    raise UserError(
+      f"no readable checkpoint in {folder(workdir, where)}: run --stage=train{best} first"
+    )
   return found
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from lafg_jax import interrupts
 from lafg_jax.config import get, keys
-from lafg_jax.errors import Incomplete, UserError
+from lafg_jax.errors import Incomplete, PeerLost, UserError
 
 # ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
 _ARGV: list[str] = []
@@ -53,6 +53,8 @@ def run(
     _fail(str(error))
   except Incomplete as error:
     _fail(f"{error}; to try these again, and only these: {_command(argv)}", code=1)
+  except PeerLost as error:
+    _fail(str(error), code=1)
   except OSError as error:
     # A full disk, a folder without permission: what a person mends outside the program.
     logging.debug("the operating system refused", exc_info=True)
@@ -90,7 +92,7 @@ def _set_up_logging() -> None:
 
 def _help(doc: str) -> str:
   lines = [doc.strip(), "", "Flags:"]
-  for module in ("lafg_jax.command_line", sys.argv[0], "__main__"):
+  for module in ("lafg_jax.command_line", sys.argv[0], "__main__", "lafg_jax.distributed"):
     for flag in flags.FLAGS.flags_by_module_dict().get(module, []):
       default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
       lines.append(f"  --{flag.name}: {flag.help}{default}")

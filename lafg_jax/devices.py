@@ -60,16 +60,25 @@ def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], 
   Raises:
     UserError: one row does not fit either.
   """
+  return spreading(function)(params)
+
+
+def spreading(function: Callable[..., Any]) -> Callable[[Any], Callable[[np.ndarray], np.ndarray]]:
+  """`spread` for one set of parameters after the other, compiled once for all of them."""
   devices = jax.local_devices()
   mesh = Mesh(np.array(devices), ("rows",))
   rows = NamedSharding(mesh, PartitionSpec("rows"))
   replicated = NamedSharding(mesh, PartitionSpec())
-  params = jax.device_put(params, replicated)
   mapped = jax.jit(function, in_shardings=(replicated, rows), out_shardings=rows)
 
-  def apply(x: np.ndarray) -> np.ndarray:
-    padding = -len(x) % len(devices)
-    padded = np.concatenate([x, np.repeat(x[:1], padding, axis=0)]) if padding else x
-    return np.asarray(mapped(params, jax.device_put(padded, rows)))[: len(x)]
+  def with_params(params: Any) -> Callable[[np.ndarray], np.ndarray]:
+    params = jax.device_put(params, replicated)
 
-  return out_of_memory.halving(apply)
+    def apply(x: np.ndarray) -> np.ndarray:
+      padding = -len(x) % len(devices)
+      padded = np.concatenate([x, np.repeat(x[:1], padding, axis=0)]) if padding else x
+      return np.asarray(mapped(params, jax.device_put(padded, rows)))[: len(x)]
+
+    return out_of_memory.halving(apply)
+
+  return with_params

@@ -13,3 +13,17 @@ class Incomplete(RuntimeError):
 
   Commands print the message, in one line, with the command to run again, and exit with code 1.
   """
+
+
+class PeerLost(RuntimeError):
+  """Another process of the run ended or hangs; what was saved is kept.
+
+  Commands print the message, in one line, and exit with code 1.
+  """
+
+
+def exit_code(error: BaseException) -> int:
+  """What a command exits with after this error."""
+  if isinstance(error, UserError | OSError):
+    return 2
+  return 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -10,23 +10,24 @@ unreadable images, near duplicates), and --stage=inspect makes language.html, a 
 was written and mined about the classes. configs/default.py explains every key.
 """
 
-import contextlib
-import fcntl
+import functools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, interrupts, packages, validation
+from lafg_jax import command_line, distributed, interrupts, packages, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
 # Not in a bare run: nothing reads what they write but people.
 ON_REQUEST = ("data", "inspect")
+# Every process takes part in these; the others are of process 0, and the rest wait for it.
+SHARED = ("train", "evaluate")
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "Folder for everything that is written (default: runs/<name of the config>)."
@@ -56,24 +57,13 @@ def main(argv: Sequence[str]) -> None:
     os.makedirs(workdir, exist_ok=True)
   except OSError as error:
     raise UserError(f"--workdir={workdir}: {error.strerror}") from error
-  with _only_run_in(workdir):
+  with distributed.session(), distributed.only_run(workdir):
     run_stages(config, workdir, wanted)
-
-
-@contextlib.contextmanager
-def _only_run_in(workdir: str) -> Iterator[None]:
-  """Two runs in one folder would overwrite each other's files."""
-  with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UserError(f"another run is at work in {workdir}: pass another --workdir") from error
-    yield
 
 
 def _default_stages(config: ConfigDict) -> list[str]:
   """The stages of a bare run: those whose output something else of the run reads."""
-  if config.evaluate.source != "checkpoint":
+  if config.evaluate.source not in ("checkpoint", "best"):
     return ["evaluate"]
   if config.loss.alignment in validation.WORDLESS:
     return list(STAGES[3:])
@@ -115,16 +105,17 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
     "data": _data,
   }
   for stage in wanted:
-    if not run[stage](config, workdir):
+    work = functools.partial(run[stage], config, workdir)
+    if not (work() if stage in SHARED else distributed.agree(f"stage {stage}", work)):
       return
     interrupts.check()
-  if {"evaluate", "report"} & set(wanted):
+  if {"evaluate", "report"} & set(wanted) and distributed.process_index() == 0:
     _print_results(workdir)
 
 
 def _embeds(config: ConfigDict, wanted: Sequence[str]) -> bool:
   """Whether images are evaluated, and not a file of embeddings."""
-  return "evaluate" in wanted and config.evaluate.source in ("checkpoint", "pretrained")
+  return "evaluate" in wanted and config.evaluate.source in ("checkpoint", "best", "pretrained")
 
 
 def _prepare_jax() -> None:
@@ -192,10 +183,19 @@ def _unless_done(
 ) -> bool:
   from lafg_jax import stages
 
-  if not stages.is_done(workdir, stage, key, outputs):
+  if not _is_done(workdir, stage, key, outputs):
     work()
-    stages.mark_done(workdir, stage, key, outputs)
+    if distributed.process_index() == 0:
+      stages.mark_done(workdir, stage, key, outputs)
   return True
+
+
+def _is_done(workdir: str, stage: str, key: str, outputs: Sequence[str]) -> bool:
+  """`stages.is_done` as process 0 finds it: all run a stage together, or none does."""
+  from lafg_jax import stages
+
+  is_done = functools.partial(stages.is_done, workdir, stage, key, outputs)
+  return distributed.agree(f"stage {stage}", is_done) if stage in SHARED else is_done()
 
 
 def _training_classes(config: ConfigDict) -> tuple[str, ...]:
@@ -275,9 +275,10 @@ def _train(config: ConfigDict, workdir: str) -> bool:
     _pretrained_file(config),
   )
   outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
-  if stages.is_done(workdir, "train", key, outputs):
+  if _is_done(workdir, "train", key, outputs):
     return True
-  dataset = datasets.load_splits(config.data, splits=("train",))["train"]
+  splits = datasets.load_splits(config.data, ("train", "val"))
+  dataset = splits["train"]
   loaded = None
   if not wordless:
     language = config.language
@@ -288,8 +289,8 @@ def _train(config: ConfigDict, workdir: str) -> bool:
       shuffle=language.shuffle,
       seed=config.seed,
     )
-  step, stopped = train.run(config, workdir, dataset, loaded)
-  if step == config.train.steps:
+  step, stopped = train.run(config, workdir, dataset, loaded, splits.get("val"))
+  if step == config.train.steps and distributed.process_index() == 0:
     stages.mark_done(workdir, "train", key, outputs)
   if stopped:
     logging.info(
@@ -312,12 +313,13 @@ def _evaluate(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.evaluate import stage
 
   source = config.evaluate.source
-  reads_images = source in ("checkpoint", "pretrained")
+  reads_images = source in ("checkpoint", "best", "pretrained")
   outputs = [stage.FILE, stage.EMBEDDINGS] if reads_images else [stage.FILE]
-  if source == "checkpoint":
-    newest = checkpoints.steps(workdir)[:1]
+  if source in ("checkpoint", "best"):
+    where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
+    newest = checkpoints.steps(workdir, where)[:1]
     inputs: list[Path | None] = [
-      Path(checkpoints.folder(workdir), str(step), "meta", "metadata") for step in newest
+      Path(checkpoints.folder(workdir, where), str(step), "meta", "metadata") for step in newest
     ]
   elif source == "pretrained":
     inputs = [_pretrained_file(config)]

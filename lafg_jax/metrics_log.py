@@ -129,6 +129,17 @@ class MetricsLog:
     self._flush()
     self.pending = (step, time.monotonic(), metrics)
 
+  def validated(self, step: int, measured: dict[str, float]) -> None:
+    """Writes what the validation classes gave after this step, a line of its own."""
+    self._flush()
+    if self.writes:
+      self.file.write(json.dumps({"step": step} | measured) + "\n")
+      self.file.flush()
+      for name, value in measured.items():
+        self.board.add_scalar(name, value, step)
+      text = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
+      logging.info("step %d, validation classes: %s", step, text)
+
   def _flush(self) -> None:
     if self.pending is None:
       return

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, frozen, optimizers, out_of_memory, stages
+from lafg_jax import checkpoints, distributed, frozen, optimizers, out_of_memory, stages
 from lafg_jax import config as config_keys
 from lafg_jax.data import pack, pipeline
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
@@ -24,6 +25,7 @@ from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models import weight_files
 from lafg_jax.models.embedder import Embedder
+from lafg_jax.selection import open_selection
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.validation import WORDLESS
 
@@ -31,7 +33,8 @@ MAX_IN_FLIGHT = 2
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
              "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
-             "data.manifest", "data.builder", "data.test_classes", "data.pack")  # fmt: skip
+             "data.manifest", "data.builder", "data.test_classes", "data.pack",
+             "train.validate_every", "train.keep_best", "train.allow_changed")  # fmt: skip
 
 # What keys meant before they were there, for runs of that time: all ViTs were plain, for one.
 BEFORE = {
@@ -59,11 +62,30 @@ def deciding_keys(config: ConfigDict) -> list[str]:
 
 
 class _StopRequest:
-  """Becomes true at the first SIGTERM or SIGINT; the second has its usual effect."""
+  """Becomes true at the first SIGTERM or SIGINT; the second has its usual effect.
+
+  Several processes stop at one and the same step whichever is asked: each sends its `flag` through
+  the mapped step, and all hear of it when they look at that step's results.
+  """
 
   def __init__(self) -> None:
-    self.asked = False
+    self.asked = self.told = False
     self.previous: dict[int, Any] = {}
+
+  @property
+  def agreed(self) -> bool:
+    """Whether all processes stop here."""
+    return self.asked if jax.process_count() == 1 else self.told
+
+  def flag(self) -> jax.Array | None:
+    """What this process sends, [devices] int32; None where there is no other."""
+    return None if jax.process_count() == 1 else replicate(np.int32(self.asked))
+
+  def heard(self, loss: jax.Array, flag: jax.Array | None) -> None:
+    """Reads what all processes have sent."""
+    del loss
+    if flag is not None:
+      self.told = bool(np.asarray(flag.addressable_data(0)).any())
 
   def __enter__(self) -> "_StopRequest":
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,20 +107,27 @@ class _StopRequest:
 
 
 def run(
-  config: ConfigDict, workdir: str, dataset: Dataset, prototypes: LoadedPrototypes | None
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset,
+  prototypes: LoadedPrototypes | None,
+  val: Dataset | None = None,
 ) -> tuple[int, bool]:
   """Trains to `train.steps`, from the newest checkpoint when there is one.
+
+  Args:
+    val: validation classes, for train.validate_every.
 
   Returns:
     The step reached, and whether SIGTERM or SIGINT asked to stop there; it is saved either way.
 
   Raises:
-    UserError: another config trained this workdir, the loss is no longer finite, memory ran out, or
-      a checkpoint or the metrics cannot be written.
+    UserError: another config trained this workdir and train.allow_changed is off, the loss is no
+      longer finite, memory ran out, or a checkpoint or the metrics cannot be written.
   """
   # Outermost: a signal must not end the wait for the last, asynchronous save.
   with _StopRequest() as stop, out_of_memory.told(config, None):
-    return _run(config, workdir, dataset, prototypes, stop)
+    return _run(config, workdir, dataset, prototypes, val, stop)
 
 
 def _run(
@@ -106,13 +135,13 @@ def _run(
   workdir: str,
   dataset: Dataset,
   prototypes: LoadedPrototypes | None,
+  val: Dataset | None,
   stop: _StopRequest,
 ) -> tuple[int, bool]:
   num_classes, words = len(dataset.class_names), _prototype_arrays(prototypes)
   meta = _meta(config, dataset, prototypes)
-  found = checkpoints.latest(workdir, set_aside=True)
-  if found is not None:
-    _check_same(config, found[1], meta, workdir)
+  found = checkpoints.shared(workdir, set_aside=True)
+  changed = found is not None and _check_same(config, found[1], meta, workdir)
   step = found[1]["step"] if found else 0
   if step >= config.train.steps:
     logging.info("train: already at step %d", step)
@@ -123,42 +152,62 @@ def _run(
     state = _restore(state, *found)
   _announce(config, state)
   batches = _batches(config, workdir, dataset, embedder, state, stop)
-  if batches is None or stop.asked:
-    # No step was made that is not saved.
+  if batches is None or (stop.asked and jax.process_count() == 1):
+    # No step was made that is not saved. Several processes agree on that after a step.
     return step, True
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
   mapped = jax.pmap(
-    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+    _with_stop(make_step(embedder, optimizer, config, AXIS)), axis_name=AXIS, donate_argnums=(0,)
   )
   in_flight: collections.deque = collections.deque()
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
   step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
   with (
     out_of_memory.told(config, step_bytes),
+    distributed.stepping(),
     contextlib.closing(batches),
     checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
+    open_selection(config, workdir, val, embedder, changed) as selection,
     MetricsLog(workdir, step, config, dataset) as log,
   ):
     for host, batch in to_devices(batches):
       log.unreadable(host["unreadable"])
-      state, metrics = mapped(state, batch, targets)
+      state, metrics, asked = mapped(state, batch, targets, stop.flag())
       step += 1
       log.watch(step, metrics)
-      in_flight.append(metrics["loss"])
+      in_flight.append((metrics["loss"], asked))
       if len(in_flight) > MAX_IN_FLIGHT:
         # Two steps back is done or nearly so: this bounds memory without stalling the device.
-        jax.block_until_ready(in_flight.popleft())
-      last = step == config.train.steps or stop.asked
+        stop.heard(*jax.block_until_ready(in_flight.popleft()))
+        distributed.beat(step)
+      last = step == config.train.steps or stop.agreed
       if step % config.train.log_every == 0 or last:
         log.write(step, metrics)
-      if step % config.train.checkpoint_every == 0 or last:
+      saves = step % config.train.checkpoint_every == 0 or last
+      validates = selection is not None and selection.is_due(step)
+      if saves or validates:
         log.check_finite(step, metrics)
-        arrays = {"state": unreplicate(state), "prototypes": words}
-        checkpoints.save(mngr, step, checkpoints.flatten(arrays), meta)
+        whole = unreplicate(state)
+        arrays = checkpoints.flatten({"state": whole, "prototypes": words})
+      if selection is not None and validates:
+        measured = selection.measure(whole.params)
+        log.validated(step, measured)
+        selection.keep(step, measured, arrays, meta)
+      if saves:
+        checkpoints.save(mngr, step, arrays, meta)
       if last:
         break
-  return step, stop.asked
+  return step, stop.agreed
+
+
+def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:
+  """The step, and beside it whether any process is asked to stop; alone, a process just knows."""
+
+  def mapped(state, batch, targets, asked):
+    return *step(state, batch, targets), None if asked is None else jax.lax.pmax(asked, AXIS)
+
+  return mapped
 
 
 def _step_bytes(
@@ -200,7 +249,7 @@ def _batches(
   """The batches that are left, or None where the making of features was stopped."""
   start = int(state.step)
   if config.train.frozen_backbone:
-    stopped = lambda: stop.asked  # noqa: E731
+    stopped = lambda: stop.asked and jax.process_count() == 1  # noqa: E731
     cached = frozen.features(config, workdir, dataset, embedder, state.params, stopped)
     return None if cached is None else frozen.batches(config, dataset, cached, start)
   return pipeline.train_batches(
@@ -229,7 +278,8 @@ def _announce(config: ConfigDict, state: TrainState) -> None:
   )
 
 
-def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
+def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> bool:
+  """False; True where something has changed and train.allow_changed lets the run go on."""
   before = BEFORE | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
   packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
@@ -242,17 +292,29 @@ def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wo
     changed.append("the pretrained weights")
   if old["prototypes"] != new["prototypes"]:
     changed.append("the prototypes")
-  if changed:
+  if changed and not config.train.allow_changed:
     raise UserError(
       f"{checkpoints.folder(workdir)} was trained with another config ({'; '.join(changed)}): "
-      "pass another --workdir, or delete that folder to start anew"
+      "pass another --workdir, delete that folder to start anew, or go on all the same with "
+      "--config.train.allow_changed=True"
     )
+  if changed:
+    logging.warning("train: going on under another config: %s", "; ".join(changed))
+  return bool(changed)
 
 
 def _restore(state: TrainState, arrays: checkpoints.Arrays, meta: dict[str, Any]) -> TrainState:
   logging.info("train: going on from the checkpoint of step %d", meta["step"])
   inner = {p.removeprefix("state/"): x for p, x in arrays.items() if p.startswith("state/")}
-  return checkpoints.unflatten_like(state, inner)
+  try:
+    return checkpoints.unflatten_like(state, inner)
+  except ValueError as error:
+    first, *more = str(error).split("; ")
+    rest = f" and {len(more)} more" if more else ""
+    raise UserError(
+      f"the checkpoint of step {meta['step']} cannot go on under this config ({first}{rest}): pass "
+      "the config it was trained with, or another --workdir"
+    ) from error
 
 
 def _meta(

@@ -193,7 +193,10 @@ _RULES: dict[str, Rule] = {
   "train.log_every": _at_least(1),
   "train.checkpoint_every": _at_least(1),
   "train.keep_checkpoints": _at_least(1),
-  "evaluate.source": (bool, "checkpoint, pretrained, or the path of an embeddings.npz"),
+  "train.validate_every": _at_least(0),
+  "train.keep_best": _BOOL,
+  "train.allow_changed": _BOOL,
+  "evaluate.source": (bool, "checkpoint, best, pretrained, or the path of an embeddings.npz"),
   "evaluate.split": _one_of("test", "val"),
   "evaluate.ks": (
     (lambda x: _numbers(x) and len(x) > 0 and all(isinstance(k, int) and k >= 1 for k in x)),
@@ -223,12 +226,28 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   read_by.reject_unread(config, "loss.auxiliary", read_by.LOSS)
   _validate_model(config)
   _validate_tuning(config)
+  _validate_selection(config)
   language, evaluate = config.language, config.evaluate
   if language.top_k > language.num_attributes:
     _reject("language.top_k", language.top_k, "at most language.num_attributes", language)
   if evaluate.split == "val" and not config.data.num_val_classes:
     raise UserError(
       "--config.evaluate.split=val: no classes are held out; pass --config.data.num_val_classes=V"
+    )
+
+
+def _validate_selection(config: ConfigDict) -> None:
+  train = config.train
+  if train.validate_every and not config.data.num_val_classes:
+    raise UserError(
+      f"--config.train.validate_every={train.validate_every}: no classes are held out; pass "
+      "--config.data.num_val_classes=V"
+    )
+  if train.keep_best and not train.validate_every:
+    raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")
+  if config.evaluate.source == "best" and not train.keep_best:
+    raise UserError(
+      "--config.evaluate.source=best: nothing keeps it; pass --config.train.keep_best=True"
     )
 
 
@@ -245,7 +264,7 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   missing = []
   language = config.language
   inspects = "inspect" in stages
-  reads_file = config.evaluate.source not in ("checkpoint", "pretrained") and not inspects
+  reads_file = config.evaluate.source not in ("checkpoint", "best", "pretrained") and not inspects
   needs_data = not reads_file and not (inspects and language.inspect_all)
   if config.data.name in readers.LAYOUTS and not config.data.root and needs_data:
     missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")

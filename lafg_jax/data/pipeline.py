@@ -88,10 +88,18 @@ def train_batches(
   return _iterate(start_step, start_step + num_steps, make, data)
 
 
-def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch]:
+def eval_batches(
+  dataset: Dataset,
+  data: Any,
+  batch_size: int,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Iterator[Batch]:
   """Yields all images once, in dataset order, resized and cropped at the centre.
 
-  A batch holds B = `batch_size` rows, the last one padded:
+  Of several processes each yields every `process_count`-th batch, all equally many. A batch holds
+  B = `batch_size` rows, the last ones padded:
     image: uint8 [B, S, S, 3], zeros where there is none, S = data.image_size.
     index: int32 [B], row of the dataset; -1 for padding and for an image that cannot be read.
     unreadable: int32 [B], the row that cannot be read, else -1; its name is dataset.ids[row].
@@ -101,6 +109,8 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
     data: the section `config.data`; reads image_size, resize_size, num_workers and
       prefetch. Images are decoded whole: figures do not depend on data.scaled_decoding.
     batch_size: rows per batch.
+    process_index: of this process.
+    process_count: processes that share the batches.
 
   Returns:
     An iterator that has close(); closing it, or dropping the last reference, ends its workers.
@@ -117,8 +127,10 @@ def eval_batches(dataset: Dataset, data: Any, batch_size: int) -> Iterator[Batch
     open_=images.open_image,
     crop=crop,
     size=data.image_size,
+    first=process_index,
+    every=process_count,
   )
-  return _iterate(0, -(-len(dataset.labels) // batch_size), make, data)
+  return _iterate(0, -(-len(dataset.labels) // (batch_size * process_count)), make, data)
 
 
 def view_batches(
@@ -269,14 +281,16 @@ def _eval_batch(
   open_: Callable[[Any], Any],
   crop: Callable[..., np.ndarray],
   size: int,
+  first: int,
+  every: int,
 ) -> Batch:
   batch: Batch = {
     "image": np.zeros((batch_size, size, size, 3), np.uint8),
     "index": np.full(batch_size, -1, np.int32),
     "unreadable": np.full(batch_size, -1, np.int32),
   }
-  first = int(number) * batch_size
-  for k, row in enumerate(range(first, min(first + batch_size, len(dataset.labels)))):
+  start = (first + int(number) * every) * batch_size
+  for k, row in enumerate(range(start, min(start + batch_size, len(dataset.labels)))):
     try:
       batch["image"][k] = crop(images.source_of_dataset(dataset, row, open_))
       batch["index"][k] = row

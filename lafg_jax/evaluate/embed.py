@@ -38,14 +38,22 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
 
   Rows are spread over all local devices; B need not divide by their number.
   """
-  apply = functools.partial(unit_embedding, embedder)
-  return devices.spread(apply, inference_params(embedder, params))
+  return embedding_function(embedder)(params)
+
+
+def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
+  """`make_embed` for one set of parameters after the other, compiled once for all of them."""
+  spread = devices.spreading(functools.partial(unit_embedding, embedder))
+  return lambda params: spread(inference_params(embedder, params))
 
 
 def embed_dataset(
   embed: Embed, dataset: Dataset, data: Any, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Embeds every readable image of a dataset, in its order.
+
+  The processes of a run share the batches, `batch_size` images of all of them together, and each
+  returns the whole.
 
   Returns:
     vectors [n, D] float32 and their dataset rows [n] int32; images that cannot be read are
@@ -57,20 +65,31 @@ def embed_dataset(
   # Here, so that a restored model embeds without the packages of training.
   from lafg_jax.data import pipeline
 
+  count, share = len(dataset.labels), -(-batch_size // jax.process_count())
+  mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
   vectors, rows = [], []
-  unreadable: list[str] = []
-  with Progress(f"embed {dataset.split}", len(dataset.labels), "images") as progress:
-    for batch in pipeline.eval_batches(dataset, data, batch_size):
-      real = batch["index"] >= 0
-      vectors.append(embed(batch["image"])[real])
-      rows.append(batch["index"][real])
-      bad = batch["unreadable"][batch["unreadable"] >= 0]
-      unreadable.extend(dataset.ids[row] for row in bad)
-      progress.add(int(real.sum()) + len(bad))
-  for path in unreadable:
-    logging.warning("embed: cannot read %s; left out", path)
-  if unreadable:
-    logging.warning("embed: %d of %d images left out", len(unreadable), len(dataset.labels))
-  if not sum(map(len, rows)):
+  with Progress(f"embed {dataset.split}", count, "images") as progress:
+    for batch in pipeline.eval_batches(dataset, data, share, **mine):
+      # Rows without an image are kept: every process then has as many.
+      vectors.append(embed(batch["image"]))
+      rows.append(batch["index"])
+      for row in batch["unreadable"][batch["unreadable"] >= 0]:
+        logging.warning("embed: cannot read %s; left out", dataset.ids[row])
+      progress.add(int((batch["index"] >= 0).sum()) * jax.process_count())
+  all_vectors, all_rows = _gathered(np.concatenate(vectors), np.concatenate(rows))
+  order = np.argsort(all_rows, kind="stable")
+  order = order[all_rows[order] >= 0]
+  if len(order) < count:
+    logging.warning("embed: %d of %d images left out", count - len(order), count)
+  if not len(order):
     raise UserError(f"no image of the {dataset.split} split of {dataset.name} can be read")
-  return np.concatenate(vectors), np.concatenate(rows)
+  return all_vectors[order], all_rows[order]
+
+
+def _gathered(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Those of all processes, one after the other."""
+  if jax.process_count() == 1:
+    return vectors, rows
+  from jax.experimental import multihost_utils
+
+  return multihost_utils.process_allgather((vectors, rows), tiled=True)

@@ -1,8 +1,9 @@
 """Exact k-nearest-neighbour search and ranks of true matches, in tiles over all devices.
 
 Similarity is the dot product (the cosine for unit-norm embeddings). Queries are sharded over a
-one-dimensional mesh of all devices, the gallery is replicated, and every device walks
-[query_tile, gallery_tile] blocks of similarities: the full [Q, G] matrix never exists.
+one-dimensional mesh of devices, the gallery is replicated, and every device walks
+[query_tile, gallery_tile] blocks of similarities: the full [Q, G] matrix never exists. Ranks are
+counted by all processes of a run together, each with the same arguments; a search is one's own.
 """
 
 import functools
@@ -54,7 +55,7 @@ def search(
   queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
-  mesh = _mesh()
+  mesh = _mesh(jax.local_devices())
   query_tile = _tile_size(query_tile, len(queries), mesh.size)
   own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
   found = min(k, len(gallery))
@@ -125,7 +126,7 @@ def match_ranks(
   stop = np.searchsorted(gallery_labels, query_labels, "right")
   own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
 
-  mesh = _mesh()
+  mesh = _mesh(jax.devices())
   query_tile = _tile_size(query_tile, len(queries), mesh.size)
   sorted_ranks = _ranks(
     *_shard(mesh, query_tile, (queries[query_order], 0), (start, 0), (stop, 0), (own, -1)),
@@ -262,8 +263,8 @@ def _map_query_tiles(function, mesh, query_tile, *arrays):
   return lax.with_sharding_constraint(sharded(*arrays), NamedSharding(mesh, P()))
 
 
-def _mesh() -> Mesh:
-  return Mesh(np.array(jax.devices()), ("devices",))
+def _mesh(devices: list[jax.Device]) -> Mesh:
+  return Mesh(np.array(devices), ("devices",))
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -285,14 +286,21 @@ def _pad(x: np.ndarray, multiple: int, value: float) -> np.ndarray:
 def _shard(mesh, query_tile, *arrays):
   """Puts (array, padding value) pairs on the devices, split along the first axis."""
   sharding = NamedSharding(mesh, P("devices"))
-  return [jax.device_put(_pad(x, query_tile * mesh.size, value), sharding) for x, value in arrays]
+  return [_put(_pad(x, query_tile * mesh.size, value), sharding) for x, value in arrays]
 
 
 def _replicate(mesh, tile, *arrays):
   """Puts (array, padding value) pairs on every device, as [tiles, tile, ...]."""
   padded = (_pad(x, tile, value) for x, value in arrays)
   sharding = NamedSharding(mesh, P())
-  return [jax.device_put(x.reshape(-1, tile, *x.shape[1:]), sharding) for x in padded]
+  return [_put(x.reshape(-1, tile, *x.shape[1:]), sharding) for x in padded]
+
+
+def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
+  """On the devices of all processes, each of which has the whole of x."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(x, sharding)
+  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def _check_pair(queries, gallery, exclude_self, normalize):

@@ -4,6 +4,7 @@ import json
 import os
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -27,8 +28,9 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   from one, `<workdir>/embeddings.npz`.
   """
   source = config.evaluate.source
-  if source == "checkpoint":
-    result = _evaluate_checkpoint(config, workdir)
+  if source in ("checkpoint", "best"):
+    where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
+    result = _evaluate_checkpoint(config, workdir, where)
   elif source == "pretrained":
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -41,14 +43,16 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   else:
     result = evaluate_file(source, config.evaluate.ks)
   result["source"] = source
+  if jax.process_index() != 0:
+    return result
   with stages.replacing(os.path.join(workdir, FILE)) as temporary:
     temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
   return result
 
 
-def _evaluate_checkpoint(config: ConfigDict, workdir: str) -> dict[str, Any]:
-  arrays, meta = checkpoints.require(workdir)
-  _check_checkpoint(config, meta, checkpoints.folder(workdir))
+def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[str, Any]:
+  arrays, meta = checkpoints.require(workdir, where)
+  _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   embedder = embedders.build(config.model)
   params = checkpoints.subtree(arrays, "state/params")
@@ -78,7 +82,7 @@ def _evaluate_params(
   embed = make_embed(embedder, params)
   vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)
   labels = dataset.labels[rows]
-  if workdir is not None:
+  if workdir is not None and jax.process_index() == 0:
     write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
   result: dict[str, Any] = metrics.evaluate_embeddings(
     vectors,

@@ -25,6 +25,7 @@ _CURVES = {
   "image_entropy": "entropy of the image side, of 1",
   "image_spread": "spread of the image side",
   "images_per_second": "images per second",
+  "val_map@r": "MAP@R of the validation classes",
 }
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2rem auto;padding:0 1rem;
 color:#1f2328;background:#fff}table{border-collapse:collapse}td,th{padding:.25rem .9rem;

@@ -1,0 +1,188 @@
+"""Signs of life between the processes of a run: who hangs or has ended is named in one line.
+
+Each process writes `<sign> <step> <host> <what it waits for>` under its number to the key-value
+store of jax's coordination service, and reads those of the others, in a thread of its own; another
+judges what came of it, for a call to a coordinator that hangs does not return. A wait inside a
+collective cannot be interrupted, so the judge ends the process.
+"""
+
+import contextlib
+import itertools
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from lafg_jax.errors import PeerLost
+
+_SIGNS, _GONE, _HEARD = "lafg_jax/sign/", "lafg_jax/gone/", "lafg_jax/heard/"
+_INTERVAL_S = 1.0
+# Intervals without a sign after which a process counts as silent where a collective has failed.
+_SILENT = 5
+_GO_ON = "the same command on all processes goes on from the last checkpoint"
+
+
+class _Sign(NamedTuple):
+  number: str
+  step: int
+  host: str
+  waits_for: str
+  since: float
+
+
+class Watch:
+  """The signs that this process gives, and what it makes of those of the others.
+
+  Args:
+    client: of jax's coordination service.
+    index: number of this process.
+    count: processes of the run.
+    timeout_s: how long a process may give no sign, or its training no step.
+  """
+
+  def __init__(self, client: Any, index: int, count: int, timeout_s: float) -> None:
+    self.client, self.index, self.count, self.timeout_s = client, index, count, timeout_s
+    # A thousand processes need not read each other every second.
+    self.interval_s = min(_INTERVAL_S * (1 + count / 64), timeout_s / 5)
+    self.step, self.waits_for = 0, ""
+    self.last_beat: float | None = None
+    self.last_exchange = self.begun = time.monotonic()
+    self.signs: dict[int, _Sign] = {}
+    self.gone: dict[int, tuple[int, str]] = {}
+    self.failing = False
+    self.stopped = threading.Event()
+    self.exchange(next(numbers := itertools.count()))
+    for work in (lambda: self._keep_exchanging(numbers), self._keep_judging):
+      threading.Thread(target=work, daemon=True).start()
+
+  def beat(self, step: int) -> None:
+    """The main thread has come to `step`, and will come to the next within the time-out."""
+    self.step, self.last_beat = step, time.monotonic()
+
+  def rest(self) -> None:
+    """No further step is promised."""
+    self.last_beat = None
+
+  @contextlib.contextmanager
+  def waiting(self, name: str) -> Iterator[None]:
+    """While the main thread waits for others, and for how long is theirs to say."""
+    resting, self.last_beat, self.waits_for = self.last_beat, None, name
+    yield
+    self.waits_for = ""
+    self.last_beat = None if resting is None else time.monotonic()
+
+  def stop(self) -> None:
+    """Ends the signs: from here on nobody is missed."""
+    self.stopped.set()
+
+  def exchange(self, number: int) -> None:
+    """Gives a sign, and reads the others'."""
+    sign = f"{number} {self.step} {socket.gethostname()} {self.waits_for}"
+    self.client.key_value_set(f"{_SIGNS}{self.index}", sign, allow_overwrite=True)
+    now = time.monotonic()
+    for index, (seen, step, host, waits_for) in self._entries(_SIGNS, 3):
+      before = self.signs.get(index)
+      since = before.since if before and before.number == seen else now
+      self.signs[index] = _Sign(seen, int(step), host, waits_for, since)
+    for index, (code, message) in self._entries(_GONE, 1):
+      self.gone[index] = (int(code), message)
+    self.last_exchange = now
+
+  def _entries(self, folder: str, splits: int) -> list[tuple[int, list[str]]]:
+    found = self.client.key_value_dir_get(folder)
+    return [(int(key.rsplit("/", 1)[1]), text.split(" ", splits)) for key, text in found]
+
+  def _keep_exchanging(self, numbers: Iterator[int]) -> None:
+    while not self.stopped.wait(self.interval_s):
+      # A coordinator that is away for a moment is asked again; the judge counts the seconds.
+      with contextlib.suppress(RuntimeError):
+        self.exchange(next(numbers))
+
+  def _keep_judging(self) -> None:
+    while not self.stopped.wait(self.interval_s):
+      verdict = self.judge(time.monotonic())
+      if verdict is not None and not self.stopped.is_set():
+        code, message = verdict
+        print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
+        self.say_gone(message, code)
+        os._exit(code)
+
+  def judge(self, now: float) -> tuple[int, str] | None:
+    """The exit code and what to say of a lost process; None while all is well."""
+    others = {k: v for k, v in self.gone.items() if k != self.index}
+    if others and not self.failing:
+      index = min(others)
+      code, message = others[index]
+      return code, f"{self.name(index)} ended: {message}"
+    if self.failing:
+      return None
+    if now - self.last_exchange > self.timeout_s:
+      return 1, self._lost(0, "does not answer", now - self.last_exchange)
+    silent = self._silent(now, self.timeout_s)
+    if silent:
+      index = silent[0]
+      sign = self.signs.get(index)
+      return 1, self._lost(index, "gives no sign", now - (sign.since if sign else self.begun))
+    if self.last_beat is not None and now - self.last_beat > self.timeout_s:
+      return 1, self._stalled(now, now - self.last_beat)
+    return None
+
+  def _silent(self, now: float, seconds: float) -> list[int]:
+    since = {k: self.signs[k].since if k in self.signs else self.begun for k in range(self.count)}
+    return [k for k, last in since.items() if k != self.index and now - last > seconds]
+
+  def _lost(self, index: int, how: str, seconds: float) -> str:
+    return f"{self.name(index)} {how} for {seconds:.0f} s (--peer_timeout_s): {_GO_ON}"
+
+  def _stalled(self, now: float, seconds: float) -> str:
+    quiet = self._silent(now, 3 * self.interval_s)
+    last = min(sign.step for sign in self.signs.values())
+    behind = quiet or [k for k, sign in sorted(self.signs.items()) if sign.step == last]
+    if not quiet and len(behind) == self.count:
+      return (
+        f"no step has ended for {seconds:.0f} s (--peer_timeout_s) and all {self.count} processes "
+        f"stand at step {last}: look at the network between them; {_GO_ON}"
+      )
+    named = ", ".join(f"{self.name(k)} at step {self.signs[k].step}" for k in behind)
+    return f"{named} hangs: no step has ended for {seconds:.0f} s (--peer_timeout_s); {_GO_ON}"
+
+  def name(self, index: int) -> str:
+    """'process 3 of 8 (host-b)'."""
+    host = f" ({self.signs[index].host})" if index in self.signs else ""
+    return f"process {index} of {self.count}{host}"
+
+  def say_gone(self, message: str, code: int) -> None:
+    """Tells the others why this process ends; process 0 waits until they have heard it."""
+    self.failing = True
+    if time.monotonic() - self.last_exchange > _SILENT * self.interval_s:
+      # A coordinator that does not answer would keep this process too.
+      return
+    with contextlib.suppress(RuntimeError):
+      text = " ".join(message.split())
+      place = _GONE if not self.gone else _HEARD
+      self.client.key_value_set(f"{place}{self.index}", f"{code} {text}", allow_overwrite=True)
+      until = time.monotonic() + 5 * self.interval_s
+      # The coordinator is part of process 0: with it goes all that was said.
+      while self.index == 0 and time.monotonic() < until:
+        self.client.key_value_set(f"{_HEARD}0", "0", allow_overwrite=True)
+        heard = {k for place in (_HEARD, _GONE) for k, _ in self._entries(place, 1)}
+        if len(heard) == self.count:
+          return
+        time.sleep(self.interval_s / 5)
+
+  def explain(self, error: BaseException) -> PeerLost | None:
+    """What a failed collective means: the process that ended or fell silent, if one did."""
+    import jax
+
+    if not isinstance(error, jax.errors.JaxRuntimeError):
+      return None
+    # One that said why it ends is read by the judge, who ends this process as well.
+    time.sleep((_SILENT + 2) * self.interval_s)
+    silent = self._silent(time.monotonic(), _SILENT * self.interval_s)
+    if not silent:
+      return None
+    first = str(error).splitlines()[0]
+    return PeerLost(f"{self.name(silent[0])} ended without a word ({first}): {_GO_ON}")

@@ -1,0 +1,87 @@
+"""Model selection while training: the validation classes are evaluated, and the best step is kept.
+
+`<workdir>/best/<step>/` is a checkpoint as those in `checkpoints/`; its meta has 'validation', what
+was measured. A later step takes its place only where its MAP@R is higher, so that a run that was
+stopped and goes on keeps the same one as a run that was not.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import checkpoints, distributed
+from lafg_jax.checkpoints import BEST
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.evaluate import metrics
+from lafg_jax.evaluate.embed import embed_dataset, embedding_function
+from lafg_jax.models.embedder import Embedder
+
+Measured = dict[str, float]
+
+
+class Selection:
+  """What is measured on `dataset` every train.validate_every steps, and the best of it.
+
+  Args:
+    config: reads train.validate_every, train.keep_best and what evaluation reads.
+    mngr: of the folder of the best; None on processes that do not write.
+    best: MAP@R of the checkpoint that is there, or -1.
+  """
+
+  def __init__(
+    self, config: ConfigDict, dataset: Dataset, embedder: Embedder, mngr: Any, best: float
+  ) -> None:
+    self.config, self.dataset, self.mngr, self.best = config, dataset, mngr, best
+    self.embedding = embedding_function(embedder)
+
+  def is_due(self, step: int) -> bool:
+    """Whether the validation classes are evaluated after this step."""
+    return step % self.config.train.validate_every == 0 or step == self.config.train.steps
+
+  def measure(self, params: dict[str, Any]) -> Measured:
+    """'val_recall@1' and 'val_map@r' of unreplicated parameters, on every process alike."""
+    config = self.config
+    with distributed.unhurried("validation"):
+      vectors, rows = embed_dataset(
+        self.embedding(params), self.dataset, config.data, config.evaluate.batch_size
+      )
+      asks = None if self.dataset.is_query is None else self.dataset.is_query[rows]
+      found = metrics.evaluate_embeddings(vectors, self.dataset.labels[rows], (1,), is_query=asks)
+    return {f"val_{name}": float(found[name]) for name in ("recall@1", "map@r")}
+
+  def keep(
+    self, step: int, measured: Measured, arrays: checkpoints.Arrays, meta: dict[str, Any]
+  ) -> None:
+    """Saves this step where it is the best so far; `arrays` as `checkpoints.save` takes them."""
+    if not self.config.train.keep_best or measured["val_map@r"] <= self.best:
+      return
+    self.best = measured["val_map@r"]
+    logging.info("step %d is the best on the validation classes: MAP@R %.4f", step, self.best)
+    checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
+
+
+@contextlib.contextmanager
+def open_selection(
+  config: ConfigDict, workdir: str, dataset: Dataset | None, embedder: Embedder, anew: bool
+) -> Iterator[Selection | None]:
+  """A Selection that goes on with the best of the workdir; None where nothing is validated.
+
+  Args:
+    dataset: the validation classes.
+    anew: what is there is of another config: it is set aside, and comparing starts over.
+  """
+  if dataset is None or not config.train.validate_every:
+    yield None
+    return
+  if not config.train.keep_best:
+    yield Selection(config, dataset, embedder, None, -1.0)
+    return
+  if anew and distributed.process_index() == 0:
+    checkpoints.rename(workdir, checkpoints.steps(workdir, BEST), "before", BEST)
+  found = checkpoints.shared(workdir, set_aside=True, where=BEST)
+  best = found[1]["validation"]["val_map@r"] if found else -1.0
+  with checkpoints.manager(workdir, 1, BEST) as mngr:
+    yield Selection(config, dataset, embedder, mngr, best)
