@@ -45,6 +45,7 @@ _PEER_TIMEOUT_S = flags.DEFINE_float(
 
 # A wait of the main thread ends by itself only when the watch beside it has failed too.
 _FOREVER_MS = 30 * 24 * 3600 * 1000
+_LOOK_UP_MS = 2000
 # Process 0 may see a file this much earlier than others do on a network file system.
 _SHARED_WITHIN_S = 60.0
 _ENDPOINTS = (
@@ -100,7 +101,19 @@ def agree(name: str, make: Callable[[], Any]) -> Any:
     _watch.client.key_value_set(key, json.dumps(value))
     return value
   with _watch.waiting(name):
-    return json.loads(_watch.client.blocking_key_value_get(key, _FOREVER_MS))
+    return json.loads(_get(_watch.client, key))
+
+
+def _get(client: Any, key: str) -> str:
+  import jax
+
+  while True:
+    try:
+      return client.blocking_key_value_get(key, _LOOK_UP_MS)
+    except jax.errors.JaxRuntimeError as error:
+      # Python hears of Ctrl-C only between two waits.
+      if "DEADLINE_EXCEEDED" not in str(error):
+        raise
 
 
 def barrier(name: str) -> None:

@@ -61,6 +61,9 @@ class Selection:
     self.best = measured["val_map@r"]
     logging.info("step %d is the best on the validation classes: MAP@R %.4f", step, self.best)
     checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
+    if self.mngr is not None:
+      # Before any newer checkpoint: a run that goes on from there validates no step before it.
+      self.mngr.wait_until_finished()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from lafg_jax.errors import UserError
 from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models import weight_files
 from lafg_jax.models.embedder import Embedder
-from lafg_jax.selection import open_selection
+from lafg_jax.selection import Selection, open_selection
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.validation import WORDLESS
 
@@ -79,7 +79,7 @@ class _StopRequest:
 
   def flag(self) -> jax.Array | None:
     """What this process sends, [devices] int32; None where there is no other."""
-    return None if jax.process_count() == 1 else replicate(np.int32(self.asked))
+    return None if jax.process_count() == 1 else _on_devices(int(self.asked))
 
   def heard(self, loss: jax.Array, flag: jax.Array | None) -> None:
     """Reads what all processes have sent."""
@@ -104,6 +104,12 @@ class _StopRequest:
 
   def __exit__(self, *unused) -> None:
     self._restore()
+
+
+@functools.cache
+def _on_devices(flag: int) -> jax.Array:
+  # Kept: to send it anew with every step would cost more than the step's share of it.
+  return replicate(np.int32(flag))
 
 
 def run(
@@ -188,17 +194,28 @@ def _run(
       validates = selection is not None and selection.is_due(step)
       if saves or validates:
         log.check_finite(step, metrics)
-        whole = unreplicate(state)
-        arrays = checkpoints.flatten({"state": whole, "prototypes": words})
-      if selection is not None and validates:
-        measured = selection.measure(whole.params)
-        log.validated(step, measured)
-        selection.keep(step, measured, arrays, meta)
-      if saves:
-        checkpoints.save(mngr, step, arrays, meta)
+        kept = {"state": unreplicate(state), "prototypes": words}
+        _keep(step, kept, meta, mngr if saves else None, selection if validates else None, log)
       if last:
         break
   return step, stop.agreed
+
+
+def _keep(
+  step: int,
+  kept: dict[str, Any],
+  meta: dict[str, Any],
+  mngr: Any,
+  selection: Selection | None,
+  log: MetricsLog,
+) -> None:
+  """Validates, keeps the best and saves, each where it is given."""
+  arrays = checkpoints.flatten(kept)
+  if selection is not None:
+    measured = selection.measure(kept["state"].params)
+    log.validated(step, measured)
+    selection.keep(step, measured, arrays, meta)
+  checkpoints.save(mngr, step, arrays, meta)
 
 
 def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:

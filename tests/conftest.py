@@ -158,6 +158,8 @@ LONG = (
   "test_the_command_on_a_folder",
   "test_validation_classes_are_evaluated_when_they_were_held_out",
   "test_unreadable_images_are_named_once_and_training_goes_on",
+  "test_two_processes_of_four_devices_train_restore_and_evaluate_as_eight_and_one",
+  "test_a_killed_process_is_named_and_an_error_of_one_is_told_by_all",
 )
 
 

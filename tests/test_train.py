@@ -137,6 +137,26 @@ def test_another_config_in_the_same_workdir_is_refused(tmp_path, dataset, protot
   )
 
 
+def test_a_run_goes_on_under_another_config_where_it_is_told_to_and_can(
+  tmp_path, dataset, config_with, caplog
+):
+  base = {"loss__alignment": "none", "train__steps": 4}
+  train.run(config_with(**base), str(tmp_path), dataset, None)
+  changed = {**base, "train__steps": 6, "loss__temperature": 0.3}
+  with pytest.raises(UserError, match=r"loss.temperature: 0.1 -> 0.3; train.steps: 4 -> 6.*allow"):
+    train.run(config_with(**changed), str(tmp_path), dataset, None)
+  with caplog.at_level("WARNING", logger="absl"):
+    config = config_with(**changed, train__allow_changed=True)
+    assert train.run(config, str(tmp_path), dataset, None) == (6, False)
+  assert "under another config: loss.temperature: 0.1 -> 0.3; train.steps: 4 -> 6" in caplog.text
+  # What it went on under is its config now.
+  assert train.run(config_with(**changed), str(tmp_path), dataset, None) == (6, False)
+  for more in ({"model__width": 32}, {"train__optimizer": "sgd"}):
+    config = config_with(**(changed | more | {"train__steps": 8, "train__allow_changed": True}))
+    with pytest.raises(UserError, match=r"step 6 cannot go on under this config \(.* more\)"):
+      train.run(config, str(tmp_path), dataset, None)
+
+
 @pytest.fixture
 def files(tmp_path, dataset):
   """The finches as files."""

@@ -1,0 +1,113 @@
+"""Validation while training: what is measured, the best that is kept, and the same after a stop."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from lafg_jax import checkpoints, metrics_log, selection, train
+from lafg_jax.data import datasets
+from lafg_jax.errors import UserError
+from lafg_jax.evaluate import embed, metrics, stage
+from lafg_jax.models import embedder as embedders
+from lafg_jax.validation import validate
+
+CHANGES = {
+  "data__num_val_classes": 8,
+  "loss__alignment": "none",
+  "train__validate_every": 3,
+  "train__keep_best": True,
+  "train__keep_checkpoints": 20,
+  "train__checkpoint_every": 1,
+  "train__learning_rate": 0.02,
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, config_with):
+  workdir, config = tmp_path_factory.mktemp("run"), config_with(**CHANGES)
+  splits = datasets.load_splits(config.data, ("train", "val"))
+  assert train.run(config, str(workdir), splits["train"], None, splits["val"]) == (8, False)
+  return workdir, config, splits
+
+
+def validations(workdir):
+  lines = metrics_log.read(str(workdir / metrics_log.FILE))
+  return {line["step"]: line for line in lines if "val_map@r" in line}
+
+
+def test_what_is_measured_is_the_evaluation_of_that_step_and_the_best_is_kept(trained):
+  workdir, config, splits = trained
+  measured = validations(workdir)
+  assert list(measured) == [3, 6, 8]
+  for step, line in measured.items():
+    arrays, _ = checkpoints.read(str(workdir), step)
+    params = checkpoints.subtree(arrays, "state/params")
+    apply = embed.make_embed(embedders.build(config.model), params)
+    vectors, _ = embed.embed_dataset(apply, splits["val"], config.data, 100)
+    found = metrics.evaluate_embeddings(vectors, splits["val"].labels, (1,))
+    assert line["val_map@r"] == pytest.approx(found["map@r"], abs=1e-6)
+    assert line["val_recall@1"] == pytest.approx(found["recall@1"], abs=1e-6)
+  best = max(measured, key=lambda step: measured[step]["val_map@r"])
+  assert checkpoints.steps(str(workdir), checkpoints.BEST) == [best]
+  kept, meta = checkpoints.latest(str(workdir), where=checkpoints.BEST)
+  assert meta["validation"]["val_map@r"] == measured[best]["val_map@r"]
+  for path, x in checkpoints.read(str(workdir), best)[0].items():
+    np.testing.assert_array_equal(kept[path], x, err_msg=path)
+
+
+def test_only_a_better_step_takes_the_place_of_the_best(tmp_path, trained):
+  _, config, splits = trained
+  embedder = embedders.build(config.model)
+  arrays, saved = {"x": np.zeros(3)}, []
+  for given in ([0.2, 0.1, 0.2, 0.3], [0.3, 0.4]):
+    with selection.open_selection(config, str(tmp_path), splits["val"], embedder, False) as one:
+      for value in given:
+        step = len(saved) + 1
+        one.keep(step, {"val_map@r": value}, arrays, {"config": {}})
+        saved.append(one.best)
+  assert saved == [0.2, 0.2, 0.2, 0.3, 0.3, 0.4]
+  assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == [6]
+  # Under another config what was there is no measure.
+  with selection.open_selection(config, str(tmp_path), splits["val"], embedder, True) as one:
+    assert one.best == -1.0
+  assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == []
+  assert (tmp_path / checkpoints.BEST / "before-6-0").is_dir()
+
+
+def test_a_run_that_was_stopped_keeps_the_same_best(tmp_path, trained):
+  workdir, config, splits = trained
+  again = tmp_path / "again"
+  shutil.copytree(workdir, again)
+  for step in (5, 6, 7, 8):
+    shutil.rmtree(again / checkpoints.FOLDER / str(step))
+  assert train.run(config, str(again), splits["train"], None, splits["val"]) == (8, False)
+  assert validations(again) == validations(workdir)
+  one, other = (checkpoints.latest(str(x), where=checkpoints.BEST) for x in (workdir, again))
+  assert one[1]["step"] == other[1]["step"]
+  for path, x in one[0].items():
+    np.testing.assert_array_equal(x, other[0][path], err_msg=path)
+
+
+def test_the_best_is_evaluated_on_request(trained, config_with):
+  workdir, _, _ = trained
+  config = config_with(**CHANGES, evaluate__source="best", evaluate__split="val")
+  result = stage.run(config, str(workdir))
+  best = checkpoints.steps(str(workdir), checkpoints.BEST)[0]
+  assert result["step"] == best and result["source"] == "best"
+  assert result["map@r"] == pytest.approx(validations(workdir)[best]["val_map@r"], abs=1e-6)
+  assert json.loads((workdir / stage.FILE).read_text())["step"] == best
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"train__validate_every": 5}, "train.validate_every=5: no classes are held out"),
+    ({"train__keep_best": True}, "train.keep_best: pass --config.train.validate_every"),
+    ({"evaluate__source": "best"}, "evaluate.source=best: nothing keeps it"),
+  ],
+)
+def test_keys_that_need_others_say_so(config_with, changes, message):
+  with pytest.raises(UserError, match=message):
+    validate(config_with(**changes), ["train", "evaluate"])
