@@ -259,12 +259,12 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import checkpoints, stages, train
+  from lafg_jax import checkpoints, same_run, stages, train
   from lafg_jax.data import datasets, prototypes
 
   path = Path(workdir, "prototypes.npz")
   wordless = config.loss.alignment in validation.WORDLESS
-  deciding = {key: config_keys.get(config, key) for key in train.deciding_keys(config)}
+  deciding = {key: config_keys.get(config, key) for key in same_run.deciding_keys(config)}
   if config.data.pack:
     # Where it lies decides nothing.
     deciding["data.pack"] = True

@@ -133,10 +133,10 @@ class MetricsLog:
     """Writes what the validation classes gave after this step, a line of its own."""
     self._flush()
     if self.writes:
-      self.file.write(json.dumps({"step": step} | measured) + "\n")
-      self.file.flush()
-      for name, value in measured.items():
-        self.board.add_scalar(name, value, step)
+      with stages.naming(self.path):
+        self.file.write(json.dumps({"step": step} | measured) + "\n")
+        self.file.flush()
+        self.board.add_scalars(step, measured)
       text = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
       logging.info("step %d, validation classes: %s", step, text)
 

@@ -10,7 +10,16 @@ import pytest
 from pytorch_metric_learning import losses as oracle
 
 import lafg_jax
-from lafg_jax import auxiliary_losses, checkpoints, main, optimizers, train, train_step, validation
+from lafg_jax import (
+  auxiliary_losses,
+  checkpoints,
+  main,
+  optimizers,
+  same_run,
+  train,
+  train_step,
+  validation,
+)
 from lafg_jax.errors import UserError
 from lafg_jax.models import embedder as embedders
 
@@ -175,7 +184,7 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
   arrays, meta = checkpoints.read(str(tmp_path), 2)
   template = train_step.init_state(config, len(dataset.class_names), 24)[2]
   assert np.abs(arrays["state/params/proxies"] - template.params["proxies"]).max() > 0.01
-  again = checkpoints.flatten({"state": train._restore(template, arrays, meta)})
+  again = checkpoints.flatten({"state": same_run.restore(template, arrays, meta)})
   assert set(again) == {path for path in arrays if path.startswith("state/")}
   for path, x in again.items():
     np.testing.assert_array_equal(x, arrays[path], err_msg=path)
@@ -190,7 +199,7 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
 
 def test_a_run_from_before_there_was_a_choice_goes_on(dataset, prototypes, config_with):
   config = config_with()
-  new = train._meta(config, dataset, prototypes)
+  new = same_run.meta(config, dataset, prototypes)
   old = new | {
     "config": {
       key: value
@@ -198,7 +207,7 @@ def test_a_run_from_before_there_was_a_choice_goes_on(dataset, prototypes, confi
       if key != "loss.auxiliary" and not key.startswith("loss.proxy_")
     }
   }
-  train._check_same(config, old, new, "workdir")
+  same_run.check_same(config, old, new, "workdir")
   config = config_with(loss__auxiliary="supcon")
   with pytest.raises(UserError, match="loss.auxiliary: pairwise -> supcon"):
-    train._check_same(config, old, train._meta(config, dataset, prototypes), "workdir")
+    same_run.check_same(config, old, same_run.meta(config, dataset, prototypes), "workdir")

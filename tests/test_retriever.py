@@ -7,7 +7,7 @@ import pytest
 
 import lafg_jax
 from configs import aircraft
-from lafg_jax import checkpoints, main, train, validation
+from lafg_jax import checkpoints, main, same_run, validation
 from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
@@ -88,11 +88,11 @@ def test_only_a_box_that_all_share_is_kept(photos):
   config = aircraft.get_config()
   config.data.root, config.data.expect_counts = str(photos), False
   dataset = datasets.load_splits(config.data, ("train",))["train"]
-  assert train._shared_box(dataset) == [0, 0, 0, -20]
+  assert same_run.shared_box(dataset) == [0, 0, 0, -20]
   boxes = dataset.boxes.copy()
   boxes[-1, 3] = -19
-  assert train._shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
-  assert train._shared_box(dataclasses.replace(dataset, boxes=None)) is None
+  assert same_run.shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
+  assert same_run.shared_box(dataclasses.replace(dataset, boxes=None)) is None
 
 
 def test_boxes_that_cannot_be_are_one_line(evaluated, photos):

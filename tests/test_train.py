@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, metrics_log, train, train_step
+from lafg_jax import checkpoints, metrics_log, same_run, train, train_step
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.errors import UserError
@@ -187,14 +187,14 @@ def test_other_pretrained_weights_are_refused(tmp_path, dataset, config_with):
   source = tmp_path / "weights.safetensors"
   source.write_bytes(b"some")
   config = config_with(model__pretrained=str(source), loss__alignment="none")
-  old = train._meta(config, dataset, None)
-  train._check_same(config, old, train._meta(config, dataset, None), str(tmp_path))
+  old = same_run.meta(config, dataset, None)
+  same_run.check_same(config, old, same_run.meta(config, dataset, None), str(tmp_path))
   source.write_bytes(b"same")
-  new = train._meta(config, dataset, None)
+  new = same_run.meta(config, dataset, None)
   with pytest.raises(UserError, match=r"another config \(the pretrained weights\)"):
-    train._check_same(config, old, new, str(tmp_path))
+    same_run.check_same(config, old, new, str(tmp_path))
   del old["pretrained"]
-  train._check_same(config, old, new, str(tmp_path))
+  same_run.check_same(config, old, new, str(tmp_path))
 
 
 def test_a_damaged_checkpoint_costs_only_its_steps(tmp_path, dataset, prototypes, config_with):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 import lafg_jax
 from configs import cars, default, synthetic
-from lafg_jax import checkpoints, stages, train
+from lafg_jax import checkpoints, same_run, stages
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, pretrained
@@ -276,7 +276,7 @@ def test_a_checkpoint_needs_its_source_no_more(copied, dinov2, tmp_path, torch_t
   want = torch_tokens(dinov2[1], normalised)["pooler_output"]
   np.testing.assert_allclose(got, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-4)
   # Training from it takes the same backbone; a run of other options is another run.
-  assert {"model.options", "model.mean", "model.pretrained"} <= set(train.deciding_keys(config))
+  assert {"model.options", "model.mean", "model.pretrained"} <= set(same_run.deciding_keys(config))
 
 
 def test_positions_of_no_square_need_their_grid(dinov2):
@@ -291,7 +291,7 @@ def test_a_run_from_before_there_were_options_goes_on():
   config = synthetic.get_config()
   new = {"config": config_keys.flatten(config), "dataset": {}, "prototypes": None}
   old = new | {"config": {k: v for k, v in new["config"].items() if k != "model.options"}}
-  train._check_same(config, old, new, "runs/x")
+  same_run.check_same(config, old, new, "runs/x")
   config.model.options = "registers=4"
   with pytest.raises(UserError, match="model.options:  -> registers=4"):
-    train._check_same(config, old, new | {"config": config_keys.flatten(config)}, "runs/x")
+    same_run.check_same(config, old, new | {"config": config_keys.flatten(config)}, "runs/x")
