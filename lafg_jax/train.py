@@ -44,7 +44,7 @@ def deciding_keys(config: ConfigDict) -> list[str]:
   ]
   if config.loss.alignment in WORDLESS:
     return names
-  return [*names, "language.centre", "language.shuffle"]
+  return [*names, "language.centre", "language.shuffle", "language.prototype"]
 
 
 class _StopRequest:
@@ -162,8 +162,12 @@ def _announce(config: ConfigDict, state: TrainState) -> None:
 
 
 def _check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
-  # Runs from before there were options are of plain ViTs.
-  before = {"model.options": ""} | old["config"]
+  # Runs from before these were keys are of plain ViTs, of all classes, and of T_c.
+  before = {
+    "model.options": "",
+    "data.max_train_classes": 0,
+    "language.prototype": "attention",
+  } | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
   packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
   if packs[0] != packs[1]:
