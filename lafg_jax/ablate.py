@@ -53,17 +53,18 @@ def main(argv: Sequence[str]) -> None:
   from lafg_jax.ablation import plan, pool, results, tuning
   from lafg_jax.data import datasets
 
-  groups = _GROUPS.value or (["all"] if only.pattern else None)
+  groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
   file = plan.read_variants(_VARIANTS.value)
+  plan.check_names(file, command_line.CONFIG.value, groups, _STARTS.value)
+  tuned = {} if _TUNE.value else tuning.read(_TUNED.value)
   with pool.only_one_in(workdir), datasets.remembered():
     if _TUNE.value:
       cells = tuning.cells(file, command_line.CONFIG.value, workdir, _STARTS.value, only)
       failed = _run(cells, workdir)
       tuning.choose(cells, workdir, _OUT.value)
     else:
-      tuned = tuning.read(_TUNED.value)
       every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
-      wanted = plan.select(every, groups or ["headline"], _STARTS.value, only)
+      wanted = plan.select(every, groups, _STARTS.value, only)
       failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
       results.write(file, every, workdir, _OUT.value)
   if failed:

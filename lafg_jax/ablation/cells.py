@@ -37,8 +37,8 @@ def run(config: Any, prototypes_path: Path | None, scratch: str, *, trains: bool
 
   Returns:
     JSON: 'dataset', 'seed', 'split', 'steps', the metrics of `evaluate.metrics`, 'by_class'
-    ({'class_names', 'num_queries', 'recall@1', 'map@r': [C]}, means over the class's queries that
-    have a match), 'seconds', 'versions'.
+    ({'num_queries', 'recall@1', 'map@r': [C]}, means over the class's queries that have a match, in
+    the order of the class names), 'seconds', 'versions'.
 
   Raises:
     UserError: what `train.run` raises. Stopped: by a signal.
@@ -98,8 +98,7 @@ def measure(
   scores, counted = metrics.per_query(*pair, ks=ks, exclude_self=dataset.is_query is None)
   owners = pair[1][counted]
   numbers = np.bincount(owners, minlength=len(dataset.class_names))
-  by_class: dict[str, Any] = {"class_names": list(dataset.class_names)}
-  by_class["num_queries"] = numbers.tolist()
+  by_class = {"num_queries": numbers.tolist()}
   for name in _BY_CLASS:
     if name in scores:
       sums = np.bincount(owners, weights=scores[name], minlength=len(numbers))

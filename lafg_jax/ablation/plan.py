@@ -67,7 +67,7 @@ class Cell:
   def finished(self) -> dict[str, Any] | None:
     """Its result, or None where it is not there, or is of other settings."""
     found = read_cell(self.path)
-    return found if found is not None and found.get("key") == self.key else None
+    return found if found is not None and found.get("config_hash") == self.key else None
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:
@@ -253,21 +253,27 @@ def _check_equal_steps(found: Sequence[Cell]) -> None:
     )
 
 
+def check_names(
+  file: Any, config: ConfigDict, groups: Sequence[str], starts: Sequence[str] | None
+) -> None:
+  """Raises UserError for a group or start that the variants file does not have."""
+  for flag, names, known in (
+    ("groups", groups, (*file.groups(), "all")),
+    ("starts", starts or (), tuple(file.starts(config))),
+  ):
+    for name in names:
+      if name not in known:
+        raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
+
+
 def select(
   every: Sequence[Cell], groups: Sequence[str], starts: Sequence[str] | None, only: re.Pattern[str]
 ) -> list[Cell]:
   """The cells of some groups and starts whose 'start/variant' has what `only` finds.
 
   Raises:
-    UserError: a group or start is unknown, or nothing is left.
+    UserError: nothing is left.
   """
-  for flag, names, known in (
-    ("groups", groups, list(dict.fromkeys(one.group for one in every)) + ["all"]),
-    ("starts", starts or (), list(dict.fromkeys(one.start for one in every))),
-  ):
-    for name in names:
-      if name not in known:
-        raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
   chosen = [
     one
     for one in every
@@ -276,5 +282,8 @@ def select(
     and only.search(f"{one.start}/{one.variant}")
   ]
   if not chosen:
-    raise UserError(f"--only={only.pattern}: it finds no start/variant of these groups and starts")
+    raise UserError(
+      f"--only={only.pattern}: it finds no start/variant that goes with this config, of the groups "
+      f"{', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
+    )
   return chosen

@@ -149,7 +149,7 @@ def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
     return False
   about = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
   config = config_keys.flatten(cell.config)
-  record = about | result | {"key": cell.key, "config": config}
+  record = about | result | {"config_hash": cell.key, "config": config}
   with stages.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
   log.unlink(missing_ok=True)

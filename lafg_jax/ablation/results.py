@@ -16,8 +16,6 @@ from lafg_jax.errors import UserError
 
 NAMES = ("ablation.json", "ablation.md", "ablation.html")
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
-# Of a cell's file what people do not compare.
-_LEFT_OUT = ("key", "config")
 
 Record = dict[str, Any]
 
@@ -48,8 +46,8 @@ def _finished(every: Sequence[Cell], workdir: str) -> list[Record]:
       record = read_cell(path)
       if record is None or not path.stem.isdigit():
         continue
-      if record.get("key") == first.with_seed(int(path.stem)).key:
-        records.append({k: v for k, v in record.items() if k not in _LEFT_OUT})
+      if record.get("config_hash") == first.with_seed(int(path.stem)).key:
+        records.append({k: v for k, v in record.items() if k != "config"})
       else:
         stale.append(f"{first.start}/{first.variant}/{path.stem}")
   if stale:
