@@ -66,7 +66,8 @@ def main(argv: Sequence[str]) -> None:
       every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
       wanted = plan.select(every, groups, _STARTS.value, only)
       failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
-      results.write(file, every, workdir, _OUT.value)
+      if not failed or any(cell.finished() for cell in every):
+        results.write(file, every, workdir, _OUT.value)
   if failed:
     raise Incomplete(f"{failed} cells failed, see the .log files in {workdir}/cells")
 

@@ -26,6 +26,8 @@ from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_
 from lafg_jax.validation import WORDLESS
 
 MAX_IN_FLIGHT = 2
+# Compiled steps that a process keeps.
+MAX_PROGRAMS = 16
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
              "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
@@ -97,9 +99,7 @@ def run(
   batches = _batches(config, workdir, dataset, embedder, state)
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
-  mapped = jax.pmap(
-    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
-  )
+  mapped = _mapped_step(embedder, optimizer, config)
   in_flight: collections.deque = collections.deque()
   with (
     # Outermost: a signal must not end the wait for the last, asynchronous save.
@@ -126,6 +126,26 @@ def run(
       if last:
         break
   return step, stop.asked
+
+
+def _mapped_step(embedder: Embedder, optimizer: Any, config: ConfigDict) -> Any:
+  """The mapped step: one for all runs of a process whose seeds alone differ.
+
+  Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
+  """
+  program = repr(
+    [(key, config_keys.get(config, key)) for key in deciding_keys(config) if key != "seed"]
+  )
+  if program not in _mapped_steps:
+    while len(_mapped_steps) >= MAX_PROGRAMS:
+      del _mapped_steps[next(iter(_mapped_steps))]
+    _mapped_steps[program] = jax.pmap(
+      make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+    )
+  return _mapped_steps[program]
+
+
+_mapped_steps: dict[str, Any] = {}
 
 
 def _batches(

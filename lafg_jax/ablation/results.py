@@ -33,9 +33,13 @@ def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None
     raise UserError(f"no finished cell in {workdir}/cells: run without --report_only")
   _write(file, records, workdir)
   if out:
-    fresh = {(r["dataset"], r["start"]) for r in records}
-    kept = [r for r in _read(Path(out, NAMES[0])) if (r["dataset"], r["start"]) not in fresh]
-    _write(file, kept + records, out)
+    _write(file, beside(_read(Path(out, NAMES[0])), records), out)
+
+
+def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+  """New cells, and of the old ones those of datasets and starts that the new ones lack."""
+  fresh = {(r["dataset"], r["start"]) for r in new}
+  return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
 
 
 def _finished(every: Sequence[Cell], workdir: str) -> list[Record]:

@@ -1,5 +1,6 @@
 """Images to unit-norm embeddings, by jit over all devices."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,13 +25,19 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
   Rows are spread over all local devices; B need not divide by their number. LoRA is merged into
   the kernels here, once.
   """
+  inference = lora.merge(params, embedder.lora_alpha)
+  return devices.spread(_apply(embedder), {k: x for k, x in inference.items() if k in INFERENCE})
+
+
+@functools.lru_cache(maxsize=8)
+def _apply(embedder: Embedder) -> Callable[[Any, jax.Array], jax.Array]:
+  """One function for an architecture, so that other parameters of it compile nothing."""
 
   def apply(params: Any, images: jax.Array) -> jax.Array:
     v: Any = embedder.apply({"params": params}, images)
     return losses.unit(v)
 
-  inference = lora.merge(params, embedder.lora_alpha)
-  return devices.spread(apply, {k: x for k, x in inference.items() if k in INFERENCE})
+  return apply
 
 
 def embed_dataset(
