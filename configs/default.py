@@ -27,6 +27,8 @@ def get_config() -> ConfigDict:
   data.box_crop = False
   # Whole classes taken out of the training half for model selection, evenly spaced.
   data.num_val_classes = 0
+  # Of the classes that are left to train on, train on so many, evenly spaced; 0 is all.
+  data.max_train_classes = 0
   # 'folder': levels of folders, 1 (CLASS/) or 2 (SUPER_CATEGORY/CLASS/); 0 finds out.
   data.depth = 0
   # Part of the classes that is trained on; the rest is the test. For images of one's own.
@@ -133,13 +135,20 @@ def get_config() -> ConfigDict:
   language.spherical = False
   # Fraction of sentences, those that fit all classes alike, to leave out; 0 keeps all.
   language.drop_generic = 0.0
+  # Control experiment: fraction of sentences, drawn by language.kmeans_seed, that are dealt to
+  # another class than the one they were written for.
+  language.wrong_sentences = 0.0
   # Sentences encoded at once.
   language.batch_size = 256
   # Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'.
   language.long_sentences = "split"
   # Folder that keeps encoded features for all runs; '' keeps none. It may be deleted at any time.
   language.cache = "~/.cache/lafg_jax/features"
-  # Subtract the mean over the training classes when prototypes are loaded for training.
+  # The class's prototype in training: 'attention' (T_c), or without the vocabulary, 'query' (t_c)
+  # or 'descriptions' (the mean of the class's own).
+  language.prototype = "attention"
+  # Subtract the mean over the training classes when prototypes are loaded for training; in the
+  # 'vocabulary' form, that of the attributes.
   language.centre = True
   # Control: give every class the prototype of another one.
   language.shuffle = False

@@ -46,7 +46,7 @@ def run(
     sys.exit(0)
   try:
     _parse(argv, with_config)
-    _set_up_logging()
+    set_up_logging()
     interrupts.watch()
     main(argv)
   except UserError as error:
@@ -77,7 +77,7 @@ def _command(argv: Sequence[str]) -> str:
   return shlex.join([*program, *argv[1:]])
 
 
-def _set_up_logging() -> None:
+def set_up_logging() -> None:
   """Our own messages from INFO, those of libraries from WARNING, each a line with the time."""
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)

@@ -249,7 +249,7 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
   language, names = config.language, _training_classes(config)
   options = (
     *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
-    *("minibatch_above", "spherical", "drop_generic"),
+    *("minibatch_above", "spherical", "drop_generic", "wrong_sentences"),
   )
   features = Path(workdir, "text_features.npz")
   key = stages.fingerprint([language[name] for name in options], names, features)
@@ -288,6 +288,7 @@ def _train(config: ConfigDict, workdir: str) -> bool:
       centre=language.centre,
       shuffle=language.shuffle,
       seed=config.seed,
+      kind=language.prototype,
     )
   step, stopped = train.run(config, workdir, dataset, loaded, splits.get("val"))
   if step == config.train.steps and distributed.process_index() == 0:

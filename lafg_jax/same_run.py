@@ -27,6 +27,8 @@ FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every"
 # What keys meant before they were there, for runs of that time: all ViTs were plain, for one.
 BEFORE = {
   "model.options": "",
+  "data.max_train_classes": 0,
+  "language.prototype": "attention",
   "loss.auxiliary": "pairwise",
   "loss.proxy_alpha": 32.0,
   "loss.proxy_margin": 0.1,
@@ -46,7 +48,7 @@ def deciding_keys(config: ConfigDict) -> list[str]:
   ]
   if config.loss.alignment in WORDLESS:
     return names
-  return [*names, "language.centre", "language.shuffle"]
+  return [*names, "language.centre", "language.shuffle", "language.prototype"]
 
 
 def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> bool:

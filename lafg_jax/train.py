@@ -13,6 +13,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, distributed, frozen, optimizers, out_of_memory, same_run
+from lafg_jax import config as config_keys
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes
@@ -24,6 +25,8 @@ from lafg_jax.stop_request import StopRequest
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 
 MAX_IN_FLIGHT = 2
+# Compiled steps that a process keeps.
+MAX_PROGRAMS = 16
 
 
 def run(
@@ -77,9 +80,7 @@ def _run(
     return step, True
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
-  mapped = jax.pmap(
-    _with_stop(make_step(embedder, optimizer, config, AXIS)), axis_name=AXIS, donate_argnums=(0,)
-  )
+  mapped = _mapped_step(embedder, optimizer, config)
   in_flight: collections.deque = collections.deque()
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
   step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
@@ -167,6 +168,26 @@ def _step_bytes(
     make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
   return out_of_memory.planned_bytes(mapped.lower(state, batch, targets).compile())
+
+
+def _mapped_step(embedder: Embedder, optimizer: Any, config: ConfigDict) -> Any:
+  """The mapped step: one for all runs of a process whose seeds alone differ.
+
+  Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
+  """
+  program = repr(
+    [(key, config_keys.get(config, key)) for key in same_run.deciding_keys(config) if key != "seed"]
+  )
+  if program not in _mapped_steps:
+    while len(_mapped_steps) >= MAX_PROGRAMS:
+      del _mapped_steps[next(iter(_mapped_steps))]
+    _mapped_steps[program] = jax.pmap(
+      _with_stop(make_step(embedder, optimizer, config, AXIS)), axis_name=AXIS, donate_argnums=(0,)
+    )
+  return _mapped_steps[program]
+
+
+_mapped_steps: dict[str, Any] = {}
 
 
 def _batches(

@@ -84,7 +84,7 @@ def alignment_targets(
   if loss.unit_variance and loss.alignment == "distribution":
     targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
   if loss.alignment == "vocabulary":
-    centre = prototypes.vocabulary.mean(axis=0)
+    centre = prototypes.vocabulary.mean(axis=0) * config.language.centre
     queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
     cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
     # The formula centres the class's side of the comparison only.

@@ -1,7 +1,4 @@
-"""What the values of a config may be: checked before any work starts.
-
-A table of rules, one a key, and below it the rules between keys.
-"""
+"""What the values of a config may be, checked before any work starts: by key, then between keys."""
 
 import math
 import re
@@ -71,6 +68,10 @@ _RULES: dict[str, Rule] = {
   "data.box_crop": _BOOL,
   "data.flip": _BOOL,
   "data.num_val_classes": _at_least(0),
+  "data.max_train_classes": (
+    (lambda x: isinstance(x, int) and (x == 0 or x >= 2)),
+    "0 for all, or a number of at least 2",
+  ),
   "data.depth": ((lambda x: x in (0, 1, 2)), "0, 1 or 2"),
   "data.train_fraction": ((lambda x: 0 < x <= 1), "a number above 0 and at most 1"),
   "data.split_seed": ((lambda x: -1 <= x < 2**31), "-1, or a seed of 0 or more"),
@@ -134,6 +135,8 @@ _RULES: dict[str, Rule] = {
   "language.minibatch_above": _at_least(0),
   "language.spherical": _BOOL,
   "language.drop_generic": _between(0, 1),
+  "language.wrong_sentences": ((lambda x: 0 <= x <= 1), "a number from 0 to 1"),
+  "language.prototype": _one_of("attention", "query", "descriptions"),
   "language.batch_size": _at_least(1),
   "language.long_sentences": _one_of("split", "cut"),
   "language.cache": _TEXT,

@@ -66,8 +66,8 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
     from lafg_jax.data import synthetic
 
     train, test = synthetic.class_names("seen"), synthetic.class_names("unseen")
-    return _with_val(train, test, data.num_val_classes)
-  return _splits_of(*_read(data), data.num_val_classes)
+    return _fewer(_with_val(train, test, data.num_val_classes), data)
+  return _splits_of(*_read(data), data)
 
 
 def super_classes(data: Any) -> tuple[str, ...] | None:
@@ -96,7 +96,7 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
     names = class_splits(data)
     return {split: _synthetic_dataset(split, names[split]) for split in splits if split in names}
   train, test = _read(data)
-  names = _splits_of(train, test, data.num_val_classes)
+  names = _splits_of(train, test, data)
   return {
     split: of_classes(test if split == "test" else train, split, names[split])
     for split in splits
@@ -219,17 +219,34 @@ class Rows:
     return self.images[int(self.rows[row])]
 
 
-def _splits_of(train: Dataset, test: Dataset, num_val: int) -> dict[str, tuple[str, ...]]:
-  held_out = train.val_classes
+def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str, ...]]:
+  held_out, num_val = train.val_classes, data.num_val_classes
   if not held_out:
-    return _with_val(train.class_names, test.class_names, num_val)
+    return _fewer(_with_val(train.class_names, test.class_names, num_val), data)
   if num_val != len(held_out):
     raise UserError(
       f"data.num_val_classes={num_val}: this data set holds out {len(held_out)} classes itself; "
       f"pass --config.data.num_val_classes={len(held_out)}"
     )
   rest = tuple(name for name in train.class_names if name not in held_out)
-  return {"train": rest, "val": held_out, "test": test.class_names}
+  return _fewer({"train": rest, "val": held_out, "test": test.class_names}, data)
+
+
+def _fewer(splits: dict[str, tuple[str, ...]], data: Any) -> dict[str, tuple[str, ...]]:
+  """The splits with `data.max_train_classes` training classes; the others are in no split."""
+  # Sections of checkpoints from before it was a key train on all.
+  names, most = splits["train"], getattr(data, "max_train_classes", 0)
+  if most > len(names):
+    raise UserError(
+      f"data.max_train_classes={most}: only {len(names)} training classes are there; pass "
+      f"{len(names)} or less, or 0 for all"
+    )
+  return splits | {"train": spaced(names, most) if most else names}
+
+
+def spaced(names: Sequence[str], count: int) -> tuple[str, ...]:
+  """The middles of `count` equal stretches of a list, in its order."""
+  return tuple(names[(2 * k + 1) * len(names) // (2 * count)] for k in range(count))
 
 
 def _with_val(
@@ -242,10 +259,8 @@ def _with_val(
       f"data.num_val_classes={num_val}: must be from 0 to {max(0, len(train) - 2)}: it is taken "
       f"out of {len(train)} training classes, of which two must remain"
     )
-  # The middles of num_val equal stretches of the class list.
-  taken = {(2 * k + 1) * len(train) // (2 * num_val) for k in range(num_val)}
-  val = tuple(name for k, name in enumerate(train) if k in taken)
-  rest = tuple(name for k, name in enumerate(train) if k not in taken)
+  val = spaced(train, num_val)
+  rest = tuple(name for name in train if name not in set(val))
   return {"train": rest, "val": val, "test": test}
 
 

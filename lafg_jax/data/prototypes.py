@@ -20,6 +20,10 @@ _DAMAGE = (
 )
 
 
+# The array of prototypes.npz for each value of language.prototype.
+KINDS = {"attention": "prototypes", "query": "queries", "descriptions": "description_means"}
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedPrototypes:
   """The language base in the order of the training classes; all arrays are float32."""
@@ -34,7 +38,13 @@ class LoadedPrototypes:
 
 
 def load(
-  path: str | os.PathLike, class_names: Sequence[str], *, centre: bool, shuffle: bool, seed: int
+  path: str | os.PathLike,
+  class_names: Sequence[str],
+  *,
+  centre: bool,
+  shuffle: bool,
+  seed: int,
+  kind: str = "attention",
 ) -> LoadedPrototypes:
   """Loads `prototypes.npz` for exactly the given training classes.
 
@@ -45,14 +55,18 @@ def load(
     shuffle: control experiment: give each class another class's prototype and query, no class
       its own (a random cyclic permutation).
     seed: of the shuffle.
+    kind: what stands for the class: 'attention' (T_c), 'query' (t_c) or 'descriptions' (the mean of
+      its descriptions).
 
   Raises:
     UserError: the file is missing or damaged, lacks a class, or holds any other class, whose words
       would leak into training.
   """
-  keys = ("class_names", "prototypes", "queries", "vocabulary", "encoder")
-  arrays = read_npz(path, keys, stage="prototypes", optional=("nearest_sentences",))
+  chosen = KINDS[kind]
+  keys = dict.fromkeys(("class_names", "prototypes", "queries", "vocabulary", "encoder", chosen))
+  arrays = read_npz(path, tuple(keys), stage="prototypes", optional=("nearest_sentences",))
   order = class_order(path, arrays["class_names"], class_names, stage="prototypes")
+  arrays["prototypes"] = arrays[chosen]
   _check_shapes(path, arrays)
   if shuffle:
     order = order[_derangement(len(order), seed)]

@@ -43,8 +43,13 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
 
 def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
   """`make_embed` for one set of parameters after the other, compiled once for all of them."""
-  spread = devices.spreading(functools.partial(unit_embedding, embedder))
+  spread = _spreading(embedder)
   return lambda params: spread(inference_params(embedder, params))
+
+
+@functools.lru_cache(maxsize=8)
+def _spreading(embedder: Embedder) -> Callable[[Any], Embed]:
+  return devices.spreading(functools.partial(unit_embedding, embedder))
 
 
 def embed_dataset(

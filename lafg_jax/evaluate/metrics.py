@@ -47,6 +47,37 @@ def retrieval_metrics(
     UserError: on empty, mismatched or non-finite input, a k that is not a positive integer, or if
       no query has a true match.
   """
+  scores, counted = per_query(
+    *(queries, query_labels, gallery, gallery_labels),
+    ks=ks,
+    exclude_self=exclude_self,
+    normalize=normalize,
+  )
+  return {
+    **{name: float(values.mean()) for name, values in scores.items()},
+    "num_queries": len(counted),
+    "num_queries_without_match": int((~counted).sum()),
+    "num_gallery": len(gallery),
+    "num_classes": len(np.unique(query_labels)),
+  }
+
+
+def per_query(
+  queries: np.ndarray,
+  query_labels: np.ndarray,
+  gallery: np.ndarray,
+  gallery_labels: np.ndarray,
+  *,
+  ks: Sequence[int],
+  exclude_self: bool = False,
+  normalize: bool = False,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """What `retrieval_metrics`, which explains the arguments, takes the means of.
+
+  Returns:
+    {'recall@<k>', 'map@r', 'r_precision': [q] in [0, 1]} of the q queries with a true match, and
+    [Q] bool, which these are.
+  """
   _check_ks(ks)
   ranks, num_matches = knn.match_ranks(
     queries,
@@ -59,17 +90,9 @@ def retrieval_metrics(
   counted = num_matches > 0
   if not counted.any():
     raise UserError("no query has another image of its class in the gallery; nothing to measure")
-  recall = {f"recall@{int(k)}": float((ranks[counted, 0] <= k).mean()) for k in ks}
+  recall = {f"recall@{int(k)}": ranks[counted, 0] <= k for k in ks}
   map_at_r, r_precision = _precisions(ranks[counted], num_matches[counted])
-  return {
-    **recall,
-    "map@r": map_at_r,
-    "r_precision": r_precision,
-    "num_queries": len(ranks),
-    "num_queries_without_match": int((~counted).sum()),
-    "num_gallery": len(gallery),
-    "num_classes": len(np.unique(query_labels)),
-  }
+  return {**recall, "map@r": map_at_r, "r_precision": r_precision}, counted
 
 
 def evaluate_embeddings(
@@ -97,14 +120,14 @@ def evaluate_embeddings(
   )
 
 
-def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[float, float]:
-  """(MAP@R, R-precision) from ranks [Q, max(R)] of the true matches and R [Q], all above 0."""
+def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """([Q] AP@R, [Q] R-precision) from ranks [Q, max(R)] of true matches and R [Q], all above 0."""
   at_r = (ranks > 0) & (ranks <= num_matches[:, None])
   # The j-th match, at rank r, is the j-th hit among r neighbours.
   hits = np.arange(1, ranks.shape[1] + 1)
   precision = np.divide(hits, ranks, out=np.zeros(ranks.shape), where=at_r)
   average = precision.sum(1) / num_matches
-  return float(average.mean()), float((at_r.sum(1) / num_matches).mean())
+  return average, at_r.sum(1) / num_matches
 
 
 def _check_ks(ks: Sequence[int]) -> None:

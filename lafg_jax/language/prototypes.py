@@ -126,6 +126,7 @@ def compute(
   """
   kept = _kept(found, language.drop_generic)
   features, owners = found["sentence_features"][kept], found["sentence_described"][kept]
+  owners = deal_out(owners, language.wrong_sentences, language.kmeans_seed)
   described = [features[owners == k].mean(axis=0) for k in range(int(owners.max()) + 1)]
   means = np.stack(described)[found["class_described"][order]]
   images = found["image_means"][order] if "image_means" in found else None
@@ -155,6 +156,24 @@ def compute(
     "encoder": found["encoder"],
   }
   return arrays, stats
+
+
+def deal_out(owners: np.ndarray, share: float, seed: int) -> np.ndarray:
+  """Control: the classes [S] of sentences, a share of which are given to another class.
+
+  The drawn sentences are passed around among themselves, so that every class keeps as many as it
+  had; one that has no other class to go to stays.
+  """
+  rng = np.random.default_rng(seed)
+  drawn = rng.permutation(len(owners))[: round(share * len(owners))]
+  drawn = drawn[np.argsort(owners[drawn], kind="stable")]
+  if not len(drawn):
+    return owners
+  # Sorted by class and turned by the largest class's number, none meets its own.
+  largest = np.bincount(owners[drawn]).max()
+  dealt = owners.copy()
+  dealt[drawn] = np.roll(owners[drawn], largest)
+  return dealt
 
 
 def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:

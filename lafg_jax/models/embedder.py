@@ -5,6 +5,7 @@ alignment are plain matrices in the same parameter tree, so that losses.py stays
 functions over arrays.
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -125,7 +126,13 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
 def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str, Any]:
   """Random parameters of the embedder for square images of `image_size` pixels."""
   images = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
-  return dict(jax.jit(embedder.init)(key, images)["params"])
+  return dict(_init(embedder)(key, images)["params"])
+
+
+@functools.lru_cache(maxsize=8)
+def _init(embedder: Embedder) -> Any:
+  """One compiled function for an architecture, whatever the seed."""
+  return jax.jit(embedder.init)
 
 
 def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:

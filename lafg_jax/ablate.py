@@ -1,0 +1,99 @@
+"""Compares variants of the training, over starts and seeds, and says how sure the difference is.
+
+  python -m lafg_jax.ablate --config configs/synthetic.py --seeds=8 [--groups=headline,forms] \\
+      [--starts=scratch,pretrained] [--only=REGEX] [--jobs=N] [--config.KEY=VALUE ...]
+
+Variants stand in configs/ablation.py, in groups; without --groups it is the headline group. A cell
+is a start, a variant and a seed, trained and evaluated in a worker process; a finished cell is kept
+in <workdir>/cells and not run again while its settings and inputs are the same. In the end (and
+with --report_only, without running any) all finished cells make ablation.json, ablation.md and
+ablation.html. --tune looks for settings on held-out training classes alone, as many for every
+variant, and writes tuning.json.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+
+from absl import flags, logging
+
+from lafg_jax import command_line
+from lafg_jax.errors import Incomplete, UserError
+
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
+_VARIANTS = flags.DEFINE_string(
+  "variants", "configs/ablation.py", "Python file with starts, groups of variants and the grid."
+)
+_TUNED = flags.DEFINE_string(
+  "tuned", "configs/ablation_tuned.json", "Settings that --tune chose, which cells take; '': none."
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the cells and results (default: runs/ablation-<name of the config>)."
+)
+_GROUPS = flags.DEFINE_list(
+  "groups", None, "Groups of variants to run, or all (default: headline; with --only: all)."
+)
+_STARTS = flags.DEFINE_list("starts", None, "Starts to run (default: all of the variants file).")
+_ONLY = flags.DEFINE_string("only", "", "Regular expression: run what it finds in START/VARIANT.")
+_JOBS = flags.DEFINE_integer(
+  "jobs", 0, "Worker processes; 0: one a core, or one an accelerator where there is one."
+)
+_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing: report the finished cells.")
+_OUT = flags.DEFINE_string(
+  "out", "", "Folder to write the results to as well, beside cells of others that are there."
+)
+_TUNE = flags.DEFINE_bool("tune", False, "Choose settings on held-out training classes.")
+
+
+def main(argv: Sequence[str]) -> None:
+  """Plans the cells, runs those that are not there, reports all that are."""
+  del argv
+  only = _check_flags()
+  workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
+  from lafg_jax.ablation import plan, pool, results, tuning
+  from lafg_jax.data import datasets
+
+  groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
+  file = plan.read_variants(_VARIANTS.value)
+  plan.check_names(file, command_line.CONFIG.value, groups, _STARTS.value)
+  tuned = {} if _TUNE.value else tuning.read(_TUNED.value)
+  with pool.only_one_in(workdir), datasets.remembered():
+    if _TUNE.value:
+      cells = tuning.cells(file, command_line.CONFIG.value, workdir, _STARTS.value, only)
+      failed = _run(cells, workdir)
+      tuning.choose(cells, workdir, _OUT.value)
+    else:
+      every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
+      wanted = plan.select(every, groups, _STARTS.value, only)
+      failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
+      if not failed or any(cell.finished() for cell in every):
+        results.write(file, every, workdir, _OUT.value)
+  if failed:
+    raise Incomplete(f"{failed} cells failed, see the .log files in {workdir}/cells")
+
+
+def _run(cells: Sequence, workdir: str) -> int:
+  from lafg_jax.ablation import pool
+
+  return pool.run(cells, workdir, _JOBS.value)
+
+
+def _check_flags() -> re.Pattern[str]:
+  if _SEEDS.value < 1:
+    raise UserError(f"--seeds={_SEEDS.value}: it takes 1 or more")
+  if _JOBS.value < 0:
+    raise UserError(f"--jobs={_JOBS.value}: it takes 1 or more, or 0 for one a core")
+  if _WORKDIR.value == "":
+    raise UserError("--workdir is empty: pass a folder, or leave it out")
+  if _TUNE.value and _REPORT_ONLY.value:
+    raise UserError("--report_only: --tune reports what is finished anyway; pass one of the two")
+  if command_line.CONFIG.value.evaluate.split == "val":
+    logging.warning("evaluate.split=val: what is reported are held-out training classes")
+  try:
+    return re.compile(_ONLY.value)
+  except re.error as error:
+    raise UserError(f"--only={_ONLY.value}: no regular expression ({error})") from error
+
+
+if __name__ == "__main__":
+  command_line.run(main, __doc__ or "")

@@ -1,0 +1,289 @@
+"""Which cells there are: config x start x variant x seed, each with a key of what decides it."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import config as config_keys
+from lafg_jax import stages, validation
+from lafg_jax.errors import UserError
+
+# Of a variants file; see configs/ablation.py.
+_NAMES = (
+  *("starts", "groups", "grid", "REFERENCE", "CONTROLS", "SEEDS"),
+  *("VAL_CLASSES", "TUNING_SEEDS", "TUNED_GROUP"),
+)
+# Part of the key: changes when the same inputs give other figures by this code.
+_VERSION = 1
+# Keys that change no figure; those of `language` decide how the words are got, not what they are.
+_FREE = (
+  *("data.root", "data.num_workers", "data.prefetch", "data.expect_counts", "data.manifest"),
+  *("data.builder", "data.pack", "train.log_every", "train.checkpoint_every"),
+  *("train.keep_checkpoints", "evaluate.batch_size", "evaluate.source", "model.pretrained"),
+  *("language.batch_size", "language.cache", "language.inspect_all", "language.encoder"),
+  *("language.concurrency", "language.timeout_s", "language.retries", "language.base_url"),
+)
+# Which the model before training depends on.
+_OF_INIT = ("seed", "data.", "model.", "evaluate.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One training with its evaluation; `config` is resolved and says all of it."""
+
+  dataset: str
+  start: str
+  variant: str
+  seed: int
+  group: str
+  config: ConfigDict
+  trains: bool
+  key: str
+  path: Path  # of its JSON
+
+  @property
+  def reads_words(self) -> bool:
+    """Whether prototypes are needed."""
+    return self.trains and self.config.loss.alignment not in validation.WORDLESS
+
+  @property
+  def steps(self) -> int:
+    """Steps that it trains."""
+    return self.config.train.steps if self.trains else 0
+
+  def with_seed(self, seed: int) -> "Cell":
+    """The same with another seed."""
+    where = (self.start, self.variant, seed, self.group)
+    return cell(self.config, where, self.trains, self.path.with_name(f"{seed}.json"))
+
+  def finished(self) -> dict[str, Any] | None:
+    """Its result, or None where it is not there, or is of other settings."""
+    found = read_cell(self.path)
+    return found if found is not None and found.get("config_hash") == self.key else None
+
+
+def read_cell(path: Path) -> dict[str, Any] | None:
+  """A cell's JSON, or None where there is none that reads whole."""
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except (FileNotFoundError, ValueError):
+    return None
+  return found if isinstance(found, dict) else None
+
+
+def read_variants(path: str) -> Any:
+  """The module of a variants file.
+
+  Raises:
+    UserError: it cannot be read, or lacks a name.
+  """
+  if not os.path.isfile(path):
+    raise UserError(f"--variants={path}: no such file; configs/ablation.py is the shipped one")
+  spec = importlib.util.spec_from_file_location("lafg_variants", path)
+  if spec is None or spec.loader is None:
+    raise UserError(f"--variants={path}: it takes a Python file, such as configs/ablation.py")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+  except (SyntaxError, ImportError, NameError, TypeError, ValueError, AttributeError) as error:
+    raise UserError(f"--variants={path}: it cannot be read: {error}") from error
+  missing = [name for name in _NAMES if not hasattr(module, name)]
+  if missing:
+    raise UserError(f"--variants={path}: it lacks {', '.join(missing)}; see configs/ablation.py")
+  return module
+
+
+def cells(
+  file: Any, config: ConfigDict, workdir: str, tuned: Mapping[str, Any], seeds: int
+) -> list[Cell]:
+  """Every cell of a variants file, seed by seed, so that what is finished can be paired.
+
+  What cannot go with the config is left out with one line.
+
+  Args:
+    file: the module of `read_variants`.
+    config: with the command line's overrides.
+    workdir: cells lie below it.
+    tuned: {dataset: {start: {variant: overrides}}}.
+    seeds: of each variant, unless its group takes fewer.
+
+  Raises:
+    UserError: no variant can go with the config.
+  """
+  found: list[Cell] = []
+  reasons: dict[str, str] = {}
+  for start, of_start in file.starts(config).items():
+    if isinstance(of_start, str):
+      reasons[start] = of_start
+      continue
+    for group, variants in file.groups().items():
+      for variant, overrides in variants.items():
+        of_tuned = tuned.get(config.data.name, {}).get(start, {}).get(variant.split("@")[0], {})
+        settings = (of_start, of_tuned, overrides or {})
+        try:
+          made = prepared(config, settings)
+        except UserError as error:
+          reasons[f"{start}/{variant}"] = str(error)
+          continue
+        place = Path(workdir, "cells", start, variant)
+        for seed in range(min(seeds, file.SEEDS.get(group, seeds))):
+          where = (start, variant, seed, group)
+          found.append(cell(made, where, overrides is not None, place / f"{seed}.json"))
+  for reason in dict.fromkeys(reasons.values()):
+    names = [name for name, why in reasons.items() if why == reason]
+    logging.warning("left out: %s (%s)", ", ".join(names), reason)
+  if not found:
+    raise UserError("no variant goes with this config: " + "; ".join(reasons.values()))
+  _check_equal_steps(found)
+  return sorted(found, key=lambda one: one.seed)
+
+
+def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]]) -> ConfigDict:
+  """The config with overrides, later ones over earlier ones, checked and resolved.
+
+  Raises:
+    UserError: a key is unknown, or the values cannot be.
+  """
+  from lafg_jax.models import backbones
+
+  made, known = config.copy_and_resolve_references(), set(config_keys.keys(config))
+  for overrides in settings:
+    for key, value in overrides.items():
+      if key not in known:
+        raise UserError(f"unknown key {key}; configs/default.py lists them all")
+      try:
+        made.update_from_flattened_dict({key: value})
+      except (TypeError, ValueError) as error:
+        raise UserError(f"{key}={value}: {error}") from error
+  with made.unlocked():
+    # The last step alone is looked at.
+    made.train.checkpoint_every = made.train.steps
+    made.train.keep_checkpoints = 1
+    made.evaluate.source = "checkpoint"
+  words = made.loss.alignment not in validation.WORDLESS
+  validation.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
+  asked = ("model", made.data.image_size, *sorted(made.model.items()))
+  resolved = _remembered(asked, lambda: backbones.resolve(made).model)
+  with made.unlocked():
+    made.model.update(resolved)
+  return made
+
+
+def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, path: Path) -> Cell:
+  """One cell with its key; `where` is start, variant, seed and group."""
+  start, variant, seed, group = where
+  if not re.fullmatch(r"[\w.+=@-]+", variant) or not re.fullmatch(r"[\w.+=@-]+", start):
+    raise UserError(f"variant {start}/{variant!r}: names take letters, digits and . + = @ _ -")
+  config = config.copy_and_resolve_references()
+  config.seed = seed
+  made = Cell(config.data.name, start, variant, seed, group, config, trains, "", path)
+  return dataclasses.replace(made, key=_key(made))
+
+
+def _key(one: Cell) -> str:
+  config, split = one.config, one.config.evaluate.split
+  flat = {k: v for k, v in config_keys.flatten(config).items() if k not in _FREE}
+  words: Any = None
+  if not one.trains:
+    flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT)}
+  elif one.reads_words:
+    words = _words(config.language)
+  if not one.reads_words:
+    flat = {k: v for k, v in flat.items() if not k.startswith("language.")}
+  content = [_content(config.data, s) for s in ("train", split)]
+  weights = _weights(config.model.pretrained)
+  return stages.fingerprint(_VERSION, flat, words, weights, content, one.steps)
+
+
+def _words(language: ConfigDict) -> str:
+  """Of what words are got from."""
+  from lafg_jax.language import describe, encode
+
+  return _remembered(
+    ("words", *sorted(language.items())),
+    lambda: stages.fingerprint(
+      describe.inputs(language), encode.encoder_folder(language.encoder) or language.encoder
+    ),
+  )
+
+
+def _weights(source: str) -> str:
+  from lafg_jax.models import weight_files
+
+  if not source or not os.path.exists(source):
+    return source
+  files = [Path(path) for path in weight_files.find(source)]
+  return _remembered(("weights", source), lambda: stages.fingerprint(files))
+
+
+def _content(data: ConfigDict, split: str) -> str:
+  from lafg_jax.data import datasets
+
+  return _remembered(
+    ("content", split, *sorted(data.items())), lambda: datasets.content_fingerprint(data, split)
+  )
+
+
+# Of one plan: hundreds of cells ask for the same few files.
+_memory: dict[str, Any] = {}
+
+
+def _remembered(key: Sequence[Any], make: Callable[[], Any]) -> Any:
+  name = repr(key)
+  if name not in _memory:
+    _memory[name] = make()
+  return _memory[name]
+
+
+def _check_equal_steps(found: Sequence[Cell]) -> None:
+  steps = {one.steps: one for one in found if one.trains}
+  if len(steps) > 1:
+    first, second = list(steps.values())[:2]
+    raise UserError(
+      f"{first.variant} trains {first.steps} steps and {second.variant} {second.steps}: every "
+      "variant takes as many; take train.steps out of the variants"
+    )
+
+
+def check_names(
+  file: Any, config: ConfigDict, groups: Sequence[str], starts: Sequence[str] | None
+) -> None:
+  """Raises UserError for a group or start that the variants file does not have."""
+  for flag, names, known in (
+    ("groups", groups, (*file.groups(), "all")),
+    ("starts", starts or (), tuple(file.starts(config))),
+  ):
+    for name in names:
+      if name not in known:
+        raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
+
+
+def select(
+  every: Sequence[Cell], groups: Sequence[str], starts: Sequence[str] | None, only: re.Pattern[str]
+) -> list[Cell]:
+  """The cells of some groups and starts whose 'start/variant' has what `only` finds.
+
+  Raises:
+    UserError: nothing is left.
+  """
+  chosen = [
+    one
+    for one in every
+    if ("all" in groups or one.group in groups)
+    and (not starts or one.start in starts)
+    and only.search(f"{one.start}/{one.variant}")
+  ]
+  if not chosen:
+    raise UserError(
+      f"--only={only.pattern}: it finds no start/variant that goes with this config, of the groups "
+      f"{', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
+    )
+  return chosen

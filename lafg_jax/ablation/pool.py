@@ -1,0 +1,161 @@
+"""Runs cells in worker processes, each of which takes many: starting one takes seconds."""
+
+import contextlib
+import fcntl
+import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from lafg_jax import config as config_keys
+from lafg_jax import stages
+from lafg_jax.ablation import worker
+from lafg_jax.ablation.plan import Cell
+from lafg_jax.errors import UserError
+
+_SCRATCH = "scratch"
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+@contextlib.contextmanager
+def only_one_in(workdir: str) -> Iterator[None]:
+  """Two commands in one folder would run the same cells."""
+  try:
+    os.makedirs(workdir, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+  with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      raise UserError(f"another run is at work in {workdir}: pass another --workdir") from error
+    yield
+
+
+class _Worker:
+  """A process that takes one cell after the other, and the cell that it has."""
+
+  def __init__(self, number: int, workdir: str, environment: dict[str, str]) -> None:
+    self.connection, theirs = _CONTEXT.Pipe()
+    self.log = Path(workdir, f"worker-{number}.log")
+    self.process = _CONTEXT.Process(
+      target=worker.main, args=(theirs, str(self.log), environment), daemon=True
+    )
+    self.process.start()
+    theirs.close()
+    self.cell: Cell | None = None
+    self.number, self.begun = number, 0
+
+  def give(self, cell: Cell, prototypes: Path | None, scratch: str) -> None:
+    """Sends a cell."""
+    self.cell = cell
+    self.begun = self.log.stat().st_size if self.log.exists() else 0
+    text = json.dumps(config_keys.flatten(cell.config))
+    self.connection.send((text, prototypes, scratch, cell.trains))
+
+  def take(self) -> dict[str, Any]:
+    """The result of its cell; {'error', 'log'} where it failed, which may end the process."""
+    try:
+      return self.connection.recv()
+    except (EOFError, ConnectionResetError):
+      self.process.join()
+      with open(self.log, "rb") as file:
+        file.seek(self.begun)
+        text = file.read().decode(errors="replace").strip()
+      last = text.splitlines()[-1] if self.process.exitcode == 1 and text else ""
+      return {"error": last or f"its process ended with {self.process.exitcode}", "log": text}
+
+
+def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
+  """Runs the cells that are not finished; returns how many failed.
+
+  A finished cell is one JSON file, written whole. Ctrl-C ends the workers, and a rerun does what is
+  left.
+
+  Args:
+    cells: those wanted.
+    workdir: of the command.
+    jobs: worker processes; 0 is one a core, or one an accelerator.
+  """
+  todo = [cell for cell in cells if cell.finished() is None]
+  stale = [cell for cell in todo if cell.path.exists()]
+  logging.info("cells: %d, of which %d are finished", len(cells), len(cells) - len(todo))
+  if stale:
+    names = ", ".join(f"{c.start}/{c.variant}/{c.seed}" for c in stale[:3])
+    logging.info("cells: %d are of other settings or inputs and run again (%s)", len(stale), names)
+  if not todo:
+    return 0
+  from lafg_jax.ablation import words
+
+  prototypes = words.prepare(todo, workdir)
+  scratch = os.path.join(workdir, _SCRATCH)
+  shutil.rmtree(scratch, ignore_errors=True)
+  os.makedirs(scratch)
+  environments = worker.environments(jobs, len(todo))
+  try:
+    return _drive(todo, workdir, scratch, prototypes, environments)
+  finally:
+    shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _drive(todo, workdir, scratch, prototypes, environments) -> int:
+  waiting, failed, done, begun = list(todo), 0, 0, time.monotonic()
+  workers = [_Worker(number, workdir, env) for number, env in enumerate(environments)]
+  try:
+    for one in workers:
+      _next(one, waiting, prototypes, scratch)
+    while busy := [one for one in workers if one.cell]:
+      for ready in wait([one.connection for one in busy]):
+        one = next(one for one in busy if one.connection is ready)
+        cell = one.cell
+        assert cell is not None
+        result = one.take()
+        done += 1
+        left = (len(todo) - done) * (time.monotonic() - begun) / done
+        failed += not _keep(cell, result, f"{done}/{len(todo)}", left)
+        if not one.process.is_alive():
+          place = workers.index(one)
+          one = workers[place] = _Worker(one.number, workdir, environments[place])
+        _next(one, waiting, prototypes, scratch)
+  finally:
+    for one in workers:
+      one.process.kill()
+      one.process.join()
+  return failed
+
+
+def _next(one: _Worker, waiting: list[Cell], prototypes: dict[str, Path], scratch: str) -> None:
+  one.cell = None
+  if waiting:
+    cell = waiting.pop(0)
+    one.give(cell, prototypes.get(cell.key), scratch)
+
+
+def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
+  """Writes a cell's result, or the log of its failure, and says so in a line."""
+  name = f"{cell.start}/{cell.variant} seed {cell.seed}"
+  eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
+  log = cell.path.with_suffix(".log")
+  if "error" in result:
+    with stages.replacing(log) as temporary:
+      temporary.write_text(f"{result['log']}\n{result['error']}\n", encoding="utf-8")
+    why = " ".join(result["error"].split())
+    logging.error("cell %s %s failed: %s (%s)  %s", count, name, why, log, eta)
+    return False
+  about = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  config = config_keys.flatten(cell.config)
+  record = about | result | {"config_hash": cell.key, "config": config}
+  with stages.replacing(cell.path) as temporary:
+    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+  log.unlink(missing_ok=True)
+  figures = f"R@1 {100 * result['recall@1']:.1f}  " if "recall@1" in result else ""
+  figures += f"MAP@R {100 * result['map@r']:.1f}"
+  logging.info("cell %s %s: %s (%.0f s)  %s", count, name, figures, result["seconds"], eta)
+  return True

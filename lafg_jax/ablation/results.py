@@ -1,0 +1,181 @@
+"""Finished cells -> ablation.json, ablation.md and ablation.html."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+from lafg_jax import stages
+from lafg_jax.ablation import page, statistics
+from lafg_jax.ablation.plan import Cell, read_cell
+from lafg_jax.errors import UserError
+
+NAMES = ("ablation.json", "ablation.md", "ablation.html")
+METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
+
+Record = dict[str, Any]
+
+
+def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None:
+  """Writes the three files of all finished cells; with `out`, there too.
+
+  `out` keeps the cells of other datasets and starts that its ablation.json has.
+
+  Raises:
+    UserError: no cell is finished, or cells cannot be compared.
+  """
+  records = _finished(every, workdir)
+  if not records:
+    raise UserError(f"no finished cell in {workdir}/cells: run without --report_only")
+  _write(file, records, workdir)
+  if out:
+    _write(file, beside(_read(Path(out, NAMES[0])), records), out)
+
+
+def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
+  """New cells, and of the old ones those of datasets and starts that the new ones lack."""
+  fresh = {(r["dataset"], r["start"]) for r in new}
+  return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
+
+
+def _finished(every: Sequence[Cell], workdir: str) -> list[Record]:
+  """The records on disk whose settings are those of the plan, whatever the number of seeds."""
+  records, stale = [], []
+  for first in (cell for cell in every if cell.seed == 0):
+    for path in sorted(first.path.parent.glob("*.json"), key=lambda p: (len(p.name), p.name)):
+      record = read_cell(path)
+      if record is None or not path.stem.isdigit():
+        continue
+      if record.get("config_hash") == first.with_seed(int(path.stem)).key:
+        records.append({k: v for k, v in record.items() if k != "config"})
+      else:
+        stale.append(f"{first.start}/{first.variant}/{path.stem}")
+  if stale:
+    logging.warning(
+      "%d finished cells are of other settings or inputs and are left out (%s)",
+      *(len(stale), ", ".join(stale[:3])),
+    )
+  return records
+
+
+def _read(path: Path) -> list[Record]:
+  if not path.exists():
+    return []
+  try:
+    return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{path} is damaged ({error}): take it from version control") from error
+
+
+def _write(file: Any, records: Sequence[Record], folder: str) -> None:
+  tables = summarise(records, file.REFERENCE, file.CONTROLS)
+  # A line a cell: what version control shows is which cells changed.
+  lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
+  texts = (
+    '{"cells": [\n' + lines + "\n]}\n",
+    page.markdown(tables, file.REFERENCE),
+    page.document(tables, file.REFERENCE),
+  )
+  for name, text in zip(NAMES, texts, strict=True):
+    path = os.path.join(folder, name)
+    with stages.replacing(path) as temporary:
+      temporary.write_text(text, encoding="utf-8")
+    logging.info("%s", path)
+
+
+def summarise(
+  records: Sequence[Record], reference: str, controls: Sequence[str]
+) -> list[dict[str, Any]]:
+  """One table for each dataset and start.
+
+  Args:
+    records: contents of cells.
+    reference: the variant that all others are compared with.
+    controls: those that `full` is compared with as well.
+
+  Returns:
+    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'rows', 'differences'}];
+    rows: [{'variant', 'seeds', metric: {'values', 'mean', 'sd'}}], differences: [{'variant',
+    'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}], all as fractions; sd, 't' and
+    'bootstrap' may be None.
+
+  Raises:
+    UserError: cells of one table trained for different numbers of steps, or on other splits.
+  """
+  tables = []
+  for dataset, start in dict.fromkeys((r["dataset"], r["start"]) for r in records):
+    of = [r for r in records if (r["dataset"], r["start"]) == (dataset, start)]
+    _check_comparable(of, f"{dataset}, {start}")
+    variants: dict[str, dict[int, Record]] = {}
+    for record in of:
+      variants.setdefault(record["variant"], {})[record["seed"]] = record
+    pairs = [(v, reference) for v in variants if v != reference]
+    pairs += [("full", control) for control in controls if control != reference]
+    found = [p for p in pairs if p[0] in variants and p[1] in variants and p[0] != p[1]]
+    differences = [_difference(variants, *pair) for pair in found]
+    tables.append(
+      {
+        "dataset": dataset,
+        "start": start,
+        "split": of[0]["split"],
+        "steps": max(r["steps"] for r in of),
+        "num_classes": of[0]["num_classes"],
+        "num_queries": of[0]["num_queries"],
+        "partial": any(r.get("partial") for r in of),
+        "rows": [_row(name, list(cells.values())) for name, cells in variants.items()],
+        "differences": [x for x in differences if x["seeds"]],
+      }
+    )
+  return tables
+
+
+def _check_comparable(of: Sequence[Record], what: str) -> None:
+  steps = {r["steps"] for r in of if r["steps"]}
+  for name, values in (("steps", steps), ("split", {r["split"] for r in of})):
+    if len(values) > 1:
+      raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
+
+
+def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
+  row: dict[str, Any] = {"variant": variant, "seeds": [r["seed"] for r in cells]}
+  for metric in METRICS:
+    values = [r[metric] for r in cells if metric in r]
+    if values:
+      sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+      interval = statistics.t_interval(values)
+      row[metric] = {"values": values, "mean": float(np.mean(values)), "sd": sd, "t": interval}
+  return row
+
+
+def _difference(
+  variants: dict[str, dict[int, Record]], variant: str, against: str
+) -> dict[str, Any]:
+  a, b = variants[variant], variants[against]
+  seeds = sorted(a.keys() & b.keys())
+  found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
+  for metric in METRICS:
+    if seeds and all(metric in x[seed] for x in (a, b) for seed in seeds):
+      values = [a[seed][metric] - b[seed][metric] for seed in seeds]
+      found[metric] = {
+        "mean": float(np.mean(values)),
+        "t": statistics.t_interval(values),
+        "bootstrap": _bootstrap([a[s] for s in seeds], [b[s] for s in seeds], metric),
+      }
+  return found
+
+
+def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
+  """Of the difference in the mean over seeds, by test class."""
+  weights = [np.array(r["by_class"]["num_queries"]) for r in (*a, *b)]
+  if any((w != weights[0]).any() for w in weights[1:]):
+    # Images that could not be read in one cell alone: no class stands against itself.
+    return None
+  values = [
+    np.array(x["by_class"][metric]) - np.array(y["by_class"][metric])
+    for x, y in zip(a, b, strict=True)
+  ]
+  return statistics.cluster_bootstrap(np.mean(values, axis=0), weights[0])

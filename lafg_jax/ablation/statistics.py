@@ -1,0 +1,56 @@
+"""Means over seeds, paired differences, and how sure they are."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Interval = tuple[float, float]
+_RESAMPLES = 10_000
+_CONFIDENCE = 0.95
+
+
+def t_interval(values: Sequence[float], confidence: float = _CONFIDENCE) -> Interval | None:
+  """Student's interval of the mean of independent values; None for fewer than two."""
+  # scipy.special alone: scipy.stats takes a second to import.
+  from scipy import special
+
+  x = np.asarray(values, np.float64)
+  if len(x) < 2:
+    return None
+  quantile = special.stdtrit(len(x) - 1, 0.5 + confidence / 2)
+  half = float(quantile * x.std(ddof=1) / np.sqrt(len(x)))
+  return float(x.mean()) - half, float(x.mean()) + half
+
+
+def cluster_bootstrap(
+  values: np.ndarray,
+  weights: np.ndarray,
+  *,
+  confidence: float = _CONFIDENCE,
+  resamples: int = _RESAMPLES,
+  seed: int = 0,
+) -> Interval | None:
+  """Percentile interval of a weighted mean over classes, whole classes drawn with replacement.
+
+  Queries of one class rise and fall together: to draw them one by one would make the interval far
+  too narrow.
+
+  Args:
+    values: [C] of each class, such as the mean difference of its queries.
+    weights: [C] >= 0, queries of the class; those of 0 take no part.
+    confidence: of the interval.
+    resamples: how many times C classes are drawn.
+    seed: of the draws.
+
+  Returns:
+    (low, high), or None for fewer than two classes.
+  """
+  counted = np.asarray(weights) > 0
+  x, w = np.asarray(values, np.float64)[counted], np.asarray(weights, np.float64)[counted]
+  if len(x) < 2:
+    return None
+  rng = np.random.default_rng(seed)
+  counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=resamples)
+  means = counts @ (w * x) / (counts @ w)
+  low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+  return float(low), float(high)

@@ -1,0 +1,151 @@
+"""Settings chosen on held-out training classes: as many tried for every variant.
+
+Test classes have no part in it: `data.num_val_classes` training classes are taken out, and
+`evaluate.split` is 'val'.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax import stages
+from lafg_jax.ablation import plan
+from lafg_jax.ablation.plan import Cell
+from lafg_jax.errors import UserError
+
+FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(Cell):
+  """A cell on validation classes, with the settings it tries."""
+
+  tried: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def read(path: str) -> dict[str, Any]:
+  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; '' has none.
+
+  Raises:
+    UserError: it is missing or damaged.
+  """
+  if not path:
+    return {}
+  try:
+    found = json.loads(Path(path).read_text(encoding="utf-8"))["chosen"]
+    return {
+      dataset: {start: {v: dict(x) for v, x in of.items()} for start, of in starts.items()}
+      for dataset, starts in found.items()
+    }
+  except FileNotFoundError as error:
+    raise UserError(f"--tuned={path}: no such file; --tune writes one, '' takes none") from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(f"--tuned={path} is damaged ({error}): take it from version control") from error
+
+
+def cells(
+  file: Any,
+  config: ConfigDict,
+  workdir: str,
+  starts: Sequence[str] | None,
+  only: re.Pattern[str],
+) -> list[Trial]:
+  """Every trial of the variants of the tuned group; `file` is that of `plan.read_variants`.
+
+  Raises:
+    UserError: variants have grids of different sizes, or none goes with the config.
+  """
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.evaluate.split = "val"
+    config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
+  _fit_batch(config)
+  every = plan.cells(file, config, workdir, {}, seeds=1)
+  every = plan.select(every, [file.TUNED_GROUP], starts, only)
+  found, sizes = [], {}
+  for one in every:
+    if not one.trains:
+      continue
+    grid = file.grid(one.config)
+    sizes[len(grid)] = f"{one.variant} has {len(grid)}"
+    for number, tried in enumerate(grid):
+      made = plan.prepared(one.config, [tried])
+      for seed in range(file.TUNING_SEEDS):
+        path = Path(workdir, "cells", "tuning", one.start, one.variant, f"{number}-{seed}.json")
+        where = (one.start, one.variant, seed, one.group)
+        trial = plan.cell(made, where, True, path)
+        fields = {f.name: getattr(trial, f.name) for f in dataclasses.fields(trial)}
+        found.append(Trial(**fields, tried=tried))
+  if len(sizes) > 1:
+    raise UserError(f"grids of different sizes: {'; '.join(sizes.values())}; make them equal")
+  if not found:
+    raise UserError("--tune: nothing of these groups, starts and variants trains")
+  return found
+
+
+def _fit_batch(config: ConfigDict) -> None:
+  """As many classes a batch as are left, where they were all in it."""
+  from lafg_jax.data import datasets
+
+  left = len(datasets.class_splits(config.data)["train"])
+  if config.data.classes_per_batch > left:
+    logging.warning("data.classes_per_batch: %d, which are left to train on", left)
+    with config.unlocked():
+      config.data.classes_per_batch = left
+
+
+def choose(trials: Sequence[Trial], workdir: str, out: str) -> None:
+  """Writes tuning.json: for each start and variant the settings of highest mean MAP@R.
+
+  Those with an unfinished trial are left out. With `out`, the chosen ones also go into
+  `<out>/ablation_tuned.json`, which `--tuned` reads, beside those of other datasets and starts.
+  """
+  chosen: dict[str, Any] = {}
+  rows = []
+  for dataset, start, variant in dict.fromkeys((t.dataset, t.start, t.variant) for t in trials):
+    of = [t for t in trials if (t.dataset, t.start, t.variant) == (dataset, start, variant)]
+    results = [trial.finished() for trial in of]
+    done = [(t, r) for t, r in zip(of, results, strict=True) if r is not None]
+    rows += [_row(trial, result) for trial, result in done]
+    if len(done) < len(of):
+      logging.warning("%s/%s: %d of %d trials done", start, variant, len(done), len(of))
+      continue
+    best, score = _best([(t.tried, r["map@r"]) for t, r in done])
+    chosen.setdefault(dataset, {}).setdefault(start, {})[variant] = best
+    logging.info("%s/%s: MAP@R %.2f with %s", start, variant, 100 * score, best)
+  _write(Path(workdir, FILE), {"chosen": chosen, "cells": rows})
+  if out:
+    path = Path(out, CHOSEN)
+    old = read(str(path)) if path.exists() else {}
+    for dataset, starts in chosen.items():
+      for start, variants in starts.items():
+        old.setdefault(dataset, {}).setdefault(start, {}).update(variants)
+    _write(path, {"chosen": old})
+
+
+def _row(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
+  names = ("dataset", "start", "variant", "seed", "split", "steps", "recall@1", "map@r", "seconds")
+  return {name: result[name] for name in names if name in result} | {"tried": trial.tried}
+
+
+def _best(scores: Sequence[tuple[dict[str, Any], float]]) -> tuple[dict[str, Any], float]:
+  """The settings with the highest mean over seeds; of equals the first."""
+  by_settings: dict[str, list[float]] = {}
+  for tried, score in scores:
+    by_settings.setdefault(json.dumps(tried), []).append(score)
+  means = {text: sum(values) / len(values) for text, values in by_settings.items()}
+  best = max(means, key=lambda text: means[text])
+  return json.loads(best), means[best]
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+  with stages.replacing(path) as temporary:
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+  logging.info("%s", os.fspath(path))

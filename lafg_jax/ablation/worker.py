@@ -1,0 +1,102 @@
+"""What a worker process does, and in which environment; nothing here imports jax before that."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import traceback
+from typing import Any
+
+from lafg_jax import command_line
+from lafg_jax.errors import UserError
+
+# Sums are split over threads, and their rounding with them: one a cell gives every --jobs the same
+# bits. PJRT's and Eigen's pools of the CPU read this.
+_ONE_THREAD = {"NPROC": "1"}
+
+
+def environments(jobs: int, cells: int) -> list[dict[str, str]]:
+  """The environment variables of each worker.
+
+  Args:
+    jobs: how many; 0 is one a core, or one an accelerator where there is one.
+    cells: there are no more workers than these.
+  """
+  kind, count = _backend()
+  if kind == "cpu":
+    jobs = jobs or len(os.sched_getaffinity(0))
+    return [dict(_ONE_THREAD) for _ in range(min(jobs, cells))]
+  if kind != "gpu":
+    return [{} for _ in range(min(jobs or 1, cells))]
+  jobs = jobs or count
+  shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+  devices = shown.split(",") if shown else [str(k) for k in range(count)]
+  memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > count else {}
+  return [
+    {"CUDA_VISIBLE_DEVICES": devices[k % len(devices)]} | memory for k in range(min(jobs, cells))
+  ]
+
+
+def _backend() -> tuple[str, int]:
+  """('cpu', 'gpu' or 'tpu', its devices), asked in another process: to ask takes the device."""
+  if os.environ.get("JAX_PLATFORMS") == "cpu":
+    return "cpu", 1
+  ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
+  asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
+  if asked.returncode:
+    # Its workers will say why.
+    return "cpu", 1
+  kind, count = asked.stdout.split()[-2:]
+  return kind, int(count)
+
+
+def main(connection: Any, log: str, environment: dict[str, str]) -> None:
+  """Runs the cells that come through the connection until it closes; sends their results.
+
+  stdout and stderr go to the file `log`. A signal to the whole process group is for the parent,
+  which ends its workers; a parent that was killed cannot, so they watch for it.
+  """
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_IGN)
+  threading.Thread(target=_exit_with_parent, daemon=True).start()
+  os.environ.update(environment)
+  with open(log, "a", encoding="utf-8") as file:
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+  command_line.set_up_logging()
+  _prepare_jax()
+  while True:
+    try:
+      task = connection.recv()
+    except EOFError:
+      return
+    connection.send(_run(*task))
+
+
+def _exit_with_parent() -> None:
+  parent = multiprocessing.parent_process()
+  if parent is not None:
+    parent.join()
+    os._exit(1)
+
+
+def _prepare_jax() -> None:
+  import jax
+
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
+  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
+
+
+def _run(text: str, prototypes: Any, scratch: str, trains: bool) -> dict[str, Any]:
+  from lafg_jax import config as config_keys
+  from lafg_jax.ablation import cells
+
+  config = config_keys.nested(json.loads(text))
+  try:
+    return cells.run(config, prototypes, scratch, trains=trains)
+  except UserError as error:
+    # What else is raised ends the process: its traceback is in the log, and another takes over.
+    return {"error": str(error), "log": traceback.format_exc()}

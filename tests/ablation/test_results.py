@@ -1,0 +1,110 @@
+"""Tables of cells, against the same numbers by hand."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lafg_jax.ablation import page, results
+from lafg_jax.errors import UserError
+
+CLASSES = 4
+
+
+def record(variant, seed, recall, *, dataset="synthetic", start="scratch", steps=5):
+  by_class = [recall - 0.03, recall - 0.01, recall + 0.01, recall + 0.03]
+  return {
+    "dataset": dataset,
+    "start": start,
+    "variant": variant,
+    "seed": seed,
+    "split": "test",
+    "steps": 0 if variant == "untrained" else steps,
+    "recall@1": recall,
+    "map@r": recall / 2,
+    "num_queries": 40,
+    "num_classes": CLASSES,
+    "by_class": {
+      "num_queries": [10] * CLASSES,
+      "recall@1": by_class,
+      "map@r": [x / 2 for x in by_class],
+    },
+  }
+
+
+RECORDS = [
+  *(record("l_aux", seed, x) for seed, x in enumerate((0.40, 0.44, 0.42))),
+  *(record("full", seed, x) for seed, x in enumerate((0.50, 0.52, 0.54))),
+  record("full-shuffled", 1, 0.30),
+  record("untrained", 0, 0.10),
+]
+FILE = SimpleNamespace(REFERENCE="l_aux", CONTROLS=("l_aux+onehot", "full-shuffled"))
+
+
+def tables(records=RECORDS):
+  return results.summarise(records, FILE.REFERENCE, FILE.CONTROLS)
+
+
+def test_means_and_deviations_over_seeds():
+  rows = {row["variant"]: row for row in tables()[0]["rows"]}
+  assert list(rows) == ["l_aux", "full", "full-shuffled", "untrained"]
+  assert rows["full"]["recall@1"]["mean"] == pytest.approx(0.52)
+  assert rows["full"]["recall@1"]["sd"] == pytest.approx(0.02)
+  assert rows["full"]["map@r"]["values"] == pytest.approx([0.25, 0.26, 0.27])
+  assert rows["untrained"]["recall@1"]["sd"] is None
+
+
+def test_differences_are_paired_by_seed():
+  found = {(x["variant"], x["against"]): x for x in tables()[0]["differences"]}
+  assert set(found) == {
+    *((v, "l_aux") for v in ("full", "full-shuffled", "untrained")),
+    ("full", "full-shuffled"),
+  }
+  both = found["full", "l_aux"]
+  # 0.10, 0.08 and 0.12: mean 0.10, standard error 0.02 / sqrt 3, t_.975 of two degrees 4.30265.
+  assert both["seeds"] == [0, 1, 2]
+  assert both["recall@1"]["mean"] == pytest.approx(0.10)
+  half = 4.30265 * 0.02 / np.sqrt(3)
+  assert both["recall@1"]["t"] == pytest.approx((0.10 - half, 0.10 + half), abs=1e-6)
+  # Every class gains the same: whichever are drawn, so does their mean.
+  assert both["recall@1"]["bootstrap"] == pytest.approx((0.10, 0.10))
+  shuffled = found["full", "full-shuffled"]
+  assert shuffled["seeds"] == [1] and shuffled["recall@1"]["mean"] == pytest.approx(0.22)
+  assert shuffled["recall@1"]["t"] is None and shuffled["map@r"]["bootstrap"] is not None
+
+
+def test_cells_that_trained_otherwise_are_not_compared():
+  with pytest.raises(UserError, match=r"differ in steps \(\[5, 6\]\)"):
+    tables([*RECORDS, record("l_aux", 3, 0.4, steps=6)])
+  # Another start may.
+  assert len(tables([*RECORDS, record("l_aux", 3, 0.4, steps=6, start="pretrained")])) == 2
+
+
+def test_the_markdown_has_every_figure():
+  text = page.markdown(tables(), "l_aux")
+  assert "| full | 3 | 52.0 (2.0) | 26.0 (1.0) |" in text
+  assert "| full - l_aux | 3 | +10.0 | [+5.0, +15.0] | [+10.0, +10.0] |" in text
+  assert "| untrained | 1 | 10.0 | 5.0 |" in text
+
+
+def test_the_page_stands_alone_and_has_a_dot_a_seed():
+  text = page.document(tables([*RECORDS, record("a<b", 0, 0.2)]), "l_aux")
+  assert "http" not in text and "<script" not in text and "a<b" not in text
+  # Two panels, nine cells.
+  assert text.count('class="seed"') == 2 * len([*RECORDS, 1])
+  assert text.count('class="reference"') == 2
+
+
+def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):
+  results._write(FILE, [*RECORDS, record("l_aux", 0, 0.1, dataset="cars")], str(tmp_path))
+  old = results._read(tmp_path / "ablation.json")
+  assert len(old) == len(RECORDS) + 1
+  kept = results.beside(old, [record("l_aux", 0, 0.5), record("l_aux", 0, 0.6, start="pretrained")])
+  assert [(r["dataset"], r["start"], r["recall@1"]) for r in kept] == [
+    ("cars", "scratch", 0.1), ("synthetic", "scratch", 0.5), ("synthetic", "pretrained", 0.6),
+  ]  # fmt: skip
+  (tmp_path / "ablation.json").write_text("{")
+  with pytest.raises(UserError, match="damaged"):
+    results._read(tmp_path / "ablation.json")
+  assert json.loads(json.dumps(old)) == old
