@@ -144,7 +144,9 @@ def start_main(workdir, small, *extra):
 def wait_for_lines(workdir, count, processes):
   until = time.monotonic() + 300
   while len(metrics_log.read(str(workdir / metrics_log.FILE))) < count:
-    assert time.monotonic() < until and all(p.poll() is None for p in processes)
+    ended = [p for p in processes if p.poll() is not None]
+    assert not ended, ended[0].stderr.read()
+    assert time.monotonic() < until
     time.sleep(0.05)
 
 
