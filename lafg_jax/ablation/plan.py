@@ -102,7 +102,12 @@ def read_variants(path: str) -> Any:
 
 
 def cells(
-  file: Any, config: ConfigDict, workdir: str, tuned: Mapping[str, Any], seeds: int
+  file: Any,
+  config: ConfigDict,
+  workdir: str,
+  tuned: Mapping[str, Any],
+  seeds: int,
+  groups: Sequence[str] = (),
 ) -> list[Cell]:
   """Every cell of a variants file, seed by seed, so that what is finished can be paired.
 
@@ -114,6 +119,7 @@ def cells(
     workdir: cells lie below it.
     tuned: {dataset: {start: {variant: overrides}}}.
     seeds: of each variant, unless its group takes fewer.
+    groups: of these alone; none is all.
 
   Raises:
     UserError: no variant can go with the config.
@@ -125,18 +131,20 @@ def cells(
       reasons[start] = of_start
       continue
     for group, variants in file.groups().items():
+      if groups and group not in groups:
+        continue
       for variant, overrides in variants.items():
         of_tuned = tuned.get(config.data.name, {}).get(start, {}).get(variant.split("@")[0], {})
         settings = (of_start, of_tuned, overrides or {})
+        where = (start, variant, 0, group)
+        path = Path(workdir, "cells", start, variant, "0.json")
         try:
-          made = prepared(config, settings)
+          first = cell(prepared(config, settings), where, overrides is not None, path)
         except UserError as error:
           reasons[f"{start}/{variant}"] = str(error)
           continue
-        place = Path(workdir, "cells", start, variant)
-        for seed in range(min(seeds, file.SEEDS.get(group, seeds))):
-          where = (start, variant, seed, group)
-          found.append(cell(made, where, overrides is not None, place / f"{seed}.json"))
+        count = min(seeds, file.SEEDS.get(group, seeds))
+        found += [first, *(first.with_seed(seed) for seed in range(1, count))]
   for reason in dict.fromkeys(reasons.values()):
     names = [name for name, why in reasons.items() if why == reason]
     logging.warning("left out: %s (%s)", ", ".join(names), reason)

@@ -67,7 +67,7 @@ def cells(
     config.evaluate.split = "val"
     config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
   _fit_batch(config)
-  every = plan.cells(file, config, workdir, {}, seeds=1)
+  every = plan.cells(file, config, workdir, {}, 1, [file.TUNED_GROUP])
   every = plan.select(every, [file.TUNED_GROUP], starts, only)
   found, sizes = [], {}
   for one in every:
