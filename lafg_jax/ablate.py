@@ -27,8 +27,12 @@ _VARIANTS = flags.DEFINE_string(
 _TUNED = flags.DEFINE_string(
   "tuned", "configs/ablation_tuned.json", "Settings that --tune chose, which cells take; '': none."
 )
+# allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder of the cells and results (default: runs/ablation-<name of the config>)."
+  "workdir",
+  None,
+  "Folder of the cells and results (default: runs/ablation-<name of the config>).",
+  allow_override=True,
 )
 _GROUPS = flags.DEFINE_list(
   "groups", None, "Groups of variants to run, or all (default: headline; with --only: all)."
@@ -40,7 +44,10 @@ _JOBS = flags.DEFINE_integer(
 )
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing: report the finished cells.")
 _OUT = flags.DEFINE_string(
-  "out", "", "Folder to write the results to as well, beside cells of others that are there."
+  "out",
+  "",
+  "Folder to write the results to as well, beside cells of others that are there.",
+  allow_override=True,
 )
 _TUNE = flags.DEFINE_bool("tune", False, "Choose settings on held-out training classes.")
 

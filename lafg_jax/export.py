@@ -27,10 +27,16 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _AT_ONCE = 64
 
+# allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "The trained model: a workdir, or whatever else load_retriever takes."
+  "workdir",
+  None,
+  "The trained model: a workdir, or whatever else load_retriever takes.",
+  allow_override=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to write; what else is in it stays.")
+_OUT = flags.DEFINE_string(
+  "out", None, "Folder to write; what else is in it stays.", allow_override=True
+)
 _FORMATS = flags.DEFINE_string(
   "formats",
   None,

@@ -190,9 +190,8 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
     np.testing.assert_array_equal(x, arrays[path], err_msg=path)
   kept = {path: x for path, x in arrays.items() if "proxies" not in path}
   assert len(kept) < len(arrays)
-  mngr = checkpoints.manager(str(tmp_path / "without"), 1)
-  checkpoints.save(mngr, 2, kept, meta)
-  mngr.close()
+  with checkpoints.manager(str(tmp_path / "without"), 1) as mngr:
+    checkpoints.save(mngr, 2, kept, meta)
   vectors = lafg_jax.load_retriever(str(tmp_path / "without")).embed(dataset.images[:3])
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
 

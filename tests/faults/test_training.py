@@ -227,9 +227,17 @@ def test_the_first_signal_saves_and_ends(tmp_path, dataset, config, monkeypatch,
   assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def interruptible():
+  """Whoever has started the tests in the background has left SIGINT ignored."""
+  before = signal.signal(signal.SIGINT, signal.default_int_handler)
+  yield
+  signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
 def test_the_second_signal_leaves_whichever_came_first(
-  tmp_path, dataset, config, monkeypatch, first
+  tmp_path, dataset, config, monkeypatch, first, interruptible
 ):
   at_step(monkeypatch, 4, [first, signal.SIGINT])
   with pytest.raises(KeyboardInterrupt):

@@ -264,7 +264,10 @@ def test_a_checkpoint_needs_its_source_no_more(copied, dinov2, tmp_path, torch_t
                model__dtype="float32")
   )  # fmt: skip
   _, params = embedder.init_model(config)
-  meta = {"config": config_keys.flatten(config), "dataset": {"class_names": ["a"]}}
+  meta = {
+    "config": config_keys.flatten(config),
+    "dataset": {"name": "one", "class_names": ["a"], "partial": False},
+  }
   with checkpoints.manager(str(tmp_path), keep=1) as mngr:
     state = {"state": {"params": params}, "prototypes": {}}
     checkpoints.save(mngr, 1, checkpoints.flatten(state), meta)
