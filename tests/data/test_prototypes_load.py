@@ -182,3 +182,20 @@ def test_reading_needs_no_language_library():
   )
   out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("kind", ["attention", "query", "descriptions"])
+def test_the_chosen_array_stands_for_the_class(tmp_path, kind):
+  rng = np.random.default_rng(0)
+  names = [f"class {k}" for k in range(5)]
+  arrays = {
+    key: rng.standard_normal((5, 3)).astype(np.float32)
+    for key in ("prototypes", "queries", "vocabulary", "description_means")
+  }
+  path = tmp_path / "prototypes.npz"
+  np.savez(path, class_names=np.array(names), encoder=np.array("x"), **arrays)
+  found = prototypes.load(path, names, centre=True, shuffle=False, seed=0, kind=kind)
+  wanted = {"attention": "prototypes", "query": "queries", "descriptions": "description_means"}
+  array = arrays[wanted[kind]]
+  np.testing.assert_allclose(found.prototypes, array - array.mean(axis=0), atol=1e-6)
+  np.testing.assert_array_equal(found.queries, arrays["queries"])

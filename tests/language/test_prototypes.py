@@ -112,6 +112,7 @@ def section(**changes):
     "minibatch_above": 1000,
     "spherical": False,
     "drop_generic": 0.0,
+    "wrong_sentences": 0.0,
   }
   return ml_collections.ConfigDict(values | changes)
 
@@ -186,3 +187,13 @@ def test_features_of_other_classes_or_none_are_refused(workdir, tmp_path):
       prototypes.run(section(), workdir, names)
   with pytest.raises(UserError, match="text_features.npz does not exist: run --stage=encode"):
     prototypes.run(section(), tmp_path / "empty", NAMES)
+
+
+def test_wrong_sentences_are_dealt_to_other_classes_only():
+  owners = np.repeat(np.arange(8), 5)
+  assert np.array_equal(prototypes.deal_out(owners, 0.0, 0), owners)
+  for share in (0.1, 0.5):
+    dealt = prototypes.deal_out(owners, share, 3)
+    assert (dealt != owners).sum() == round(share * len(owners))
+    assert np.array_equal(np.bincount(dealt), np.bincount(owners))
+    assert np.array_equal(dealt, prototypes.deal_out(owners, share, 3))
