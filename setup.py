@@ -65,7 +65,11 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
-  package_data={"lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"]},
+  package_data={
+    "lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"],
+    "lafg_jax.ablation": ["page.css"],
+    "configs": ["*.json"],
+  },
   install_requires=BASE,
   extras_require={
     "train": TRAIN,

@@ -43,6 +43,8 @@ def test_divergence_names_its_first_step_and_the_batch(
     return with_nan
 
   monkeypatch.setattr(train, "make_step", make)
+  # Neither the program of another test nor, for another test, this one.
+  monkeypatch.setattr(train, "_mapped_steps", {})
   with pytest.raises(UserError, match=f"diverged at step {step} .*{saved}") as error:
     train.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
