@@ -70,7 +70,7 @@ runpy.run_module("lafg_jax.main", run_name="__main__", alter_sys=True)
 
 
 def test_killed_at_random_and_rerun_equals_unbroken(tmp_path, small):
-  extra = flags(small, train__steps=300, train__checkpoint_every=7, train__log_every=5)
+  extra = flags(small, train__steps=140, train__checkpoint_every=7, train__log_every=5)
   unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
   code, stderr = finish(run_main(unbroken, *extra))
   assert code == 0, stderr
@@ -78,18 +78,18 @@ def test_killed_at_random_and_rerun_equals_unbroken(tmp_path, small):
   print(f"random.Random({seed})")
   rng = random.Random(seed)
   for _ in range(2):
-    start = ("-c", STRUCK, str(broken), str(rng.uniform(0, 0.2)))
+    start = ("-c", STRUCK, str(broken), str(rng.uniform(0, 0.1)))
     code, stderr = finish(run_main(broken, *extra, start=start))
     assert code == -signal.SIGKILL, stderr
   code, stderr = finish(run_main(broken, *extra))
   assert code == 0, stderr
   assert "going on from the checkpoint of step" in stderr
-  whole, resumed = (checkpoints.read(str(folder), 300)[0] for folder in (unbroken, broken))
+  whole, resumed = (checkpoints.read(str(folder), 140)[0] for folder in (unbroken, broken))
   assert set(whole) == set(resumed)
   for path, x in whole.items():
     np.testing.assert_array_equal(x, resumed[path], err_msg=path)
   steps = [line["step"] for line in metrics_log.read(str(broken / metrics_log.FILE))]
-  assert steps == list(range(5, 301, 5))
+  assert steps == list(range(5, 141, 5))
 
 
 def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path, small):
