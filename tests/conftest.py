@@ -148,16 +148,11 @@ def site_of(tmp_path_factory):
 SLOW = ("test_train_step.py", "test_train.py", "test_main.py", "test_tuning.py", "test_shipped.py")
 
 
-# Tests of minutes whose subject others touch too: `make test-all` runs them, `make test` does not.
+# Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
+# does not.
 LONG = (
-  "test_the_text_projector_moves_only_where_it_learns",
-  "test_bfloat16_trains_and_keeps_float32_parameters",
-  "test_beta_means_the_same_under_sum_and_mean_and_for_every_m",
-  "test_every_form_lowers_its_loss",
-  "test_collapse_is_warned_of_once",
   "test_the_command_on_a_folder",
   "test_validation_classes_are_evaluated_when_they_were_held_out",
-  "test_unreadable_images_are_named_once_and_training_goes_on",
   "test_two_processes_of_four_devices_train_restore_and_evaluate_as_eight_and_one",
   "test_a_killed_process_is_named_and_an_error_of_one_is_told_by_all",
 )
