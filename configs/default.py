@@ -227,6 +227,14 @@ def get_config() -> ConfigDict:
   # L_ali: 'prototype', 'distribution', 'vocabulary'; controls without words: 'orthogonal',
   # 'onehot'; 'none' trains on L_aux alone.
   loss.alignment = "prototype"
+  # L_img, of each training image with what language.encoder itself sees in it (an encoder with an
+  # image tower: CLIP, SigLIP): 'vocabulary', its cosines to the attributes; the controls without
+  # words 'random' (to random directions instead) and 'feature' (its feature as it is); 'none'.
+  loss.image_alignment = "none"
+  # Weight of L_img, as loss.beta is that of L_ali.
+  loss.image_beta = 5.0
+  # Temperature of its cosines ('vocabulary', 'random').
+  loss.image_temperature = 0.1
   # What the image side is compared with: 'free' (P_t, learned), 'mean' (its EMA) or 'fixed'.
   loss.projector = "mean"
   # Width W of the projectors' common space.

@@ -13,7 +13,7 @@ from lafg_jax import out_of_memory
 # The axis over which the step is mapped.
 AXIS = "devices"
 # What of a batch the step reads; the rest is for the host.
-_STEP_READS = ("image", "feature", "label")
+_STEP_READS = ("image", "feature", "label", "index")
 
 
 def replicate(tree: Any) -> Any:

@@ -65,7 +65,7 @@ def _default_stages(config: ConfigDict) -> list[str]:
   """The stages of a bare run: those whose output something else of the run reads."""
   if config.evaluate.source not in ("checkpoint", "best"):
     return ["evaluate"]
-  if config.loss.alignment in validation.WORDLESS:
+  if not validation.reads_words(config):
     return list(STAGES[3:])
   return list(STAGES)
 
@@ -224,22 +224,27 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
 
 def _encode(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
-  from lafg_jax.data import datasets
-  from lafg_jax.language import encode
+  from lafg_jax.data import datasets, readings
+  from lafg_jax.language import encode, image_features
 
   language, names = config.language, _training_classes(config)
   inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
   super_classes = datasets.super_classes(config.data)
-  pictures = language.query == "image"
+  reads_images = config.loss.image_alignment != "none"
+  pictures = language.query == "image" or reads_images
   options = (language.encoder, language.prompt, language.long_sentences, super_classes)
   content = datasets.content_fingerprint(config.data, "train") if pictures else None
   key = stages.fingerprint(options, names, inputs, content)
+  outputs = ["text_features.npz", *([readings.FILE] if reads_images else [])]
 
   def work() -> None:
     images = datasets.load_splits(config.data, ("train",))["train"] if pictures else None
+    if reads_images and images is not None:
+      # Before the texts: an encoder without an image tower should say so at once.
+      image_features.run(language, workdir, images)
     encode.run(language, workdir, names, super_classes, images)
 
-  return _unless_done(workdir, "encode", key, ["text_features.npz"], work)
+  return _unless_done(workdir, "encode", key, outputs, work)
 
 
 def _prototypes(config: ConfigDict, workdir: str) -> bool:
@@ -260,10 +265,11 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
 
 def _train(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import checkpoints, same_run, stages, train
-  from lafg_jax.data import datasets, prototypes
+  from lafg_jax.data import datasets, readings
 
   path = Path(workdir, "prototypes.npz")
-  wordless = config.loss.alignment in validation.WORDLESS
+  words = validation.reads_words(config)
+  reads_images = config.loss.image_alignment != "none"
   deciding = {key: config_keys.get(config, key) for key in same_run.deciding_keys(config)}
   if config.data.pack:
     # Where it lies decides nothing.
@@ -271,25 +277,16 @@ def _train(config: ConfigDict, workdir: str) -> bool:
   key = stages.fingerprint(
     deciding,
     datasets.content_fingerprint(config.data, "train"),
-    None if wordless else path,
+    path if words else None,
     _pretrained_file(config),
+    *([Path(workdir, readings.FILE)] if reads_images else []),
   )
   outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
   if _is_done(workdir, "train", key, outputs):
     return True
   splits = datasets.load_splits(config.data, ("train", "val"))
   dataset = splits["train"]
-  loaded = None
-  if not wordless:
-    language = config.language
-    loaded = prototypes.load(
-      path,
-      dataset.class_names,
-      centre=language.centre,
-      shuffle=language.shuffle,
-      seed=config.seed,
-      kind=language.prototype,
-    )
+  loaded = readings.load(config, path, dataset) if words else None
   step, stopped = train.run(config, workdir, dataset, loaded, splits.get("val"))
   if step == config.train.steps and distributed.process_index() == 0:
     stages.mark_done(workdir, "train", key, outputs)

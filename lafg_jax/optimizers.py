@@ -8,6 +8,7 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from lafg_jax.errors import UserError
+from lafg_jax.validation import WORDLESS
 
 
 def schedule(train: ConfigDict) -> optax.Schedule:
@@ -80,8 +81,11 @@ def _stays_anyway(config: ConfigDict, path: str) -> bool:
   loss, model = config.loss, config.model
   # Where the text side is not learned, its projector must not decay or drift either: in the
   # 'prototype' form P_t takes no gradient unless it is 'free', and 'fixed' means what it says.
-  text_is_fixed = loss.projector == "fixed" or (
-    loss.projector == "mean" and loss.alignment == "prototype"
+  text_is_fixed = (
+    loss.projector == "fixed"
+    or (loss.projector == "mean" and loss.alignment == "prototype")
+    # L_img reads the text side as it is.
+    or loss.alignment in WORDLESS
   )
   if path == "projectors/text":
     return text_is_fixed

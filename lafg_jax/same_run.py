@@ -16,7 +16,7 @@ from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.errors import UserError
 from lafg_jax.models import weight_files
 from lafg_jax.train_step import TrainState
-from lafg_jax.validation import WORDLESS
+from lafg_jax.validation import reads_words
 
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
@@ -29,6 +29,9 @@ BEFORE = {
   "model.options": "",
   "data.max_train_classes": 0,
   "language.prototype": "attention",
+  "loss.image_alignment": "none",
+  "loss.image_beta": 5.0,
+  "loss.image_temperature": 0.1,
   "loss.auxiliary": "pairwise",
   "loss.proxy_alpha": 32.0,
   "loss.proxy_margin": 0.1,
@@ -46,7 +49,7 @@ def deciding_keys(config: ConfigDict) -> list[str]:
     for k in config_keys.keys(config)
     if (k == "seed" or k.startswith(("data.", "model.", "loss.", "train."))) and k not in FREE_KEYS
   ]
-  if config.loss.alignment in WORDLESS:
+  if not reads_words(config):
     return names
   return [*names, "language.centre", "language.shuffle", "language.prototype"]
 
@@ -111,7 +114,7 @@ def meta(
     if prototypes is None
     else {
       "encoder": prototypes.encoder,
-      "fingerprint": stages.fingerprint(prototype_arrays(prototypes)),
+      "fingerprint": stages.fingerprint(prototype_arrays(prototypes) | prototypes.readings),
     },
     # What the rows of the vocabulary are, for people.
     "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],

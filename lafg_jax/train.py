@@ -162,7 +162,7 @@ def _step_bytes(
   shapes: dict[str, Any] = {"image": ((data.image_size, data.image_size, 3), np.uint8)}
   if config.train.frozen_backbone:
     shapes = {"feature": ((embedder.backbone.width,), np.float32)}
-  shapes["label"] = ((), np.int32)
+  shapes |= {"label": ((), np.int32), "index": ((), np.int32)}
   batch = {k: jax.ShapeDtypeStruct((local, rows, *s), t) for k, (s, t) in shapes.items()}
   mapped = jax.pmap(
     make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)

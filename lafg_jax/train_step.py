@@ -15,7 +15,7 @@ from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.read_by import PROXIED
-from lafg_jax.validation import WORDLESS
+from lafg_jax.validation import reads_words
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -44,7 +44,7 @@ def init_state(
     # A key of its own: all else starts the same with and without.
     key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
     params["proxies"] = auxiliary_losses.init_proxies(key, num_classes, embedding_dim)
-  if loss.alignment != "none":
+  if loss.alignment != "none" or loss.image_alignment != "none":
     params["projectors"] = embedders.init_projectors(
       embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
     )
@@ -65,7 +65,7 @@ def init_state(
 
 def check_paths(config: ConfigDict) -> None:
   """Raises UserError where model.lora_targets or train.freeze find nothing; computes nothing."""
-  words = config.loss.alignment not in WORDLESS
+  words = reads_words(config)
   # Paths depend neither on the number of classes nor on the width of the text features.
   jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=2 if words else None)[2])
 
@@ -73,7 +73,14 @@ def check_paths(config: ConfigDict) -> None:
 def alignment_targets(
   config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
 ) -> dict[str, np.ndarray]:
-  """What `losses.alignment` compares images with, as float32 arrays (see its `targets`)."""
+  """What the losses compare images with, float32: the `targets` of both alignments of `losses`."""
+  readings = {} if prototypes is None else prototypes.readings
+  return _class_targets(config, num_classes, prototypes) | readings
+
+
+def _class_targets(
+  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
+) -> dict[str, np.ndarray]:
   loss = config.loss
   if loss.alignment == "orthogonal":
     vectors = embedders.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
@@ -124,16 +131,18 @@ def auxiliary(
 def make_loss(
   embedder: embedders.Embedder, config: ConfigDict, axis: str | None
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
-  """L = L_aux + beta L_ali of the *global* batch, from each device's share of its rows.
+  """L = L_aux + beta L_ali (+ L_img) of the *global* batch, from each device's share of its rows.
 
   `loss(params, mean_projectors, batch, targets) -> (loss, metrics)` with batch 'label' [b] and
   'image' [b, S, S, 3] uint8 or, with a frozen backbone, 'feature' [b, width], what the backbone
-  made of it. Rows past N x m are padding: cut off before both losses.
+  made of it; 'index' [b], the images' rows, where L_img is asked for. Rows past N x m are padding,
+  cut off before all losses.
   """
   n, m = config.data.classes_per_batch, config.data.images_per_class
   options = config.loss
   # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
-  beta = options.beta * (m * (m - 1) if options.reduction == "sum" else 1)
+  scale = m * (m - 1) if options.reduction == "sum" else 1
+  beta, image_beta = options.beta * scale, options.image_beta * scale
 
   def gather(x: Any) -> jax.Array:
     if axis is not None:
@@ -145,7 +154,8 @@ def make_loss(
       return embedder.apply({"params": params}, batch["feature"], method="head")
     return embedder.apply({"params": lora.merge(params, embedder.lora_alpha)}, batch["image"])
 
-  def loss(params, mean_projectors, batch, targets):
+  def loss(params, mean_projectors, batch, all_targets):
+    targets = all_targets
     v = gather(embed(params, batch))  # [N m, D]
     labels = gather(batch["label"])
     aux = auxiliary(config, v, labels, params)
@@ -169,6 +179,17 @@ def make_loss(
       for side, log_probs in (("image", log_p), ("text", log_q)):
         stats = losses.collapse_stats(jax.lax.stop_gradient(log_probs))
         metrics |= {f"{side}_{name}": value for name, value in stats.items()}
+    if options.image_alignment != "none":
+      reading = losses.image_alignment(
+        v,
+        gather(batch["index"]),
+        all_targets,
+        params["projectors"],
+        form=options.image_alignment,
+        temperature=options.image_temperature,
+      )
+      total = total + image_beta * reading
+      metrics["l_img"] = reading
     return total, metrics | {"loss": total}
 
   return loss

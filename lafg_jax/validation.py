@@ -16,6 +16,12 @@ from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
 
+
+def reads_words(config: ConfigDict) -> bool:
+  """Whether training reads the language base."""
+  return config.loss.alignment not in WORDLESS or config.loss.image_alignment != "none"
+
+
 # Values of language.describer that ask a language model.
 LLM = ("transformers", "openai")
 
@@ -179,6 +185,9 @@ _RULES: dict[str, Rule] = {
   "loss.alignment": _one_of(
     "prototype", "distribution", "vocabulary", "orthogonal", "onehot", "none"
   ),
+  "loss.image_alignment": _one_of("none", "vocabulary", "random", "feature"),
+  "loss.image_beta": _at_least(0),
+  "loss.image_temperature": _POSITIVE,
   "loss.projector": _one_of("free", "mean", "fixed"),
   "loss.projector_width": _at_least(2),
   "loss.alignment_temperature": _POSITIVE,

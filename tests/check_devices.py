@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax import devices, train, train_step
+from lafg_jax import devices, train, train_step, validation
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.prototypes import LoadedPrototypes
 
@@ -26,10 +26,13 @@ CASES = [
   (5, 3, "none", "mean", "mean", 0, 0, "supcon"),
   (5, 3, "none", "mean", "mean", 0, 0, "norm_softmax"),
   (5, 3, "orthogonal", "mean", "mean", 0, 0, "proxy_anchor"),
+  (5, 3, "none", "mean", "sum", 0, 0, "pairwise", "vocabulary"),
 ]
 
 
-def config_of(n, m, form, projector, reduction, lora_rank, depth, auxiliary="pairwise"):
+def config_of(
+  n, m, form, projector, reduction, lora_rank, depth, auxiliary="pairwise", images="none"
+):
   config = synthetic.get_config()
   config.update_from_flattened_dict(
     {
@@ -47,6 +50,7 @@ def config_of(n, m, form, projector, reduction, lora_rank, depth, auxiliary="pai
       "loss.projector": projector,
       "loss.reduction": reduction,
       "loss.auxiliary": auxiliary,
+      "loss.image_alignment": images,
     }
   )
   return config
@@ -60,16 +64,18 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   def draw(*shape):
     return rng.standard_normal(shape).astype(np.float32)
 
-  words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random")
-  wordless = form in ("none", "onehot", "orthogonal")
-  embedder, _, state = train_step.init_state(config, n, None if wordless else 20)
+  seen = {"directions": draw(11, 20), "image_cosine": draw(n * m, 11)}
+  words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
+  reads_words = validation.reads_words(config)
+  embedder, _, state = train_step.init_state(config, n, 20 if reads_words else None)
   params = dict(state.params)
   if lora_rank:
     # B starts at 0, where A has no gradient.
     params["lora"] = jax.tree.map(lambda x: draw(*x.shape), params["lora"])
-  targets = train_step.alignment_targets(config, n, None if wordless else words)
+  targets = train_step.alignment_targets(config, n, words if reads_words else None)
   images = rng.integers(0, 256, (n * m, 16, 16, 3), np.uint8)
   labels = np.tile(np.arange(n, dtype=np.int32), m)
+  index = rng.permutation(n * m).astype(np.int32)
 
   def value_and_grad(axis):
     gradients = train_step.make_gradients(embedder, config, axis)
@@ -80,7 +86,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
 
     return mapped
 
-  value, grads = jax.jit(value_and_grad(None))({"image": images, "label": labels})
+  value, grads = jax.jit(value_and_grad(None))({"image": images, "label": labels, "index": index})
   rows = sampling.process_rows(n * m, 8, 0, 1)
   # The sampler pads with copies of row 0; anything else there must not matter either.
   padded = images[rows]
@@ -88,6 +94,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   batch = {
     "image": padded.reshape(8, -1, 16, 16, 3),
     "label": labels[rows].reshape(8, -1),
+    "index": index[rows].reshape(8, -1),
   }
   values, grads8 = jax.pmap(value_and_grad(devices.AXIS), axis_name=devices.AXIS)(batch)
   pairs = [

@@ -11,7 +11,7 @@ import numpy as np
 
 from lafg_jax import checkpoints, train
 from lafg_jax import config as config_keys
-from lafg_jax.data import datasets, prototypes
+from lafg_jax.data import datasets, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
@@ -68,16 +68,9 @@ def _parameters(config, prototypes_path, scratch, trains) -> tuple[Any, Any, int
     embedder, params = embedders.init_model(config)
     return embedder, params, 0
   dataset = _dataset(_section(config.data), "train")
-  language, words = config.language, None
+  words = None
   if prototypes_path is not None:
-    words = prototypes.load(
-      prototypes_path,
-      dataset.class_names,
-      centre=language.centre,
-      shuffle=language.shuffle,
-      seed=config.seed,
-      kind=language.prototype,
-    )
+    words = readings.load(config, prototypes_path, dataset)
   with tempfile.TemporaryDirectory(dir=scratch) as folder:
     step, stopped = train.run(config, folder, dataset, words)
     if stopped:

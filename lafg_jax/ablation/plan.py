@@ -52,7 +52,7 @@ class Cell:
   @property
   def reads_words(self) -> bool:
     """Whether prototypes are needed."""
-    return self.trains and self.config.loss.alignment not in validation.WORDLESS
+    return self.trains and validation.reads_words(self.config)
 
   @property
   def steps(self) -> int:
@@ -176,7 +176,7 @@ def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]]) -> Confi
     made.train.checkpoint_every = made.train.steps
     made.train.keep_checkpoints = 1
     made.evaluate.source = "checkpoint"
-  words = made.loss.alignment not in validation.WORDLESS
+  words = validation.reads_words(made)
   validation.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   resolved = _remembered(asked, lambda: backbones.resolve(made).model)

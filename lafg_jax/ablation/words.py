@@ -8,7 +8,7 @@ from absl import logging
 from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
-from lafg_jax.language import describe, encode, prototypes
+from lafg_jax.language import describe, encode, image_features, prototypes
 
 # Keys that decide the features of sentences, and those that decide what is mined from them.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")
@@ -41,14 +41,19 @@ def prepare(cells: Sequence[Cell], workdir: str) -> dict[str, Path]:
 def _fingerprint(cell: Cell) -> str:
   language, data = cell.config.language, cell.config.data
   splits = datasets.class_splits(data)
-  pictures = language.query == "image"
+  pictures = language.query == "image" or _reads_images(cell)
   return stages.fingerprint(
     describe.inputs(language),
     encode.encoder_folder(language.encoder),
     [language[name] for name in (*_OF_FEATURES, *_OF_PROTOTYPES)],
     splits,
     datasets.content_fingerprint(data, "train") if pictures else None,
+    *(["readings"] if _reads_images(cell) else []),
   )
+
+
+def _reads_images(cell: Cell) -> bool:
+  return cell.config.loss.image_alignment != "none"
 
 
 def _prototypes(cell: Cell, folder: Path) -> Path:
@@ -67,7 +72,9 @@ def _prototypes(cell: Cell, folder: Path) -> Path:
     described, held_out = list(dict.fromkeys(kinds)), []
   describe.run(language, folder, described, held_out, kinds is not None)
   images = None
-  if language.query == "image":
+  if language.query == "image" or _reads_images(cell):
     images = datasets.load_splits(data, ("train",))["train"]
+  if _reads_images(cell) and images is not None:
+    image_features.run(language, folder, images)
   encode.run(language, folder, names, kinds, images)
   return prototypes.run(language, folder, names)

@@ -35,6 +35,8 @@ class LoadedPrototypes:
   encoder: str
   # [N] what a person reads to see what each entry of the vocabulary is.
   sentences: tuple[tuple[str, ...], ...] = ()
+  # What L_img compares each training image with (data/readings.py); {} without it.
+  readings: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def load(
@@ -69,7 +71,7 @@ def load(
   arrays["prototypes"] = arrays[chosen]
   _check_shapes(path, arrays)
   if shuffle:
-    order = order[_derangement(len(order), seed)]
+    order = order[other_classes(len(order), seed)]
   prototypes = arrays["prototypes"][order].astype(np.float32)
   mean = np.zeros(prototypes.shape[1], np.float32)
   if centre:
@@ -189,7 +191,7 @@ def _check_shapes(path, arrays) -> None:
       )
 
 
-def _derangement(count: int, seed: int) -> np.ndarray:
+def other_classes(count: int, seed: int) -> np.ndarray:
   """A permutation [count] of one single cycle, so no element stays in place."""
   if count < 2:
     raise UserError("language.shuffle needs at least two training classes")

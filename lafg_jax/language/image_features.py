@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from lafg_jax.data import readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.data.prototypes import l2_normalise, shorten
 from lafg_jax.errors import UserError
 from lafg_jax.language import encoders
 from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
+from lafg_jax.stages import replacing
 
 
 def class_image_means(
@@ -42,6 +44,33 @@ def class_image_means(
   sums = np.zeros((len(dataset.class_names), features.shape[1]))
   np.add.at(sums, labels, np.delete(features, unreadable, axis=0))
   return l2_normalise(sums, "mean image features")
+
+
+def run(language: Any, workdir: str | os.PathLike, dataset: Dataset) -> Path:
+  """Writes `<workdir>/image_features.npz`: what the encoder sees in each training image.
+
+  ids [n], features [n, d] float32 (L2-normalised; zeros for an image that cannot be read, which is
+  reported by path), encoder.
+
+  Raises:
+    UserError: as `encode_images`.
+  """
+  features = encode_images(
+    dataset.images,
+    language.encoder,
+    language.batch_size,
+    language.cache,
+    boxes=dataset.boxes,
+    skip_unreadable=True,
+  )
+  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
+  for row in unreadable:
+    logging.warning("encode: cannot read %s; left out", dataset.ids[row])
+  features[unreadable] = 0
+  path = Path(workdir) / readings.FILE
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, ids=np.array(dataset.ids), features=features, encoder=np.array(language.encoder))
+  return path
 
 
 def encode_images(

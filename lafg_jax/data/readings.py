@@ -1,0 +1,81 @@
+"""The language base as training reads it: prototypes, and what the encoder sees in each image."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.data import prototypes
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
+from lafg_jax.errors import UserError
+
+# Beside prototypes.npz, written by `language.image_features`.
+FILE = "image_features.npz"
+
+
+def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> LoadedPrototypes:
+  """`prototypes.npz` at `path`, and with loss.image_alignment the readings beside it.
+
+  Raises:
+    UserError: as `prototypes.load`; the image features are missing, damaged or of other images.
+  """
+  language = config.language
+  found = prototypes.load(
+    path,
+    dataset.class_names,
+    centre=language.centre,
+    shuffle=language.shuffle,
+    seed=config.seed,
+    kind=language.prototype,
+  )
+  if config.loss.image_alignment == "none":
+    return found
+  return dataclasses.replace(found, readings=_readings(config, Path(path).parent, dataset, found))
+
+
+def _readings(
+  config: ConfigDict, folder: Path, dataset: Dataset, found: LoadedPrototypes
+) -> dict[str, np.ndarray]:
+  """The `targets` of losses.image_alignment, [n, ...] in dataset order."""
+  language, form = config.language, config.loss.image_alignment
+  features = _features(folder, dataset, found.encoder)
+  readable = np.any(features != 0, axis=1)
+  if language.centre:
+    features = np.where(readable[:, None], features - features[readable].mean(axis=0), 0)
+  if language.shuffle:
+    features = features[_of_other_classes(dataset.labels, config.seed)]
+  readable = np.any(features != 0, axis=1)
+  if form == "feature":
+    return {"image_feature": features.astype(np.float32)}
+  directions = found.vocabulary - found.vocabulary.mean(axis=0) * language.centre
+  if form == "random":
+    rng = np.random.default_rng([config.seed, 0xD1EC7])
+    directions = rng.standard_normal(directions.shape)
+  directions = l2_normalise(directions, "attributes")
+  cosine = np.zeros((len(features), len(directions)), np.float32)
+  cosine[readable] = l2_normalise(features[readable], "image features") @ directions.T
+  return {"directions": directions.astype(np.float32), "image_cosine": cosine}
+
+
+def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
+  """[n, d], rows of zeros for images that could not be read."""
+  path = folder / FILE
+  arrays: dict[str, Any] = prototypes.read_npz(path, ("ids", "features", "encoder"), stage="encode")
+  if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
+    raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
+  return arrays["features"].astype(np.float64)
+
+
+def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:
+  """[n] for each image one of the class whose words its class is given under language.shuffle."""
+  rows = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
+  given = prototypes.other_classes(len(rows), seed)
+  place = np.empty(len(labels), int)
+  for members in rows:
+    place[members] = np.arange(len(members))
+  others = (rows[c] for c in given[labels])
+  return np.array([other[k % len(other)] for other, k in zip(others, place, strict=True)])

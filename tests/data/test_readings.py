@@ -1,0 +1,107 @@
+"""What training compares each image with, from files that these tests write."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lafg_jax.data import readings
+from lafg_jax.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path, dataset):
+  """prototypes.npz and image_features.npz of random numbers, d = 6, 9 attributes."""
+  rng = np.random.default_rng(0)
+  count, n = len(dataset.class_names), len(dataset.ids)
+  np.savez(
+    tmp_path / "prototypes.npz",
+    class_names=np.array(dataset.class_names),
+    prototypes=rng.standard_normal((count, 6)),
+    queries=rng.standard_normal((count, 6)),
+    vocabulary=rng.standard_normal((9, 6)),
+    encoder=np.array("one"),
+  )
+  write(tmp_path, dataset, rng.standard_normal((n, 6)).astype(np.float32))
+  return tmp_path
+
+
+def write(folder, dataset, features, encoder="one"):
+  ids = np.array(dataset.ids)
+  np.savez(folder / readings.FILE, ids=ids, features=features, encoder=np.array(encoder))
+
+
+def load(folder, dataset, config_with, **changes):
+  config = config_with(**({"loss__image_alignment": "vocabulary"} | changes))
+  return readings.load(config, folder / "prototypes.npz", dataset)
+
+
+def unit(x):
+  return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def test_cosines_are_of_centred_images_and_centred_attributes(folder, dataset, config_with):
+  features = np.load(folder / readings.FILE)["features"].astype(np.float64)
+  vocabulary = np.load(folder / "prototypes.npz")["vocabulary"]
+  found = load(folder, dataset, config_with).readings
+  attributes = unit(vocabulary - vocabulary.mean(axis=0))
+  wanted = unit(features - features.mean(axis=0)) @ attributes.T
+  np.testing.assert_allclose(found["image_cosine"], wanted, atol=1e-6)
+  np.testing.assert_allclose(found["directions"], attributes, atol=1e-6)
+  raw = load(folder, dataset, config_with, language__centre=False).readings
+  np.testing.assert_allclose(raw["image_cosine"], unit(features) @ unit(vocabulary).T, atol=1e-6)
+
+
+def test_without_images_nothing_is_read(folder, dataset, config_with):
+  (folder / readings.FILE).unlink()
+  assert load(folder, dataset, config_with, loss__image_alignment="none").readings == {}
+  with pytest.raises(UserError, match="--stage=encode"):
+    load(folder, dataset, config_with)
+
+
+def test_shuffled_images_read_as_those_of_the_class_whose_words_they_get(
+  folder, dataset, config_with
+):
+  features = np.zeros((len(dataset.ids), 6), np.float32)
+  features[:, 0] = dataset.labels + 1
+  write(folder, dataset, features)
+  words = np.load(folder / "prototypes.npz")["prototypes"]
+  changes = {"loss__image_alignment": "feature", "language__centre": False}
+  own = load(folder, dataset, config_with, **changes).readings["image_feature"]
+  np.testing.assert_array_equal(own, features)
+  found = load(folder, dataset, config_with, language__shuffle=True, **changes)
+  given = [int(np.abs(words - row).sum(axis=1).argmin()) for row in found.prototypes]
+  assert all(c != other for c, other in enumerate(given))
+  seen = found.readings["image_feature"][:, 0] - 1
+  np.testing.assert_array_equal(seen, np.array(given)[dataset.labels])
+
+
+def test_the_controls_hold_no_words(folder, dataset, config_with):
+  mined, random, again = (
+    load(folder, dataset, config_with, loss__image_alignment=form).readings
+    for form in ("vocabulary", "random", "random")
+  )
+  np.testing.assert_array_equal(random["directions"], again["directions"])
+  assert random["directions"].shape == mined["directions"].shape
+  assert np.abs(random["directions"] - mined["directions"]).max() > 0.1
+  feature = load(folder, dataset, config_with, loss__image_alignment="feature").readings
+  assert set(feature) == {"image_feature"} and feature["image_feature"].shape[1] == 6
+
+
+def test_an_image_that_could_not_be_read_has_zeros(folder, dataset, config_with):
+  features = np.load(folder / readings.FILE)["features"]
+  features[7] = 0
+  write(folder, dataset, features)
+  cosine = load(folder, dataset, config_with).readings["image_cosine"]
+  assert not cosine[7].any() and np.abs(cosine[8]).max() > 0
+
+
+@pytest.mark.parametrize("change", ["other images", "other encoder"])
+def test_features_of_something_else_are_refused(folder, dataset, config_with, change):
+  features = np.load(folder / readings.FILE)["features"]
+  if change == "other images":
+    write(folder, dataclasses.replace(dataset, ids=dataset.ids[::-1]), features)
+  else:
+    write(folder, dataset, features, encoder="another")
+  with pytest.raises(UserError, match="--stage=encode"):
+    load(folder, dataset, config_with)
