@@ -14,8 +14,8 @@ from typing import Any
 
 from absl import logging
 
+from lafg_jax import command_line, stages
 from lafg_jax import config as config_keys
-from lafg_jax import stages
 from lafg_jax.ablation import worker
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.errors import UserError
@@ -27,10 +27,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 @contextlib.contextmanager
 def only_one_in(workdir: str) -> Iterator[None]:
   """Two commands in one folder would run the same cells."""
-  try:
-    os.makedirs(workdir, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+  command_line.make_folder("workdir", workdir)
   with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
