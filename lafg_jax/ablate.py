@@ -57,6 +57,8 @@ def main(argv: Sequence[str]) -> None:
   del argv
   only = _check_flags()
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
+  if _OUT.value:
+    command_line.make_folder("out", _OUT.value)
   from lafg_jax.ablation import plan, pool, results, tuning
   from lafg_jax.data import datasets
 

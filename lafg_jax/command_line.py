@@ -208,6 +208,23 @@ def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
   raise UserError(f"unknown key --config.{key}{hint}; configs/default.py lists them all")
 
 
+def make_folder(flag: str, path: str) -> None:
+  """Makes the folder that a flag names, and those above it.
+
+  Raises:
+    UserError: it cannot be made, or is a URL, of which the file system would make a folder 'gs:'.
+  """
+  if "://" in path:
+    raise UserError(
+      f"--{flag}={path}: it takes a folder of a file system, mounted where all processes see it, and "
+      "no URL; load_retriever reads a copy under gs://"
+    )
+  try:
+    os.makedirs(path, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"--{flag}={path}: {error.strerror}") from error
+
+
 def config_name() -> str:
   """Names the run: the config file without folder and .py, with its variant ('cars-scratch')."""
   path, *variant = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)

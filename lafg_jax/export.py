@@ -58,10 +58,7 @@ def main(argv: Sequence[str]) -> None:
     packages.require("faiss", "faiss")
   if _GALLERY.value and not os.path.exists(_GALLERY.value):
     raise UserError(f"--gallery={_GALLERY.value} does not exist")
-  try:
-    os.makedirs(out, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--out={out}: {error.strerror}") from error
+  command_line.make_folder("out", out)
   print("\n".join(export(workdir, out, formats, _GALLERY.value)))
 
 

@@ -1,6 +1,12 @@
-"""Ctrl-C that is not lost: Python drops what is raised inside a finaliser or a callback."""
+"""Ctrl-C that is not lost: Python drops what is raised inside a finaliser or a callback.
 
+And Ctrl-C that is for the parent alone: worker processes are born deaf to it.
+"""
+
+import contextlib
 import signal
+from collections.abc import Iterator
+from multiprocessing import resource_tracker
 from typing import Any
 
 _asked: list[int] = []
@@ -16,6 +22,21 @@ def check() -> None:
   """Raises the KeyboardInterrupt that somebody asked for and something swallowed."""
   if _asked:
     raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def born_deaf() -> Iterator[None]:
+  """Around the start of a process that shall hear neither SIGINT nor SIGTERM, from its first moment.
+
+  A signal to the whole process group would else end it while it imports, with a traceback.
+  """
+  # The first process would start it, and that unblocks both.
+  resource_tracker.ensure_running()
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _remember(number: int, frame: Any) -> None:

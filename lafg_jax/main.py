@@ -53,10 +53,7 @@ def main(argv: Sequence[str]) -> None:
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
-  try:
-    os.makedirs(workdir, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+  command_line.make_folder("workdir", workdir)
   with distributed.session(), distributed.only_run(workdir):
     run_stages(config, workdir, wanted)
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from absl import logging
 
+from lafg_jax import command_line, interrupts, stages
 from lafg_jax import config as config_keys
-from lafg_jax import stages
 from lafg_jax.ablation import worker
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.errors import UserError
@@ -27,10 +27,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 @contextlib.contextmanager
 def only_one_in(workdir: str) -> Iterator[None]:
   """Two commands in one folder would run the same cells."""
-  try:
-    os.makedirs(workdir, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"--workdir={workdir}: {error.strerror}") from error
+  command_line.make_folder("workdir", workdir)
   with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -45,10 +42,10 @@ class _Worker:
   def __init__(self, number: int, workdir: str, environment: dict[str, str]) -> None:
     self.connection, theirs = _CONTEXT.Pipe()
     self.log = Path(workdir, f"worker-{number}.log")
-    self.process = _CONTEXT.Process(
-      target=worker.main, args=(theirs, str(self.log), environment), daemon=True
-    )
-    self.process.start()
+    # No daemon: Python lets those start no workers that decode (data.num_workers).
+    self.process = _CONTEXT.Process(target=worker.main, args=(theirs, str(self.log), environment))
+    with interrupts.born_deaf():
+      self.process.start()
     theirs.close()
     self.cell: Cell | None = None
     self.number, self.begun = number, 0
@@ -107,8 +104,10 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
 
 def _drive(todo, workdir, scratch, prototypes, environments) -> int:
   waiting, failed, done, begun = list(todo), 0, 0, time.monotonic()
-  workers = [_Worker(number, workdir, env) for number, env in enumerate(environments)]
+  workers: list[_Worker] = []
   try:
+    for number, environment in enumerate(environments):
+      workers.append(_Worker(number, workdir, environment))
     for one in workers:
       _next(one, waiting, prototypes, scratch)
     while busy := [one for one in workers if one.cell]:

@@ -23,6 +23,7 @@ from typing import Any
 import cloudpickle
 from absl import logging
 
+from lafg_jax import interrupts
 from lafg_jax.errors import UserError
 
 NAME = "lafg_jax-data"
@@ -92,7 +93,8 @@ class _Lane:
     )
     with self.lock:
       if not self.closed:
-        process.start()
+        with interrupts.born_deaf():
+          process.start()
         self.process = process
     writer.close()
     return reader
@@ -118,7 +120,11 @@ class _Lane:
         reader = self._start(self.numbers[done:])
         continue
       done, deaths = done + 1, 0
-      self._put(pickle.loads(message))
+      good, value = pickle.loads(message)
+      self._put((good, value))
+      if not good:
+        # It ends, of its own accord: nobody comes for the batches after that.
+        break
     reader.close()
 
   def _mourn(self, done: int, deaths: int) -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -64,16 +65,34 @@ def test_a_batch_that_kills_every_worker_ends_in_one_line(tmp_path):
   assert not alive()
 
 
-def test_an_error_in_a_worker_is_raised_where_the_batch_is_asked_for():
+def test_an_error_in_a_worker_is_raised_where_the_batch_is_asked_for(caplog):
   def make(number):
     return 1 // (number - 1)
 
-  batches = workers.batches(make, range(3), workers=1, ahead=1)
-  assert next(batches) == -1
-  with pytest.raises(ZeroDivisionError) as error:
-    next(batches)
+  # There is room for what would come after it: no other worker may be started for that.
+  batches = workers.batches(make, range(9), workers=1, ahead=8)
+  with caplog.at_level("WARNING", logger="absl"):
+    assert next(batches) == -1
+    (worker,) = alive()
+    worker.join(20)
+    time.sleep(0.3)
+    with pytest.raises(ZeroDivisionError) as error:
+      next(batches)
   assert "in a data worker" in error.value.__notes__[0]
-  assert not alive()
+  assert not alive() and not caplog.text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_is_not_for_a_worker_that_has_hardly_begun(caplog, number):
+  def signal_the_first():
+    while not (found := alive()):
+      time.sleep(0.001)
+    os.kill(found[0].pid, number)
+
+  threading.Thread(target=signal_the_first).start()
+  with caplog.at_level("WARNING", logger="absl"):
+    assert list(workers.batches(abs, range(3), workers=1, ahead=1)) == [0, 1, 2]
+  assert not caplog.text
 
 
 def test_closing_ends_workers_and_threads_before_they_are_ready():
