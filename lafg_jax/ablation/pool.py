@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
@@ -39,6 +40,16 @@ def only_one_in(workdir: str) -> Iterator[None]:
     yield
 
 
+@contextlib.contextmanager
+def _held(numbers: set[int]) -> Iterator[None]:
+  """Signals wait until the end of it; a process that is started in it never hears them."""
+  before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+  try:
+    yield
+  finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Worker:
   """A process that takes one cell after the other, and the cell that it has."""
 
@@ -48,7 +59,9 @@ class _Worker:
     self.process = _CONTEXT.Process(
       target=worker.main, args=(theirs, str(self.log), environment), daemon=True
     )
-    self.process.start()
+    # A worker is deaf to Ctrl-C from its first moment, before it can say so itself.
+    with _held({signal.SIGINT, signal.SIGTERM}):
+      self.process.start()
     theirs.close()
     self.cell: Cell | None = None
     self.number, self.begun = number, 0
