@@ -78,7 +78,8 @@ def main(argv: Sequence[str]) -> None:
       if not failed or any(cell.finished() for cell in every):
         results.write(file, every, workdir, _OUT.value)
   if failed:
-    raise Incomplete(f"{failed} cells failed, see the .log files in {workdir}/cells")
+    cells = "1 cell" if failed == 1 else f"{failed} cells"
+    raise Incomplete(f"{cells} failed, see the .log files in {workdir}/cells")
 
 
 def _run(cells: Sequence, workdir: str) -> int:

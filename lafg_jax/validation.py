@@ -225,14 +225,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
     config: all keys of configs/default.py.
     stages: those that will run; paths that only others need may be missing.
   """
-  for key, (accepts, wanted) in _RULES.items():
-    try:
-      value = get(config, key)
-    except (KeyError, TypeError) as error:
-      raise UserError(f"the config lacks {key}: let it start from configs/default.py") from error
-    if not _accepted(accepts, value):
-      shown = "..." if key in _SECRET else value
-      raise UserError(f"--config.{key}={shown}: it takes {wanted}")
+  validate_values(config)
   _require_paths(config, stages)
   _validate_data(config)
   read_by.reject_unread(config, "loss.auxiliary", read_by.LOSS)
@@ -243,9 +236,20 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   if language.top_k > language.num_attributes:
     _reject("language.top_k", language.top_k, "at most language.num_attributes", language)
   if evaluate.split == "val" and not config.data.num_val_classes:
-    raise UserError(
-      "--config.evaluate.split=val: no classes are held out; pass --config.data.num_val_classes=V"
-    )
+    why = "no classes are held out; pass --config.data.num_val_classes=V"
+    raise UserError(f"--config.evaluate.split=val: {why}")
+
+
+def validate_values(config: ConfigDict) -> None:
+  """The part of `validate` that looks at each key alone."""
+  for key, (accepts, wanted) in _RULES.items():
+    try:
+      value = get(config, key)
+    except (KeyError, TypeError) as error:
+      raise UserError(f"the config lacks {key}: let it start from configs/default.py") from error
+    if not _accepted(accepts, value):
+      shown = "..." if key in _SECRET else value
+      raise UserError(f"--config.{key}={shown}: it takes {wanted}")
 
 
 def _validate_selection(config: ConfigDict) -> None:
@@ -258,9 +262,8 @@ def _validate_selection(config: ConfigDict) -> None:
   if train.keep_best and not train.validate_every:
     raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")
   if config.evaluate.source == "best" and not train.keep_best:
-    raise UserError(
-      "--config.evaluate.source=best: nothing keeps it; pass --config.train.keep_best=True"
-    )
+    why = "nothing keeps it; pass --config.train.keep_best=True"
+    raise UserError(f"--config.evaluate.source=best: {why}")
 
 
 def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
@@ -317,10 +320,8 @@ def _validate_data(config: ConfigDict) -> None:
         f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
       )
   if data.pack and data.name == "synthetic":
-    raise UserError(
-      f"--config.data.pack={data.pack}: the finches of data.name=synthetic are in memory; leave it "
-      "out"
-    )
+    why = "the finches of data.name=synthetic are in memory; leave it out"
+    raise UserError(f"--config.data.pack={data.pack}: {why}")
   language = config.language
   if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(

@@ -8,12 +8,21 @@ from typing import Any
 STYLE = Path(__file__).parent / "page.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
 _NOTE = (
-  "In %. sd: over seeds. Differences are paired by seed; first the 95% t-interval over seeds, then "
-  "the 95% bootstrap interval over test classes. An interval above 0 holds for these test classes "
-  "(t), or for these seeds (bootstrap)."
+  "In %, differences in points of %. The best R@1 stands first; sd is over seeds. A difference A - B "
+  "is of the seeds that both have, paired: its 95% t-interval is over seeds, for these test classes; "
+  "its 95% bootstrap interval is over test classes, for these seeds. Above 0: A is better than B."
 )
-# Of the plot, in pixels: a line's height, the names' and a panel's width, and the gap.
-_LINE, _LEFT, _PANEL, _GAP, _TOP = 26, 190, 330, 36, 34
+# Of the plots, in pixels: a line's height, the names' and a panel's width, the gap, and the top.
+_LINE, _LEFT, _PANEL, _GAP, _TOP = 30, 220, 360, 44, 34
+# What a mark's class in page.css is called in the legend; '{}' is the variant compared with.
+_OF_MEANS = (
+  ("seed", "a seed"), ("mean", "mean"), ("interval", "its 95% t-interval"),
+  ("reference", "mean of {}"),
+)  # fmt: skip
+_OF_DIFFERENCES = (
+  ("mean", "mean difference"), ("interval", "95% t-interval over seeds"),
+  ("bootstrap", "95% bootstrap interval over test classes"), ("reference", "no difference"),
+)  # fmt: skip
 
 
 def markdown(tables: Sequence[dict[str, Any]], reference: str) -> str:
@@ -53,8 +62,9 @@ def rows(table: dict[str, Any]) -> list[list[str]]:
 
 def differences(table: dict[str, Any]) -> list[list[str]]:
   """Head and lines of paired differences with both intervals."""
-  head = [f"{name}: {what}" for name in METRICS.values() for what in ("diff", "t", "bootstrap")]
-  found = [["difference", "seeds", *head]]
+  kinds = ("diff", "95% t", "95% bootstrap")
+  head = [f"{name}: {kind}" for name in METRICS.values() for kind in kinds]
+  found = [["A - B", "seeds", *head]]
   for row in table["differences"]:
     cells: list[str] = []
     for metric in METRICS:
@@ -86,18 +96,17 @@ def _markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def document(tables: Sequence[dict[str, Any]], reference: str) -> str:
-  """One HTML file that asks for nothing else: a plot and the tables of each dataset and start."""
+  """One HTML file that asks for nothing else: plots and the tables of each dataset and start."""
   body = "".join(
     f"<h2>{html.escape(title(t))}</h2><p>{html.escape(about(t))}</p>"
-    f"{_plot(t, reference)}{_html_table(rows(t))}{_html_table(differences(t))}"
+    f"{_means(t, reference)}{_html_table(rows(t))}{_differences(t)}{_html_table(differences(t))}"
     for t in tables
   )
   return (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>lafg_jax: ablation</title>'
     '<meta name="viewport" content="width=device-width, initial-scale=1">'
     f"<style>{STYLE.read_text(encoding='utf-8')}</style></head><body><h1>Ablation</h1>"
-    f'<p class="note">{html.escape(_NOTE)} In the plots: a dot a seed, a bar the mean, a line its '
-    f"95% t-interval; the dashed line is {html.escape(reference)}.</p>{body}</body></html>\n"
+    f'<p class="note">{html.escape(_NOTE)}</p>{body}</body></html>\n'
   )
 
 
@@ -111,65 +120,106 @@ def _html_table(lines: Sequence[Sequence[str]]) -> str:
   return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 
 
-def _plot(table: dict[str, Any], reference: str) -> str:
-  lines = table["rows"]
-  height = _TOP + _LINE * len(lines) + 30
-  width = _LEFT + len(METRICS) * (_PANEL + _GAP)
+def _means(table: dict[str, Any], reference: str) -> str:
+  """Every seed of every variant, with the mean and its interval."""
+  lines = [(row["variant"], row) for row in table["rows"]]
+  at = {row["variant"]: row for row in table["rows"]}.get(reference, {})
+  zeros = {metric: at[metric]["mean"] for metric in METRICS if metric in at}
+  legend = [(kind, text.format(reference)) for kind, text in _OF_MEANS if zeros or "{}" not in text]
+  return _plot(lines, zeros, legend, f"Means, {title(table)}", "%")
+
+
+def _differences(table: dict[str, Any]) -> str:
+  """Paired differences of trained variants; one to the untrained model would fill the axis."""
+  lines = [(f"{x['variant']} - {x['against']}", x) for x in table["differences"] if x["trained"]]
+  zeros = dict.fromkeys(METRICS, 0.0)
+  return _plot(lines, zeros, _OF_DIFFERENCES, f"Differences, {title(table)}", "points of %")
+
+
+def _plot(
+  lines: Sequence[tuple[str, dict[str, Any]]],
+  zeros: dict[str, float],
+  legend: Sequence[tuple[str, str]],
+  label: str,
+  unit: str,
+) -> str:
+  """A panel for each metric; `zeros` {metric: where its dashed line is}."""
+  if not lines:
+    return ""
+  height, width = _TOP + _LINE * len(lines) + 30, _LEFT + len(METRICS) * (_PANEL + _GAP)
   parts = [
-    f'<text class="name" x="{_LEFT - 12}" y="{_centre(k) + 4}">{html.escape(row["variant"])}</text>'
-    for k, row in enumerate(lines)
+    f'<text class="name" x="{_LEFT - 14}" y="{_centre(k) + 4}">{html.escape(name)}</text>'
+    for k, (name, _) in enumerate(lines)
   ]
   for number, metric in enumerate(METRICS):
-    parts.append(_panel(table, metric, _LEFT + number * (_PANEL + _GAP), reference))
-  label = html.escape(f"R@1 and MAP@R of {len(lines)} variants, {title(table)}")
+    left = _LEFT + number * (_PANEL + _GAP)
+    parts.append(f'<text class="title" x="{left}" y="16">{METRICS[metric]}, {unit}</text>')
+    parts.append(_panel(lines, metric, left, zeros.get(metric)))
   return (
-    f'<div class="wide"><svg viewBox="0 0 {width} {height}" width="{width}" role="img" '
-    f'aria-label="{label}">{"".join(parts)}</svg></div>'
+    f'{_legend(legend)}<div class="wide"><svg viewBox="0 0 {width} {height}" width="{width}" '
+    f'role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg></div>'
   )
+
+
+def _legend(entries: Sequence[tuple[str, str]]) -> str:
+  found = []
+  for kind, text in entries:
+    ends = 'x1="2" x2="26" y1="8" y2="8"' if kind != "mean" else 'x1="14" x2="14" y1="1" y2="15"'
+    mark = '<circle class="seed" cx="14" cy="8" r="3.5"/>'
+    mark = mark if kind == "seed" else f'<line class="{kind}" {ends}/>'
+    drawn = f'<svg width="28" height="16" aria-hidden="true">{mark}</svg>'
+    found.append(f"<span>{drawn}{html.escape(text)}</span>")
+  return f'<p class="legend">{"".join(found)}</p>'
 
 
 def _centre(line: int) -> float:
   return _TOP + _LINE * (line + 0.5)
 
 
-def _panel(table: dict[str, Any], metric: str, left: float, reference: str) -> str:
-  """One metric: dots of the seeds, the mean and its interval, on an axis in percent."""
-  of = {row["variant"]: (k, row[metric]) for k, row in enumerate(table["rows"]) if metric in row}
+def _panel(
+  lines: Sequence[tuple[str, dict[str, Any]]], metric: str, left: float, zero: float | None
+) -> str:
+  """One metric on an axis in percent."""
+  of = [(k, name, row[metric]) for k, (name, row) in enumerate(lines) if metric in row]
+  kinds = ("values", "t", "bootstrap")
+  values = [v for *_, x in of for kind in kinds for v in x.get(kind) or (x["mean"],)]
   if not of:
     return ""
-  values = [v for _, x in of.values() for v in (*x["values"], *(x["t"] or ()))]
-  low, high, step = _axis(100 * max(min(values), 0.0), 100 * min(max(values), 1.0))
+  values += [] if zero is None else [zero]
+  low, high, step = _axis(100 * min(values), 100 * max(values))
 
   def at(value: float) -> float:
-    share = (100 * value - low) / (high - low)
-    return round(left + _PANEL * min(max(share, 0.0), 1.0), 1)
+    return round(left + _PANEL * (100 * value - low) / (high - low), 1)
 
-  bottom = _TOP + _LINE * len(table["rows"])
-  parts = [f'<text class="title" x="{left}" y="16">{METRICS[metric]}, %</text>']
-  tick = low
-  while tick <= high + 1e-9:
-    x = at(tick / 100)
+  bottom = _TOP + _LINE * len(lines)
+  parts = []
+  for k in range(round((high - low) / step) + 1):
+    x = at((low + k * step) / 100)
     parts.append(f'<line class="grid" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
-    parts.append(f'<text class="tick" x="{x}" y="{bottom + 18}">{tick:g}</text>')
-    tick += step
-  if reference in of:
-    x = at(of[reference][1]["mean"])
+    parts.append(f'<text class="tick" x="{x}" y="{bottom + 18}">{low + k * step:g}</text>')
+  if zero is not None:
+    x = at(zero)
     parts.append(f'<line class="reference" x1="{x}" x2="{x}" y1="{_TOP}" y2="{bottom}"/>')
-  for name, (k, found) in of.items():
-    parts.append(_marks(name, found, _centre(k), at))
-  return "".join(parts)
+  return "".join(parts) + "".join(_marks(name, x, _centre(k), at) for k, name, x in of)
 
 
 def _marks(name: str, found: dict[str, Any], y: float, at: Any) -> str:
-  parts = []
-  if found["t"]:
-    ends = [at(x) for x in found["t"]]
-    parts.append(f'<line class="interval" x1="{ends[0]}" x2="{ends[1]}" y1="{y}" y2="{y}"/>')
-  parts += [f'<circle class="seed" cx="{at(v)}" cy="{y}" r="3.5"/>' for v in found["values"]]
+  """The mean on its interval, and below it the seeds or the other interval."""
+  parts, said = [], f"{name}: {100 * found['mean']:.1f}"
+  for kind, style, where in (("t", "interval", y - 4), ("bootstrap", "bootstrap", y + 4)):
+    if found.get(kind):
+      ends = [at(x) for x in found[kind]]
+      line = f'x1="{ends[0]}" x2="{ends[1]}" y1="{where}" y2="{where}"'
+      parts.append(f'<line class="{style}" {line}/>')
+      said += f", {kind} {_interval(found[kind])}"
+  below = y + 6
+  seeds = found.get("values", ())
+  parts += [f'<circle class="seed" cx="{at(v)}" cy="{below}" r="3.5"/>' for v in seeds]
   x = at(found["mean"])
-  parts.append(f'<line class="mean" x1="{x}" x2="{x}" y1="{y - 8}" y2="{y + 8}"/>')
-  said = html.escape(f"{name}: {_mean(found)}, {len(found['values'])} seeds")
-  return f"<g><title>{said}</title>{''.join(parts)}</g>"
+  parts.append(
+    f'<line class="mean" x1="{x}" x2="{x}" y1="{y - 10}" y2="{y + (2, 10)[not seeds]}"/>'
+  )
+  return f"<g><title>{html.escape(said)}</title>{''.join(parts)}</g>"
 
 
 def _axis(low: float, high: float) -> tuple[float, float, float]:

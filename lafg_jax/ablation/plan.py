@@ -1,6 +1,7 @@
 """Which cells there are: config x start x variant x seed, each with a key of what decides it."""
 
 import dataclasses
+import difflib
 import importlib.util
 import json
 import os
@@ -122,8 +123,10 @@ def cells(
     groups: of these alone; none is all.
 
   Raises:
-    UserError: no variant can go with the config.
+    UserError: a key or value that no config can have, a name that no file can have, or no variant
+      goes with the config.
   """
+  validation.validate_values(config)
   found: list[Cell] = []
   reasons: dict[str, str] = {}
   for start, of_start in file.starts(config).items():
@@ -138,8 +141,9 @@ def cells(
         settings = (of_start, of_tuned, overrides or {})
         where = (start, variant, 0, group)
         path = Path(workdir, "cells", start, variant, "0.json")
+        changed = _changed(config, settings, f"{start}/{variant}")
         try:
-          first = cell(prepared(config, settings), where, overrides is not None, path)
+          first = cell(_resolved(changed), where, overrides is not None, path)
         except UserError as error:
           reasons[f"{start}/{variant}"] = str(error)
           continue
@@ -154,23 +158,40 @@ def cells(
   return sorted(found, key=lambda one: one.seed)
 
 
-def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]]) -> ConfigDict:
+def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: str) -> ConfigDict:
   """The config with overrides, later ones over earlier ones, checked and resolved.
 
   Raises:
-    UserError: a key is unknown, or the values cannot be.
+    UserError: a key is unknown, or the values cannot be; it names the variant.
   """
-  from lafg_jax.models import backbones
+  return _resolved(_changed(config, settings, name))
 
-  made, known = config.copy_and_resolve_references(), set(config_keys.keys(config))
+
+def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: str) -> ConfigDict:
+  """Each key and value by itself can be; whether they go together is `_resolved`'s to say."""
+  if not all(re.fullmatch(r"[\w.+=@-]+", part) for part in name.split("/", 1)):
+    raise UserError(f"variant {name!r}: names take letters, digits and . + = @ _ -")
+  made, known = config.copy_and_resolve_references(), config_keys.keys(config)
   for overrides in settings:
     for key, value in overrides.items():
       if key not in known:
-        raise UserError(f"unknown key {key}; configs/default.py lists them all")
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "configs/default.py lists them all"
+        raise UserError(f"variant {name}: unknown key {key}; {hint}")
       try:
         made.update_from_flattened_dict({key: value})
       except (TypeError, ValueError) as error:
-        raise UserError(f"{key}={value}: {error}") from error
+        raise UserError(f"variant {name}: {key}={value}: {error}") from error
+  try:
+    validation.validate_values(made)
+  except UserError as error:
+    raise UserError(f"variant {name}: {error}") from error
+  return made
+
+
+def _resolved(made: ConfigDict) -> ConfigDict:
+  from lafg_jax.models import backbones
+
   with made.unlocked():
     # The last step alone is looked at.
     made.train.checkpoint_every = made.train.steps
@@ -188,8 +209,6 @@ def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]]) -> Confi
 def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, path: Path) -> Cell:
   """One cell with its key; `where` is start, variant, seed and group."""
   start, variant, seed, group = where
-  if not re.fullmatch(r"[\w.+=@-]+", variant) or not re.fullmatch(r"[\w.+=@-]+", start):
-    raise UserError(f"variant {start}/{variant!r}: names take letters, digits and . + = @ _ -")
   config = config.copy_and_resolve_references()
   config.seed = seed
   made = Cell(config.data.name, start, variant, seed, group, config, trains, "", path)
@@ -264,14 +283,18 @@ def _check_equal_steps(found: Sequence[Cell]) -> None:
 def check_names(
   file: Any, config: ConfigDict, groups: Sequence[str], starts: Sequence[str] | None
 ) -> None:
-  """Raises UserError for a group or start that the variants file does not have."""
+  """Raises UserError for a group or start that the variants file, or this config, does not have."""
+  of_starts = file.starts(config)
   for flag, names, known in (
     ("groups", groups, (*file.groups(), "all")),
-    ("starts", starts or (), tuple(file.starts(config))),
+    ("starts", starts or (), tuple(of_starts)),
   ):
     for name in names:
       if name not in known:
         raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
+  for name in starts or ():
+    if isinstance(of_starts[name], str):
+      raise UserError(f"--starts={name}: {of_starts[name]}")
 
 
 def select(

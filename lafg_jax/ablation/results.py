@@ -16,6 +16,8 @@ from lafg_jax.errors import UserError
 
 NAMES = ("ablation.json", "ablation.md", "ablation.html")
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
+# Rows of a table stand in this order.
+BEST_FIRST = "recall@1"
 
 Record = dict[str, Any]
 
@@ -99,9 +101,9 @@ def summarise(
 
   Returns:
     [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'rows', 'differences'}];
-    rows: [{'variant', 'seeds', metric: {'values', 'mean', 'sd'}}], differences: [{'variant',
-    'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}], all as fractions; sd, 't' and
-    'bootstrap' may be None.
+    rows, the best first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}],
+    differences: [{'variant', 'against', 'seeds', 'trained', metric: {'mean', 't', 'bootstrap'}}],
+    all as fractions; sd, 't' and 'bootstrap' may be None; 'trained': both variants are.
 
   Raises:
     UserError: cells of one table trained for different numbers of steps, or on other splits.
@@ -113,7 +115,9 @@ def summarise(
     variants: dict[str, dict[int, Record]] = {}
     for record in of:
       variants.setdefault(record["variant"], {})[record["seed"]] = record
-    pairs = [(v, reference) for v in variants if v != reference]
+    rows = [_row(name, list(cells.values())) for name, cells in variants.items()]
+    rows.sort(key=lambda row: -row.get(BEST_FIRST, {"mean": 0.0})["mean"])
+    pairs = [(row["variant"], reference) for row in rows if row["variant"] != reference]
     pairs += [("full", control) for control in controls if control != reference]
     found = [p for p in pairs if p[0] in variants and p[1] in variants and p[0] != p[1]]
     differences = [_difference(variants, *pair) for pair in found]
@@ -126,7 +130,7 @@ def summarise(
         "num_classes": of[0]["num_classes"],
         "num_queries": of[0]["num_queries"],
         "partial": any(r.get("partial") for r in of),
-        "rows": [_row(name, list(cells.values())) for name, cells in variants.items()],
+        "rows": rows,
         "differences": [x for x in differences if x["seeds"]],
       }
     )
@@ -157,6 +161,7 @@ def _difference(
   a, b = variants[variant], variants[against]
   seeds = sorted(a.keys() & b.keys())
   found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
+  found["trained"] = all(r["steps"] for x in (a, b) for r in x.values())
   for metric in METRICS:
     if seeds and all(metric in x[seed] for x in (a, b) for seed in seeds):
       values = [a[seed][metric] - b[seed][metric] for seed in seeds]

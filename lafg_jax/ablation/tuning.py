@@ -76,7 +76,7 @@ def cells(
     grid = file.grid(one.config)
     sizes[len(grid)] = f"{one.variant} has {len(grid)}"
     for number, tried in enumerate(grid):
-      made = plan.prepared(one.config, [tried])
+      made = plan.prepared(one.config, [tried], f"{one.start}/{one.variant}")
       for seed in range(file.TUNING_SEEDS):
         path = Path(workdir, "cells", "tuning", one.start, one.variant, f"{number}-{seed}.json")
         where = (one.start, one.variant, seed, one.group)

@@ -48,7 +48,7 @@ def tables(records=RECORDS):
 
 def test_means_and_deviations_over_seeds():
   rows = {row["variant"]: row for row in tables()[0]["rows"]}
-  assert list(rows) == ["l_aux", "full", "full-shuffled", "untrained"]
+  assert list(rows) == ["full", "l_aux", "full-shuffled", "untrained"], "the best first"
   assert rows["full"]["recall@1"]["mean"] == pytest.approx(0.52)
   assert rows["full"]["recall@1"]["sd"] == pytest.approx(0.02)
   assert rows["full"]["map@r"]["values"] == pytest.approx([0.25, 0.26, 0.27])
@@ -91,9 +91,12 @@ def test_the_markdown_has_every_figure():
 def test_the_page_stands_alone_and_has_a_dot_a_seed():
   text = page.document(tables([*RECORDS, record("a<b", 0, 0.2)]), "l_aux")
   assert "http" not in text and "<script" not in text and "a<b" not in text
-  # Two panels, nine cells.
-  assert text.count('class="seed"') == 2 * len([*RECORDS, 1])
-  assert text.count('class="reference"') == 2
+  # Two panels of nine cells, and the legend.
+  assert text.count('class="seed"') == 2 * len([*RECORDS, 1]) + 1
+  # Of two plots with a legend each: four differences to a trained one, of which two are of seeds.
+  assert text.count('class="reference"') == 2 * (2 + 1)
+  assert text.count("full - l_aux: 10.0, t [+5.0, +15.0], bootstrap [+10.0, +10.0]") == 1
+  assert text.count("untrained - l_aux") == 1, "in the table, not in the plot"
 
 
 def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):

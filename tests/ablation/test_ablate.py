@@ -1,0 +1,184 @@
+"""The command as a user runs it: killed, interrupted, run again, and misused."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "lafg_jax.ablate", "--config", "configs/synthetic.py"]
+# Every process of a run inherits it, orphans too.
+MARK = "LAFG_JAX_ABLATE_TEST"
+PATIENCE_S = 300
+
+
+def arguments(small, variants, workdir, *more):
+  keys = [f"--config.{key}={value}" for key, value in (small | {"train.steps": 2}).items()]
+  return [f"--variants={variants}", f"--workdir={workdir}", "--tuned=", "--seeds=3", *keys, *more]
+
+
+def environment(**more):
+  return os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | more
+
+
+def finished(workdir):
+  return {path: path.stat().st_mtime_ns for path in Path(workdir, "cells").rglob("*.json")}
+
+
+def wait_for(holds):
+  end = time.monotonic() + PATIENCE_S
+  while not holds():
+    assert time.monotonic() < end, "it takes too long"
+    time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def started(folder, arguments):
+  """A run in a process group of its own, as a terminal makes it; its output goes to a file."""
+  with open(folder / "said", "w") as file:
+    process = subprocess.Popen(
+      [*COMMAND, *arguments], cwd=ROOT, env=environment(**{MARK: str(folder)}),
+      stdout=file, stderr=file, start_new_session=True,
+    )  # fmt: skip
+    try:
+      yield process
+    finally:
+      process.kill()
+      process.wait()
+
+
+def alive(folder):
+  """Processes of the run, zombies aside."""
+  found = []
+  for entry in Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(OSError):
+      if f"{MARK}={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
+        state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
+        found += [int(entry.name)] if state not in "ZX" else []
+  return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
+def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants):
+  workdir = tmp_path / "w"
+  given = arguments(small, variants(), workdir, "--groups=all")
+
+  with started(tmp_path, [*given, "--jobs=2"]) as process:
+    wait_for(lambda: len(finished(workdir)) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not alive(tmp_path))
+  of_two_jobs = finished(workdir)
+  assert 2 <= len(of_two_jobs) < 6
+
+  with started(tmp_path, [*given, "--jobs=1"]) as process:
+    wait_for(lambda: len(finished(workdir)) > len(of_two_jobs))
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(PATIENCE_S) == 130
+    assert not alive(tmp_path)
+  said = (tmp_path / "said").read_text()
+  assert f"cells: 7, of which {len(of_two_jobs)} are finished" in said
+  assert said.splitlines()[-1] == "interrupted: the same command goes on from here"
+  assert "Traceback" not in said
+  kept = finished(workdir)
+  assert of_two_jobs.items() <= kept.items() and len(kept) < 6
+
+  # One job makes what two made.
+  twin, before = next((path, json.loads(path.read_text())) for path in of_two_jobs)
+  twin.unlink()
+  with started(tmp_path, [*given, "--jobs=1"]) as process:
+    assert process.wait(PATIENCE_S) == 1
+  after = json.loads(twin.read_text())
+  assert {**before, "seconds": 0} == {**after, "seconds": 0}
+  everything = finished(workdir)
+  assert len(everything) == 6
+  assert {p: t for p, t in kept.items() if p != twin}.items() <= everything.items()
+  _check_the_failure(workdir, (tmp_path / "said").read_text())
+  _check_the_results(workdir, everything)
+
+  # Run again there is nothing to do.
+  (tmp_path / "said").unlink()
+  [(code, said)] = forked(tmp_path, [arguments(small, variants(), workdir)])
+  assert code == 0 and "cells: 6, of which 6 are finished" in said
+  assert finished(workdir) == everything and not list(workdir.glob("scratch"))
+
+
+def _check_the_failure(workdir, said):
+  lines = [line for line in said.splitlines() if "crowded" in line]
+  log = workdir / "cells/scratch/crowded/0.log"
+  assert len(lines) == 1 and str(log) in lines[0] and "data.classes_per_batch" in lines[0]
+  assert "Traceback" not in said and "UserError" in log.read_text()
+  assert said.splitlines()[-1].startswith("error: 1 cell failed")
+
+
+def _check_the_results(workdir, cells):
+  found = json.loads((workdir / "ablation.json").read_text())["cells"]
+  wanted = {(path.parent.name, int(path.stem)) for path in cells}
+  assert {(x["variant"], x["seed"]) for x in found} == wanted
+  assert "| l_aux+orthogonal - l_aux | 3 |" in (workdir / "ablation.md").read_text()
+  assert "<svg" in (workdir / "ablation.html").read_text()
+
+
+# A process for each command line; imports are made once.
+FORKED = """
+import json, os, sys
+from lafg_jax import ablate, command_line
+for number, args in enumerate(json.loads(sys.argv[1])):
+  child = os.fork()
+  if not child:
+    with open(f"{sys.argv[2]}/{number}", "w") as file:
+      os.dup2(file.fileno(), 2)
+    start = ["lafg_jax/ablate.py", "--config", "configs/synthetic.py"]
+    command_line.run(ablate.main, ablate.__doc__, [*start, *args])
+    sys.exit()
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def forked(folder, lines):
+  """[(exit code, what stood on stderr)]"""
+  folder = folder / "forked"
+  folder.mkdir()
+  done = subprocess.run(
+    [sys.executable, "-c", FORKED, json.dumps(lines), str(folder)],
+    cwd=ROOT, env=environment(), capture_output=True, text=True,
+  )  # fmt: skip
+  codes = [int(line) for line in done.stdout.split()]
+  assert len(codes) == len(lines), done.stderr
+  return [(code, (folder / str(k)).read_text()) for k, code in enumerate(codes)]
+
+
+def test_every_misuse_is_one_line(tmp_path, small, variants):
+  key = "loss.aligment"
+  cases = [
+    ((variants(), "--groups=headlin"), "--groups=headlin: it takes headline, bad, all"),
+    ((variants(), "--starts=nothing"), "--starts=nothing: it takes scratch, pretrained"),
+    ((variants(), "--starts=pretrained"), "no weights here"),
+    ((variants(), "--only=("), "--only=(: no regular expression"),
+    ((variants(), "--only=nobody"), "--only=nobody: it finds no start/variant"),
+    ((variants(), "--seeds=0"), "--seeds=0: it takes 1 or more"),
+    ((variants(), "--jobs=-1"), "--jobs=-1"),
+    ((variants(), "--tune", "--report_only"), "--report_only"),
+    ((variants(), "--report_only"), "no finished cell in"),
+    ((variants(), "--tuned=nowhere.json"), "--tuned=nowhere.json: no such file"),
+    ((variants('loss.alignment": "ortho', f'{key}": "ortho'),),
+     "variant scratch/l_aux+orthogonal: unknown key loss.aligment; did you mean loss.alignment?"),
+    ((variants('"orthogonal"', '"orthogonl"'),),
+     "variant scratch/l_aux+orthogonal: --config.loss.alignment=orthogonl: it takes one of"),
+    ((variants('{"loss.alignment": "orthogonal"}', '{"train.steps": 9}'),), "train.steps"),
+    ((variants('"l_aux+ortho', '"l aux+ortho'),), "variant 'scratch/l aux+ortho"),
+    ((variants("def grid(", "def grit("),), "it lacks grid"),
+    ((variants("def grid(", "def grid("[:-1]),), "it cannot be read"),
+    (("nowhere.py",), "--variants=nowhere.py: no such file"),
+  ]  # fmt: skip
+  lines = [arguments(small, path, tmp_path / "w", *more) for (path, *more), _ in cases]
+  for (given, wanted), (code, said) in zip(cases, forked(tmp_path, lines), strict=True):
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code == 2 and len(errors) == 1 and wanted in errors[0], (given, code, said)
+    assert "Traceback" not in said and said.splitlines()[-1] == errors[0]
