@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from lafg_jax import command_line
+from lafg_jax import command_line, packages
 from lafg_jax.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
   """Plans the cells, runs those that are not there, reports all that are."""
   del argv
   only = _check_flags()
+  packages.require("train", *packages.TRAINING)
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)

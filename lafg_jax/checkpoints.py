@@ -69,6 +69,8 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
   try:
     with _write_failures_told(path):
       os.makedirs(path, exist_ok=True)
+      # Of a run that was killed: Orbax removes one only where that very step is saved again.
+      _drop_unfinished(path)
       mngr = ocp.CheckpointManager(path, options=options)
     try:
       yield mngr
@@ -111,7 +113,7 @@ def _says_nothing_new(record: Any) -> bool:
 
 
 def _drop_unfinished(path: str) -> None:
-  """Removes what a failed save has left, which fills the disk and is of no use."""
+  """Removes what a save that failed or was killed has left: it fills the disk and is of no use."""
   for name in os.listdir(path) if os.path.isdir(path) else ():
     if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", name):
       shutil.rmtree(os.path.join(path, name), ignore_errors=True)

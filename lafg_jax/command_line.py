@@ -216,8 +216,8 @@ def make_folder(flag: str, path: str) -> None:
   """
   if "://" in path:
     raise UserError(
-      f"--{flag}={path}: it takes a folder of a file system, mounted where all processes see it, and "
-      "no URL; load_retriever reads a copy under gs://"
+      f"--{flag}={path}: it takes a folder of a file system, which all processes see, and no "
+      "URL; load_retriever reads a copy under gs://"
     )
   try:
     os.makedirs(path, exist_ok=True)

@@ -52,6 +52,8 @@ _ENDPOINTS = (
   "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
 )
 
+_LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
+
 _watch: peers.Watch | None = None
 _numbers = itertools.count()
 
@@ -242,7 +244,11 @@ def _arguments() -> dict[str, Any] | None:
     raise UserError(f"--process_id={index}: it takes 0 to {count - 1} (--num_processes={count})")
   if count == 1:
     return None
-  return {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
+  found = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
+  if _LOOPBACK.match(coordinator):
+    # By itself jax listens on every interface, to whoever reaches this machine.
+    found["coordinator_bind_address"] = coordinator
+  return found
 
 
 def _in_slurm_step(environ: Any) -> bool:

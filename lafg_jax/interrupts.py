@@ -26,7 +26,7 @@ def check() -> None:
 
 @contextlib.contextmanager
 def born_deaf() -> Iterator[None]:
-  """Around the start of a process that shall hear neither SIGINT nor SIGTERM, from its first moment.
+  """Around the start of a process that shall hear neither SIGINT nor SIGTERM, from its beginning.
 
   A signal to the whole process group would else end it while it imports, with a traceback.
   """

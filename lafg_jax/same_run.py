@@ -54,8 +54,8 @@ def deciding_keys(config: ConfigDict) -> list[str]:
   return [*names, "language.centre", "language.shuffle", "language.prototype"]
 
 
-def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> bool:
-  """False; True where something has changed and train.allow_changed lets the run go on."""
+def changes(config: ConfigDict, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+  """What decides a run and differs between the meta of two checkpoints, each in a few words."""
   before = BEFORE | old["config"]
   changed = config_keys.differences(deciding_keys(config), before, new["config"])
   packs = ["with" if "packed" in x["dataset"] else "without" for x in (old, new)]
@@ -68,6 +68,12 @@ def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wor
     changed.append("the pretrained weights")
   if old["prototypes"] != new["prototypes"]:
     changed.append("the prototypes")
+  return changed
+
+
+def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], workdir: str) -> None:
+  """Raises UserError where something has changed and train.allow_changed is off."""
+  changed = changes(config, old, new)
   if changed and not config.train.allow_changed:
     raise UserError(
       f"{checkpoints.folder(workdir)} was trained with another config ({'; '.join(changed)}): "
@@ -76,7 +82,6 @@ def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wor
     )
   if changed:
     logging.warning("train: going on under another config: %s", "; ".join(changed))
-  return bool(changed)
 
 
 def restore(state: TrainState, arrays: checkpoints.Arrays, meta: dict[str, Any]) -> TrainState:

@@ -12,7 +12,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, distributed
+from lafg_jax import checkpoints, distributed, same_run
 from lafg_jax.checkpoints import BEST
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
@@ -60,21 +60,27 @@ class Selection:
       return
     self.best = measured["val_map@r"]
     logging.info("step %d is the best on the validation classes: MAP@R %.4f", step, self.best)
-    checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
-    if self.mngr is not None:
+    if self.mngr is not None and step not in self.mngr.all_steps():
+      # A step that is there was kept before a kill; on other devices it may now measure a bit more.
+      checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
       # Before any newer checkpoint: a run that goes on from there validates no step before it.
       self.mngr.wait_until_finished()
 
 
 @contextlib.contextmanager
 def open_selection(
-  config: ConfigDict, workdir: str, dataset: Dataset | None, embedder: Embedder, anew: bool
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset | None,
+  embedder: Embedder,
+  meta: dict[str, Any],
 ) -> Iterator[Selection | None]:
   """A Selection that goes on with the best of the workdir; None where nothing is validated.
 
   Args:
     dataset: the validation classes.
-    anew: what is there is of another config: it is set aside, and comparing starts over.
+    meta: of this run. A best that another config trained is set aside, and comparing starts over,
+      whatever has become of the checkpoints beside it.
   """
   if dataset is None or not config.train.validate_every:
     yield None
@@ -82,9 +88,11 @@ def open_selection(
   if not config.train.keep_best:
     yield Selection(config, dataset, embedder, None, -1.0)
     return
-  if anew and distributed.process_index() == 0:
-    checkpoints.rename(workdir, checkpoints.steps(workdir, BEST), "before", BEST)
   found = checkpoints.shared(workdir, set_aside=True, where=BEST)
+  if found and same_run.changes(config, found[1], meta):
+    found = None
+    if distributed.process_index() == 0:
+      checkpoints.rename(workdir, checkpoints.steps(workdir, BEST), "before", BEST)
   best = found[1]["validation"]["val_map@r"] if found else -1.0
   with checkpoints.manager(workdir, 1, BEST) as mngr:
     yield Selection(config, dataset, embedder, mngr, best)

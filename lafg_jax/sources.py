@@ -18,7 +18,7 @@ WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.jso
 _HUB = "hf://"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 # What tarfile and its decompressors raise for bytes that are no archive or end early.
-_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError)
+_DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError)
 # What cloud packages raise beside these; named, because nothing imports them but fsspec.
 _CLOUD_ERRORS = (
   ("gcsfs.retry", "HttpError"),
@@ -156,7 +156,11 @@ def _copy(system: Any, remote: str, local: str) -> None:
   """All files below a folder. File systems differ in where `get` with folders puts them."""
   os.makedirs(local)
   for path in system.find(remote):
-    target = os.path.join(local, path.removeprefix(f"{remote}/"))
+    target = os.path.normpath(os.path.join(local, path.removeprefix(f"{remote}/")))
+    if not target.startswith(os.path.join(local, "")):
+      raise UserError(
+        f"{path} would be written outside of its folder: a server that is not to trust"
+      )
     os.makedirs(os.path.dirname(target), exist_ok=True)
     system.get_file(path, target)
 

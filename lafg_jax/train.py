@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -64,7 +64,8 @@ def _run(
   num_classes, words = len(dataset.class_names), same_run.prototype_arrays(prototypes)
   meta = same_run.meta(config, dataset, prototypes)
   found = checkpoints.shared(workdir, set_aside=True)
-  changed = found is not None and same_run.check_same(config, found[1], meta, workdir)
+  if found is not None:
+    same_run.check_same(config, found[1], meta, workdir)
   step = found[1]["step"] if found else 0
   if step >= config.train.steps:
     logging.info("train: already at step %d", step)
@@ -78,59 +79,73 @@ def _run(
   if batches is None or (stop.asked and jax.process_count() == 1):
     # No step was made that is not saved. Several processes agree on that after a step.
     return step, True
+  mapped = _mapped_step(embedder, optimizer, config)
   state = replicate(state)
   targets = replicate(alignment_targets(config, num_classes, prototypes))
-  mapped = _mapped_step(embedder, optimizer, config)
-  in_flight: collections.deque = collections.deque()
   shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
-  step_bytes = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
+  needs = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
+  made = _steps(mapped, step, state, targets, batches, stop)
   with (
-    out_of_memory.told(config, step_bytes),
-    distributed.stepping(),
+    out_of_memory.told(config, needs),
     contextlib.closing(batches),
     checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
-    open_selection(config, workdir, val, embedder, changed) as selection,
+    open_selection(config, workdir, val, embedder, meta) as selection,
     MetricsLog(workdir, step, config, dataset) as log,
+    # Innermost: nobody is missed while the last checkpoint is written.
+    distributed.stepping(),
   ):
-    for host, batch in to_devices(batches):
-      log.unreadable(host["unreadable"])
-      state, metrics, asked = mapped(state, batch, targets, stop.flag())
-      step += 1
-      log.watch(step, metrics)
-      in_flight.append((metrics["loss"], asked))
-      if len(in_flight) > MAX_IN_FLIGHT:
-        # Two steps back is done or nearly so: this bounds memory without stalling the device.
-        stop.heard(*jax.block_until_ready(in_flight.popleft()))
-        distributed.beat(step)
-      last = step == config.train.steps or stop.agreed
-      if step % config.train.log_every == 0 or last:
-        log.write(step, metrics)
-      saves = step % config.train.checkpoint_every == 0 or last
-      validates = selection is not None and selection.is_due(step)
-      if saves or validates:
-        log.check_finite(step, metrics)
-        kept = {"state": unreplicate(state), "prototypes": words}
-        _keep(step, kept, meta, mngr if saves else None, selection if validates else None, log)
-      if last:
-        break
-  return step, stop.agreed
+    return _follow(config, made, stop, words, meta, mngr, selection, log), stop.agreed
 
 
-def _keep(
-  step: int,
-  kept: dict[str, Any],
+def _steps(
+  mapped: Any, start: int, state: Any, targets: Any, batches: Any, stop: StopRequest
+) -> Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]]:
+  """(step, state, metrics, unreadable rows) of each step after `start`; it waits for none.
+
+  A state is good until the next is asked for, which takes its memory.
+  """
+  in_flight: collections.deque = collections.deque()
+  for step, (host, batch) in enumerate(to_devices(batches), start=start + 1):
+    state, metrics, asked = mapped(state, batch, targets, stop.flag())
+    in_flight.append((metrics["loss"], asked))
+    if len(in_flight) > MAX_IN_FLIGHT:
+      # Two steps back is done or nearly so: this bounds memory without stalling the device.
+      stop.heard(*jax.block_until_ready(in_flight.popleft()))
+      distributed.beat(step)
+    yield step, state, metrics, host["unreadable"]
+
+
+def _follow(
+  config: ConfigDict,
+  made: Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]],
+  stop: StopRequest,
+  words: dict[str, np.ndarray],
   meta: dict[str, Any],
   mngr: Any,
   selection: Selection | None,
   log: MetricsLog,
-) -> None:
-  """Validates, keeps the best and saves, each where it is given."""
-  arrays = checkpoints.flatten(kept)
-  if selection is not None:
-    measured = selection.measure(kept["state"].params)
-    log.validated(step, measured)
-    selection.keep(step, measured, arrays, meta)
-  checkpoints.save(mngr, step, arrays, meta)
+) -> int:
+  """Has the steps made, logged, validated and saved, and returns the last one."""
+  step = 0
+  for step, state, metrics, unreadable in made:
+    log.unreadable(unreadable)
+    log.watch(step, metrics)
+    last = step == config.train.steps or stop.agreed
+    if step % config.train.log_every == 0 or last:
+      log.write(step, metrics)
+    saves = step % config.train.checkpoint_every == 0 or last
+    validates = selection is not None and selection.is_due(step)
+    if saves or validates:
+      log.check_finite(step, metrics)
+      arrays = checkpoints.flatten({"state": unreplicate(state), "prototypes": words})
+      if selection is not None and validates:
+        measured = selection.measure(checkpoints.subtree(arrays, "state/params"))
+        log.validated(step, measured)
+        selection.keep(step, measured, arrays, meta)
+      checkpoints.save(mngr if saves else None, step, arrays, meta)
+    if last:
+      break
+  return step
 
 
 def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:

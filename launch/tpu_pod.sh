@@ -116,7 +116,7 @@ deliver() {
   run git -C "$ROOT" archive --format=tar.gz --output="$archive" "$commit" || return
   run "${tpus[@]}" tpu-vm scp "$archive" "$name:" "${place[@]}" --worker=all --quiet || return
   on all "mkdir -p lafg_jax/$commit && tar -xzf $commit.tar.gz -C lafg_jax/$commit && \
-ln -sfn $commit lafg_jax/current && $worker install $extras" || return
+ln -sfn $commit lafg_jax/current && $worker install $(printf %q "$extras")" || return
   on all "$worker start$(printf ' %q' "${rest[@]}")"
 }
 

@@ -152,6 +152,10 @@ def test_a_half_written_checkpoint_has_another_name(workdir):
   half = workdir / checkpoints.FOLDER / "4.orbax-checkpoint-tmp"
   shutil.copytree(newest(workdir), half)
   assert checkpoints.latest(str(workdir))[1]["step"] == 3
+  # The next run takes its room back, whichever steps it saves.
+  with checkpoints.manager(str(workdir), keep=2):
+    assert not half.exists()
+  assert checkpoints.steps(str(workdir)) == [3, 2]
 
 
 def test_set_aside_frees_the_step_for_a_rerun(workdir):

@@ -255,6 +255,10 @@ def test_what_is_joined_is_found_out(parsed, monkeypatch):
     "num_processes": 4,
     "process_id": 3,
   }
+  # What all of this machine take part in is open to none but this machine.
+  for host in ("localhost", "127.0.0.1", "[::1]"):
+    parsed(coordinator=f"{host}:8476")
+    assert distributed._arguments()["coordinator_bind_address"] == f"{host}:8476"
   parsed(num_processes=1, process_id=0)
   assert distributed._arguments() is None
   parsed(coordinator=None, num_processes=None, process_id=None)

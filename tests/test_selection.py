@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, metrics_log, selection, train
+from lafg_jax import checkpoints, metrics_log, same_run, selection, train
 from lafg_jax.data import datasets
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import embed, metrics, stage
@@ -59,20 +59,27 @@ def test_what_is_measured_is_the_evaluation_of_that_step_and_the_best_is_kept(tr
     np.testing.assert_array_equal(kept[path], x, err_msg=path)
 
 
-def test_only_a_better_step_takes_the_place_of_the_best(tmp_path, trained):
+def test_only_a_better_step_takes_the_place_of_the_best(tmp_path, trained, config_with):
   _, config, splits = trained
   embedder = embedders.build(config.model)
+  meta = same_run.meta(config, splits["train"], None)
   arrays, saved = {"x": np.zeros(3)}, []
   for given in ([0.2, 0.1, 0.2, 0.3], [0.3, 0.4]):
-    with selection.open_selection(config, str(tmp_path), splits["val"], embedder, False) as one:
+    with selection.open_selection(config, str(tmp_path), splits["val"], embedder, meta) as one:
       for value in given:
         step = len(saved) + 1
-        one.keep(step, {"val_map@r": value}, arrays, {"config": {}})
+        one.keep(step, {"val_map@r": value}, arrays, meta)
         saved.append(one.best)
   assert saved == [0.2, 0.2, 0.2, 0.3, 0.3, 0.4]
   assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == [6]
-  # Under another config what was there is no measure.
-  with selection.open_selection(config, str(tmp_path), splits["val"], embedder, True) as one:
+  # On other devices the step that is there may measure more: it is there all the same.
+  with selection.open_selection(config, str(tmp_path), splits["val"], embedder, meta) as one:
+    one.keep(6, {"val_map@r": 0.41}, arrays, meta)
+  assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == [6]
+  # Under another config what was there is no measure, and no checkpoint beside it need say so.
+  config = config_with(**CHANGES | {"train__learning_rate": 0.01})
+  meta = same_run.meta(config, splits["train"], None)
+  with selection.open_selection(config, str(tmp_path), splits["val"], embedder, meta) as one:
     assert one.best == -1.0
   assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == []
   assert (tmp_path / checkpoints.BEST / "before-6-0").is_dir()

@@ -170,6 +170,28 @@ def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path, name):
     lafg_jax.load_retriever(str(tmp_path / "evil.tar"))
 
 
+def test_a_link_without_what_it_links_to_is_one_line(tmp_path):
+  with tarfile.open(tmp_path / "link.tar", "w") as tar:
+    entry = tarfile.TarInfo("run/checkpoints/1/meta")
+    entry.type, entry.linkname = tarfile.LNKTYPE, "run/nothing"
+    tar.addfile(entry)
+  with pytest.raises(UserError, match="cannot be unpacked"):
+    lafg_jax.load_retriever(str(tmp_path / "link.tar"))
+
+
+@pytest.mark.parametrize("name", ["srv/run/../../evil", "/tmp/evil", "srv/run/.."])
+def test_a_server_writes_nothing_outside_of_its_folder(tmp_path, name):
+  class Server:
+    def find(self, remote):
+      return [name]
+
+    def get_file(self, remote, local):
+      raise AssertionError(local)
+
+  with pytest.raises(UserError, match="outside of its folder"):
+    sources._copy(Server(), "srv/run", str(tmp_path / "local"))
+
+
 def edit(**changes):
   def damage(folder):
     path = folder / "config.json"
