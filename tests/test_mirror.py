@@ -189,9 +189,7 @@ def test_a_half_uploaded_checkpoint_is_left_and_deleted_when_a_newer_one_is_ther
   assert content(there) == content(here)
 
 
-def test_a_checkpoint_that_vanishes_under_the_upload_gets_no_meta(
-  mirror, here, there, monkeypatch
-):
+def test_a_checkpoint_that_vanishes_under_the_upload_gets_no_meta(mirror, here, there, monkeypatch):
   from fsspec.implementations.local import LocalFileSystem
 
   put = LocalFileSystem.put_file
