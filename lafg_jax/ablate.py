@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from lafg_jax import command_line, packages
+from lafg_jax import command_line, packages, urls
 from lafg_jax.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
@@ -96,6 +96,8 @@ def _check_flags() -> re.Pattern[str]:
     raise UserError(f"--jobs={_JOBS.value}: it takes 1 or more, or 0 for one a core")
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out")
+  if urls.is_url(_WORKDIR.value or ""):
+    raise UserError(f"--workdir={_WORKDIR.value}: it takes a folder of this machine")
   if _TUNE.value and _REPORT_ONLY.value:
     raise UserError("--report_only: --tune reports what is finished anyway; pass one of the two")
   if command_line.CONFIG.value.evaluate.split == "val":

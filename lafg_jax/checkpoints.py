@@ -24,7 +24,7 @@ from absl import logging
 from flax import serialization, traverse_util
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from lafg_jax import distributed
+from lafg_jax import distributed, remote
 from lafg_jax.errors import UserError
 
 # The newest, and of train.keep_best the best on the validation classes.
@@ -293,6 +293,7 @@ def shared(
   step = distributed.agree("the checkpoint", newest)
   if step is None or found:
     return found[0] if found else None
+  remote.fetch(where, step)
   try:
     return read(workdir, step, where)
   except _CORRUPT as error:

@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from lafg_jax import peers
+from lafg_jax import peers, urls
 from lafg_jax.errors import UserError, exit_code
 
 _COORDINATOR = flags.DEFINE_string(
@@ -126,22 +126,28 @@ def barrier(name: str) -> None:
 
 
 @contextlib.contextmanager
-def only_run(workdir: str) -> Iterator[None]:
-  """Holds the workdir's lock, process 0 for all: two runs would overwrite each other's files.
+def only_run(folder: str, workdir: str = "") -> Iterator[None]:
+  """Holds the folder's lock, process 0 for all: two runs would overwrite each other's files.
+
+  Args:
+    folder: local, where the run works.
+    workdir: a URL where that folder is a copy of it, which each process has of its own.
 
   Raises:
     UserError: another run holds it, or not all processes of this one see the same workdir.
   """
+  check = (lambda: None) if urls.is_url(workdir) else (lambda: check_shared(folder))
   if process_index() != 0:
-    check_shared(workdir)
+    check()
     yield
     return
-  with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
+  with open(os.path.join(folder, ".lock"), "a", encoding="utf-8") as file:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-      raise UserError(f"another run is at work in {workdir}: pass another --workdir") from error
-    check_shared(workdir)
+      place = workdir or folder
+      raise UserError(f"another run is at work in {place}: pass another --workdir") from error
+    check()
     yield
 
 

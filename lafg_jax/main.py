@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, distributed, interrupts, packages, validation
+from lafg_jax import command_line, distributed, interrupts, packages, remote, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
@@ -30,7 +30,9 @@ ON_REQUEST = ("data", "inspect")
 SHARED = ("train", "evaluate")
 
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder for everything that is written (default: runs/<name of the config>)."
+  "workdir",
+  None,
+  "Folder or URL (gs://) for everything that is written (default: runs/<name of the config>).",
 )
 _STAGE = flags.DEFINE_string(
   "stage",
@@ -53,9 +55,11 @@ def main(argv: Sequence[str]) -> None:
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
-  command_line.make_folder("workdir", workdir)
-  with distributed.session(), distributed.only_run(workdir):
-    run_stages(config, workdir, wanted)
+  with distributed.session():
+    folder = remote.local_folder(workdir)
+    command_line.make_folder("workdir", folder)
+    with distributed.only_run(folder, workdir), remote.synced(workdir, folder):
+      run_stages(config, folder, wanted)
 
 
 def _default_stages(config: ConfigDict) -> list[str]:
@@ -105,6 +109,7 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
     work = functools.partial(run[stage], config, workdir)
     if not (work() if stage in SHARED else distributed.agree(f"stage {stage}", work)):
       return
+    remote.exchange()
     interrupts.check()
   if {"evaluate", "report"} & set(wanted) and distributed.process_index() == 0:
     _print_results(workdir)
@@ -354,7 +359,7 @@ def _inspect(config: ConfigDict, workdir: str) -> bool:
     key = stages.fingerprint(config.data.name, files, inspection.TEMPLATE)
     work = lambda: inspection.run(config, workdir)  # noqa: E731
     _unless_done(workdir, "inspect", key, [inspection.FILE], work)
-  print(f"\n  {os.path.join(workdir, inspection.FILE)}")
+  print(f"\n  {remote.address(os.path.join(workdir, inspection.FILE))}")
   return True
 
 
@@ -374,7 +379,7 @@ def _print_results(workdir: str) -> None:
   for name in (stage.FILE, report.FILE, report.PICTURE):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
-      print(f"  {path}")
+      print(f"  {remote.address(path)}")
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from lafg_jax import checkpoints
+from lafg_jax import checkpoints, urls
 from lafg_jax.errors import UserError
 
 WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.json"
@@ -19,13 +18,6 @@ _HUB = "hf://"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 # What tarfile and its decompressors raise for bytes that are no archive or end early.
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError)
-# What cloud packages raise beside these; named, because nothing imports them but fsspec.
-_CLOUD_ERRORS = (
-  ("gcsfs.retry", "HttpError"),
-  ("google.auth.exceptions", "GoogleAuthError"),
-  ("aiohttp", "ClientError"),
-  ("botocore.exceptions", "BotoCoreError"),
-)
 
 
 @contextlib.contextmanager
@@ -47,7 +39,7 @@ def opened(source: str) -> Iterator[str]:
     raise UserError(
       "no trained model: pass a workdir, an export, a .tar, hf://org/name or gs://..."
     )
-  elif "://" in source or source.endswith(_ARCHIVES):
+  elif urls.is_url(source) or source.endswith(_ARCHIVES):
     with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
       yield _brought(source, folder)
   elif os.path.isdir(source):
@@ -66,13 +58,13 @@ def is_export(folder: str) -> bool:
 
 def _brought(source: str, folder: str) -> str:
   """The local folder of an archive or URL, below the temporary `folder`."""
-  if "://" not in source:
+  if not urls.is_url(source):
     return _unpacked(source, folder)
   if not source.endswith(_ARCHIVES):
     return _downloaded(source, folder)
   archive = os.path.join(folder, "archive.tar")
-  with _told(source):
-    system, remote = _remote(source)
+  with urls.told(source):
+    system, remote = urls.opened(source)
     system.get_file(remote, archive)
   return _unpacked(archive, os.path.join(folder, "unpacked"), source)
 
@@ -126,8 +118,8 @@ def _from_hub(source: str) -> str:
 
 
 def _downloaded(source: str, folder: str) -> str:
-  with _told(source):
-    system, remote = _remote(source)
+  with urls.told(source):
+    system, remote = urls.opened(source)
     names = {path.rstrip("/").rpartition("/")[2] for path in system.ls(remote, detail=False)}
     for name in (FACTS, WEIGHTS, EVALUATION):
       if name in names:
@@ -143,7 +135,7 @@ def _downloaded(source: str, folder: str) -> str:
     raise UserError(f"{source} has neither checkpoints/ nor {WEIGHTS} with {FACTS}")
   for step in steps:
     local = os.path.join(folder, checkpoints.FOLDER, step)
-    with _told(source):
+    with urls.told(source):
       _copy(system, f"{remote}/{checkpoints.FOLDER}/{step}", local)
     if checkpoints.latest(folder) is not None:
       return folder
@@ -163,30 +155,3 @@ def _copy(system: Any, remote: str, local: str) -> None:
       )
     os.makedirs(os.path.dirname(target), exist_ok=True)
     system.get_file(path, target)
-
-
-def _remote(source: str) -> tuple[Any, str]:
-  import fsspec
-
-  system, remote = fsspec.url_to_fs(source)
-  return system, remote.rstrip("/")
-
-
-@contextlib.contextmanager
-def _told(source: str) -> Iterator[None]:
-  """Whatever a file system behind a URL raises, in one line."""
-  try:
-    yield
-  except UserError:
-    raise
-  except FileNotFoundError as error:
-    raise UserError(f"{source} does not exist, or holds no such file: {error}") from error
-  except ImportError as error:
-    raise UserError(f"{source}: {error} (gs:// takes pip install gcsfs)") from error
-  except _remote_errors() as error:
-    raise UserError(f"{source} cannot be read: {error or type(error).__name__}") from error
-
-
-def _remote_errors() -> tuple[type[Exception], ...]:
-  known = (getattr(sys.modules.get(module), name, None) for module, name in _CLOUD_ERRORS)
-  return (ValueError, OSError, RuntimeError, *(error for error in known if error is not None))

@@ -17,8 +17,7 @@ prints worker 0's log until it ends. What is not an option of this script goes t
 is deleted and made again, and the run goes on from its last checkpoint. Ctrl-C leaves the run alone: the
 same command prints its log again.
 
-DIR has to outlive the slice and be seen by all workers: a folder of a file system (such as Filestore)
-that is mounted on all of them, the same everywhere; no gs://.
+DIR has to outlive the slice and be seen by all workers: gs://BUCKET/FOLDER or a mounted file system.
 FILE is a path inside the checkout.
 
   --name=NAME --zone=ZONE  of the slice; a queued resource has the slice's name
@@ -99,8 +98,8 @@ if [[ -z $runtime ]]; then
 fi
 read_main_arguments ${rest[@]+"${rest[@]}"}
 case $WORKDIR in
-  /*) ;;
-  *) fail "--workdir=$WORKDIR: it has to outlive the slice: an absolute path of a folder mounted on all workers" ;;
+  gs://?* | /*) ;;
+  *) fail "--workdir=$WORKDIR: it has to outlive the slice: gs://BUCKET/FOLDER, or a folder mounted on all workers" ;;
 esac
 commit=$(git -C "$ROOT" rev-parse --verify --quiet "${ref:-HEAD}^{commit}") || fail "--commit=${ref:-HEAD}: no such commit"
 if [[ -z $ref ]] && ! git -C "$ROOT" diff --quiet HEAD; then

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import os
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -142,6 +143,22 @@ def site_of(tmp_path_factory):
     return str(folder)
 
   return make
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+  """The folder that gs://bucket is; gcsfs and the network are not there."""
+  from fsspec.implementations.local import LocalFileSystem
+
+  class Bucket(LocalFileSystem):
+    protocol = "gs"
+
+    @classmethod
+    def _strip_protocol(cls, path, *unused):
+      return f"{tmp_path}/{path.removeprefix('gs://')}" if path.startswith("gs://") else path
+
+  monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gs", Bucket)
+  return tmp_path / "bucket"
 
 
 # Files whose tests take longest: they begin, so that no worker is left with them at the end.

@@ -3,13 +3,11 @@
 import io
 import json
 import shutil
-import sys
 import tarfile
 
 import fsspec
 import numpy as np
 import pytest
-from fsspec.implementations.local import LocalFileSystem
 
 import lafg_jax
 from lafg_jax import checkpoints, export, sources, trained
@@ -77,25 +75,6 @@ def test_the_hub(exported, expected, tmp_path, monkeypatch):
   for source in ("hf://me/others", "hf://me/finches@v2", "hf://a/b/c", "hf://"):
     with pytest.raises(UserError, match=f"^{source}: the hub"):
       lafg_jax.load_retriever(source)
-
-
-class Bucket(LocalFileSystem):
-  """gs:// as a folder of this machine."""
-
-  protocol = "gs"
-  root = ""
-
-  @classmethod
-  def _strip_protocol(cls, path, *unused):
-    return f"{cls.root}/{path.removeprefix('gs://')}" if path.startswith("gs://") else path
-
-
-@pytest.fixture
-def bucket(tmp_path, monkeypatch):
-  monkeypatch.setattr(Bucket, "root", str(tmp_path))
-  monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gs", Bucket)
-  Bucket.clear_instance_cache()
-  return tmp_path / "bucket"
 
 
 def test_a_url_and_its_newest_checkpoint_that_reads(bucket, trained_run, exported, expected):

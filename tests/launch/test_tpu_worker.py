@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WORDS = ("--config", "configs/synthetic.py", "--workdir=/mnt/it's", "--config.x=a $HOME * \n")
+WORDS = ("--config", "configs/synthetic.py", "--workdir=gs://b/it's", "--config.x=a $HOME * \n")
 
 # describe: READY. scp and ssh: in the homes of two workers, as gcloud does over the network.
 GCLOUD = """#!{python} -IS
