@@ -315,7 +315,7 @@ def require(workdir: str, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
   """`shared`, or a UserError that says what to run."""
   found = shared(workdir, where=where)
   if found is None:
-    best = " with --config.train.keep_best=True" if where == BEST else ""
+    best = " anew with --config.train.keep_best=True" if where == BEST else ""
     raise UserError(
       f"no readable checkpoint in {folder(workdir, where)}: run --stage=train{best} first"
     )
