@@ -2,7 +2,7 @@
 
 import pytest
 
-TEXT = '''
+TEXT = """
 REFERENCE, CONTROLS, SEEDS = "l_aux", ("l_aux+orthogonal",), {"bad": 1}
 VAL_CLASSES, TUNING_SEEDS, TUNED_GROUP = 4, 1, "headline"
 
@@ -23,7 +23,7 @@ def groups():
 
 def grid(config):
   return [{"train.learning_rate": 1e-3}, {"train.learning_rate": 1e-2}]
-'''
+"""
 
 
 @pytest.fixture
