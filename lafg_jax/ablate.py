@@ -79,8 +79,8 @@ def main(argv: Sequence[str]) -> None:
       if not failed or any(cell.finished() for cell in every):
         results.write(file, every, workdir, _OUT.value)
   if failed:
-    cells = "1 cell" if failed == 1 else f"{failed} cells"
-    raise Incomplete(f"{cells} failed, see the .log files in {workdir}/cells")
+    count = "1 cell" if failed == 1 else f"{failed} cells"
+    raise Incomplete(f"{count} failed, see the .log files in {workdir}/cells")
 
 
 def _run(cells: Sequence, workdir: str) -> int:

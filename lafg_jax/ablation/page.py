@@ -8,9 +8,10 @@ from typing import Any
 STYLE = Path(__file__).parent / "page.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
 _NOTE = (
-  "In %, differences in points of %. The best R@1 stands first; sd is over seeds. A difference A - B "
-  "is of the seeds that both have, paired: its 95% t-interval is over seeds, for these test classes; "
-  "its 95% bootstrap interval is over test classes, for these seeds. Above 0: A is better than B."
+  "In %, differences in points of %. The best R@1 stands first; sd is over seeds. A difference "
+  "A - B is of the seeds that both have, paired: its 95% t-interval is over seeds, for these test "
+  "classes; its 95% bootstrap interval is over test classes, for these seeds. Above 0: A is better "
+  "than B."
 )
 # Of the plots, in pixels: a line's height, the names' and a panel's width, the gap, and the top.
 _LINE, _LEFT, _PANEL, _GAP, _TOP = 30, 220, 360, 44, 34

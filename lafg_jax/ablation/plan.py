@@ -50,6 +50,9 @@ class Cell:
   key: str
   path: Path  # of its JSON
 
+  def __str__(self) -> str:
+    return f"{self.start}/{self.variant} seed {self.seed}"
+
   @property
   def reads_words(self) -> bool:
     """Whether prototypes are needed."""

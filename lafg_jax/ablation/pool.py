@@ -139,7 +139,7 @@ def _next(one: _Worker, waiting: list[Cell], prototypes: dict[str, Path], scratc
 
 def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
   """Writes a cell's result, or the log of its failure, and says so in a line."""
-  name = f"{cell.start}/{cell.variant} seed {cell.seed}"
+  name = str(cell)
   eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
   log = cell.path.with_suffix(".log")
   if "error" in result:

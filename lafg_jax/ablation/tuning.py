@@ -29,6 +29,10 @@ class Trial(Cell):
 
   tried: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+  def __str__(self) -> str:
+    settings = ", ".join(f"{key}={value}" for key, value in self.tried.items())
+    return f"{super().__str__()} ({settings})"
+
 
 def read(path: str) -> dict[str, Any]:
   """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; '' has none.

@@ -54,13 +54,14 @@ def started(folder, arguments):
 
 
 def alive(folder):
-  """Processes of the run, zombies aside."""
+  """Processes of the run; zombies aside, and Python's tracker, which ends by itself after it."""
   found = []
   for entry in Path("/proc").glob("[0-9]*"):
     with contextlib.suppress(OSError):
       if f"{MARK}={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
         state = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0]
-        found += [int(entry.name)] if state not in "ZX" else []
+        tracker = b"resource_tracker" in (entry / "cmdline").read_bytes()
+        found += [int(entry.name)] if state not in "ZX" and not tracker else []
   return found
 
 

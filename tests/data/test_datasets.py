@@ -260,6 +260,31 @@ def test_validation_classes_are_whole_and_evenly_spaced(synthetic, num_val):
   assert {split: dataset.class_names for split, dataset in loaded.items()} == names
 
 
+@pytest.mark.parametrize("most", range(1, 9))
+def test_fewer_training_classes_are_evenly_spaced_over_those_left(synthetic, most):
+  whole = datasets.class_splits(section(name="synthetic", num_val_classes=2))
+  data = section(name="synthetic", num_val_classes=2, max_train_classes=most)
+  names = datasets.class_splits(data)
+  # Who is held out, and who is tested, does not depend on how many train.
+  assert names["val"] == whole["val"] and names["test"] == whole["test"]
+  position = [whole["train"].index(name) for name in names["train"]]
+  assert len(position) == most and position == sorted(set(position))
+  rest = len(whole["train"])
+  # As far from the first to the start as from the last to the end, and stretches alike.
+  assert abs(position[0] - (rest - 1 - position[-1])) <= 1
+  gaps = np.diff(position)
+  assert most == 1 or gaps.max() - gaps.min() <= 1
+  loaded = datasets.load_splits(data)
+  assert {split: dataset.class_names for split, dataset in loaded.items()} == names
+  assert len(loaded["train"]) == 3 * most
+
+
+def test_more_training_classes_than_there_are_is_one_line(synthetic):
+  one_line(section(name="synthetic", num_val_classes=2, max_train_classes=9), "only 8 training")
+  everything = section(name="synthetic", num_val_classes=2, max_train_classes=8)
+  assert len(datasets.class_splits(everything)["train"]) == 8
+
+
 @pytest.mark.parametrize("num_val", [-1, 9, 10, 11])
 def test_too_many_validation_classes_are_one_line(synthetic, num_val):
   one_line(section(name="synthetic", num_val_classes=num_val), f"data.num_val_classes={num_val}")

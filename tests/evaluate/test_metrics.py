@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
@@ -156,3 +157,23 @@ def test_bad_input_is_one_line(x, labels, ks, words):
   with pytest.raises(UserError, match=words) as error:
     metrics.evaluate_embeddings(x, labels, ks)
   assert "\n" not in str(error.value)
+
+
+def test_scores_of_each_query_are_sklearns():
+  rng = np.random.default_rng(3)
+  x, labels = clustered(rng, np.array([1, 2, 5, 9, 1, 6]))
+  scores, counted = metrics.per_query(x, labels, x, labels, ks=(1, 4), exclude_self=True)
+  np.testing.assert_array_equal(counted, np.bincount(labels)[labels] > 1)
+  assert {name: len(values) for name, values in scores.items()} == dict.fromkeys(scores, 22)
+  for row, i in enumerate(np.flatnonzero(counted)):
+    others = np.arange(len(x)) != i
+    match, near = (labels == labels[i])[others], (x @ x[i])[others]
+    r = match.sum()
+    among = near >= np.sort(near)[-r]
+    precision = sklearn.metrics.precision_score(match, among)
+    assert scores["r_precision"][row] == pytest.approx(precision)
+    # sklearn's AP of the first R alone is over the matches among them, not over all R.
+    average = precision and sklearn.metrics.average_precision_score(match[among], near[among])
+    assert scores["map@r"][row] == pytest.approx(average * precision)
+    for k in (1, 4):
+      assert scores[f"recall@{k}"][row] == match[near >= np.sort(near)[-k]].any()
