@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lafg_jax import read_by
+from lafg_jax import model_rules, read_by
 from lafg_jax.config import get
 from lafg_jax.data import readers
 from lafg_jax.errors import UserError
@@ -229,8 +229,8 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   _require_paths(config, stages)
   _validate_data(config)
   read_by.reject_unread(config, "loss.auxiliary", read_by.LOSS)
-  _validate_model(config)
-  _validate_tuning(config)
+  model_rules.check_model(config)
+  model_rules.check_tuning(config)
   _validate_selection(config)
   language, evaluate = config.language, config.evaluate
   if language.top_k > language.num_attributes:
@@ -327,82 +327,4 @@ def _validate_data(config: ConfigDict) -> None:
     raise UserError(
       "--config.language.describer=synthetic describes the finches of data.name=synthetic; "
       "pass --config.language.describer=file"
-    )
-
-
-def _validate_model(config: ConfigDict) -> None:
-  model = config.model
-  if model.patch_size and config.data.image_size % model.patch_size:
-    raise UserError(
-      f"--config.data.image_size={config.data.image_size}: it takes a multiple of "
-      f"model.patch_size (now {model.patch_size})"
-    )
-  if model.size == "custom" and model.width % model.num_heads:
-    raise UserError(
-      f"--config.model.width={model.width}: it takes a multiple of model.num_heads "
-      f"(now {model.num_heads})"
-    )
-  sizes = (model.width, model.depth, model.num_heads, model.mlp_dim)
-  if model.size != "custom" and sizes != SIZES["base"]:
-    raise UserError(
-      f"--config.model.size={model.size}: width, depth, num_heads and mlp_dim are read only with "
-      "--config.model.size=custom"
-    )
-  if model.conv_stem and model.patch_size & (model.patch_size - 1):
-    raise UserError(
-      f"--config.model.patch_size={model.patch_size}: with model.conv_stem it takes a power of 2"
-    )
-  if model.conv_stem and model.size == RESNET:
-    raise UserError(f"--config.model.conv_stem: {RESNET} has convolutions; it is for ViTs")
-  if model.conv_stem and model.pretrained:
-    raise UserError(
-      "--config.model.conv_stem: pretrained weights have a patch embedding; "
-      "pass --config.model.pretrained= to train from scratch"
-    )
-  if config.evaluate.source == "pretrained" and not model.pretrained:
-    raise UserError(
-      "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
-    )
-
-
-def _validate_tuning(config: ConfigDict) -> None:
-  """What keeps the backbone fixed: LoRA, prompts, and features that are computed once."""
-  model, train = config.model, config.train
-  used = {
-    f"model.lora_rank={model.lora_rank}": model.lora_rank,
-    f"model.num_prompts={model.num_prompts}": model.num_prompts,
-    "train.frozen_backbone": train.frozen_backbone,
-  }
-  names = [name for name, on in used.items() if on]
-  if names and not model.pretrained:
-    raise UserError(
-      f"--config.{names[0]}: it keeps the backbone as it starts, which is random; pass "
-      "--config.model.pretrained"
-    )
-  if not train.frozen_backbone:
-    if train.feature_views:
-      raise UserError(
-        f"--config.train.feature_views={train.feature_views}: it is read only with "
-        "--config.train.frozen_backbone=True"
-      )
-    return
-  if len(names) > 1:
-    raise UserError(
-      f"--config.train.frozen_backbone: its features are computed once, and --config.{names[0]} "
-      "would change them; pass one of the two"
-    )
-  if config.data.pack:
-    raise UserError(
-      f"--config.data.pack={config.data.pack}: train.frozen_backbone reads the images once, for "
-      "its features, and no pack; leave it out"
-    )
-  if model.pool == "gem" and model.gem_learned:
-    raise UserError(
-      "--config.train.frozen_backbone: its features are pooled once; pass "
-      "--config.model.gem_learned=False, or another model.pool"
-    )
-  if not model.embedding_dim:
-    raise UserError(
-      "--config.train.frozen_backbone: without an embedding nothing that retrieves would learn; "
-      "pass --config.model.embedding_dim=D"
     )
