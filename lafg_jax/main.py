@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, distributed, interrupts, packages, remote, validation
+from lafg_jax import command_line, distributed, interrupts, packages, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
   with distributed.session():
+    from lafg_jax import remote
+
     folder = remote.local_folder(workdir)
     command_line.make_folder("workdir", folder)
     with distributed.only_run(folder, workdir), remote.synced(workdir, folder):
@@ -81,6 +83,8 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
 
 
 def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
+  from lafg_jax import remote
+
   if "train" in wanted:
     _check_batch(config)
   if _embeds(config, wanted):
@@ -347,7 +351,7 @@ def _report(config: ConfigDict, workdir: str) -> bool:
 
 
 def _inspect(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
+  from lafg_jax import remote, stages
   from lafg_jax.language import inspection
 
   if config.language.inspect_all:
@@ -372,6 +376,7 @@ def _data(config: ConfigDict, workdir: str) -> bool:
 
 
 def _print_results(workdir: str) -> None:
+  from lafg_jax import remote
   from lafg_jax.evaluate import stage
   from lafg_jax.report import report
 

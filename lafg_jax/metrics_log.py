@@ -111,7 +111,7 @@ class MetricsLog:
 
   def _end(self) -> None:
     try:
-      self._flush()
+      self.flush()
     finally:
       if self.writes:
         with stages.naming(self.path), contextlib.closing(self.board), self.file:
@@ -126,12 +126,12 @@ class MetricsLog:
 
   def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes a step's metrics ([devices] scalars on the device) and writes those taken before."""
-    self._flush()
+    self.flush()
     self.pending = (step, time.monotonic(), metrics)
 
   def validated(self, step: int, measured: dict[str, float]) -> None:
     """Writes what the validation classes gave after this step, a line of its own."""
-    self._flush()
+    self.flush()
     if self.writes:
       with stages.naming(self.path):
         self.file.write(json.dumps({"step": step} | measured) + "\n")
@@ -140,7 +140,8 @@ class MetricsLog:
       text = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
       logging.info("step %d, validation classes: %s", step, text)
 
-  def _flush(self) -> None:
+  def flush(self) -> None:
+    """Writes the line that was taken last. Before a checkpoint: a run goes on behind its step."""
     if self.pending is None:
       return
     step, now, metrics = self.pending
@@ -161,7 +162,7 @@ class MetricsLog:
   def _progress(self, line: dict[str, float]) -> str:
     step, steps = int(line["step"]), self.config.train.steps
     text = f"step {step}/{steps} ({step / steps:.0%})"
-    for name in ("loss", "l_aux", "l_ali", "image_entropy", "image_spread"):
+    for name in ("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread"):
       if name in line:
         text += f"  {name} {line[name]:.4g}"
     if "images_per_second" in line:

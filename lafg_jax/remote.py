@@ -50,8 +50,8 @@ def synced(workdir: str, folder: str) -> Iterator[None]:
   if not urls.is_url(workdir):
     yield
     return
-  logging.info("%s is worked on in %s", workdir, folder)
   opened = Workdir(workdir.rstrip("/"), folder)
+  logging.info("%s is worked on in %s", workdir, folder)
   opened.begin()
   _open, waits = opened, WAITS_S[:0]
   try:

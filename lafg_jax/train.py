@@ -136,6 +136,7 @@ def _follow(
     saves = step % config.train.checkpoint_every == 0 or last
     validates = selection is not None and selection.is_due(step)
     if saves or validates:
+      log.flush()
       log.check_finite(step, metrics)
       arrays = checkpoints.flatten({"state": unreplicate(state), "prototypes": words})
       if selection is not None and validates:

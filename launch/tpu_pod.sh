@@ -27,7 +27,7 @@ FILE is a path inside the checkout.
   --queued                 ask through a queued resource, and wait for it
   --runtime=VERSION        software of the VMs (default: by TYPE)
   --commit=REF             what to copy (default: HEAD, which then has to hold all changes)
-  --extras=LIST            extras of setup.py to install (default: language,data,tpu)
+  --extras=LIST            extras of setup.py to install (default: language,data,tpu,gcs)
   --max-preemptions=N      give up after so many (default: 100)
   --poll=SECONDS           between two looks at the slice (default: 30)
   --delete-when-done       tear down once the run has ended with success
@@ -37,7 +37,7 @@ FILE is a path inside the checkout.
 HELP
 }
 
-name="" zone="" type="" project="" spot="" queued="" runtime="" ref="" extras=language,data,tpu
+name="" zone="" type="" project="" spot="" queued="" runtime="" ref="" extras=language,data,tpu,gcs
 max_preemptions=100 poll=30 action=run delete_when_done="" rest=()
 while [[ $# -gt 0 ]]; do
   case $1 in
@@ -51,7 +51,11 @@ while [[ $# -gt 0 ]]; do
     --queued) queued=1 ;;
     --runtime=?*) runtime=${1#*=} ;;
     --commit=?*) ref=${1#*=} ;;
-    --extras=?*) extras=${1#*=} ;;
+    --extras=*)
+      extras=${1#*=}
+      # It becomes a word of a command on the workers.
+      [[ $extras =~ ^[A-Za-z0-9_,-]+$ ]] || fail "$1: it takes names with commas between, such as data,tpu"
+      ;;
     --max-preemptions=*) whole_number "$1" && max_preemptions=${1#*=} ;;
     --poll=*) [[ $1 = --poll=0 ]] || whole_number "$1" && poll=${1#*=} ;;
     --delete-when-done) delete_when_done=1 ;;
@@ -115,7 +119,7 @@ deliver() {
   run git -C "$ROOT" archive --format=tar.gz --output="$archive" "$commit" || return
   run "${tpus[@]}" tpu-vm scp "$archive" "$name:" "${place[@]}" --worker=all --quiet || return
   on all "mkdir -p lafg_jax/$commit && tar -xzf $commit.tar.gz -C lafg_jax/$commit && \
-ln -sfn $commit lafg_jax/current && $worker install $(printf %q "$extras")" || return
+ln -sfn $commit lafg_jax/current && $worker install $extras" || return
   on all "$worker start$(printf ' %q' "${rest[@]}")"
 }
 

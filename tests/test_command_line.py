@@ -53,7 +53,7 @@ MISUSES = [
   ((*SYNTHETIC, "--flagfile=none"), "flagfile"),
   ((*SYNTHETIC, "--workdir="), "--workdir"),
   ((*SYNTHETIC, "--workdir=setup.py/x"), "--workdir"),
-  ((*SYNTHETIC, "--workdir=gs://bucket/run"), "gcsfs"),
+  ((*SYNTHETIC, "--workdir=gs://bucket/run"), "gs://bucket/run"),
   (("--config.seed=1", *SYNTHETIC), "before"),
   (("--config", "configs/cars.py"), "--config.data.root=FOLDER"),
   (

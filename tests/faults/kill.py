@@ -127,8 +127,10 @@ def compare(unbroken: Path, broken: Path, steps: int) -> list[str]:
     if path in resumed and not np.array_equal(x, resumed[path], equal_nan=True)
   ]
   lines = [line["step"] for line in metrics_log.read(str(broken / metrics_log.FILE))]
-  if lines != list(range(LOG_EVERY, steps + 1, LOG_EVERY)):
-    problems.append(f"metrics.jsonl has the steps {lines}")
+  wanted = list(range(LOG_EVERY, steps + 1, LOG_EVERY))
+  if lines != wanted:
+    lacks, twice = sorted({*wanted} - {*lines}), len(lines) - len({*lines})
+    problems.append(f"metrics.jsonl lacks the steps {lacks} and has {twice} twice")
   return problems
 
 

@@ -71,7 +71,7 @@ def test_a_slice_is_created_and_the_commit_runs_on_all_workers(pod):
   head = ["git", "-C", str(pod.script.parent), "rev-parse", "HEAD"]
   assert commit == subprocess.run(head, capture_output=True, text=True).stdout.strip()
   assert scp[6] == "pod:" and "--worker=all" in scp
-  assert f"-C lafg_jax/{commit} " in install[-1] and install[-1].endswith("language,data,tpu")
+  assert f"-C lafg_jax/{commit} " in install[-1] and install[-1].endswith("language,data,tpu,gcs")
   # The remote shell reads back what was typed.
   line = start[-1].removeprefix("--command=")
   read = ["bash", "-c", f"bash() {{ printf '%s\\0' \"$@\"; }}; {line}"]
@@ -312,6 +312,7 @@ def test_a_dry_run_prints_what_a_run_does(pod, commands, queued):
     ((*SLICE, *WORDS[2:]), "no config"),
     ((*SLICE, *WORDS[:2]), "--workdir="),
     ((*SLICE, *WORDS[:2], "--workdir", "runs/x"), "--workdir=runs/x"),
+    ((*SLICE, *WORDS, "--extras=data; id"), "--extras=data; id"),
     ((*SLICE, "--config", "configs/none.py", WORDS[2]), "configs/none.py"),
     ((*SLICE, "--commit=none", *WORDS), "--commit=none"),
     ((*SLICE, "--process_id=1", *WORDS), "--process_id"),
