@@ -26,7 +26,7 @@ test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
 
 $(VENV)/.python:
-	@$(PYTHON) -c 'import sys; sys.exit("lafg_jax needs Python 3.11 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	@$(PYTHON) -c 'import sys; sys.exit("lafg_jax needs Python 3.11.4 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11, 4) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 

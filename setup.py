@@ -65,7 +65,7 @@ setup(
   long_description=(HERE / "README.md").read_text(encoding="utf-8"),
   long_description_content_type="text/markdown",
   license="Apache-2.0",
-  python_requires=">=3.11",
+  python_requires=">=3.11.4",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
   package_data={
     "lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"],
