@@ -10,7 +10,8 @@ told="" interrupted=""
 # shellcheck disable=SC2329 # by trap
 stop() {
   interrupted=1
-  if [[ -n $told ]]; then return; fi
+  # 0, as a bare return in a trap has the code of what it interrupted, which would end this script.
+  if [[ -n $told ]]; then return 0; fi
   # Before it is passed on: a second signal may come meanwhile.
   told=1
   kill -TERM "$child" 2> /dev/null || true

@@ -27,7 +27,7 @@ FILE is a path inside the checkout.
   --queued                 ask through a queued resource, and wait for it
   --runtime=VERSION        software of the VMs (default: by TYPE)
   --commit=REF             what to copy (default: HEAD, which then has to hold all changes)
-  --extras=LIST            extras of setup.py to install (default: language,data,tpu,gcs)
+  --extras=LIST            extras of setup.py to install (default: language,data,tpu)
   --max-preemptions=N      give up after so many (default: 100)
   --poll=SECONDS           between two looks at the slice (default: 30)
   --delete-when-done       tear down once the run has ended with success
@@ -37,7 +37,7 @@ FILE is a path inside the checkout.
 HELP
 }
 
-name="" zone="" type="" project="" spot="" queued="" runtime="" ref="" extras=language,data,tpu,gcs
+name="" zone="" type="" project="" spot="" queued="" runtime="" ref="" extras=language,data,tpu
 max_preemptions=100 poll=30 action=run delete_when_done="" rest=()
 while [[ $# -gt 0 ]]; do
   case $1 in

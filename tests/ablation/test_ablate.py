@@ -1,6 +1,7 @@
 """The command as a user runs it: killed, interrupted, run again, and misused."""
 
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -45,6 +46,8 @@ def started(folder, arguments):
     process = subprocess.Popen(
       [*COMMAND, *arguments], cwd=ROOT, env=environment(**{MARK: str(folder)}),
       stdout=file, stderr=file, start_new_session=True,
+      # Whoever has started the tests in the background has left it ignored.
+      preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
       yield process

@@ -3,15 +3,20 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
 
+import cloudpickle
 import numpy as np
 import pytest
 
 from lafg_jax.data import workers
 from lafg_jax.errors import UserError
+
+# Workers cannot import a file of tests: what it has goes to them whole.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 # More than a pipe holds, so that a worker is nearly always in the middle of sending one.
 SIZE = 300_000

@@ -71,7 +71,7 @@ def test_a_slice_is_created_and_the_commit_runs_on_all_workers(pod):
   head = ["git", "-C", str(pod.script.parent), "rev-parse", "HEAD"]
   assert commit == subprocess.run(head, capture_output=True, text=True).stdout.strip()
   assert scp[6] == "pod:" and "--worker=all" in scp
-  assert f"-C lafg_jax/{commit} " in install[-1] and install[-1].endswith("language,data,tpu,gcs")
+  assert f"-C lafg_jax/{commit} " in install[-1] and install[-1].endswith("language,data,tpu")
   # The remote shell reads back what was typed.
   line = start[-1].removeprefix("--command=")
   read = ["bash", "-c", f"bash() {{ printf '%s\\0' \"$@\"; }}; {line}"]
