@@ -168,7 +168,7 @@ def main() -> int:
   print(
     f"| {options.kills} SIGKILLs, {WORKERS} data workers, {steps} steps | {moments}; "
     f"processes gone within {slowest:.1f} s; {'; '.join(problems) or 'bit-identical'} | "
-    f"`python tests/faults/kill.py --kills={options.kills} --seed={options.seed}` |"
+    f"`python tests/faults/kill.py --kills={options.kills} --seed={options.seed} --steps={steps}` |"
   )
   return 1 if problems else 0
 
