@@ -1,6 +1,7 @@
 """Arrays on this process's devices: copies for the mapped step, rows for inference."""
 
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +15,12 @@ from lafg_jax import out_of_memory
 AXIS = "devices"
 # What of a batch the step reads; the rest is for the host.
 _STEP_READS = ("image", "feature", "label", "index")
+
+
+def keep_compiled() -> None:
+  """Keeps what is compiled for the next run: compiling is most of a short one."""
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
+  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 
 def replicate(tree: Any) -> Any:

@@ -75,9 +75,10 @@ def _default_stages(config: ConfigDict) -> list[str]:
 
 def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   """Runs the wanted stages in order; prints the results and where to look."""
+  from lafg_jax import devices
   from lafg_jax.data import datasets
 
-  _prepare_jax()
+  devices.keep_compiled()
   with datasets.remembered():
     _run_stages(config, workdir, wanted)
 
@@ -122,14 +123,6 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
 def _embeds(config: ConfigDict, wanted: Sequence[str]) -> bool:
   """Whether images are evaluated, and not a file of embeddings."""
   return "evaluate" in wanted and config.evaluate.source in ("checkpoint", "best", "pretrained")
-
-
-def _prepare_jax() -> None:
-  import jax
-
-  # Compiling is most of a short run: keep what was compiled for the next one.
-  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
-  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 
 def _check_names(config: ConfigDict) -> None:
@@ -258,12 +251,8 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax.language import prototypes
 
   language, names = config.language, _training_classes(config)
-  options = (
-    *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
-    *("minibatch_above", "spherical", "drop_generic", "wrong_sentences"),
-  )
   features = Path(workdir, "text_features.npz")
-  key = stages.fingerprint([language[name] for name in options], names, features)
+  key = stages.fingerprint([language[name] for name in prototypes.DECIDING], names, features)
   work = lambda: prototypes.run(language, workdir, names)  # noqa: E731
   outputs = ["prototypes.npz", "prototypes_stats.json"]
   return _unless_done(workdir, "prototypes", key, outputs, work)

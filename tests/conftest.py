@@ -2,7 +2,9 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -10,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parents[1]
 
 # A model of a few thousand parameters: what is tested with it does not depend on its size.
 SMALL = {
@@ -159,6 +163,44 @@ def bucket(tmp_path, monkeypatch):
 
   monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gs", Bucket)
   return tmp_path / "bucket"
+
+
+# What `python -m lafg_jax.NAME` does, in a process for each command line; imports are made once.
+FORKED = """
+import importlib, json, os, sys
+from lafg_jax import command_line
+name, lines, folder = sys.argv[1:]
+command = importlib.import_module(f"lafg_jax.{name}")
+for number, args in enumerate(json.loads(lines)):
+  child = os.fork()
+  if not child:
+    with open(f"{folder}/{number}", "w") as file:
+      os.dup2(file.fileno(), 2)
+    command_line.run(command.main, command.__doc__, [f"lafg_jax/{name}.py", *args])
+    sys.exit()
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def forked():
+  """`forked("main", command lines, folder)`: [(exit code, what stood on stderr)] of each."""
+
+  def run(name, lines, folder):
+    said = folder / "forked"
+    said.mkdir()
+    done = subprocess.run(
+      [sys.executable, "-c", FORKED, name, json.dumps(lines), str(said)],
+      cwd=ROOT,
+      env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
+      capture_output=True,
+      text=True,
+    )
+    codes = [int(line) for line in done.stdout.split()]
+    assert len(codes) == len(lines), done.stderr
+    return [(code, (said / str(number)).read_text()) for number, code in enumerate(codes)]
+
+  return run
 
 
 # Files whose tests take longest: they begin, so that no worker is left with them at the end.

@@ -1,6 +1,5 @@
 """The command as a user runs it: every misuse is one line on stderr and exit code 2."""
 
-import json
 import os
 import subprocess
 import sys
@@ -64,36 +63,12 @@ MISUSES = [
 ]
 
 
-# What `python -m lafg_jax.main` does, in a process for each command line; imports are made once.
-FORKED = """
-import json, os, sys
-from lafg_jax import command_line, main
-for number, args in enumerate(json.loads(sys.argv[1])):
-  child = os.fork()
-  if not child:
-    with open(f"{sys.argv[2]}/{number}", "w") as file:
-      os.dup2(file.fileno(), 2)
-    command_line.run(main.main, main.__doc__, ["lafg_jax/main.py", *args])
-    sys.exit()
-  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
 @pytest.fixture(scope="module")
-def misused(tmp_path_factory):
+def misused(forked, tmp_path_factory):
   """{arguments: (exit code, what stood on stderr)}"""
-  folder, given = tmp_path_factory.mktemp("misused"), [args for args, _ in MISUSES]
-  done = subprocess.run(
-    [sys.executable, "-c", FORKED, json.dumps(given), str(folder)],
-    cwd=ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-    stdout=subprocess.PIPE,
-    text=True,
-    check=True,
-  )
-  codes = [int(line) for line in done.stdout.splitlines()]
-  said = [(folder / str(number)).read_text() for number in range(len(given))]
-  return dict(zip(given, zip(codes, said, strict=True), strict=True))
+  given = [args for args, _ in MISUSES]
+  found = forked("main", given, tmp_path_factory.mktemp("misused"))
+  return dict(zip(given, found, strict=True))
 
 
 @pytest.mark.parametrize(("args", "names"), MISUSES, ids=lambda x: " ".join(x) if x else "-")

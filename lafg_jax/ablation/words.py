@@ -10,12 +10,8 @@ from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
 from lafg_jax.language import describe, encode, image_features, prototypes
 
-# Keys that decide the features of sentences, and those that decide what is mined from them.
+# Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")
-_OF_PROTOTYPES = (
-  *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
-  *("minibatch_above", "spherical", "drop_generic", "wrong_sentences"),
-)
 
 
 def prepare(cells: Sequence[Cell], workdir: str) -> dict[str, Path]:
@@ -45,7 +41,7 @@ def _fingerprint(cell: Cell) -> str:
   return stages.fingerprint(
     describe.inputs(language),
     encode.encoder_folder(language.encoder),
-    [language[name] for name in (*_OF_FEATURES, *_OF_PROTOTYPES)],
+    [language[name] for name in (*_OF_FEATURES, *prototypes.DECIDING)],
     splits,
     datasets.content_fingerprint(data, "train") if pictures else None,
     *(["readings"] if _reads_images(cell) else []),

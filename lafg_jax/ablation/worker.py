@@ -67,7 +67,9 @@ def main(connection: Any, log: str, environment: dict[str, str]) -> None:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
   command_line.set_up_logging()
-  _prepare_jax()
+  from lafg_jax import devices
+
+  devices.keep_compiled()
   while True:
     try:
       task = connection.recv()
@@ -81,13 +83,6 @@ def _exit_with_parent() -> None:
   if parent is not None:
     parent.join()
     os._exit(1)
-
-
-def _prepare_jax() -> None:
-  import jax
-
-  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
-  jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 
 def _run(text: str, prototypes: Any, scratch: str, trains: bool) -> dict[str, Any]:

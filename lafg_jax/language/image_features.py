@@ -28,14 +28,7 @@ def class_image_means(
   Raises:
     UserError: as `encode_images`; no image of a class can be read.
   """
-  features = encode_images(
-    dataset.images, encoder, batch_size, cache, boxes=dataset.boxes, skip_unreadable=True
-  )
-  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
-  for row in unreadable:
-    logging.warning("encode: cannot read %s; left out", dataset.ids[row])
-  if len(unreadable):
-    logging.warning("encode: %d of %d images left out", len(unreadable), len(dataset))
+  features, unreadable = _of_dataset(dataset, encoder, batch_size, cache)
   labels = np.delete(dataset.labels, unreadable)
   empty = np.flatnonzero(np.bincount(labels, minlength=len(dataset.class_names)) == 0)
   if len(empty):
@@ -55,22 +48,27 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset) -> Path:
   Raises:
     UserError: as `encode_images`.
   """
-  features = encode_images(
-    dataset.images,
-    language.encoder,
-    language.batch_size,
-    language.cache,
-    boxes=dataset.boxes,
-    skip_unreadable=True,
-  )
-  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
-  for row in unreadable:
-    logging.warning("encode: cannot read %s; left out", dataset.ids[row])
+  features, unreadable = _of_dataset(dataset, language.encoder, language.batch_size, language.cache)
   features[unreadable] = 0
   path = Path(workdir) / readings.FILE
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, ids=np.array(dataset.ids), features=features, encoder=np.array(language.encoder))
   return path
+
+
+def _of_dataset(
+  dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike
+) -> tuple[np.ndarray, np.ndarray]:
+  """Image features [n, d], and the rows that cannot be read: nan, and reported by path."""
+  features = encode_images(
+    dataset.images, encoder, batch_size, cache, boxes=dataset.boxes, skip_unreadable=True
+  )
+  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
+  for row in unreadable:
+    logging.warning("encode: cannot read %s; left out", dataset.ids[row])
+  if len(unreadable):
+    logging.warning("encode: %d of %d images left out", len(unreadable), len(dataset))
+  return features, unreadable
 
 
 def encode_images(

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMAND = [sys.executable, "-m", "lafg_jax.ablate", "--config", "configs/synthetic.py"]
+CONFIG = ("--config", "configs/synthetic.py")
+COMMAND = [sys.executable, "-m", "lafg_jax.ablate", *CONFIG]
 # Every process of a run inherits it, orphans too.
 MARK = "LAFG_JAX_ABLATE_TEST"
 PATIENCE_S = 300
@@ -69,7 +70,7 @@ def alive(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
-def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants):
+def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants, forked):
   workdir = tmp_path / "w"
   given = arguments(small, variants(), workdir, "--groups=all")
 
@@ -108,7 +109,7 @@ def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants):
 
   # Run again there is nothing to do.
   (tmp_path / "said").unlink()
-  [(code, said)] = forked(tmp_path, [arguments(small, variants(), workdir)])
+  [(code, said)] = forked("ablate", [[*CONFIG, *arguments(small, variants(), workdir)]], tmp_path)
   assert code == 0 and "cells: 6, of which 6 are finished" in said
   assert finished(workdir) == everything and not list(workdir.glob("scratch"))
 
@@ -129,36 +130,7 @@ def _check_the_results(workdir, cells):
   assert "<svg" in (workdir / "ablation.html").read_text()
 
 
-# A process for each command line; imports are made once.
-FORKED = """
-import json, os, sys
-from lafg_jax import ablate, command_line
-for number, args in enumerate(json.loads(sys.argv[1])):
-  child = os.fork()
-  if not child:
-    with open(f"{sys.argv[2]}/{number}", "w") as file:
-      os.dup2(file.fileno(), 2)
-    start = ["lafg_jax/ablate.py", "--config", "configs/synthetic.py"]
-    command_line.run(ablate.main, ablate.__doc__, [*start, *args])
-    sys.exit()
-  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-def forked(folder, lines):
-  """[(exit code, what stood on stderr)]"""
-  folder = folder / "forked"
-  folder.mkdir()
-  done = subprocess.run(
-    [sys.executable, "-c", FORKED, json.dumps(lines), str(folder)],
-    cwd=ROOT, env=environment(), capture_output=True, text=True,
-  )  # fmt: skip
-  codes = [int(line) for line in done.stdout.split()]
-  assert len(codes) == len(lines), done.stderr
-  return [(code, (folder / str(k)).read_text()) for k, code in enumerate(codes)]
-
-
-def test_every_misuse_is_one_line(tmp_path, small, variants):
+def test_every_misuse_is_one_line(tmp_path, small, variants, forked):
   key = "loss.aligment"
   cases = [
     ((variants(), "--groups=headlin"), "--groups=headlin: it takes headline, bad, all"),
@@ -181,8 +153,8 @@ def test_every_misuse_is_one_line(tmp_path, small, variants):
     ((variants("def grid(", "def grid("[:-1]),), "it cannot be read"),
     (("nowhere.py",), "--variants=nowhere.py: no such file"),
   ]  # fmt: skip
-  lines = [arguments(small, path, tmp_path / "w", *more) for (path, *more), _ in cases]
-  for (given, wanted), (code, said) in zip(cases, forked(tmp_path, lines), strict=True):
+  lines = [[*CONFIG, *arguments(small, path, tmp_path / "w", *more)] for (path, *more), _ in cases]
+  for (given, wanted), (code, said) in zip(cases, forked("ablate", lines, tmp_path), strict=True):
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(errors) == 1 and wanted in errors[0], (given, code, said)
     assert "Traceback" not in said and said.splitlines()[-1] == errors[0]
