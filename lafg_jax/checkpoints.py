@@ -78,6 +78,8 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
       with _write_failures_told(path):
         mngr.close()
   finally:
+    # Where a save failed, another of its threads may have gone on writing until the close.
+    _drop_unfinished(path)
     logger.removeFilter(_says_nothing_new)
 
 

@@ -142,3 +142,12 @@ def test_orbaxs_own_account_of_a_failure_is_left_out_and_others_are_not(tmp_path
   orbax = checkpoints.ocp.__file__
   said = [checkpoints._says_nothing_new(record(p, f)) for p in (orbax, "a.py") for f in (1, 0)]
   assert said == [False, True, True, True]
+
+
+def test_what_a_save_writes_after_it_has_failed_is_gone_after_the_close(tmp_path):
+  folder = Path(checkpoints.folder(str(tmp_path)))
+  with pytest.raises(UserError, match="make room"), checkpoints.manager(str(tmp_path), keep=2):
+    # Another thread of Orbax's, a moment late.
+    (folder / "4.orbax-checkpoint-tmp" / "arrays").mkdir(parents=True)
+    raise UserError("make room")
+  assert not list(folder.iterdir())
