@@ -26,14 +26,35 @@ _OF_DIFFERENCES = (
 )  # fmt: skip
 
 
-def markdown(tables: Sequence[dict[str, Any]], reference: str) -> str:
-  """The tables of `results.summarise` as Markdown."""
-  parts = ["# Ablation\n", f"{_NOTE}\n"]
+# What stands above this line in ablation.md is people's, and kept.
+WRITTEN = "<!-- Below: written by python -m lafg_jax.ablate. -->"
+
+
+def markdown(tables: Sequence[dict[str, Any]], old: str = "") -> str:
+  """The tables of `results.summarise` as Markdown, below what people wrote above `old`'s."""
+  people = old.partition(WRITTEN)[0] if WRITTEN in old else "# Ablation\n\n"
+  parts = [f"{people}{WRITTEN}\n", f"{_NOTE}\n"]
   for table in tables:
     parts.append(f"## {title(table)}\n")
     parts.append(f"{about(table)}\n")
+    parts.append(f"![Means over seeds, {title(table)}]({picture_name(table)})\n")
     parts += [_markdown_table(rows(table)), _markdown_table(differences(table))]
   return "\n".join(parts)
+
+
+def picture_name(table: dict[str, Any]) -> str:
+  """The file of `picture`."""
+  return f"ablation_{table['dataset']}_{table['start']}.svg"
+
+
+def picture(table: dict[str, Any], reference: str) -> str:
+  """One SVG file: every seed of every variant, the mean, its interval, and that of `reference`."""
+  lines, zeros = _lines_of_means(table, reference)
+  style = (
+    STYLE.read_text(encoding="utf-8")
+    + "svg { background: var(--back); font-family: system-ui, sans-serif; }"
+  )
+  return _drawing(lines, zeros, f"Means, {title(table)}", "%", f"<style>{style}</style>") + "\n"
 
 
 def title(table: dict[str, Any]) -> str:
@@ -123,11 +144,18 @@ def _html_table(lines: Sequence[Sequence[str]]) -> str:
 
 def _means(table: dict[str, Any], reference: str) -> str:
   """Every seed of every variant, with the mean and its interval."""
-  lines = [(row["variant"], row) for row in table["rows"]]
-  at = {row["variant"]: row for row in table["rows"]}.get(reference, {})
-  zeros = {metric: at[metric]["mean"] for metric in METRICS if metric in at}
+  lines, zeros = _lines_of_means(table, reference)
   legend = [(kind, text.format(reference)) for kind, text in _OF_MEANS if zeros or "{}" not in text]
   return _plot(lines, zeros, legend, f"Means, {title(table)}", "%")
+
+
+def _lines_of_means(
+  table: dict[str, Any], reference: str
+) -> tuple[list[tuple[str, dict[str, Any]]], dict[str, float]]:
+  """(name, row) of each variant, and the reference's means."""
+  lines = [(row["variant"], row) for row in table["rows"]]
+  at = dict(lines).get(reference, {})
+  return lines, {metric: at[metric]["mean"] for metric in METRICS if metric in at}
 
 
 def _differences(table: dict[str, Any]) -> str:
@@ -147,6 +175,19 @@ def _plot(
   """A panel for each metric; `zeros` {metric: where its dashed line is}."""
   if not lines:
     return ""
+  drawing = _drawing(lines, zeros, label, unit)
+  return f'{_legend(legend)}<div class="wide">{drawing}</div>'
+
+
+def _drawing(
+  lines: Sequence[tuple[str, dict[str, Any]]],
+  zeros: dict[str, float],
+  label: str,
+  unit: str,
+  style: str = "",
+) -> str:
+  """The SVG element; with a style, one that is a file of its own."""
+  alone = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
   height, width = _TOP + _LINE * len(lines) + 30, _LEFT + len(METRICS) * (_PANEL + _GAP)
   parts = [
     f'<text class="name" x="{_LEFT - 14}" y="{_centre(k) + 4}">{html.escape(name)}</text>'
@@ -157,8 +198,8 @@ def _plot(
     parts.append(f'<text class="title" x="{left}" y="16">{METRICS[metric]}, {unit}</text>')
     parts.append(_panel(lines, metric, left, zeros.get(metric)))
   return (
-    f'{_legend(legend)}<div class="wide"><svg viewBox="0 0 {width} {height}" width="{width}" '
-    f'role="img" aria-label="{html.escape(label)}">{"".join(parts)}</svg></div>'
+    f'<svg{alone} viewBox="0 0 {width} {height}" width="{width}" role="img" '
+    f'aria-label="{html.escape(label)}">{style}{"".join(parts)}</svg>'
   )
 
 

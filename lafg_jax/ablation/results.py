@@ -1,4 +1,4 @@
-"""Finished cells -> ablation.json, ablation.md and ablation.html."""
+"""Finished cells -> ablation.json, ablation.md with its plots, and ablation.html."""
 
 import json
 import os
@@ -23,7 +23,9 @@ Record = dict[str, Any]
 
 
 def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None:
-  """Writes the three files of all finished cells; with `out`, there too.
+  """Writes ablation.json, .md with a plot a table, and .html; with `out`, there too.
+
+  What people wrote at the top of an ablation.md is kept (page.WRITTEN).
 
   `out` keeps the cells of other datasets and starts that its ablation.json has.
 
@@ -77,12 +79,15 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   tables = summarise(records, file.REFERENCE, file.CONTROLS)
   # A line a cell: what version control shows is which cells changed.
   lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
+  old = Path(folder, NAMES[1])
   texts = (
     '{"cells": [\n' + lines + "\n]}\n",
-    page.markdown(tables, file.REFERENCE),
+    page.markdown(tables, old.read_text(encoding="utf-8") if old.exists() else ""),
     page.document(tables, file.REFERENCE),
   )
-  for name, text in zip(NAMES, texts, strict=True):
+  written = list(zip(NAMES, texts, strict=True))
+  written += [(page.picture_name(t), page.picture(t, file.REFERENCE)) for t in tables]
+  for name, text in written:
     path = os.path.join(folder, name)
     with stages.replacing(path) as temporary:
       temporary.write_text(text, encoding="utf-8")

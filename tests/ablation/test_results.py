@@ -2,6 +2,7 @@
 
 import json
 from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ def test_cells_that_trained_otherwise_are_not_compared():
 
 
 def test_the_markdown_has_every_figure():
-  text = page.markdown(tables(), "l_aux")
+  text = page.markdown(tables())
   assert "| full | 3 | 52.0 (2.0) | 26.0 (1.0) |" in text
   assert "| full - l_aux | 3 | +10.0 | [+5.0, +15.0] | [+10.0, +10.0] |" in text
   assert "| untrained | 1 | 10.0 | 5.0 |" in text
@@ -97,6 +98,28 @@ def test_the_page_stands_alone_and_has_a_dot_a_seed():
   assert text.count('class="reference"') == 2 * (2 + 1)
   assert text.count("full - l_aux: 10.0, t [+5.0, +15.0], bootstrap [+10.0, +10.0]") == 1
   assert text.count("untrained - l_aux") == 1, "in the table, not in the plot"
+
+
+def test_what_people_wrote_above_the_tables_is_kept(tmp_path):
+  results._write(FILE, RECORDS, str(tmp_path))
+  path = tmp_path / "ablation.md"
+  first = path.read_text()
+  assert first.startswith(f"# Ablation\n\n{page.WRITTEN}\n")
+  path.write_text("# What we learned\n\nMuch.\n\n" + first.removeprefix("# Ablation\n\n"))
+  results._write(FILE, RECORDS[:2], str(tmp_path))
+  second = path.read_text()
+  assert second.startswith(f"# What we learned\n\nMuch.\n\n{page.WRITTEN}\n")
+  assert len(second) < len(first) and second.count(page.WRITTEN) == 1
+
+
+def test_each_table_has_a_picture_that_is_an_svg_of_its_own(tmp_path):
+  results._write(FILE, [*RECORDS, record("a<b", 0, 0.2)], str(tmp_path))
+  name = "ablation_synthetic_scratch.svg"
+  assert f"]({name})" in (tmp_path / "ablation.md").read_text()
+  root = ElementTree.parse(tmp_path / name).getroot()
+  assert root.tag == "{http://www.w3.org/2000/svg}svg"
+  seeds = [x for x in root.iter() if x.get("class") == "seed"]
+  assert len(seeds) == 2 * len([*RECORDS, 1])
 
 
 def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):
