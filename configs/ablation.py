@@ -8,6 +8,8 @@ takes what was tuned for NAME.
 
 import itertools
 
+from configs import synthetic
+
 # Differences are paired with this variant, and those of `full` with each control as well.
 REFERENCE = "l_aux"
 CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
@@ -16,16 +18,19 @@ CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
 SEEDS = {"sweeps": 1}
 
 # `--tune`: training classes held out, seeds, and the group whose variants are tuned.
-VAL_CLASSES = 8
+VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
 AUX = {"loss.alignment": "none"}
 ORTHOGONAL = {"loss.alignment": "orthogonal"}
+# Ours, of the same sentences. They are not in the space of the texts.
+PROFILES = {"language.prototype": "profile", "loss.projector_init": "random"}
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
 LITERAL = {
   "loss.alignment": "distribution",
   "loss.projector": "mean",
+  "loss.projector_init": "random",
   "loss.unit_variance": False,
   "language.centre": False,
   "language.query": "name",
@@ -36,30 +41,13 @@ LITERAL = {
 def starts(config):
   """{start: overrides}, or a text that says why this config cannot have it."""
   if config.data.name == "synthetic" and not config.model.pretrained:
-    return {"scratch": {}, "pretrained": tiny_clip()}
+    # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
+    # what it can do already is not there to be learned, only to be forgotten.
+    steps = {"train.steps": max(1, config.train.steps * 3 // 4)}
+    return {"scratch": {}, "pretrained": synthetic.PRETRAINED | steps}
   if config.model.pretrained:
     return {"pretrained": {}, "scratch": "the config starts from model.pretrained"}
   return {"scratch": {}, "pretrained": "no weights: pass --config.model.pretrained=FOLDER"}
-
-
-def tiny_clip():
-  """The image tower of the shipped text encoder, all of it trained at a small learning rate."""
-  return {
-    "model.pretrained": "lafg_jax/language/tiny_clip",
-    "model.size": "auto",
-    "model.width": 768,
-    "model.depth": 12,
-    "model.num_heads": 12,
-    "model.mlp_dim": 3072,
-    "model.patch_size": 0,
-    "model.pool": "auto",
-    "model.options": "auto",
-    "model.conv_stem": False,
-    "model.layer_norm_eps": 0.0,
-    "model.mean": (),
-    "model.std": (),
-    "train.learning_rate": 2e-4,
-  }
 
 
 def groups():
@@ -74,12 +62,22 @@ def groups():
       "full-shuffled": {"language.shuffle": True},
     },
     "forms": forms() | {"paper-literal": LITERAL},
+    # For encoders that see images too. `full` with what they see in place of words, with projectors
+    # that know nothing of the encoder, and with L_img beside it, then without words in that.
+    "encoder": {
+      "full@images": {"language.prototype": "images"},
+      "full@random-projectors": {"loss.projector_init": "random"},
+      "full@+l_img": {"loss.image_alignment": "vocabulary"},
+      "full@+l_img-random": {"loss.image_alignment": "random"},
+      "full@+l_img-feature": {"loss.image_alignment": "feature"},
+    },
     "texts": {
-      # The prompt alone; the mean of the descriptions alone; both through the vocabulary.
+      # The prompt; the mean of the descriptions; T_c, with LaFG's query and ours; profiles.
       "name-template": {"language.prototype": "query", "language.query": "name"},
       "descriptions-mean": {"language.prototype": "descriptions"},
       "vocabulary-of-names": {"language.query": "name"},
       "vocabulary-of-descriptions": {"language.query": "descriptions"},
+      "profiles": PROFILES,
     },
     "losses": losses(),
     "sweeps": sweeps(),
@@ -126,6 +124,12 @@ def sweeps():
   found: dict[str, dict[str, object]] = {
     f"full@{key}={x}": {key: x} for key, tried in values.items() for x in tried
   }
+  for tau in (0.005, 0.02, 0.1):
+    found[f"profiles@language.tau_profile={tau}"] = PROFILES | {"language.tau_profile": tau}
+  for name, change in found.items():
+    if "projector_width" in name:
+      # A learned space has the width that it has.
+      change["loss.projector_init"] = "random"
   for count in (10, 20, 40):
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
@@ -137,14 +141,12 @@ def sweeps():
 def grid(config):
   """What `--tune` tries for the variant that `config` is of: as many settings for every variant.
 
-  Without L_ali there is neither beta nor its temperature, and that of L_aux takes their place.
+  Without L_ali there is no beta, and the temperature of L_aux takes its place.
   """
-  rates = [config.train.learning_rate * factor for factor in (0.5, 1.0, 2.0)]
-  tried = {"train.learning_rate": rates}
+  factors = (0.5, 1.0) if config.model.pretrained else (1.0, 2.0)
+  tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in factors]}
   if config.loss.alignment == "none":
-    tried["loss.temperature"] = [0.05, 0.1, 0.2, 0.4]
-  elif config.loss.alignment == "distribution":
-    tried["loss.beta"] = [0.1, 0.3, 1.0, 3.0]
+    tried["loss.temperature"] = [0.1, 0.2]
   else:
-    tried |= {"loss.beta": [0.3, 1.0], "loss.alignment_temperature": [0.05, 0.1]}
+    tried["loss.beta"] = [0.3, 1.0]
   return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]

@@ -144,9 +144,13 @@ def get_config() -> ConfigDict:
   language.long_sentences = "split"
   # Folder that keeps encoded features for all runs; '' keeps none. It may be deleted at any time.
   language.cache = "~/.cache/lafg_jax/features"
-  # The class's prototype in training: 'attention' (T_c), or without the vocabulary, 'query' (t_c)
-  # or 'descriptions' (the mean of the class's own).
+  # The class's prototype in training: 'attention' (LaFG's T_c) or 'profile' (how much its sentences
+  # say of each attribute); or without the vocabulary, 'query' (t_c) or 'descriptions' (the mean of
+  # the class's own). Control without words: 'images' (the mean of
+  # what language.encoder, one with an image tower, makes of the class's training images).
   language.prototype = "attention"
+  # 'profile': temperature of a sentence's shares in the attributes; small: in few of them.
+  language.tau_profile = 0.05
   # Subtract the mean over the training classes when prototypes are loaded for training; in the
   # 'vocabulary' form, that of the attributes.
   language.centre = True
@@ -203,7 +207,8 @@ def get_config() -> ConfigDict:
   # Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32.
   model.dtype = "bfloat16"
   # Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of safetensors of
-  # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or of a vit_jax .npz.
+  # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or of a vit_jax .npz;
+  # or 'tiny_clip', the image tower of the shipped encoder, for the finches.
   model.pretrained = "google/vit-base-patch16-224-in21k"
 
   loss = config.loss = ConfigDict()
@@ -237,7 +242,11 @@ def get_config() -> ConfigDict:
   loss.image_temperature = 0.1
   # What the image side is compared with: 'free' (P_t, learned), 'mean' (its EMA) or 'fixed'.
   loss.projector = "mean"
-  # Width W of the projectors' common space.
+  # P_v and P_t start 'random', or in the space that a vision-language model has learned
+  # ('pretrained'): P_v as the image projection of model.pretrained (CLIP, SigLIP), P_t as the
+  # identity. That takes model.embedding_dim=0 and the same model as language.encoder.
+  loss.projector_init = "random"
+  # Width W of the projectors' common space; with 'pretrained', that of the model's texts.
   loss.projector_width = 256
   # tau_a: temperature of the cosines of L_ali.
   loss.alignment_temperature = 0.05

@@ -3,13 +3,40 @@
   python -m lafg_jax.main --config configs/synthetic.py
 
 A small ViT with a convolutional stem is trained from scratch; a few minutes on two CPU cores.
+
+  --config configs/synthetic.py:pretrained
+
+starts from the image tower of the shipped text encoder, whose own space images and words share.
 """
 
 from configs import default
 
+# What a start from the tiny CLIP's image tower changes; configs/ablation.py has it as well.
+PRETRAINED = {
+  "model.pretrained": "tiny_clip",
+  "model.size": "auto",
+  "model.width": 768,
+  "model.depth": 12,
+  "model.num_heads": 12,
+  "model.mlp_dim": 3072,
+  "model.patch_size": 0,
+  "model.pool": "auto",
+  "model.options": "auto",
+  "model.conv_stem": False,
+  "model.layer_norm_eps": 0.0,
+  "model.mean": (),
+  "model.std": (),
+  "model.embedding_dim": 0,
+  "loss.projector_init": "pretrained",
+  "loss.projector_width": 64,
+  "train.learning_rate": 2e-4,
+}
 
-def get_config():
-  """A tiny model and the shipped text encoder; see configs/default.py for every key."""
+
+def get_config(variant: str = "scratch"):
+  """A tiny model and the shipped text encoder; `variant`: as above."""
+  if variant not in ("scratch", "pretrained"):
+    raise ValueError(f"configs/synthetic.py:{variant}: the variants are scratch and pretrained")
   config = default.get_config()
   default.small_from_scratch(config, image_size=48, patch_size=8)
   config.data.name = "synthetic"
@@ -19,6 +46,9 @@ def get_config():
   config.language.query = "descriptions"
   config.language.num_attributes = 64
   config.language.top_k = 8
+  config.language.tau_profile = 0.02
   config.train.steps = 500
   config.train.checkpoint_every = 100
+  if variant == "pretrained":
+    config.update_from_flattened_dict(PRETRAINED)
   return config

@@ -2,7 +2,8 @@
 
 Where training compares P_v V with words in one space by their cosine, the entries of the vocabulary
 have places in that space too. Under 'vocabulary' these are trained; under 'prototype' an entry is a
-summand of the prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are.
+summand of the prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are, and with
+language.prototype=profile an axis of theirs.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ def readout(
   Args:
     config: what was trained: the form, and what the image side was compared with.
     vocabulary: [N, d] a_n.
-    projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
+    projectors: 'image' P_v [D, W] and 'text' P_t [d, W], with profiles [N, W].
     mean_projectors: their EMA twins.
 
   Returns:
@@ -53,7 +54,8 @@ def readout(
   if loss.alignment not in READABLE:
     return {}
   text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]
-  entries = vocabulary.astype(np.float64)
+  profile = loss.alignment == "prototype" and config.language.get("prototype") == "profile"
+  entries = np.eye(len(vocabulary)) if profile else vocabulary.astype(np.float64)
   if loss.alignment == "prototype" and config.language.centre:
     entries = entries - entries.mean(axis=0)
   places = l2_normalise(entries @ text.astype(np.float64), "projected vocabulary entries")

@@ -229,7 +229,7 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
   language, names = config.language, _training_classes(config)
   inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
   super_classes = datasets.super_classes(config.data)
-  reads_images = config.loss.image_alignment != "none"
+  reads_images = validation.reads_images(config)
   pictures = language.query == "image" or reads_images
   options = (language.encoder, language.prompt, language.long_sentences, super_classes)
   content = datasets.content_fingerprint(config.data, "train") if pictures else None
@@ -264,7 +264,7 @@ def _train(config: ConfigDict, workdir: str) -> bool:
 
   path = Path(workdir, "prototypes.npz")
   words = validation.reads_words(config)
-  reads_images = config.loss.image_alignment != "none"
+  reads_images = validation.reads_images(config)
   deciding = {key: config_keys.get(config, key) for key in same_run.deciding_keys(config)}
   if config.data.pack:
     # Where it lies decides nothing.
@@ -296,8 +296,10 @@ def _train(config: ConfigDict, workdir: str) -> bool:
 
 
 def _pretrained_file(config: ConfigDict) -> Path | None:
-  path = Path(config.model.pretrained)
-  return path if config.model.pretrained and path.exists() else None
+  from lafg_jax.models import weight_files
+
+  path = weight_files.local(config.model.pretrained)
+  return Path(path) if path else None
 
 
 def _evaluate(config: ConfigDict, workdir: str) -> bool:

@@ -8,7 +8,7 @@ from lafg_jax.models.options import RESNET, SIZES
 
 def check_model(config: ConfigDict) -> None:
   """Raises UserError for a network that cannot be, or weights that do not go with it."""
-  model = config.model
+  model, language = config.model, config.language
   if model.patch_size and config.data.image_size % model.patch_size:
     raise UserError(
       f"--config.data.image_size={config.data.image_size}: it takes a multiple of "
@@ -35,6 +35,20 @@ def check_model(config: ConfigDict) -> None:
     raise UserError(
       "--config.model.conv_stem: pretrained weights have a patch embedding; "
       "pass --config.model.pretrained= to train from scratch"
+    )
+  if config.loss.projector_init == "pretrained" and not (
+    model.pretrained and not model.embedding_dim and not model.embedding_norm
+  ):
+    raise UserError(
+      "--config.loss.projector_init=pretrained: it projects what a pretrained tower gives; pass "
+      "--config.model.pretrained (CLIP, SigLIP), --config.model.embedding_dim=0 and no "
+      "model.embedding_norm"
+    )
+  words = config.loss.alignment in ("prototype", "distribution")
+  if words and config.loss.projector_init == "pretrained" and language.prototype == "profile":
+    raise UserError(
+      "--config.loss.projector_init=pretrained: it takes prototypes in the space of the texts; "
+      "pass another --config.language.prototype, such as attention"
     )
   if config.evaluate.source == "pretrained" and not model.pretrained:
     raise UserError(

@@ -1,6 +1,5 @@
 """What a checkpoint says of its run, and whether a run may go on from it."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ BEFORE = {
   "loss.image_alignment": "none",
   "loss.image_beta": 5.0,
   "loss.image_temperature": 0.1,
+  "loss.projector_init": "random",
   "loss.auxiliary": "pairwise",
   "loss.proxy_alpha": 32.0,
   "loss.proxy_margin": 0.1,
@@ -128,7 +128,7 @@ def meta(
 
 def _weights_hash(source: str) -> str | None:
   """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
-  if not source or not os.path.exists(source):
+  if weight_files.local(source) is None:
     return None
   return stages.fingerprint([Path(path) for path in weight_files.find(source)])
 

@@ -45,9 +45,7 @@ def init_state(
     key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
     params["proxies"] = auxiliary_losses.init_proxies(key, num_classes, embedding_dim)
   if loss.alignment != "none" or loss.image_alignment != "none":
-    params["projectors"] = embedders.init_projectors(
-      embedders.seeds(config)[1], embedding_dim, text_dim, loss.projector_width
-    )
+    params["projectors"] = _projectors(config, embedding_dim, text_dim)
   if loss.alignment == "onehot":
     params["class_vectors"] = jnp.asarray(
       embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
@@ -63,11 +61,22 @@ def init_state(
   return embedder, optimizer, state
 
 
+def _projectors(
+  config: ConfigDict, embedding_dim: int, text_dim: int | None
+) -> dict[str, jax.Array]:
+  width = config.loss.projector_width
+  if config.loss.projector_init == "pretrained":
+    return embedders.pretrained_projectors(config.model.pretrained, embedding_dim, text_dim, width)
+  return embedders.init_projectors(embedders.seeds(config)[1], embedding_dim, text_dim, width)
+
+
 def check_paths(config: ConfigDict) -> None:
   """Raises UserError where model.lora_targets or train.freeze find nothing; computes nothing."""
-  words = reads_words(config)
-  # Paths depend neither on the number of classes nor on the width of the text features.
-  jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=2 if words else None)[2])
+  # Paths depend neither on the number of classes nor on the width of the text features, but what
+  # projectors start from may.
+  random = config.loss.projector_init == "random"
+  text_dim = (2 if random else config.loss.projector_width) if reads_words(config) else None
+  jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=text_dim)[2])
 
 
 def alignment_targets(

@@ -22,6 +22,13 @@ def reads_words(config: ConfigDict) -> bool:
   return config.loss.alignment not in WORDLESS or config.loss.image_alignment != "none"
 
 
+def reads_images(config: ConfigDict) -> bool:
+  """Whether training reads what language.encoder sees in each image."""
+  return config.loss.image_alignment != "none" or (
+    reads_words(config) and config.language.prototype == "images"
+  )
+
+
 # Values of language.describer that ask a language model.
 LLM = ("transformers", "openai")
 
@@ -142,7 +149,8 @@ _RULES: dict[str, Rule] = {
   "language.spherical": _BOOL,
   "language.drop_generic": _between(0, 1),
   "language.wrong_sentences": ((lambda x: 0 <= x <= 1), "a number from 0 to 1"),
-  "language.prototype": _one_of("attention", "query", "descriptions"),
+  "language.tau_profile": _POSITIVE,
+  "language.prototype": _one_of("attention", "profile", "query", "descriptions", "images"),
   "language.batch_size": _at_least(1),
   "language.long_sentences": _one_of("split", "cut"),
   "language.cache": _TEXT,
@@ -189,6 +197,7 @@ _RULES: dict[str, Rule] = {
   "loss.image_beta": _at_least(0),
   "loss.image_temperature": _POSITIVE,
   "loss.projector": _one_of("free", "mean", "fixed"),
+  "loss.projector_init": _one_of("random", "pretrained"),
   "loss.projector_width": _at_least(2),
   "loss.alignment_temperature": _POSITIVE,
   "loss.unit_variance": _BOOL,

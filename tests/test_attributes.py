@@ -36,6 +36,16 @@ def test_the_projectors_of_the_checkpoint_are_read(trained_run):
   assert retriever.attributes([], k=3) == []
 
 
+@pytest.mark.parametrize("centre", [True, False])
+def test_of_profiles_the_entries_are_the_axes(config_with, centre):
+  config = config_with(language__prototype="profile", language__centre=centre)
+  rng = np.random.default_rng(3)
+  projectors = {"image": rng.standard_normal((9, 12)), "text": rng.standard_normal((7, 12))}
+  found = attributes.readout(config, rng.standard_normal((7, 5)), projectors, projectors)
+  wanted = (np.eye(7) - centre * np.full((7, 7), 1 / 7)) @ projectors["text"]
+  np.testing.assert_allclose(found["entries"], units(wanted), atol=1e-6)
+
+
 @pytest.mark.parametrize("form", ["prototype", "vocabulary"])
 @pytest.mark.parametrize("projector", ["free", "mean", "fixed"])
 @pytest.mark.parametrize("centre", [True, False])

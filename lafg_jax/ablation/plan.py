@@ -226,6 +226,8 @@ def _key(one: Cell) -> str:
     flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT)}
   elif one.reads_words:
     words = _words(config.language)
+    if config.language.prototype != "profile":
+      del flat["language.tau_profile"]
   if not one.reads_words:
     flat = {k: v for k, v in flat.items() if not k.startswith("language.")}
   content = [_content(config.data, s) for s in ("train", split)]
@@ -248,7 +250,7 @@ def _words(language: ConfigDict) -> str:
 def _weights(source: str) -> str:
   from lafg_jax.models import weight_files
 
-  if not source or not os.path.exists(source):
+  if weight_files.local(source) is None:
     return source
   files = [Path(path) for path in weight_files.find(source)]
   return _remembered(("weights", source), lambda: stages.fingerprint(files))
@@ -274,13 +276,15 @@ def _remembered(key: Sequence[Any], make: Callable[[], Any]) -> Any:
 
 
 def _check_equal_steps(found: Sequence[Cell]) -> None:
-  steps = {one.steps: one for one in found if one.trains}
-  if len(steps) > 1:
-    first, second = list(steps.values())[:2]
-    raise UserError(
-      f"{first.variant} trains {first.steps} steps and {second.variant} {second.steps}: every "
-      "variant takes as many; take train.steps out of the variants"
-    )
+  """Within a start: one that is pretrained needs fewer."""
+  first: dict[str, Cell] = {}
+  for one in (one for one in found if one.trains):
+    other = first.setdefault(one.start, one)
+    if one.steps != other.steps:
+      raise UserError(
+        f"{other.variant} trains {other.steps} steps and {one.variant} {one.steps}: every variant "
+        "of a start takes as many; take train.steps out of the variants"
+      )
 
 
 def check_names(

@@ -9,6 +9,7 @@ from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
 from lafg_jax.language import describe, encode, image_features, prototypes
+from lafg_jax.validation import reads_images
 
 # Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")
@@ -37,19 +38,15 @@ def prepare(cells: Sequence[Cell], workdir: str) -> dict[str, Path]:
 def _fingerprint(cell: Cell) -> str:
   language, data = cell.config.language, cell.config.data
   splits = datasets.class_splits(data)
-  pictures = language.query == "image" or _reads_images(cell)
+  pictures = language.query == "image" or reads_images(cell.config)
   return stages.fingerprint(
     describe.inputs(language),
     encode.encoder_folder(language.encoder),
     [language[name] for name in (*_OF_FEATURES, *prototypes.DECIDING)],
     splits,
     datasets.content_fingerprint(data, "train") if pictures else None,
-    *(["readings"] if _reads_images(cell) else []),
+    *(["readings"] if reads_images(cell.config) else []),
   )
-
-
-def _reads_images(cell: Cell) -> bool:
-  return cell.config.loss.image_alignment != "none"
 
 
 def _prototypes(cell: Cell, folder: Path) -> Path:
@@ -68,9 +65,9 @@ def _prototypes(cell: Cell, folder: Path) -> Path:
     described, held_out = list(dict.fromkeys(kinds)), []
   describe.run(language, folder, described, held_out, kinds is not None)
   images = None
-  if language.query == "image" or _reads_images(cell):
+  if language.query == "image" or reads_images(cell.config):
     images = datasets.load_splits(data, ("train",))["train"]
-  if _reads_images(cell) and images is not None:
+  if reads_images(cell.config) and images is not None:
     image_features.run(language, folder, images)
   encode.run(language, folder, names, kinds, images)
   return prototypes.run(language, folder, names)

@@ -21,17 +21,23 @@ _DAMAGE = (
 
 
 # The array of prototypes.npz for each value of language.prototype.
-KINDS = {"attention": "prototypes", "query": "queries", "descriptions": "description_means"}
+KINDS = {
+  "attention": "prototypes",
+  "profile": "attribute_profiles",
+  "query": "queries",
+  "descriptions": "description_means",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedPrototypes:
   """The language base in the order of the training classes; all arrays are float32."""
 
-  prototypes: np.ndarray  # [C, d] T_c, with `mean` subtracted
+  # [C, d] T_c (or what language.prototype says; 'profile' has [C, N]), with `mean` subtracted.
+  prototypes: np.ndarray
   queries: np.ndarray  # [C, d] t_c, unit norm, never centred
   vocabulary: np.ndarray  # [N, d] a_n, unit norm
-  mean: np.ndarray  # [d] what was subtracted: zeros without centring
+  mean: np.ndarray  # [d] or [N], what was subtracted: zeros without centring
   encoder: str
   # [N] what a person reads to see what each entry of the vocabulary is.
   sentences: tuple[tuple[str, ...], ...] = ()
@@ -57,8 +63,8 @@ def load(
     shuffle: control experiment: give each class another class's prototype and query, no class
       its own (a random cyclic permutation).
     seed: of the shuffle.
-    kind: what stands for the class: 'attention' (T_c), 'query' (t_c) or 'descriptions' (the mean of
-      its descriptions).
+    kind: what stands for the class: 'attention' (T_c), 'profile' (the roots of its shares in the
+      attributes), 'query' (t_c) or 'descriptions' (the mean of its descriptions).
 
   Raises:
     UserError: the file is missing or damaged, lacks a class, or holds any other class, whose words
@@ -69,7 +75,7 @@ def load(
   arrays = read_npz(path, tuple(keys), stage="prototypes", optional=("nearest_sentences",))
   order = class_order(path, arrays["class_names"], class_names, stage="prototypes")
   arrays["prototypes"] = arrays[chosen]
-  _check_shapes(path, arrays)
+  _check_shapes(path, arrays, kind == "profile")
   if shuffle:
     order = order[other_classes(len(order), seed)]
   prototypes = arrays["prototypes"][order].astype(np.float32)
@@ -179,11 +185,16 @@ def shorten(names: Sequence[str], most: int = 3) -> str:
   return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
-def _check_shapes(path, arrays) -> None:
-  count, width = len(arrays["class_names"]), arrays["prototypes"].shape[-1:]
-  for key, rows in (("prototypes", count), ("queries", count), ("vocabulary", None)):
+def _check_shapes(path, arrays, profile: bool) -> None:
+  count, width = len(arrays["class_names"]), arrays["vocabulary"].shape[-1:]
+  of_kind = arrays["vocabulary"].shape[:1] if profile else width
+  for key, rows, columns in (
+    ("prototypes", count, of_kind),
+    ("queries", count, width),
+    ("vocabulary", None, width),
+  ):
     array = arrays[key]
-    fits = array.ndim == 2 and array.shape[1:] == width and rows in (None, len(array))
+    fits = array.ndim == 2 and array.shape[1:] == columns and rows in (None, len(array))
     if not fits or array.dtype.kind != "f" or not np.all(np.isfinite(array)):
       raise UserError(
         f"{path}: {key} {array.shape} {array.dtype} is not a finite float array that fits "

@@ -1,4 +1,4 @@
-"""The language base as training reads it: prototypes, and what the encoder sees in each image."""
+"""The language base as training reads it: prototypes, and what the encoder sees in the images."""
 
 import dataclasses
 import os
@@ -12,13 +12,16 @@ from lafg_jax.data import prototypes
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.errors import UserError
+from lafg_jax.validation import reads_images
 
 # Beside prototypes.npz, written by `language.image_features`.
 FILE = "image_features.npz"
 
 
 def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> LoadedPrototypes:
-  """`prototypes.npz` at `path`, and with loss.image_alignment the readings beside it.
+  """`prototypes.npz` at `path`, and what the config wants of the image features beside it.
+
+  These are the readings of loss.image_alignment, and the prototypes of language.prototype=images.
 
   Raises:
     UserError: as `prototypes.load`; the image features are missing, damaged or of other images.
@@ -30,19 +33,38 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
     centre=language.centre,
     shuffle=language.shuffle,
     seed=config.seed,
-    kind=language.prototype,
+    # Those of images take the place of any.
+    kind=language.prototype if language.prototype in prototypes.KINDS else "attention",
   )
+  if not reads_images(config):
+    return found
+  features = _features(Path(path).parent, dataset, found.encoder)
+  if language.prototype == "images":
+    found = _of_images(config, features, dataset, found)
   if config.loss.image_alignment == "none":
     return found
-  return dataclasses.replace(found, readings=_readings(config, Path(path).parent, dataset, found))
+  return dataclasses.replace(found, readings=_readings(config, features, dataset, found))
+
+
+def _of_images(
+  config: ConfigDict, features: np.ndarray, dataset: Dataset, found: LoadedPrototypes
+) -> LoadedPrototypes:
+  """Prototypes without words: the mean feature of each class's images that could be read."""
+  language, count = config.language, len(dataset.class_names)
+  sums = np.zeros((count, features.shape[1]))
+  np.add.at(sums, dataset.labels, features)
+  means = l2_normalise(sums, "mean image features")
+  if language.shuffle:
+    means = means[prototypes.other_classes(count, config.seed)]
+  mean = means.mean(axis=0) * language.centre
+  return dataclasses.replace(found, prototypes=means - mean, mean=mean)
 
 
 def _readings(
-  config: ConfigDict, folder: Path, dataset: Dataset, found: LoadedPrototypes
+  config: ConfigDict, features: np.ndarray, dataset: Dataset, found: LoadedPrototypes
 ) -> dict[str, np.ndarray]:
   """The `targets` of losses.image_alignment, [n, ...] in dataset order."""
   language, form = config.language, config.loss.image_alignment
-  features = _features(folder, dataset, found.encoder)
   readable = np.any(features != 0, axis=1)
   if language.centre:
     features = np.where(readable[:, None], features - features[readable].mean(axis=0), 0)

@@ -21,7 +21,7 @@ STATS = "prototypes_stats.json"
 # Keys of the language section that decide what `run` writes, beside the features it reads.
 DECIDING = (
   *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
-  *("minibatch_above", "spherical", "drop_generic", "wrong_sentences"),
+  *("minibatch_above", "spherical", "drop_generic", "wrong_sentences", "tau_profile"),
 )
 
 
@@ -59,6 +59,46 @@ def attend(
   weights /= weights.sum(axis=1, keepdims=True)
   prototypes = queries + np.einsum("ck,ckd->cd", weights, vocabulary[indices])
   return prototypes.astype(np.float32), indices.astype(np.int32), weights.astype(np.float32)
+
+
+def profiles(
+  features: np.ndarray, owners: np.ndarray, vocabulary: np.ndarray, tau: float
+) -> np.ndarray:
+  """Attribute profiles: the square roots of how much a class's sentences say of each attribute.
+
+  p_c = mean over the class's sentences s of softmax_n(cos(b_s - mean b, a_n - mean b) / tau), and
+  its root has unit length, so that cosines are Bhattacharyya coefficients of two classes' shares.
+  Ours, not in the paper, whose T_c stays in the encoder's space: there a sentence is one point,
+  whatever number of attributes it names, and a sum of points is near to what they have in common.
+
+  Args:
+    features: [S, d] b_s, L2-normalised.
+    owners: [S] int in 0..C-1, the class that each describes; every class has one.
+    vocabulary: [N, d] a_n, L2-normalised.
+    tau: > 0; the smaller, the fewer attributes share a sentence.
+
+  Returns:
+    [C, N] float32, rows of unit length, >= 0.
+
+  Raises:
+    UserError: tau is out of range.
+  """
+  if not 0 < tau < np.inf:
+    raise UserError(f"language.tau_profile must be positive, not {tau}")
+  features = features.astype(np.float64)
+  mean = features.mean(axis=0)
+  cosine = _unit(features - mean) @ _unit(vocabulary - mean).T  # [S, N]
+  shares = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / tau)
+  shares /= shares.sum(axis=1, keepdims=True)
+  sums = np.zeros((int(owners.max()) + 1, len(vocabulary)))
+  np.add.at(sums, owners, shares)
+  return np.sqrt(sums / np.bincount(owners)[:, None]).astype(np.float32)
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+  """Rows of unit length; what lies at the mean itself stays there, as near to all attributes."""
+  norms = np.linalg.norm(x, axis=1, keepdims=True)
+  return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
 
 
 def class_queries(
@@ -124,7 +164,8 @@ def compute(
     (arrays, `statistics.compute` with tau_k and dropped_sentences). The arrays, with N attributes
     and width d: class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw
     T_c), topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see
-    which attribute an entry is), description_means [C, d] (not normalised), encoder (its id).
+    which attribute an entry is), description_means [C, d] (not normalised), attribute_profiles
+    [C, N] (of `profiles`), encoder (its id).
     Sentences that `language.drop_generic` drops enter none of these.
 
   Raises:
@@ -150,6 +191,7 @@ def compute(
   stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
   logging.info("%s", statistics.text(stats))
   nearest = mining.nearest_sentences(vocabulary.centres, features, found["sentences"][kept])
+  shares = profiles(features, owners, vocabulary.centres, language.tau_profile)
   arrays = {
     "class_names": found["class_names"][order],
     "queries": queries,
@@ -159,6 +201,7 @@ def compute(
     "topk_weights": weights,
     "nearest_sentences": nearest,
     "description_means": means,
+    "attribute_profiles": shares[found["class_described"][order]],
     "encoder": found["encoder"],
   }
   return arrays, stats

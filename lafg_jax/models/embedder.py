@@ -176,6 +176,32 @@ def init_projectors(
   return projectors
 
 
+def pretrained_projectors(
+  source: str, embedding_dim: int, text_dim: int | None, width: int
+) -> dict[str, jax.Array]:
+  """P_v [D, d] as a vision-language model has it, and P_t the identity: the space of its own texts.
+
+  Without words there is no P_t.
+
+  Raises:
+    UserError: as `pretrained.image_projection`; `width` is not that space's, or the texts' is not.
+  """
+  image = pretrained.image_projection(source, embedding_dim)
+  found = image.shape[1]
+  if width != found:
+    raise UserError(
+      f"--config.loss.projector_width={width}: {source} projects to {found}; with "
+      f"loss.projector_init=pretrained pass --config.loss.projector_width={found}"
+    )
+  if text_dim not in (None, found):
+    raise UserError(
+      f"--config.loss.projector_init=pretrained: prototypes have {text_dim} numbers and images of "
+      f"{source} {found}: it takes the two towers of one model; check language.encoder"
+    )
+  projectors = {"image": jnp.asarray(image)}
+  return projectors if text_dim is None else projectors | {"text": jnp.eye(found)}
+
+
 def class_vectors(kind: str, num_classes: int, width: int, seed: int) -> np.ndarray:
   """[C, W] float32 word-free class targets: the controls `orthogonal` and `onehot`.
 

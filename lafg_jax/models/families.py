@@ -11,6 +11,7 @@ A `Family` is a readable table and a few facts:
   marker: a tensor by which a file without config.json is known.
   prefixes: taken off the names of tensors first ('vit.' of a classifier's file).
   unused: a regular expression of tensors that a backbone has no use for.
+  projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
   kernel: of models/resample.py, by which the origin library resamples its position embeddings.
   mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
 
@@ -25,6 +26,7 @@ from typing import Any, NamedTuple
 
 from lafg_jax.models.options import Options
 
+IDENTITY = "identity"
 HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -66,6 +68,7 @@ class Family(NamedTuple):
   std: tuple[float, ...]
   # A regular expression at the start of timm's name of the architecture.
   architecture: str = ""
+  projection: str = ""
 
   def matches(self, architecture: str) -> bool:
     """Whether timm's name of an architecture is of this family."""

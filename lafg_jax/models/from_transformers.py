@@ -9,6 +9,7 @@ from lafg_jax.models.families import (
   CLIP_MEAN,
   CLIP_STD,
   HALF,
+  IDENTITY,
   IMAGENET_MEAN,
   IMAGENET_STD,
   Family,
@@ -253,6 +254,7 @@ FAMILIES = (
     kernel="bicubic",
     mean=CLIP_MEAN,
     std=CLIP_STD,
+    projection="visual_projection.weight",
   ),
   Family(
     # SigLIP 2 of fixed resolution is a SigLIP here.
@@ -266,5 +268,6 @@ FAMILIES = (
     kernel="bicubic",
     mean=HALF,
     std=HALF,
+    projection=IDENTITY,
   ),
 )

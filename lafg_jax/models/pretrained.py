@@ -66,6 +66,26 @@ def load_backbone(
   return traverse_util.unflatten_dict({p: jax.numpy.asarray(x) for p, x in loaded.items()}, sep="/")
 
 
+def image_projection(source: str, width: int) -> np.ndarray:
+  """[width, d] float32: the matrix that takes features of a CLIP's image tower to its texts'.
+
+  SigLIP's tower is there already: the identity.
+
+  Raises:
+    UserError: as `load_backbone`, or the source is no tower of a model that joins images and texts.
+  """
+  with weight_files.opened(source) as files:
+    family = backbones.detect(source, backbones.source_config(source), files)
+    if family.projection in files:
+      return np.asarray(files[family.projection].read(), np.float32).T
+    if family.projection == families.IDENTITY:
+      return np.eye(width, dtype=np.float32)
+  raise UserError(
+    "--config.loss.projector_init=pretrained: it takes a model.pretrained with a projection to "
+    f"texts (a whole CLIP, SigLIP), and {source} has none; pass random"
+  )
+
+
 def _by(shape: tuple[int, ...]) -> str:
   return " x ".join(map(str, shape))
 

@@ -6,6 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from lafg_jax.errors import UserError
 from lafg_jax.models import from_vit_jax
 
+# The image tower of the shipped text encoder, of 48 px.
+SHIPPED = "tiny_clip"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -21,7 +24,7 @@ def find(source: str) -> list[str]:
 
   Args:
     source: a .safetensors or .npz file, a folder or hub id with model.safetensors or
-      model.safetensors.index.json, or a URL of either.
+      model.safetensors.index.json, a URL of either, or 'tiny_clip' (shipped).
 
   Raises:
     UserError: nothing is there, a shard is missing, or the hub or the URL cannot be reached.
@@ -113,8 +116,16 @@ def fetch(source: str, name: str) -> str | None:
   return _from_hub(source, name)
 
 
+def local(source: str) -> str | None:
+  """The path of a source that lies on this machine; None of '', a hub id or a URL."""
+  path = os.path.join(*_split(source)) if source else ""
+  return path if path and os.path.exists(path) else None
+
+
 def _split(source: str) -> tuple[str, str]:
   """Folder (or hub id) and, where the source is one file, its name."""
+  if source == SHIPPED:
+    return str(Path(__file__).parents[1] / "language" / SHIPPED), ""
   if os.path.isdir(source):
     return source, ""
   if os.path.isfile(source) or source.endswith((".safetensors", ".npz")):

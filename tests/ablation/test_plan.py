@@ -104,13 +104,19 @@ def test_what_does_not_go_together_is_left_out_in_one_line(
     ('"data.classes_per_batch": 41', '"data.classes_per_batch": -1', "crowded: --config.data.cl"),
     ('"scratch": {}', '"scratch": {"model.siez": 1}', "scratch/l_aux: unknown key model.siez"),
     ('"crowded"', '"../up"', r"'scratch/\.\./up': names take"),
-    ('{"loss.alignment": "orthogonal"}', '{"train.steps": 3}', "every variant takes as many"),
+    ('{"loss.alignment": "orthogonal"}', '{"train.steps": 3}', "of a start takes as many"),
   ],
 )
 def test_a_slip_in_the_variants_is_an_error(tmp_path, config_with, variants, old, new, says):
   file = plan.read_variants(variants(old, new))
   with pytest.raises(UserError, match=says):
     plan.cells(file, config_with(), str(tmp_path), {}, 1)
+
+
+def test_starts_may_train_for_different_numbers_of_steps(tmp_path, config_with, variants):
+  file = plan.read_variants(variants('"no weights here"', '{"train.steps": 3}'))
+  found = plan.cells(file, config_with(), str(tmp_path), {}, 1)
+  assert {(c.start, c.steps) for c in found} == {("scratch", 8), ("pretrained", 3)}
 
 
 def test_a_cell_of_other_settings_is_not_finished(tmp_path, config_with, variants):

@@ -106,4 +106,4 @@ def test_the_shipped_variants_are_tuned_alike(config_with, tmp_path):
   found = tuning.cells(file, config_with(), str(tmp_path), ["scratch"], EVERY)
   count = {v: sum(t.variant == v for t in found) for v in {t.variant for t in found}}
   trained = set(file.groups()["headline"]) - {"untrained"}
-  assert set(count) == trained and set(count.values()) == {12}
+  assert set(count) == trained and set(count.values()) == {4}

@@ -184,7 +184,7 @@ def test_reading_needs_no_language_library():
   assert out.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("kind", ["attention", "query", "descriptions"])
+@pytest.mark.parametrize("kind", ["attention", "profile", "query", "descriptions"])
 def test_the_chosen_array_stands_for_the_class(tmp_path, kind):
   rng = np.random.default_rng(0)
   names = [f"class {k}" for k in range(5)]
@@ -192,10 +192,13 @@ def test_the_chosen_array_stands_for_the_class(tmp_path, kind):
     key: rng.standard_normal((5, 3)).astype(np.float32)
     for key in ("prototypes", "queries", "vocabulary", "description_means")
   }
+  arrays["vocabulary"] = rng.standard_normal((7, 3)).astype(np.float32)
+  arrays["attribute_profiles"] = rng.standard_normal((5, 7)).astype(np.float32)
   path = tmp_path / "prototypes.npz"
   np.savez(path, class_names=np.array(names), encoder=np.array("x"), **arrays)
   found = prototypes.load(path, names, centre=True, shuffle=False, seed=0, kind=kind)
-  wanted = {"attention": "prototypes", "query": "queries", "descriptions": "description_means"}
+  wanted = {"attention": "prototypes", "query": "queries", "descriptions": "description_means",
+            "profile": "attribute_profiles"}  # fmt: skip
   array = arrays[wanted[kind]]
   np.testing.assert_allclose(found.prototypes, array - array.mean(axis=0), atol=1e-6)
   np.testing.assert_array_equal(found.queries, arrays["queries"])

@@ -105,3 +105,27 @@ def test_features_of_something_else_are_refused(folder, dataset, config_with, ch
     write(folder, dataset, features, encoder="another")
   with pytest.raises(UserError, match="--stage=encode"):
     load(folder, dataset, config_with)
+
+
+def test_prototypes_of_images_are_the_means_of_their_classes(folder, dataset, config_with):
+  features = unit(np.load(folder / readings.FILE)["features"].astype(np.float64))
+  features[3] = 0  # could not be read
+  write(folder, dataset, features)
+  changes = {"loss__image_alignment": "none", "language__prototype": "images"}
+  found = load(folder, dataset, config_with, **changes)
+  count = len(dataset.class_names)
+  readable = np.delete(np.arange(len(features)), 3)
+  means = unit(
+    np.stack(
+      [features[[k for k in readable if dataset.labels[k] == c]].sum(0) for c in range(count)]
+    )
+  )
+  np.testing.assert_allclose(found.prototypes, means - means.mean(axis=0), atol=1e-6)
+  np.testing.assert_allclose(found.mean, means.mean(axis=0), atol=1e-6)
+  assert found.prototypes.dtype == found.mean.dtype == np.float32 and found.readings == {}
+  raw = load(folder, dataset, config_with, language__centre=False, **changes)
+  np.testing.assert_allclose(raw.prototypes, means, atol=1e-6)
+  shuffled = load(folder, dataset, config_with, language__shuffle=True, **changes).prototypes
+  nearest = [int(np.abs(found.prototypes - row).sum(axis=1).argmin()) for row in shuffled]
+  assert sorted(nearest) == list(range(count))
+  assert all(c != other for c, other in enumerate(nearest))

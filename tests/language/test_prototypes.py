@@ -98,6 +98,52 @@ def test_settings_out_of_range_name_the_key(top_k, tau_k, key):
     prototypes.attend(units(3, 5, rng), units(8, 5, rng), top_k, tau_k)
 
 
+def profile_by_loops(features, owners, vocabulary, tau):
+  """Shares of each class in each attribute: a sum over its sentences, one at a time."""
+  mean = features.mean(axis=0)
+  shares = np.zeros((owners.max() + 1, len(vocabulary)))
+  for feature, owner in zip(features, owners, strict=True):
+    cosines = []
+    for entry in vocabulary:
+      x, y = feature - mean, entry - mean
+      cosines.append(float(x @ y) / math.sqrt(float(x @ x) * float(y @ y)))
+    total = math.fsum(math.exp(c / tau) for c in cosines)
+    shares[owner] += [math.exp(c / tau) / total for c in cosines]
+  return shares / np.bincount(owners)[:, None]
+
+
+@pytest.mark.parametrize("tau", [0.02, 0.3, 5.0])
+def test_profiles_are_roots_of_mean_shares(tau):
+  rng = np.random.default_rng(1)
+  features, vocabulary = units(20, 6, rng), units(7, 6, rng)
+  owners = np.array([0, 1, 2, 3] * 4 + [2, 2, 1, 0])
+  found = prototypes.profiles(features, owners, vocabulary, tau)
+  shares = profile_by_loops(features.astype(np.float64), owners, vocabulary, tau)
+  np.testing.assert_allclose(found**2, shares, atol=1e-6)
+  np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+  assert found.dtype == np.float32 and found.min() >= 0
+
+
+def test_a_profile_tells_attributes_apart_that_one_point_a_class_does_not():
+  # Each class says three of nine things, a sentence each, and all things lie near to each other.
+  things = np.eye(9) + 3.0
+  things /= np.linalg.norm(things, axis=1, keepdims=True)
+  says = np.array([[0, 1, 2], [0, 1, 3], [4, 5, 6], [4, 5, 7]])
+  features, owners = things[says.ravel()], np.repeat(np.arange(4), 3)
+  found = prototypes.profiles(features, owners, things, 0.05)
+  shared = np.array([[len(set(a) & set(b)) / 3 for b in says] for a in says])
+  np.testing.assert_allclose(found @ found.T, shared, atol=1e-3)
+  means = np.stack([features[owners == c].mean(axis=0) for c in range(4)])
+  means /= np.linalg.norm(means, axis=1, keepdims=True)
+  assert (means @ means.T).min() > 0.95
+
+
+def test_a_sentence_at_the_mean_says_as_much_of_everything():
+  features = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+  found = prototypes.profiles(features, np.array([0, 0, 1]), np.array([[1.0, 0], [-1.0, 0]]), 0.1)
+  np.testing.assert_allclose(found**2, 0.5, atol=1e-6)
+
+
 NAMES = ("a", "b", "c")
 
 
@@ -113,6 +159,7 @@ def section(**changes):
     "spherical": False,
     "drop_generic": 0.0,
     "wrong_sentences": 0.0,
+    "tau_profile": 0.1,
   }
   return ml_collections.ConfigDict(values | changes)
 
@@ -153,9 +200,18 @@ def test_written_file_holds_what_the_contract_says(workdir, names):
         source["sentence_features"][i] for i in range(12) if source["sentence_described"][i] == row
       ]
       np.testing.assert_allclose(mean, sum(own) / 4, atol=1e-6)
+    wanted = profile_by_loops(
+      source["sentence_features"].astype(np.float64),
+      source["sentence_described"],
+      found["vocabulary"].astype(np.float64),
+      0.1,
+    )
+    np.testing.assert_allclose(found["attribute_profiles"] ** 2, wanted[rows], atol=1e-5)
     assert str(found["encoder"]) == "an/encoder"
     loaded = reading.load(path, names, centre=False, shuffle=False, seed=0)
     np.testing.assert_array_equal(loaded.prototypes, found["prototypes"])
+    loaded = reading.load(path, names, centre=False, shuffle=False, seed=0, kind="profile")
+    np.testing.assert_array_equal(loaded.prototypes, found["attribute_profiles"])
 
 
 def test_query_may_take_in_the_descriptions(workdir):

@@ -100,7 +100,7 @@ def workdir(tmp_path):
 def section(**changes):
   values = {"query": "descriptions", "num_attributes": 4, "top_k": 2, "tau_k": 0.1}
   values |= {"kmeans_seed": 0, "kmeans_restarts": 1, "minibatch_above": 99}
-  values |= {"spherical": False, "drop_generic": 0.0, "wrong_sentences": 0.0}
+  values |= {"spherical": False, "drop_generic": 0.0, "wrong_sentences": 0.0, "tau_profile": 0.1}
   return ml_collections.ConfigDict(values | changes)
 
 
