@@ -43,7 +43,7 @@ def starts(config):
   if config.data.name == "synthetic" and not config.model.pretrained:
     # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
     # what it can do already is not there to be learned, only to be forgotten.
-    steps = {"train.steps": max(1, config.train.steps * 3 // 4)}
+    steps = {"train.steps": max(1, config.train.steps * 3 // 10)}
     return {"scratch": {}, "pretrained": synthetic.PRETRAINED | steps}
   if config.model.pretrained:
     return {"pretrained": {}, "scratch": "the config starts from model.pretrained"}
