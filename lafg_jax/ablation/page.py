@@ -13,6 +13,10 @@ _NOTE = (
   "classes; its 95% bootstrap interval is over test classes, for these seeds. Above 0: A is better "
   "than B."
 )
+_MARKS = (
+  "In the plots a dot is a seed, a bar the mean on its 95% t-interval, the dashed line the mean of "
+  "{}."
+)
 # Of the plots, in pixels: a line's height, the names' and a panel's width, the gap, and the top.
 _LINE, _LEFT, _PANEL, _GAP, _TOP = 30, 220, 360, 44, 34
 # What a mark's class in page.css is called in the legend; '{}' is the variant compared with.
@@ -30,10 +34,10 @@ _OF_DIFFERENCES = (
 WRITTEN = "<!-- Below: written by python -m lafg_jax.ablate. -->"
 
 
-def markdown(tables: Sequence[dict[str, Any]], old: str = "") -> str:
+def markdown(tables: Sequence[dict[str, Any]], reference: str, old: str = "") -> str:
   """The tables of `results.summarise` as Markdown, below what people wrote above `old`'s."""
   people = old.partition(WRITTEN)[0] if WRITTEN in old else "# Ablation\n\n"
-  parts = [f"{people}{WRITTEN}\n", f"{_NOTE}\n"]
+  parts = [f"{people}{WRITTEN}\n", f"{_NOTE} {_MARKS.format(reference)}\n"]
   for table in tables:
     parts.append(f"## {title(table)}\n")
     parts.append(f"{about(table)}\n")

@@ -82,7 +82,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   old = Path(folder, NAMES[1])
   texts = (
     '{"cells": [\n' + lines + "\n]}\n",
-    page.markdown(tables, old.read_text(encoding="utf-8") if old.exists() else ""),
+    page.markdown(tables, file.REFERENCE, old.read_text(encoding="utf-8") if old.exists() else ""),
     page.document(tables, file.REFERENCE),
   )
   written = list(zip(NAMES, texts, strict=True))

@@ -83,7 +83,7 @@ def test_cells_that_trained_otherwise_are_not_compared():
 
 
 def test_the_markdown_has_every_figure():
-  text = page.markdown(tables())
+  text = page.markdown(tables(), "l_aux")
   assert "| full | 3 | 52.0 (2.0) | 26.0 (1.0) |" in text
   assert "| full - l_aux | 3 | +10.0 | [+5.0, +15.0] | [+10.0, +10.0] |" in text
   assert "| untrained | 1 | 10.0 | 5.0 |" in text
