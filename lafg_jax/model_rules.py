@@ -8,7 +8,7 @@ from lafg_jax.models.options import RESNET, SIZES
 
 def check_model(config: ConfigDict) -> None:
   """Raises UserError for a network that cannot be, or weights that do not go with it."""
-  model, language = config.model, config.language
+  model = config.model
   if model.patch_size and config.data.image_size % model.patch_size:
     raise UserError(
       f"--config.data.image_size={config.data.image_size}: it takes a multiple of "
@@ -44,16 +44,29 @@ def check_model(config: ConfigDict) -> None:
       "--config.model.pretrained (CLIP, SigLIP), --config.model.embedding_dim=0 and no "
       "model.embedding_norm"
     )
-  words = config.loss.alignment in ("prototype", "distribution")
-  if words and config.loss.projector_init == "pretrained" and language.prototype == "profile":
-    raise UserError(
-      "--config.loss.projector_init=pretrained: it takes prototypes in the space of the texts; "
-      "pass another --config.language.prototype, such as attention"
-    )
   if config.evaluate.source == "pretrained" and not model.pretrained:
     raise UserError(
       "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
     )
+
+
+def check_profile(config: ConfigDict) -> None:
+  """Raises UserError where P_t would meet both profiles and features of texts, of another width."""
+  loss = config.loss
+  if config.language.prototype != "profile":
+    return
+  clashes = {
+    "alignment": loss.alignment == "vocabulary",
+    "image_alignment": loss.image_alignment != "none",
+    "projector_init": loss.projector_init == "pretrained"
+    and loss.alignment in ("prototype", "distribution"),
+  }
+  for key, clash in clashes.items():
+    if clash:
+      raise UserError(
+        f"--config.loss.{key}={loss[key]}: it takes prototypes in the space of the texts, and a "
+        "profile has an axis for each attribute; pass --config.language.prototype=attention"
+      )
 
 
 def check_tuning(config: ConfigDict) -> None:

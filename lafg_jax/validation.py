@@ -239,6 +239,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   _validate_data(config)
   read_by.reject_unread(config, "loss.auxiliary", read_by.LOSS)
   model_rules.check_model(config)
+  model_rules.check_profile(config)
   model_rules.check_tuning(config)
   _validate_selection(config)
   language, evaluate = config.language, config.evaluate

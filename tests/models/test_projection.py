@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lafg_jax import train_step, validation
+from lafg_jax import model_rules, train_step, validation
 from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, pretrained
 
@@ -93,3 +93,23 @@ def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
   size = {"data__image_size": 48, "data__resize_size": 48, "loss__projector_width": 63}
   with pytest.raises(UserError, match="pass --config.loss.projector_width=64"):
     train_step.check_paths(config_on("tiny_clip", **size))
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"loss__alignment": "vocabulary"},
+    {"loss__image_alignment": "feature"},
+    {"loss__image_alignment": "vocabulary", "loss__alignment": "none"},
+    {"loss__projector_init": "pretrained", "model__pretrained": "tiny_clip"},
+  ],
+)
+def test_profiles_meet_no_features_of_texts(config_with, changes):
+  config = config_with(language__prototype="profile", **changes)
+  config.model.embedding_dim = 0
+  key = [name for name in changes if name.startswith("loss")][0].replace("__", ".")
+  with pytest.raises(UserError, match=f"--config.{key}=.*language.prototype=attention"):
+    model_rules.check_profile(config)
+  # Unread, it stands in nobody's way.
+  control = {"loss__alignment": "orthogonal", "loss__projector_init": "pretrained"}
+  model_rules.check_profile(config_with(language__prototype="profile", **control))
