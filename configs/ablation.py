@@ -118,7 +118,6 @@ def sweeps():
     "language.tau_k": (0.02, 0.05, 0.2, 1.0),
     "loss.ema_step": (0.001, 0.01, 0.1, 1.0),
     "loss.alignment_temperature": (0.02, 0.05, 0.1, 0.2),
-    "loss.projector_width": (32, 64, 128, 256),
     "language.wrong_sentences": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
   }
   found: dict[str, dict[str, object]] = {
@@ -126,10 +125,12 @@ def sweeps():
   }
   for tau in (0.005, 0.02, 0.1):
     found[f"profiles@language.tau_profile={tau}"] = PROFILES | {"language.tau_profile": tau}
-  for name, change in found.items():
-    if "projector_width" in name:
-      # A learned space has the width that it has.
-      change["loss.projector_init"] = "random"
+  for width in (32, 64, 128, 256):
+    # A space that was learned has the width that it has.
+    found[f"full@loss.projector_width={width}"] = {
+      "loss.projector_width": width,
+      "loss.projector_init": "random",
+    }
   for count in (10, 20, 40):
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}

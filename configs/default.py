@@ -146,8 +146,8 @@ def get_config() -> ConfigDict:
   language.cache = "~/.cache/lafg_jax/features"
   # The class's prototype in training: 'attention' (LaFG's T_c) or 'profile' (how much its sentences
   # say of each attribute); or without the vocabulary, 'query' (t_c) or 'descriptions' (the mean of
-  # the class's own). Control without words: 'images' (the mean of
-  # what language.encoder, one with an image tower, makes of the class's training images).
+  # the class's own). Control without words: 'images' (the mean of what language.encoder, one with
+  # an image tower, makes of the class's training images).
   language.prototype = "attention"
   # 'profile': temperature of a sentence's shares in the attributes; small: in few of them.
   language.tau_profile = 0.05

@@ -227,6 +227,7 @@ def _key(one: Cell) -> str:
   elif one.reads_words:
     words = _words(config.language)
     if config.language.prototype != "profile":
+      # Unread.
       del flat["language.tau_profile"]
   if not one.reads_words:
     flat = {k: v for k, v in flat.items() if not k.startswith("language.")}

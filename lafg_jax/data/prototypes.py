@@ -107,15 +107,20 @@ def mean_pairwise_cosine(vectors: np.ndarray) -> float:
 
   A row of zeros has cosine 0 with every other.
   """
-  vectors = vectors.astype(np.float64)
   count = len(vectors)
   if count < 2:
     return float("nan")
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  units = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+  units = unit_or_zero(vectors)
   # The squared norm of the sum is the sum over all pairs, each row with itself included.
   total = np.sum(units.sum(axis=0) ** 2) - np.sum(units**2)
   return float(total / (count * (count - 1)))
+
+
+def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
+  """Rows of `vectors` [n, d] scaled to unit length, float64; rows of zeros stay as they are."""
+  vectors = vectors.astype(np.float64)
+  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:

@@ -51,13 +51,22 @@ def _of_images(
 ) -> LoadedPrototypes:
   """Prototypes without words: the mean feature of each class's images that could be read."""
   language, count = config.language, len(dataset.class_names)
-  sums = np.zeros((count, features.shape[1]))
-  np.add.at(sums, dataset.labels, features)
-  means = l2_normalise(sums, "mean image features")
+  means = class_means(features, dataset.labels, count)
   if language.shuffle:
     means = means[prototypes.other_classes(count, config.seed)]
   mean = means.mean(axis=0) * language.centre
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
+
+
+def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+  """[count, d] float32: the mean direction of each class's features [n, d]; zeros say nothing.
+
+  Raises:
+    UserError: a class has none.
+  """
+  sums = np.zeros((count, features.shape[1]))
+  np.add.at(sums, labels, features)
+  return l2_normalise(sums, "mean image features")
 
 
 def _readings(

@@ -34,9 +34,8 @@ def class_image_means(
   if len(empty):
     names = shorten([dataset.class_names[k] for k in empty])
     raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
-  sums = np.zeros((len(dataset.class_names), features.shape[1]))
-  np.add.at(sums, labels, np.delete(features, unreadable, axis=0))
-  return l2_normalise(sums, "mean image features")
+  readable = np.delete(features, unreadable, axis=0)
+  return readings.class_means(readable, labels, len(dataset.class_names))
 
 
 def run(language: Any, workdir: str | os.PathLike, dataset: Dataset) -> Path:

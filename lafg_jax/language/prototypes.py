@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data import prototypes as reading
-from lafg_jax.data.prototypes import l2_normalise
+from lafg_jax.data.prototypes import l2_normalise, unit_or_zero
 from lafg_jax.errors import UserError
 from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
@@ -87,18 +87,13 @@ def profiles(
     raise UserError(f"language.tau_profile must be positive, not {tau}")
   features = features.astype(np.float64)
   mean = features.mean(axis=0)
-  cosine = _unit(features - mean) @ _unit(vocabulary - mean).T  # [S, N]
+  # A sentence at the mean itself is as near to all attributes.
+  cosine = unit_or_zero(features - mean) @ unit_or_zero(vocabulary - mean).T  # [S, N]
   shares = np.exp((cosine - cosine.max(axis=1, keepdims=True)) / tau)
   shares /= shares.sum(axis=1, keepdims=True)
   sums = np.zeros((int(owners.max()) + 1, len(vocabulary)))
   np.add.at(sums, owners, shares)
   return np.sqrt(sums / np.bincount(owners)[:, None]).astype(np.float32)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-  """Rows of unit length; what lies at the mean itself stays there, as near to all attributes."""
-  norms = np.linalg.norm(x, axis=1, keepdims=True)
-  return np.divide(x, norms, out=np.zeros_like(x), where=norms > 0)
 
 
 def class_queries(
