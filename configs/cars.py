@@ -12,6 +12,11 @@ LaFG publishes no Cars-196 figure in the sources we follow; 200 epochs of 9 batc
 
 is a small model from random weights at 64 px instead, for two CPU cores and half an hour.
 
+  --config configs/cars.py:self_supervised
+
+trains the tower of that model on the same photographs without labels or words. Exported
+(lafg_jax.export), it is a start for :scratch by --config.model.pretrained=FOLDER.
+
   --config configs/cars.py:hyp_vit
 
 is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), in sphere mode.
@@ -22,16 +27,19 @@ from configs import default
 
 def get_config(variant: str = "pretrained"):
   """LaFG's recipe is the default; Cars-196 fixes the rest. `variant`: as above."""
-  if variant not in ("pretrained", "scratch", "hyp_vit"):
-    raise ValueError(f"configs/cars.py:{variant}: the variants are pretrained, scratch and hyp_vit")
+  if variant not in ("pretrained", "scratch", "self_supervised", "hyp_vit"):
+    known = "pretrained, scratch, self_supervised and hyp_vit"
+    raise ValueError(f"configs/cars.py:{variant}: the variants are {known}")
   config = default.get_config()
   config.data.name = "cars"
   config.data.classes_per_batch = 98
   config.data.images_per_class = 9
   config.language.describer = "shipped"
   config.train.steps = 1800
-  if variant == "scratch":
+  if variant in ("scratch", "self_supervised"):
     scratch(config)
+  if variant == "self_supervised":
+    default.self_supervised(config)
   if variant == "hyp_vit":
     default.hyp_vit(config)
   return config

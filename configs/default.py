@@ -59,10 +59,15 @@ def get_config() -> ConfigDict:
   data.crop_ratio = (0.75, 4.0 / 3.0)
   # Flip half of the training images left to right.
   data.flip = True
+  # Strength of random changes of colour in training (SimCLR: 0.5 to 1); 0 leaves colours.
+  data.color_jitter = 0.0
   # N: distinct classes in a batch.
   data.classes_per_batch = 98
   # m: images of each of them; the batch is N x m whatever the number of devices.
   data.images_per_class = 9
+  # Self-supervision: each training image is a class of its own, and its m images are random crops
+  # of it. No label and no word is read: with loss.alignment='none'.
+  data.instances = False
   # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
   # differ by 0.5 to 2 of 255 in the mean. Evaluation decodes whole images.
   data.scaled_decoding = True
@@ -208,7 +213,7 @@ def get_config() -> ConfigDict:
   model.dtype = "bfloat16"
   # Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of safetensors of
   # transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or of a vit_jax .npz;
-  # or 'tiny_clip', the image tower of the shipped encoder, for the finches.
+  # what lafg_jax.export wrote; or 'tiny_clip', the image tower of the shipped encoder.
   model.pretrained = "google/vit-base-patch16-224-in21k"
 
   loss = config.loss = ConfigDict()
@@ -317,6 +322,18 @@ def hyp_vit(config: ConfigDict) -> None:
   config.train.optimizer = "adamw"
   config.train.learning_rate = 3e-5
   config.train.weight_decay = 0.01
+
+
+def self_supervised(config: ConfigDict) -> None:
+  """Two crops of an image against those of others (SimCLR, Chen et al. 2020): no label, no word."""
+  config.data.instances = True
+  config.data.classes_per_batch = 128
+  config.data.images_per_class = 2
+  config.data.train_crop = "random_resized"
+  config.data.crop_scale = (0.2, 1.0)
+  config.data.color_jitter = 0.5
+  config.loss.alignment = "none"
+  config.loss.temperature = 0.2
 
 
 def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> None:

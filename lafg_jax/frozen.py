@@ -84,8 +84,8 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
   data, views = config.data, config.train.feature_views
   crop = {"resize_size": data.resize_size}
   if views:
-    crop = {name: data[name] for name in ("train_crop", "crop_scale", "crop_ratio", "flip")} | crop
-    crop["seed"] = config.seed
+    names = ("train_crop", "crop_scale", "crop_ratio", "flip", "color_jitter")
+    crop |= {name: data[name] for name in names} | {"seed": config.seed}
   scaled = views > 0 and data.scaled_decoding
   in_memory = isinstance(dataset.images, np.ndarray) and dataset.images.dtype == np.uint8
   content = dataset.images if in_memory else datasets.content_of(dataset)

@@ -31,11 +31,6 @@ def check_model(config: ConfigDict) -> None:
     )
   if model.conv_stem and model.size == RESNET:
     raise UserError(f"--config.model.conv_stem: {RESNET} has convolutions; it is for ViTs")
-  if model.conv_stem and model.pretrained:
-    raise UserError(
-      "--config.model.conv_stem: pretrained weights have a patch embedding; "
-      "pass --config.model.pretrained= to train from scratch"
-    )
   if config.loss.projector_init == "pretrained" and not (
     model.pretrained and not model.embedding_dim and not model.embedding_norm
   ):

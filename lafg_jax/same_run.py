@@ -27,6 +27,8 @@ FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every"
 BEFORE = {
   "model.options": "",
   "data.max_train_classes": 0,
+  "data.instances": False,
+  "data.color_jitter": 0.0,
   "language.prototype": "attention",
   "loss.image_alignment": "none",
   "loss.image_beta": 5.0,

@@ -80,6 +80,8 @@ _RULES: dict[str, Rule] = {
   "data.expect_counts": _BOOL,
   "data.box_crop": _BOOL,
   "data.flip": _BOOL,
+  "data.color_jitter": ((lambda x: 0 <= x <= 1), "a number from 0 to 1"),
+  "data.instances": _BOOL,
   "data.num_val_classes": _at_least(0),
   "data.max_train_classes": (
     (lambda x: isinstance(x, int) and (x == 0 or x >= 2)),
@@ -319,6 +321,25 @@ def _reject(key: str, value: Any, wanted: str, section: ConfigDict) -> None:
   raise UserError(f"--config.{key}={value}: it takes {wanted} (now {section[other]})")
 
 
+def _validate_instances(config: ConfigDict) -> None:
+  for key, value in (("alignment", "none"), ("image_alignment", "none")):
+    if config.loss[key] != value:
+      raise UserError(
+        f"--config.data.instances=True: an image by itself has no class and no words; pass "
+        f"--config.loss.{key}={value}"
+      )
+  if config.loss.auxiliary in read_by.PROXIED:
+    raise UserError(
+      f"--config.data.instances=True: loss.auxiliary={config.loss.auxiliary} learns a proxy a "
+      "class; pass --config.loss.auxiliary=pairwise"
+    )
+  if config.train.frozen_backbone:
+    raise UserError(
+      "--config.data.instances=True: it is for training a backbone; pass "
+      "--config.train.frozen_backbone=False"
+    )
+
+
 def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
@@ -329,6 +350,8 @@ def _validate_data(config: ConfigDict) -> None:
       raise UserError(
         f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
       )
+  if data.instances:
+    _validate_instances(config)
   if data.pack and data.name == "synthetic":
     why = "the finches of data.name=synthetic are in memory; leave it out"
     raise UserError(f"--config.data.pack={data.pack}: {why}")

@@ -119,6 +119,7 @@ def test_what_finds_no_parameters_is_one_line_before_work_starts(config_with, ch
 
 
 PRETRAINED = {"model.pretrained": "weights", "model.conv_stem": False}
+ALONE = {"loss.alignment": "none"}
 REFUSED = [
   ({"model.lora_rank": 2, "model.pretrained": ""}, "model.lora_rank=2: .*model.pretrained"),
   ({"model.num_prompts": 2, "model.pretrained": ""}, "model.num_prompts=2: .*model.pretrained"),
@@ -128,6 +129,16 @@ REFUSED = [
   ({"train.frozen_backbone": True, "model.num_prompts": 2}, "frozen_backbone: .*num_prompts=2"),
   ({"train.frozen_backbone": True, "model.pool": "gem"}, "model.gem_learned=False"),
   ({"train.frozen_backbone": True, "model.embedding_dim": 0}, "model.embedding_dim=D"),
+  ({"data.instances": True, "train.frozen_backbone": True} | ALONE, "instances.*frozen_backbone=F"),
+  ({"data.instances": True}, "instances=True: .*loss.alignment=none"),
+  (
+    {"data.instances": True, "loss.image_alignment": "vocabulary"} | ALONE,
+    "instances=True: .*image_alignment=none",
+  ),
+  (
+    {"data.instances": True, "loss.auxiliary": "norm_softmax", "loss.reduction": "mean"} | ALONE,
+    "instances=True: .*auxiliary=pairwise",
+  ),
   (
     {
       "train.frozen_backbone": True,

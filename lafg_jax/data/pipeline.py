@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.data import decoders, images, pack, sampling, workers
+from lafg_jax.data import colours, decoders, images, pack, sampling, workers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -40,7 +40,7 @@ def train_batches(
   A batch holds b = (N m, padded to a multiple of `num_devices`) / `process_count` rows, in the
   slot-major order of `sampling.make_sampler`, padded with copies of row 0 (`process_rows` there):
     image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size.
-    label: int32 [b], index into dataset.class_names.
+    label: int32 [b], index into dataset.class_names; with data.instances the row of the dataset.
     index: int32 [b], the row of the dataset that is shown.
     unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The next
       readable image of its class, in dataset order, stands in for it.
@@ -50,8 +50,8 @@ def train_batches(
   Args:
     dataset: images as paths or as arrays.
     data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
-      resize_size, train_crop, crop_scale, crop_ratio, flip, scaled_decoding,
-      pack, num_workers and prefetch.
+      instances, resize_size, train_crop, crop_scale, crop_ratio, flip, color_jitter,
+      scaled_decoding, pack, num_workers and prefetch.
     seed: of the sampler and of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
     num_steps: how many batches to yield.
@@ -65,8 +65,9 @@ def train_batches(
   Raises:
     UserError: an impossible setting; while iterating, a class of which no image can be read.
   """
+  labels = np.arange(len(dataset), dtype=np.int32) if data.instances else dataset.labels
   batch_rows = sampling.make_sampler(
-    dataset.labels,
+    labels,
     classes_per_batch=data.classes_per_batch,
     images_per_class=data.images_per_class,
     seed=seed,
@@ -79,6 +80,7 @@ def train_batches(
   make = functools.partial(
     _train_batch,
     dataset=dataset,
+    labels=labels,
     batch_rows=batch_rows,
     rows=rows,
     open_=decoders.opener(data.scaled_decoding),
@@ -204,14 +206,21 @@ def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]
     raise UserError(
       f"data.train_crop='{data.train_crop}': choose 'random_resized' or 'resize_crop'"
     )
-  return functools.partial(_augment, crop=crop, flip=bool(data.flip))
+  return functools.partial(_augment, crop=crop, flip=bool(data.flip), jitter=data.color_jitter)
 
 
 def _augment(
-  img: Any, rng: np.random.Generator, *, crop: Callable[..., np.ndarray], flip: bool
+  img: Any,
+  rng: np.random.Generator,
+  *,
+  crop: Callable[..., np.ndarray],
+  flip: bool,
+  jitter: float,
 ) -> np.ndarray:
-  cropped = crop(img, rng)
-  return images.flip(cropped, rng) if flip else cropped
+  shown = crop(img, rng)
+  if flip:
+    shown = images.flip(shown, rng)
+  return colours.jittered(shown, rng, jitter) if jitter else shown
 
 
 def _check_sizes(data: Any) -> None:
@@ -247,6 +256,7 @@ def _train_batch(
   step: int,
   *,
   dataset: Dataset,
+  labels: np.ndarray,
   batch_rows: Callable[[int], np.ndarray],
   rows: np.ndarray,
   open_: Callable[[Any], Any],
@@ -267,7 +277,7 @@ def _train_batch(
     pixels.append(shown)
   return {
     "image": np.stack(pixels),
-    "label": dataset.labels[wanted].astype(np.int32),
+    "label": labels[wanted].astype(np.int32),
     "index": used,
     "unreadable": np.where(used == wanted, np.int32(-1), wanted),
   }

@@ -43,7 +43,8 @@ def make_sampler(
   _check(len(classes), classes_per_batch, images_per_class, seed)
   members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
   steps_per_class_epoch = len(classes) // classes_per_batch
-  if num_small := int(np.sum(counts < images_per_class)):
+  # Where each image is a class of its own, its crops are what is meant.
+  if (num_small := int(np.sum(counts < images_per_class))) and counts.max() > 1:
     logging.warning(
       "%d of %d classes have fewer than data.images_per_class=%d images: theirs repeat in a batch",
       num_small,

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.errors import UserError
 from lafg_jax.models import (
+  from_lafg_jax,
   from_resnet,
   from_timm,
   from_transformers,
@@ -38,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
   from_vit_jax.FAMILY,
   from_resnet.HUGGING_FACE,
   from_resnet.TORCHVISION,
+  from_lafg_jax.FAMILY,
 )
 _NUMBERS = ("width", "depth", "num_heads", "mlp_dim")
 
@@ -57,6 +59,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
   family, settings = _of_source(source, model) if source else (None, _without_source(model))
   if source:
     _check_sizes(model, settings)
+    if model.conv_stem and not settings.conv_stem:
+      raise _clash(model, "conv_stem", "a patch embedding", "False")
   pool = settings.pool if model.pool == "auto" else model.pool
   options = _options(model, settings, pool)
   patch_size = model.patch_size or settings.patch_size
@@ -74,6 +78,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     elif model.size == "auto":
       model.size = settings.size
     model.patch_size, model.pool, model.options = patch_size, pool, options_text(options)
+    model.conv_stem = settings.conv_stem if source else model.conv_stem
     model.layer_norm_eps = float(model.layer_norm_eps or settings.layer_norm_eps)
     model.mean = tuple(model.mean or settings.mean or HALF)
     model.std = tuple(model.std or settings.std or HALF)
@@ -100,7 +105,10 @@ def source_config(source: str) -> dict[str, Any] | None:
   """The config.json of a source, or what stands for it in a .npz; None where there is none."""
   if source.endswith(".npz"):
     return from_vit_jax.read(weight_files.find(source)[0])[1] | {"model_type": "vit_jax"}
-  return weight_files.read_json(source, "config.json")
+  found = weight_files.read_json(source, "config.json")
+  if found is not None and found.get("library") == from_lafg_jax.LIBRARY:
+    return from_lafg_jax.model_section(found)
+  return found
 
 
 def detect(source: str, config: dict[str, Any] | None, tensors: Mapping[str, Any]) -> Family:

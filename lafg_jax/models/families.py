@@ -12,11 +12,12 @@ A `Family` is a readable table and a few facts:
   prefixes: taken off the names of tensors first ('vit.' of a classifier's file).
   unused: a regular expression of tensors that a backbone has no use for.
   projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
+  named_as_here: its tensors have our names and shapes, without a table.
   kernel: of models/resample.py, by which the origin library resamples its position embeddings.
   mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
 
-The families are in from_transformers.py, from_timm.py, from_vit_jax.py and from_resnet.py;
-backbones.py lists them.
+The families are in from_transformers.py, from_timm.py, from_vit_jax.py, from_resnet.py and
+from_lafg_jax.py; backbones.py lists them.
 """
 
 import functools
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
 
   num_heads: 0 where its files do not say. mean, std: None leaves the family's. size: of
   `model.size`: 'custom' is a ViT of these numbers; 'resnet50' reads pool, mean and std alone.
+  conv_stem: convolutions in place of the patch embedding.
   """
 
   width: int
@@ -51,6 +53,7 @@ class Settings(NamedTuple):
   mean: tuple[float, ...] | None = None
   std: tuple[float, ...] | None = None
   size: str = "custom"
+  conv_stem: bool = False
 
 
 class Family(NamedTuple):
@@ -69,6 +72,7 @@ class Family(NamedTuple):
   # A regular expression at the start of timm's name of the architecture.
   architecture: str = ""
   projection: str = ""
+  named_as_here: bool = False
 
   def matches(self, architecture: str) -> bool:
     """Whether timm's name of an architecture is of this family."""
@@ -90,6 +94,8 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runni
 
 def place(family: Family, path: str) -> Place | None:
   """Where the family's files keep our parameter 'block_3/mlp_1/kernel'; None: they have none."""
+  if family.named_as_here:
+    return Place(path)
   module, _, leaf = path.rpartition("/")
   for our, theirs in family.names.items():
     pattern = _pattern(our)

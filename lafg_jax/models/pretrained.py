@@ -41,7 +41,9 @@ def load_backbone(
         problems.append(f"missing {where.name if where else path}")
         continue
       used.add(where.name)
-      x = _ours(path, tensors[where.name].read(), where, np.shape(like))
+      x = np.asarray(tensors[where.name].read(), np.float32)
+      if not family.named_as_here:
+        x = _ours(path, x, where, np.shape(like))
       if path == "position_embedding":
         x = _resampled(x, np.shape(like), int("class_token" in flat), grid, family)
       if x.shape != np.shape(like):
@@ -91,8 +93,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
-  """A tensor of theirs as ours: its part, transposed where it is a kernel, in float32."""
-  x = np.asarray(x, np.float32)
+  """A tensor of theirs as ours: its part, transposed where it is a kernel."""
   if where.parts > 1 and x.ndim and len(x) % where.parts == 0:
     rows = len(x) // where.parts
     x = x[(where.part - 1) * rows : where.part * rows]

@@ -25,6 +25,7 @@ ORTHOGONAL = {"loss.alignment": "orthogonal"}
 DECIDES = (
   *({"train.steps": 3}, {"train.learning_rate": 0.5}, {"loss.beta": 9.0}, {"model.width": 32}),
   *({"data.max_train_classes": 9}, {"data.num_val_classes": 3}, {"data.flip": False}),
+  {"data.color_jitter": 0.5},
   {"data.num_val_classes": 3, "evaluate.split": "val"},
 )
 # How it is computed, and where from.

@@ -34,6 +34,8 @@ def section(folder, **changes):
     "crop_scale": (0.2, 1.0),
     "crop_ratio": (0.75, 4 / 3),
     "flip": True,
+    "color_jitter": 0.0,
+    "instances": False,
     "classes_per_batch": 3,
     "images_per_class": 2,
     "scaled_decoding": False,

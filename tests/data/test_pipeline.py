@@ -31,6 +31,8 @@ def section(**changes):
       "crop_scale": (0.2, 1.0),
       "crop_ratio": (0.75, 4 / 3),
       "flip": True,
+      "color_jitter": 0.0,
+      "instances": False,
       "classes_per_batch": 3,
       "images_per_class": 2,
       "scaled_decoding": True,
@@ -344,3 +346,30 @@ def test_jax_is_not_used_here_and_datasets_import_nothing_heavy():
   assert got.stdout.strip() == "[]"
   for name in ("datasets", "sampling", "images", "pipeline"):
     assert "import jax" not in (REPOSITORY / f"lafg_jax/data/{name}.py").read_text()
+
+
+def test_of_instances_each_column_is_one_image_in_several_crops(monkeypatch):
+  warned = []
+  monkeypatch.setattr(sampling.logging, "warning", lambda *args: warned.append(args))
+  dataset = array_dataset()
+  data = section(instances=True, classes_per_batch=7, images_per_class=3, color_jitter=0.5)
+  batches = train(dataset, data, num_steps=len(dataset) // 7)
+  for batch in batches:
+    rows = batch["index"].reshape(3, 7)
+    assert (rows == rows[0]).all() and len(set(rows[0])) == 7
+    np.testing.assert_array_equal(batch["label"], batch["index"])
+    shown = batch["image"].reshape(3, 7, -1)
+    assert all((shown[a] != shown[b]).any(axis=1).all() for a, b in ((0, 1), (0, 2), (1, 2)))
+  seen = np.concatenate([batch["index"][:7] for batch in batches])
+  assert len(set(seen)) == len(seen)
+  assert not warned
+
+
+def test_jitter_changes_colours_and_nothing_of_crop_and_flip():
+  dataset = array_dataset()
+  plain, other = (train(dataset, section(color_jitter=x), num_steps=1)[0] for x in (0.0, 0.8))
+  assert (plain["image"] != other["image"]).any(axis=(1, 2, 3)).all()
+  for one, two in zip(plain["image"], other["image"], strict=True):
+    # Brightness at the same places: lumas go together.
+    lumas = [x.astype(float).mean(axis=2).ravel() for x in (one, two)]
+    assert np.corrcoef(*lumas)[0, 1] > 0.5

@@ -1,0 +1,48 @@
+"""Random changes of an image's colours, as one affine map of RGB."""
+
+import numpy as np
+
+# RGB to YIQ, the colour space of NTSC: luma, and two axes of chroma, which a turn of hue rotates.
+_YIQ = np.array(
+  [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]]
+)
+# Part of the images that lose their colours, whatever the strength.
+GREY = 0.2
+
+
+def jittered(img: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+  """An image [H, W, 3] with its colours changed at random, uint8 as it is given.
+
+  The draws are those of SimCLR (Chen et al., ICML 2020, appendix A) at `strength` s in [0, 1]:
+  brightness, contrast and saturation are scaled by factors uniform in [1 - 0.8 s, 1 + 0.8 s], hue
+  turns by up to 0.2 s of a circle, and one image in five loses its colours. Unlike there the order
+  is always this one, hue turns in YIQ rather than HSV, and values are clipped once, in the end.
+  """
+  brightness, contrast, saturation = rng.uniform(1 - 0.8 * strength, 1 + 0.8 * strength, 3)
+  turn = rng.uniform(-0.2, 0.2) * strength
+  if rng.random() < GREY:
+    saturation = 0.0
+  return changed(img, brightness, contrast, saturation, turn)
+
+
+def changed(
+  img: np.ndarray, brightness: float, contrast: float, saturation: float, turn: float
+) -> np.ndarray:
+  """An image [H, W, 3], uint8, scaled in brightness, contrast and saturation; then hue turns.
+
+  Args:
+    img: uint8 RGB.
+    brightness: factor of every value.
+    contrast: factor of the distance to the image's mean luma.
+    saturation: factor of the distance to a pixel's own luma; 0 is grey.
+    turn: of hue, in parts of a circle.
+  """
+  cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
+  chroma = saturation * np.array([[cos, -sin], [sin, cos]])
+  in_yiq = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), chroma]])
+  colours = brightness * contrast * np.linalg.inv(_YIQ) @ in_yiq @ _YIQ
+  mean_luma = img.reshape(-1, 3).mean(axis=0) @ _YIQ[0]
+  # Neither saturation nor hue moves a grey.
+  grey = brightness * (1 - contrast) * mean_luma
+  pixels = img.astype(np.float32) @ colours.T.astype(np.float32) + np.float32(grey)
+  return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)

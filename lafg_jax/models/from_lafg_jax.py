@@ -1,0 +1,59 @@
+"""Towers of this package: what `lafg_jax.export` wrote, to be trained further on other images.
+
+Its config.json holds the config that the model was trained with, and its tensors have our names.
+"""
+
+from typing import Any
+
+from lafg_jax.models import from_resnet
+from lafg_jax.models.families import HALF, Family, Settings
+from lafg_jax.models.options import RESNET, SIZES, parse_options
+
+LIBRARY = "lafg_jax"
+
+
+def model_section(found: dict[str, Any]) -> dict[str, Any]:
+  """What config.json of an export says of the model, as `settings` takes it."""
+  flat = found.get("config")
+  flat = flat if isinstance(flat, dict) else {}
+  model = {k.removeprefix("model."): v for k, v in flat.items() if k.startswith("model.")}
+  return model | {"model_type": LIBRARY}
+
+
+def settings(config: dict[str, Any]) -> Settings:
+  """Settings of the tower. Raises KeyError or ValueError for a config that lacks any."""
+  mean, std = tuple(config["mean"]), tuple(config["std"])
+  if config["size"] == RESNET:
+    return from_resnet.settings({})._replace(pool=config["pool"], mean=mean, std=std)
+  names = ("width", "depth", "num_heads", "mlp_dim")
+  width, depth, num_heads, mlp_dim = SIZES.get(config["size"]) or (config[name] for name in names)
+  return Settings(
+    width=width,
+    depth=depth,
+    num_heads=num_heads,
+    mlp_dim=mlp_dim,
+    patch_size=config["patch_size"],
+    pool=config["pool"],
+    layer_norm_eps=config["layer_norm_eps"],
+    options=parse_options(config["options"]),
+    mean=mean,
+    std=std,
+    conv_stem=config["conv_stem"],
+  )
+
+
+FAMILY = Family(
+  name=LIBRARY,
+  model_types=(LIBRARY,),
+  names={},
+  settings=settings,
+  # A file alone does not tell the heads, nor the stem.
+  marker="",
+  prefixes=("params/backbone/",),
+  # Head, projectors and words.
+  unused=r"^(params|prototypes|readout)/",
+  kernel="bicubic",
+  mean=HALF,
+  std=HALF,
+  named_as_here=True,
+)
