@@ -40,6 +40,9 @@ LITERAL = {
 
 def starts(config):
   """{start: overrides}, or a text that says why this config cannot have it."""
+  if config.data.name == "synthetic" and config.model.pretrained not in ("", "tiny_clip"):
+    # `pretrained` is the tower of the shipped encoder, which has seen finches with their words.
+    return {"self-supervised": {}}
   if config.data.name == "synthetic" and not config.model.pretrained:
     # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
     # what it can do already is not there to be learned, only to be forgotten.
@@ -61,7 +64,7 @@ def groups():
       "full": {},
       "full-shuffled": {"language.shuffle": True},
     },
-    "forms": forms() | {"paper-literal": LITERAL},
+    "forms": forms() | {"full@paper-literal": LITERAL},
     # For encoders that see images too. `full` with what they see in place of words, with projectors
     # that know nothing of the encoder, and with L_img beside it, then without words in that.
     "encoder": {
@@ -73,11 +76,11 @@ def groups():
     },
     "texts": {
       # The prompt; the mean of the descriptions; T_c, with LaFG's query and ours; profiles.
-      "name-template": {"language.prototype": "query", "language.query": "name"},
-      "descriptions-mean": {"language.prototype": "descriptions"},
-      "vocabulary-of-names": {"language.query": "name"},
-      "vocabulary-of-descriptions": {"language.query": "descriptions"},
-      "profiles": PROFILES,
+      "full@name-template": {"language.prototype": "query", "language.query": "name"},
+      "full@descriptions-mean": {"language.prototype": "descriptions"},
+      "full@vocabulary-of-names": {"language.query": "name"},
+      "full@vocabulary-of-descriptions": {"language.query": "descriptions"},
+      "full@profiles": PROFILES,
     },
     "losses": losses(),
     "sweeps": sweeps(),
@@ -85,11 +88,11 @@ def groups():
 
 
 def forms():
-  """Each form of L_ali x projector x centring, such as 'prototype-fixed-centred'."""
+  """Each form of L_ali x projector x centring, such as 'full@prototype-fixed-centred'."""
   alignments = ("distribution", "prototype", "vocabulary")
   centrings = (("centred", True), ("uncentred", False))
   return {
-    f"{alignment}-{projector}-{name}": {
+    f"full@{alignment}-{projector}-{name}": {
       "loss.alignment": alignment,
       "loss.projector": projector,
       "language.centre": centre,
@@ -124,7 +127,7 @@ def sweeps():
     f"full@{key}={x}": {key: x} for key, tried in values.items() for x in tried
   }
   for tau in (0.005, 0.02, 0.1):
-    found[f"profiles@language.tau_profile={tau}"] = PROFILES | {"language.tau_profile": tau}
+    found[f"full@profiles-tau={tau}"] = PROFILES | {"language.tau_profile": tau}
   for width in (32, 64, 128, 256):
     # A space that was learned has the width that it has.
     found[f"full@loss.projector_width={width}"] = {

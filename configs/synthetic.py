@@ -7,6 +7,11 @@ A small ViT with a convolutional stem is trained from scratch; a few minutes on 
   --config configs/synthetic.py:pretrained
 
 starts from the image tower of the shipped text encoder, whose own space images and words share.
+
+  --config configs/synthetic.py:self_supervised
+
+trains a tower on the finches of the 40 classes without labels or words; exported, it is a start by
+--config.model.pretrained=FOLDER.
 """
 
 from configs import default
@@ -35,8 +40,9 @@ PRETRAINED = {
 
 def get_config(variant: str = "scratch"):
   """A tiny model and the shipped text encoder; `variant`: as above."""
-  if variant not in ("scratch", "pretrained"):
-    raise ValueError(f"configs/synthetic.py:{variant}: the variants are scratch and pretrained")
+  if variant not in ("scratch", "pretrained", "self_supervised"):
+    known = "scratch, pretrained and self_supervised"
+    raise ValueError(f"configs/synthetic.py:{variant}: the variants are {known}")
   config = default.get_config()
   default.small_from_scratch(config, image_size=48, patch_size=8)
   config.data.name = "synthetic"
@@ -51,4 +57,10 @@ def get_config(variant: str = "scratch"):
   config.train.checkpoint_every = 100
   if variant == "pretrained":
     config.update_from_flattened_dict(PRETRAINED)
+  if variant == "self_supervised":
+    default.self_supervised(config)
+    config.data.classes_per_batch = 64
+    # Colours are what tells finches apart.
+    config.data.color_jitter = 0.2
+    config.train.steps = 800
   return config

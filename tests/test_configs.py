@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import aircraft, cars, cub, default, inshop, sop, synthetic
+from configs import ablation, aircraft, cars, cub, default, inshop, sop, synthetic
 from lafg_jax import config as config_keys
 from lafg_jax import main, validation
 from lafg_jax.errors import UserError
@@ -18,7 +18,8 @@ DEFAULT = Path(default.__file__).read_text()
   [
     *(module.get_config() for module in (aircraft, cars, cub, inshop, sop, synthetic)),
     *(module.get_config("hyp_vit") for module in (cars, cub, sop)),
-    cars.get_config("scratch"),
+    *(cars.get_config(name) for name in ("scratch", "self_supervised")),
+    *(synthetic.get_config(name) for name in ("pretrained", "self_supervised")),
   ],
   ids=lambda config: config.data.name,
 )
@@ -53,6 +54,22 @@ def test_configs_train_200_epochs_and_have_the_ks_of_the_field(module, images, k
   assert config.train.steps == 200 * (images // (n * m)) and tuple(config.evaluate.ks) == ks
   assert (config.train.optimizer, config.train.learning_rate) == ("sgd", 1e-5)
   assert (config.data.resize_size, config.data.image_size) == (256, 224)
+
+
+@pytest.mark.parametrize(
+  ("config", "pretrained", "starts"),
+  [
+    (synthetic.get_config(), "", ["scratch", "pretrained"]),
+    (synthetic.get_config("pretrained"), "tiny_clip", ["pretrained"]),
+    (synthetic.get_config(), "folder", ["self-supervised"]),
+    (cars.get_config("scratch"), "", ["scratch"]),
+    (cars.get_config("scratch"), "folder", ["pretrained"]),
+  ],
+)
+def test_a_study_starts_from_what_the_config_has(config, pretrained, starts):
+  config.model.pretrained = pretrained
+  found = ablation.starts(config)
+  assert [name for name, overrides in found.items() if not isinstance(overrides, str)] == starts
 
 
 def test_hyp_vit_is_its_published_recipe():
