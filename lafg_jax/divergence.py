@@ -40,7 +40,7 @@ def message(
     metrics: those of that step.
   """
   batch = sampling.make_sampler(
-    dataset.labels,
+    sampling.batch_labels(dataset, config.data),
     classes_per_batch=config.data.classes_per_batch,
     images_per_class=config.data.images_per_class,
     seed=config.seed,

@@ -144,7 +144,7 @@ def _check_batch(config: ConfigDict) -> None:
       f"{config.data.root or config.data.name} has {available} training classes, and two are "
       "needed to compare: does --config.data.root point at the right folder?"
     )
-  if config.data.classes_per_batch > available:
+  if config.data.classes_per_batch > available and not config.data.instances:
     raise UserError(
       f"--config.data.classes_per_batch={config.data.classes_per_batch}: only {available} training "
       f"classes are available; pass {available} or less"

@@ -49,12 +49,15 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     "resize": config.data.resize_size,
     "cut": _cut(facts["box"]),
   }
+  # Of configs from before it was a key, none.
+  unlabelled = "the images, without labels, of " if config.data.get("instances", False) else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
     f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
-    f"{facts['step']:,} steps on {len(facts['class_names'])} classes of `{facts['dataset']}`"
+    f"{facts['step']:,} steps on {unlabelled}{len(facts['class_names'])} classes of "
+    f"`{facts['dataset']}`"
     f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting.\n",

@@ -65,7 +65,7 @@ def train_batches(
   Raises:
     UserError: an impossible setting; while iterating, a class of which no image can be read.
   """
-  labels = np.arange(len(dataset), dtype=np.int32) if data.instances else dataset.labels
+  labels = sampling.batch_labels(dataset, data)
   batch_rows = sampling.make_sampler(
     labels,
     classes_per_batch=data.classes_per_batch,

@@ -5,6 +5,7 @@ resumed run needs no state of the sampler, and every process can compute the glo
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import logging
@@ -14,6 +15,11 @@ from lafg_jax.errors import UserError
 # Last words of the seeds of the two kinds of draws. Not 0: NumPy pads short seeds with zeros, and
 # the augmentation's are (seed, step, row).
 _CLASS_STREAM, _IMAGE_STREAM = 1, 2
+
+
+def batch_labels(dataset: Any, data: Any) -> np.ndarray:
+  """[n] int32: the classes that batches are made of; with data.instances each image is its own."""
+  return np.arange(len(dataset), dtype=np.int32) if data.instances else dataset.labels
 
 
 def make_sampler(
@@ -79,8 +85,9 @@ def _check(num_classes: int, classes_per_batch: int, images_per_class: int, seed
     raise UserError(f"the seed of the batches is {seed}: must be 0 or more")
   if classes_per_batch > num_classes:
     raise UserError(
-      f"data.classes_per_batch={classes_per_batch}: only {num_classes} training classes are "
-      f"available; pass --config.data.classes_per_batch={num_classes} or less"
+      f"data.classes_per_batch={classes_per_batch}: only {num_classes} training classes (with "
+      f"data.instances, images) are available; pass "
+      f"--config.data.classes_per_batch={num_classes} or less"
     )
 
 

@@ -7,17 +7,22 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, export, train
+from lafg_jax import checkpoints, export, main, train
 from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, from_lafg_jax
 
-SELF_SUPERVISED = {"data__instances": True, "loss__alignment": "none", "model__conv_stem": True}
+# More columns than there are classes.
+SELF_SUPERVISED = {"data__instances": True, "loss__alignment": "none", "model__conv_stem": True,
+                   "data__classes_per_batch": 45, "data__images_per_class": 2}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def self_supervised(config_with, dataset, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("self_supervised")
-  train.run(config_with(train__steps=1, **SELF_SUPERVISED), str(workdir), dataset, None)
+  config = config_with(train__steps=1, **SELF_SUPERVISED)
+  main._check_batch(config)
+  assert len(dataset.class_names) < 45
+  train.run(config, str(workdir), dataset, None)
   return workdir
 
 
@@ -25,6 +30,7 @@ def self_supervised(config_with, dataset, tmp_path_factory):
 def exported(self_supervised, tmp_path_factory):
   out = tmp_path_factory.mktemp("exported")
   export.export(str(self_supervised), str(out), ["safetensors"])
+  assert "on the images, without labels, of 40 classes" in (out / "README.md").read_text()
   return out
 
 
