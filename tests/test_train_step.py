@@ -61,6 +61,19 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
     np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_controls_start_as_full_does(config_with):
+  """They differ from it in nothing but the text: to the bit, all that both of them have."""
+  full = train_step.init_state(config_with(), 40, 24)[2].params
+  assert set(full["projectors"]) == {"image", "text"}
+  for alignment in ("orthogonal", "onehot"):
+    control = train_step.init_state(config_with(loss__alignment=alignment), 40, None)[2].params
+    for name in ("backbone", "embedding"):
+      jax.tree.map(np.testing.assert_array_equal, control[name], full[name])
+    np.testing.assert_array_equal(control["projectors"]["image"], full["projectors"]["image"])
+  shuffled = train_step.init_state(config_with(language__shuffle=True), 40, 24)[2].params
+  jax.tree.map(np.testing.assert_array_equal, shuffled, full)
+
+
 def test_beta_means_the_same_under_sum_and_mean_and_for_every_m(dataset, prototypes, config_with):
   """L = L_aux + beta L_ali with L_aux a mean over slot pairs, m(m-1) times that under `sum`."""
   rng = np.random.default_rng(0)

@@ -283,7 +283,7 @@ if __name__ == "__main__":
   data = ConfigDict(dict(
     image_size=8, resize_size=8, train_crop="resize_crop", flip=True, classes_per_batch=2,
     images_per_class=2, num_workers=1, prefetch=2, scaled_decoding=True,
-    pack=""))
+    pack="", instances=False, color_jitter=0.0))
   batches = pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=10**6)
   kept = next(batches)
   print(*[child.pid for child in multiprocessing.active_children()], flush=True)

@@ -95,11 +95,13 @@ def newest(workdir: Path) -> int:
   return max(map(int, names), default=0)
 
 
-def killed(workdir: Path, mark: str, rng: random.Random, steps: int) -> tuple[str, float | None]:
+def killed(
+  workdir: Path, mark: str, rng: random.Random, steps: int, late: bool
+) -> tuple[str, float | None]:
   """Starts the run, kills it at a random moment; where that was, and how long its workers took."""
   before = newest(workdir)
   process = started(workdir, mark, steps)
-  if rng.random() < 0.25:
+  if rng.random() < 0.25 and not late:
     # At any point of starting and compiling.
     time.sleep(rng.uniform(0, 6))
   else:
@@ -150,7 +152,10 @@ def main() -> int:
   problems: list[str] = []
   slowest = 0.0
   for kill in range(options.kills):
-    moment, seconds = killed(folder / "broken", f"{os.getpid()}.{kill}", rng, steps)
+    moment, seconds = killed(
+      # The first has something to lose.
+      *(folder / "broken", f"{os.getpid()}.{kill}", rng, steps, kill == 0)
+    )
     where[moment] = where.get(moment, 0) + 1
     if seconds is None:
       problems.append(f"kill {kill}: processes {marked(f'{os.getpid()}.{kill}')} stay")

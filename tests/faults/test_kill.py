@@ -1,5 +1,6 @@
 """The short version of kill.py: a few SIGKILLs, with data workers on."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,3 +17,4 @@ def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
   assert done.returncode == 0, done.stdout + done.stderr
   row = done.stdout.splitlines()[-1]
   assert row.startswith("| 2 SIGKILLs, 2 data workers") and "bit-identical" in row
+  assert re.search(r"[12] in (training|a save)", row), row
