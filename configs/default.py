@@ -333,6 +333,7 @@ def self_supervised(config: ConfigDict) -> None:
   config.data.crop_scale = (0.2, 1.0)
   config.data.color_jitter = 0.5
   config.loss.alignment = "none"
+  # 0.1 as SimCLR divides, by the cosine.
   config.loss.temperature = 0.2
 
 
