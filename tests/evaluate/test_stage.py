@@ -9,10 +9,10 @@ from lafg_jax import metrics_log, train
 from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
 
-# A quarter of a minute, most of it compilation.
+# Some seconds of training that show.
 LEARNS = {"train__steps": 300, "train__log_every": 50, "train__checkpoint_every": 300,
           "data__classes_per_batch": 20, "data__images_per_class": 4, "model__width": 32,
-          "model__embedding_dim": 32, "loss__alignment": "onehot"}  # fmt: skip
+          "model__embedding_dim": 32, "loss__alignment": "onehot", "train__learning_rate": 4e-3}  # fmt: skip
 
 
 def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
@@ -24,7 +24,7 @@ def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
   train.run(config, str(tmp_path), dataset, None)
   result = stage.run(config, str(tmp_path))
   for name in ("recall@1", "map@r"):
-    assert result[name] > 1.5 * result["untrained"][name], (name, result)
+    assert result[name] > 2 * result["untrained"][name], (name, result)
   progress = [text for text in told if text.startswith("step 300/300 (100%)")]
   assert len(progress) == 1 and re.search(r"  [1-9]\d* img/s  ETA 0m00s$", progress[0])
 
