@@ -10,9 +10,17 @@ from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
 
 # Some seconds of training that show.
-LEARNS = {"train__steps": 300, "train__log_every": 50, "train__checkpoint_every": 300,
-          "data__classes_per_batch": 20, "data__images_per_class": 4, "model__width": 32,
-          "model__embedding_dim": 32, "loss__alignment": "onehot", "train__learning_rate": 4e-3}  # fmt: skip
+LEARNS = {
+  "train__steps": 300,
+  "train__log_every": 50,
+  "train__checkpoint_every": 300,
+  "train__learning_rate": 4e-3,
+  "data__classes_per_batch": 20,
+  "data__images_per_class": 4,
+  "model__width": 32,
+  "model__embedding_dim": 32,
+  "loss__alignment": "onehot",
+}
 
 
 def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
