@@ -44,6 +44,7 @@ def message(
     classes_per_batch=config.data.classes_per_batch,
     images_per_class=config.data.images_per_class,
     seed=config.seed,
+    instances=config.data.instances,
   )
   names = [dataset.ids[row] for row in batch(step - 1).ravel()]
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")

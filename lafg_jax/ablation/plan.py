@@ -32,8 +32,8 @@ _FREE = (
   *("language.batch_size", "language.cache", "language.inspect_all", "language.encoder"),
   *("language.concurrency", "language.timeout_s", "language.retries", "language.base_url"),
 )
-# Keys that came after the first cells: at these values they stand in no key.
-_ADDED = {"data.instances": False, "data.color_jitter": 0.0}
+# Keys that came after the first cells: at the values of same_run.BEFORE they stand in no key.
+_ADDED = ("data.instances", "data.color_jitter")
 # Which the model before training depends on.
 _OF_INIT = ("seed", "data.", "model.", "evaluate.")
 
@@ -221,9 +221,11 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
 
 
 def _key(one: Cell) -> str:
+  from lafg_jax.same_run import BEFORE
+
   config, split = one.config, one.config.evaluate.split
   flat = {k: v for k, v in config_keys.flatten(config).items() if k not in _FREE}
-  flat = {k: v for k, v in flat.items() if k not in _ADDED or v != _ADDED[k]}
+  flat = {k: v for k, v in flat.items() if k not in _ADDED or v != BEFORE[k]}
   words: Any = None
   if not one.trains:
     flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT)}

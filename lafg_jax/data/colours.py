@@ -6,6 +6,7 @@ import numpy as np
 _YIQ = np.array(
   [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]]
 )
+_RGB = np.linalg.inv(_YIQ)
 # Part of the images that lose their colours, whatever the strength.
 GREY = 0.2
 
@@ -40,7 +41,7 @@ def changed(
   cos, sin = np.cos(2 * np.pi * turn), np.sin(2 * np.pi * turn)
   chroma = saturation * np.array([[cos, -sin], [sin, cos]])
   in_yiq = np.block([[np.ones((1, 1)), np.zeros((1, 2))], [np.zeros((2, 1)), chroma]])
-  colours = brightness * contrast * np.linalg.inv(_YIQ) @ in_yiq @ _YIQ
+  colours = brightness * contrast * _RGB @ in_yiq @ _YIQ
   mean_luma = img.reshape(-1, 3).mean(axis=0) @ _YIQ[0]
   # Neither saturation nor hue moves a grey.
   grey = brightness * (1 - contrast) * mean_luma

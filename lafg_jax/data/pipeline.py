@@ -71,6 +71,7 @@ def train_batches(
     classes_per_batch=data.classes_per_batch,
     images_per_class=data.images_per_class,
     seed=seed,
+    instances=data.instances,
   )
   rows = sampling.process_rows(
     data.classes_per_batch * data.images_per_class, num_devices, process_index, process_count

@@ -23,7 +23,12 @@ def batch_labels(dataset: Any, data: Any) -> np.ndarray:
 
 
 def make_sampler(
-  labels: np.ndarray, *, classes_per_batch: int, images_per_class: int, seed: int
+  labels: np.ndarray,
+  *,
+  classes_per_batch: int,
+  images_per_class: int,
+  seed: int,
+  instances: bool = False,
 ) -> Callable[[int], np.ndarray]:
   """Returns `batch(step)`, the class-balanced batches of a training run.
 
@@ -41,6 +46,7 @@ def make_sampler(
     classes_per_batch: N.
     images_per_class: m.
     seed: 0 or more.
+    instances: each image is a class of its own, whose repeats are meant: nothing is warned of.
 
   Raises:
     UserError: N or m is below 1, the seed is negative, or there are fewer than N classes.
@@ -49,8 +55,7 @@ def make_sampler(
   _check(len(classes), classes_per_batch, images_per_class, seed)
   members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
   steps_per_class_epoch = len(classes) // classes_per_batch
-  # Where each image is a class of its own, its crops are what is meant.
-  if (num_small := int(np.sum(counts < images_per_class))) and counts.max() > 1:
+  if (num_small := int(np.sum(counts < images_per_class))) and not instances:
     logging.warning(
       "%d of %d classes have fewer than data.images_per_class=%d images: theirs repeat in a batch",
       num_small,
