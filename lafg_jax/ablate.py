@@ -5,7 +5,8 @@
 
 Variants stand in configs/ablation.py, in groups; without --groups it is the headline group. A cell
 is a start, a variant and a seed, trained and evaluated in a worker process; a finished cell is kept
-in <workdir>/cells and not run again while its settings and inputs are the same. In the end (and
+in <workdir>/cells, and with --out in its ablation.json, and not run again while its settings and
+inputs are the same. In the end (and
 with --report_only, without running any) all finished cells make ablation.json, ablation.md and
 ablation.html. --tune looks for settings on held-out training classes alone, as many for every
 variant, and writes tuning.json.
@@ -74,6 +75,8 @@ def main(argv: Sequence[str]) -> None:
       tuning.choose(cells, workdir, _OUT.value)
     else:
       every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
+      if _OUT.value:
+        results.restore(every, _OUT.value)
       wanted = plan.select(every, groups, _STARTS.value, only)
       failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
       if not failed or any(cell.finished() for cell in every):

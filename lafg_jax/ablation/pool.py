@@ -16,7 +16,7 @@ from absl import logging
 
 from lafg_jax import command_line, interrupts, stages
 from lafg_jax import config as config_keys
-from lafg_jax.ablation import worker
+from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.errors import UserError
 
@@ -148,11 +148,7 @@ def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
     why = " ".join(result["error"].split())
     logging.error("cell %s %s failed: %s (%s)  %s", count, name, why, log, eta)
     return False
-  about = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
-  config = config_keys.flatten(cell.config)
-  record = about | result | {"config_hash": cell.key, "config": config}
-  with stages.replacing(cell.path) as temporary:
-    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
+  results.keep(cell, result)
   log.unlink(missing_ok=True)
   figures = f"R@1 {100 * result['recall@1']:.1f}  " if "recall@1" in result else ""
   figures += f"MAP@R {100 * result['map@r']:.1f}"

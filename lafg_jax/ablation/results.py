@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from lafg_jax import config as config_keys
 from lafg_jax import stages
 from lafg_jax.ablation import page, statistics
 from lafg_jax.ablation.plan import Cell, read_cell
@@ -44,6 +45,44 @@ def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
   """New cells, and of the old ones those of datasets and starts that the new ones lack."""
   fresh = {(r["dataset"], r["start"]) for r in new}
   return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
+
+
+def restore(every: Sequence[Cell], out: str) -> int:
+  """Takes the cells of `<out>/ablation.json` that the workdir lacks; returns how many.
+
+  What was measured elsewhere, and is kept under version control, is not measured again: a cell is
+  finished where its settings and inputs are the same.
+
+  Args:
+    every: cells of the plan; those of any seed of a variant are taken.
+    out: folder with the results.
+
+  Raises:
+    UserError: the file is damaged.
+  """
+  taken = 0
+  planned = {(cell.start, cell.variant): cell for cell in every if cell.seed == 0}
+  for record in _read(Path(out, NAMES[0])):
+    first = planned.get((str(record.get("start")), str(record.get("variant"))))
+    if first is None or not isinstance(record.get("seed"), int):
+      continue
+    cell = first.with_seed(record["seed"])
+    if record.get("config_hash") != cell.key or cell.finished():
+      continue
+    keep(cell, record)
+    taken += 1
+  if taken:
+    logging.info("cells: %d are taken from %s", taken, os.path.join(out, NAMES[0]))
+  return taken
+
+
+def keep(cell: Cell, result: Record) -> None:
+  """Writes a cell's result, whole, as the JSON that `Cell.finished` reads."""
+  about = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  config = config_keys.flatten(cell.config)
+  record = about | result | {"config_hash": cell.key, "config": config}
+  with stages.replacing(cell.path) as temporary:
+    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
 def _finished(every: Sequence[Cell], workdir: str) -> list[Record]:
