@@ -22,8 +22,11 @@ VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
-AUX = {"loss.alignment": "none"}
-ORTHOGONAL = {"loss.alignment": "orthogonal"}
+# Without what the vision-language model sees in each image.
+NO_IMG = {"loss.image_alignment": "none"}
+AUX = {"loss.alignment": "none"} | NO_IMG
+ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
+ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # Ours, of the same sentences. They are not in the space of the texts.
 PROFILES = {"language.prototype": "profile", "loss.projector_init": "random"}
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
@@ -59,7 +62,7 @@ def groups():
     "headline": {
       "untrained": None,
       "l_aux": AUX,
-      "l_aux+onehot": {"loss.alignment": "onehot"},
+      "l_aux+onehot": ONEHOT,
       "l_aux+orthogonal": ORTHOGONAL,
       "full": {},
       "full-shuffled": {"language.shuffle": True},

@@ -1,8 +1,9 @@
 """Which entries of the vocabulary an image shows: read through the projectors of the alignment.
 
-Where training compares P_v V with words in one space by their cosine, the entries of the vocabulary
-have places in that space too. Under 'vocabulary' these are trained; under 'prototype' an entry is a
-summand of the prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are, and with
+Where L_img taught P_r to read each image in the vocabulary, it is asked. Elsewhere, where training
+compares P_v V with words in one space by their cosine, the entries of the vocabulary have places in
+that space too. Under 'vocabulary' these are trained; under 'prototype' an entry is a summand of the
+prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are, and with
 language.prototype=profile an axis of theirs.
 """
 
@@ -44,13 +45,17 @@ def readout(
   Args:
     config: what was trained: the form, and what the image side was compared with.
     vocabulary: [N, d] a_n.
-    projectors: 'image' P_v [D, W] and 'text' P_t [d, W], with profiles [N, W].
-    mean_projectors: their EMA twins.
+    projectors: 'image' P_v [D, W] and 'text' P_t [d, W], with profiles [N, W]; of L_img, 'reading'
+      P_r [D, d].
+    mean_projectors: the EMA twins of P_v and P_t.
 
   Returns:
     'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
   """
-  loss = config.loss
+  loss, centred = config.loss, vocabulary - vocabulary.mean(axis=0, dtype=np.float64)
+  if loss.get("image_alignment") == "vocabulary" and "reading" in projectors:
+    directions = l2_normalise(centred if config.language.centre else vocabulary, "attributes")
+    return {"image": np.asarray(projectors["reading"], np.float32), "entries": directions}
   if loss.alignment not in READABLE:
     return {}
   text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]

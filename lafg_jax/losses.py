@@ -174,7 +174,7 @@ def image_alignment(
   v: jax.Array,
   rows: jax.Array,
   targets: dict[str, jax.Array],
-  projectors: dict[str, jax.Array],
+  projector: jax.Array,
   *,
   form: str,
   temperature: float,
@@ -182,30 +182,29 @@ def image_alignment(
   """L_img: each image with what the vision-language model itself sees in it. Ours, not LaFG's.
 
   An image shows attributes that its class's text omits, and unseen classes share attributes, not
-  labels. 'vocabulary' and 'random': skl(softmax_n(cos(P_v V, P_t a_n) / t), softmax_n(c_n / t))
-  with c_n the model's cosine of the image to a_n. 'feature': 1 - cos(P_v V, P_t f), f its feature.
+  labels. P_r maps V into the model's own space. 'vocabulary' and 'random':
+  skl(softmax_n(cos(P_r V, a_n) / t), softmax_n(c_n / t)) with c_n the model's cosine of the image
+  to a_n. 'feature': 1 - cos(P_r V, f), f the model's feature. P_v of L_ali has no part in it: what
+  tells a class from all others and what an image shares with them pull one projection both ways.
 
   Args:
     v: [B, D] image embeddings before L2 normalisation.
     rows: [B] int, the images' rows in the targets.
     targets: 'directions' [N, d] a_n and 'image_cosine' [n, N], or 'image_feature' [n, d]. A row of
       zeros is an image that could not be read then: it counts for nothing.
-    projectors: 'image' P_v [D, W] and 'text' P_t [d, W], which takes no gradient here.
+    projector: P_r [D, d].
     form: 'vocabulary', 'random' or 'feature'.
     temperature: t.
 
   Returns:
     A scalar, mean over the batch: in nats, or in [0, 2] for 'feature'.
   """
-  image = jnp.matmul(v.astype(jnp.float32), projectors["image"], precision=_HIGHEST)  # [B, W]
-  text = jax.lax.stop_gradient(projectors["text"])
+  image = jnp.matmul(v.astype(jnp.float32), projector, precision=_HIGHEST)  # [B, d]
   wanted = jnp.take(targets["image_feature" if form == "feature" else "image_cosine"], rows, axis=0)
   if form == "feature":
-    there = jnp.matmul(wanted, text, precision=_HIGHEST)
-    each = 1.0 - jnp.sum(unit(image) * unit(there), axis=-1)
+    each = 1.0 - jnp.sum(unit(image) * unit(wanted), axis=-1)
   else:
-    attributes = jnp.matmul(targets["directions"], text, precision=_HIGHEST)  # [N, W]
-    log_p = jax.nn.log_softmax(cosine_logits(image, attributes, temperature))
+    log_p = jax.nn.log_softmax(cosine_logits(image, targets["directions"], temperature))
     each = symmetric_kl(log_p, jax.nn.log_softmax(wanted / temperature))
   return jnp.where(jnp.any(wanted != 0, axis=-1), each, 0.0).mean()
 

@@ -52,7 +52,6 @@ def check_profile(config: ConfigDict) -> None:
     return
   clashes = {
     "alignment": loss.alignment == "vocabulary",
-    "image_alignment": loss.image_alignment != "none",
     "projector_init": loss.projector_init == "pretrained"
     and loss.alignment in ("prototype", "distribution"),
   }

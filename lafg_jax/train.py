@@ -71,7 +71,8 @@ def _run(
     logging.info("train: already at step %d", step)
     return step, False
   text_dim = words["prototypes"].shape[1] if words else None
-  embedder, optimizer, state = init_state(config, num_classes, text_dim)
+  reading_dim = None if prototypes is None else prototypes.reading_dim
+  embedder, optimizer, state = init_state(config, num_classes, text_dim, reading_dim)
   if found is not None:
     state = same_run.restore(state, *found)
   _announce(config, state)

@@ -15,16 +15,16 @@ from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.read_by import PROXIED
-from lafg_jax.validation import reads_words
+from lafg_jax.validation import WORDLESS, reads_words
 
 
 class TrainState(flax.struct.PyTreeNode):
   """All that a step changes; a checkpoint holds one unreplicated copy of it.
 
-  params: {'backbone', 'embedding', 'projectors': {'image' [D, W], 'text' [d, W]}}, what
-  `Embedder` and model.lora_rank add, for the control `onehot`, 'class_vectors' [C, W], and where
-  loss.auxiliary has proxies, 'proxies' [C, D].
-  mean_projectors: the EMA twins of 'projectors'. opt_state: of the trained parameters alone.
+  params: {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W] and, of
+  L_img, 'reading' P_r [D, d]}}, what `Embedder` and model.lora_rank add, for the control `onehot`,
+  'class_vectors' [C, W], and where loss.auxiliary has proxies, 'proxies' [C, D].
+  mean_projectors: the EMA twins of P_v and P_t. opt_state: of the trained parameters alone.
   """
 
   step: jax.Array
@@ -34,9 +34,16 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def init_state(
-  config: ConfigDict, num_classes: int, text_dim: int | None
+  config: ConfigDict, num_classes: int, text_dim: int | None, reading_dim: int | None = None
 ) -> tuple[embedders.Embedder, optax.GradientTransformation, TrainState]:
-  """The model, its optimiser and the state before training: a pure function of the config."""
+  """The model, its optimiser and the state before training: a pure function of the config.
+
+  Args:
+    config: resolved.
+    num_classes: C.
+    text_dim: width of the prototypes; None without words.
+    reading_dim: d, width of what L_img reads in images; None without it.
+  """
   loss = config.loss
   embedder, params = embedders.init_model(config)
   embedding_dim = config.model.embedding_dim or embedder.backbone.width
@@ -45,7 +52,7 @@ def init_state(
     key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
     params["proxies"] = auxiliary_losses.init_proxies(key, num_classes, embedding_dim)
   if loss.alignment != "none" or loss.image_alignment != "none":
-    params["projectors"] = _projectors(config, embedding_dim, text_dim)
+    params["projectors"] = _projectors(config, embedding_dim, text_dim, reading_dim)
   if loss.alignment == "onehot":
     params["class_vectors"] = jnp.asarray(
       embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
@@ -55,19 +62,40 @@ def init_state(
     step=jnp.zeros((), jnp.int32),
     params=params,
     # Copies: the step donates its state, and a buffer can be donated only once.
-    mean_projectors=jax.tree.map(jnp.copy, params.get("projectors", {})),
+    mean_projectors=jax.tree.map(jnp.copy, _with_twins(params)),
     opt_state=optimizer.init(optimizers.split(config, params)[0]),
   )
   return embedder, optimizer, state
 
 
 def _projectors(
-  config: ConfigDict, embedding_dim: int, text_dim: int | None
+  config: ConfigDict, embedding_dim: int, text_dim: int | None, reading_dim: int | None
 ) -> dict[str, jax.Array]:
-  width = config.loss.projector_width
-  if config.loss.projector_init == "pretrained":
-    return embedders.pretrained_projectors(config.model.pretrained, embedding_dim, text_dim, width)
-  return embedders.init_projectors(embedders.seeds(config)[1], embedding_dim, text_dim, width)
+  """P_v where there is L_ali, P_t where that reads prototypes, P_r where there is L_img."""
+  loss, made = config.loss, {}
+  if loss.alignment in WORDLESS:
+    text_dim = None
+  args = (embedding_dim, text_dim, loss.projector_width)
+  key = embedders.seeds(config)[1]
+  if loss.alignment != "none":
+    made = (
+      embedders.pretrained_projectors(config.model.pretrained, *args)
+      if loss.projector_init == "pretrained"
+      else embedders.init_projectors(key, *args)
+    )
+  if loss.image_alignment != "none":
+    assert reading_dim is not None
+    made["reading"] = (
+      embedders.pretrained_reading(config.model.pretrained, embedding_dim, reading_dim)
+      if loss.projector_init == "pretrained"
+      else embedders.init_reading(key, embedding_dim, reading_dim)
+    )
+  return made
+
+
+def _with_twins(params: dict[str, Any]) -> dict[str, jax.Array]:
+  """The projectors of L_ali: the others have no EMA."""
+  return {name: x for name, x in params.get("projectors", {}).items() if name != "reading"}
 
 
 def check_paths(config: ConfigDict) -> None:
@@ -75,8 +103,8 @@ def check_paths(config: ConfigDict) -> None:
   # Paths depend neither on the number of classes nor on the width of the text features, but what
   # projectors start from may.
   random = config.loss.projector_init == "random"
-  text_dim = (2 if random else config.loss.projector_width) if reads_words(config) else None
-  jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=text_dim)[2])
+  dim = (2 if random else config.loss.projector_width) if reads_words(config) else None
+  jax.eval_shape(lambda: init_state(config, num_classes=2, text_dim=dim, reading_dim=dim)[2])
 
 
 def alignment_targets(
@@ -193,7 +221,7 @@ def make_loss(
         v,
         gather(batch["index"]),
         all_targets,
-        params["projectors"],
+        params["projectors"]["reading"],
         form=options.image_alignment,
         temperature=options.image_temperature,
       )
@@ -249,7 +277,7 @@ def make_step(
     mean_projectors = jax.tree.map(
       lambda e, p: (1 - alpha) * e + alpha * p,
       state.mean_projectors,
-      params.get("projectors", {}),
+      _with_twins(params),
     )
     metrics |= {
       "grad_norm": optax.global_norm(grads),

@@ -67,7 +67,9 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   seen = {"directions": draw(11, 20), "image_cosine": draw(n * m, 11)}
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
   reads_words = validation.reads_words(config)
-  embedder, _, state = train_step.init_state(config, n, 20 if reads_words else None)
+  embedder, _, state = train_step.init_state(
+    config, n, *((20, words.reading_dim) if reads_words else (None, None))
+  )
   params = dict(state.params)
   if lora_rank:
     # B starts at 0, where A has no gradient.

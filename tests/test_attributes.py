@@ -46,6 +46,19 @@ def test_of_profiles_the_entries_are_the_axes(config_with, centre):
   np.testing.assert_allclose(found["entries"], units(wanted), atol=1e-6)
 
 
+@pytest.mark.parametrize("centre", [True, False])
+@pytest.mark.parametrize("form", ["prototype", "orthogonal", "none"])
+def test_a_model_that_learned_to_read_images_is_asked_so(config_with, form, centre):
+  changes = {"loss__image_alignment": "vocabulary", "loss__alignment": form}
+  config = config_with(**changes, language__centre=centre)
+  rng = np.random.default_rng(4)
+  vocabulary, projectors = rng.standard_normal((7, 5)), {"reading": rng.standard_normal((9, 5))}
+  found = attributes.readout(config, vocabulary, projectors, {})
+  np.testing.assert_allclose(found["image"], projectors["reading"], rtol=1e-6)
+  wanted = units(vocabulary - centre * vocabulary.mean(0))
+  np.testing.assert_allclose(found["entries"], wanted, atol=1e-6)
+
+
 @pytest.mark.parametrize("form", ["prototype", "vocabulary"])
 @pytest.mark.parametrize("projector", ["free", "mean", "fixed"])
 @pytest.mark.parametrize("centre", [True, False])

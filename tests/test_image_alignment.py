@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lafg_jax import losses, main, metrics_log, validation
+from configs import synthetic
+from lafg_jax import losses, main, metrics_log, train_step, validation
 from lafg_jax.errors import UserError
+from lafg_jax.models import backbones, embedder
 
 
 def softmax(x):
@@ -25,56 +27,82 @@ def case():
   rng = np.random.default_rng(1)
   draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
   targets = {"directions": draw(7, 6), "image_cosine": draw(9, 7), "image_feature": draw(9, 6)}
-  projectors = {"image": draw(5, 4), "text": draw(6, 4)}
-  return draw(3, 5), np.array([8, 0, 3]), targets, projectors
+  return draw(3, 5), np.array([8, 0, 3]), targets, draw(5, 6)
 
 
 def of(case, form, **changes):
-  v, rows, targets, projectors = case
+  v, rows, targets, projector = case
   arguments = {"form": form, "temperature": 0.3} | changes
-  return float(losses.image_alignment(v, rows, targets, projectors, **arguments))
+  return float(losses.image_alignment(v, rows, targets, projector, **arguments))
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "random"])
 def test_cosines_to_directions(case, form):
-  v, rows, targets, projectors = case
-  there = unit(targets["directions"] @ projectors["text"])
-  p = softmax(unit(v @ projectors["image"]) @ there.T / 0.3)
+  v, rows, targets, projector = case
+  p = softmax(unit(v @ projector) @ unit(targets["directions"]).T / 0.3)
   q = softmax(targets["image_cosine"][rows] / 0.3)
   wanted = 0.5 * ((p * np.log(p / q)).sum(1) + (q * np.log(q / p)).sum(1)).mean()
   np.testing.assert_allclose(of(case, form), wanted, rtol=1e-5)
 
 
 def test_the_feature_itself(case):
-  v, rows, targets, projectors = case
-  there = unit(targets["image_feature"][rows] @ projectors["text"])
-  wanted = (1 - (unit(v @ projectors["image"]) * there).sum(1)).mean()
+  v, rows, targets, projector = case
+  wanted = (1 - (unit(v @ projector) * unit(targets["image_feature"][rows])).sum(1)).mean()
   np.testing.assert_allclose(of(case, "feature"), wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "feature"])
 def test_an_unread_image_counts_for_nothing(case, form):
-  v, rows, targets, projectors = case
+  v, rows, targets, projector = case
   with_zeros = {name: np.array(x) for name, x in targets.items()}
   for name in ("image_cosine", "image_feature"):
     with_zeros[name][rows[1]] = 0
   two = [0, 2]
-  alone = of((v[two], rows[two], targets, projectors), form)
-  np.testing.assert_allclose(of((v, rows, with_zeros, projectors), form), alone * 2 / 3, rtol=1e-5)
+  alone = of((v[two], rows[two], targets, projector), form)
+  np.testing.assert_allclose(of((v, rows, with_zeros, projector), form), alone * 2 / 3, rtol=1e-5)
 
 
-def test_the_text_side_takes_no_gradient(case):
-  v, rows, targets, projectors = case
+@pytest.mark.parametrize("init", ["random", "pretrained"])
+def test_its_projector_disturbs_no_other_number(config_with, init):
+  changes = {"loss__projector_init": init, "train__steps": 1}
+  if init == "pretrained":
+    changes |= {k.replace(".", "__"): v for k, v in synthetic.PRETRAINED.items()}
+    changes |= {"data__image_size": 48, "data__resize_size": 48}
 
-  def loss(p):
-    return losses.image_alignment(v, rows, targets, p, form="vocabulary", temperature=0.3)
+  def state(**more):
+    config = backbones.resolve(config_with(**changes, **more))
+    return train_step.init_state(config, 5, 64, 64 if more else None)[2]
 
-  grads = jax.grad(loss)(jax.tree.map(jnp.asarray, projectors))
-  assert not np.asarray(grads["text"]).any() and np.asarray(grads["image"]).any()
+  without, beside = state(), state(loss__image_alignment="vocabulary")
+  reading = beside.params["projectors"].pop("reading")
+  assert reading.shape[1] == 64
+  jax.tree.map(np.testing.assert_array_equal, beside.params, without.params)
+  jax.tree.map(np.testing.assert_array_equal, beside.mean_projectors, without.mean_projectors)
+  if init == "pretrained":
+    np.testing.assert_array_equal(reading, beside.params["projectors"]["image"])
+  else:
+    # Inputs of unit variance give outputs of unit variance.
+    assert 0.8 < float(jnp.std(reading)) * len(reading) ** 0.5 < 1.2
+  alone = state(loss__image_alignment="feature", loss__alignment="none")
+  assert alone.params["projectors"].keys() == {"reading"} and not alone.mean_projectors
+  np.testing.assert_array_equal(alone.params["projectors"]["reading"], reading)
+
+
+def test_readings_of_another_model_are_one_line(config_with):
+  with pytest.raises(UserError, match=r"readings have 384 numbers.*check language.encoder"):
+    embedder.pretrained_reading("tiny_clip", 96, 384)
 
 
 @pytest.mark.parametrize(
-  "changes", [{}, {"loss.alignment": "none"}, {"loss.alignment": "orthogonal"}], ids=str
+  "changes",
+  [
+    {},
+    {"loss.alignment": "none"},
+    {"loss.alignment": "orthogonal"},
+    # An axis for each attribute, beside the space of the texts.
+    {"language.prototype": "profile"},
+  ],
+  ids=str,
 )
 def test_the_command_trains_with_it(tmp_path, config_with, changes):
   config = config_with(

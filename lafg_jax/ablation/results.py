@@ -51,26 +51,23 @@ def restore(every: Sequence[Cell], out: str) -> int:
   """Takes the cells of `<out>/ablation.json` that the workdir lacks; returns how many.
 
   What was measured elsewhere, and is kept under version control, is not measured again: a cell is
-  finished where its settings and inputs are the same.
+  finished where its settings and inputs are the same, whatever its variant was called.
 
   Args:
-    every: cells of the plan; those of any seed of a variant are taken.
+    every: cells of the plan; those of any seed of their variants are taken.
     out: folder with the results.
 
   Raises:
     UserError: the file is damaged.
   """
   taken = 0
-  planned = {(cell.start, cell.variant): cell for cell in every if cell.seed == 0}
-  for record in _read(Path(out, NAMES[0])):
-    first = planned.get((str(record.get("start")), str(record.get("variant"))))
-    if first is None or not isinstance(record.get("seed"), int):
-      continue
-    cell = first.with_seed(record["seed"])
-    if record.get("config_hash") != cell.key or cell.finished():
-      continue
-    keep(cell, record)
-    taken += 1
+  old = {record.get("config_hash"): record for record in _read(Path(out, NAMES[0]))}
+  seeds = sorted({record["seed"] for record in old.values()})
+  for first in (cell for cell in every if cell.seed == 0):
+    for cell in map(first.with_seed, seeds):
+      if cell.key in old and not cell.finished():
+        keep(cell, old[cell.key])
+        taken += 1
   if taken:
     logging.info("cells: %d are taken from %s", taken, os.path.join(out, NAMES[0]))
   return taken
@@ -78,9 +75,9 @@ def restore(every: Sequence[Cell], out: str) -> int:
 
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result, whole, as the JSON that `Cell.finished` reads."""
-  about = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  about = {"start": cell.start, "variant": cell.variant}
   config = config_keys.flatten(cell.config)
-  record = about | result | {"config_hash": cell.key, "config": config}
+  record = {"dataset": cell.dataset} | result | about | {"config_hash": cell.key, "config": config}
   with stages.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 

@@ -44,6 +44,12 @@ class LoadedPrototypes:
   # What L_img compares each training image with (data/readings.py); {} without it.
   readings: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
+  @property
+  def reading_dim(self) -> int | None:
+    """d, the width of the space in which images were read; None where they were not."""
+    spaces = [self.readings[x] for x in ("directions", "image_feature") if x in self.readings]
+    return spaces[0].shape[1] if spaces else None
+
 
 def load(
   path: str | os.PathLike,

@@ -176,6 +176,27 @@ def init_projectors(
   return projectors
 
 
+def init_reading(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d], whose numbers disturb none of P_v's and P_t's."""
+  key = jax.random.fold_in(key, 0x8EAD)
+  return jax.random.normal(key, (embedding_dim, width)) / np.sqrt(embedding_dim)
+
+
+def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d] as a vision-language model has it.
+
+  Raises:
+    UserError: as `pretrained.image_projection`; its space has another width than what was read.
+  """
+  image = pretrained.image_projection(source, embedding_dim)
+  if image.shape[1] != width:
+    raise UserError(
+      f"--config.loss.projector_init=pretrained: readings have {width} numbers and images of "
+      f"{source} {image.shape[1]}: it takes the two towers of one model; check language.encoder"
+    )
+  return jnp.asarray(image)
+
+
 def pretrained_projectors(
   source: str, embedding_dim: int, text_dim: int | None, width: int
 ) -> dict[str, jax.Array]:

@@ -99,8 +99,6 @@ def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
   "changes",
   [
     {"loss__alignment": "vocabulary"},
-    {"loss__image_alignment": "feature"},
-    {"loss__image_alignment": "vocabulary", "loss__alignment": "none"},
     {"loss__projector_init": "pretrained", "model__pretrained": "tiny_clip"},
   ],
 )
