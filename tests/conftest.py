@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -187,8 +188,7 @@ def forked():
   """`forked("main", command lines, folder)`: [(exit code, what stood on stderr)] of each."""
 
   def run(name, lines, folder):
-    said = folder / "forked"
-    said.mkdir()
+    said = Path(tempfile.mkdtemp(prefix="forked", dir=folder))
     done = subprocess.run(
       [sys.executable, "-c", FORKED, name, json.dumps(lines), str(said)],
       cwd=ROOT,

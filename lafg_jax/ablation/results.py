@@ -60,16 +60,30 @@ def restore(every: Sequence[Cell], out: str) -> int:
   Raises:
     UserError: the file is damaged.
   """
-  taken = 0
-  old = {record.get("config_hash"): record for record in _read(Path(out, NAMES[0]))}
+  taken, planned, path = 0, set(), Path(out, NAMES[0])
+  old = {record.get("config_hash"): record for record in _read(path)}
   seeds = sorted({record["seed"] for record in old.values()})
   for first in (cell for cell in every if cell.seed == 0):
     for cell in map(first.with_seed, seeds):
+      planned.add(cell.key)
       if cell.key in old and not cell.finished():
         keep(cell, old[cell.key])
         taken += 1
   if taken:
-    logging.info("cells: %d are taken from %s", taken, os.path.join(out, NAMES[0]))
+    logging.info("cells: %d are taken from %s", taken, path)
+  tables = {(cell.dataset, cell.start) for cell in every}
+  lost = [
+    record
+    for key, record in old.items()
+    if key not in planned and (record["dataset"], record["start"]) in tables
+  ]
+  if lost:
+    first = lost[0]
+    logging.warning(
+      "%d cells of %s are of other settings or inputs, or of variants that are no more, and will "
+      "not be there (%s/%s/%s)",
+      *(len(lost), path, first["start"], first["variant"], first["seed"]),
+    )
   return taken
 
 

@@ -109,9 +109,22 @@ def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants, forked
 
   # Run again there is nothing to do.
   (tmp_path / "said").unlink()
-  [(code, said)] = forked("ablate", [[*CONFIG, *arguments(small, variants(), workdir)]], tmp_path)
+  out = f"--out={tmp_path / 'out'}"
+  again = [*CONFIG, *arguments(small, variants(), workdir, out)]
+  [(code, said)] = forked("ablate", [again], tmp_path)
   assert code == 0 and "cells: 6, of which 6 are finished" in said
   assert finished(workdir) == everything and not list(workdir.glob("scratch"))
+
+  # Nor is there in another workdir beside the same results, whatever the variant is called.
+  renamed = variants('"l_aux+orthogonal": {', '"fixed": {')
+  elsewhere = [*CONFIG, *arguments(small, renamed, tmp_path / "w2", out)]
+  [(code, said)] = forked("ablate", [elsewhere], tmp_path)
+  assert code == 0 and "cells: 6 are taken from" in said and "of which 6 are finished" in said
+  found = json.loads((tmp_path / "out/ablation.json").read_text())["cells"]
+  assert sorted(x["variant"] for x in found) == ["fixed"] * 3 + ["l_aux"] * 3
+  other = [*elsewhere, "--config.train.learning_rate=0.5", "--report_only"]
+  [(code, said)] = forked("ablate", [other], tmp_path)
+  assert code == 2 and "6 cells of" in said and "will not be there" in said
 
 
 def _check_the_failure(workdir, said):
