@@ -68,6 +68,11 @@ def get_config() -> ConfigDict:
   # Self-supervision: each training image is a class of its own, and its m images are random crops
   # of it. No label and no word is read: with loss.alignment='none'.
   data.instances = False
+  # R: images that a batch has beyond N x m, any training images in other colours: of no class, they
+  # are read by L_img alone, which then reads no others. With loss.image_alignment; 0 has none.
+  data.recoloured_per_batch = 0
+  # K: in how many other colours language.encoder sees each training image, for these.
+  data.recolourings = 6
   # Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels then
   # differ by 0.5 to 2 of 255 in the mean. Evaluation decodes whole images.
   data.scaled_decoding = True

@@ -231,7 +231,10 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
   super_classes = datasets.super_classes(config.data)
   reads_images = validation.reads_images(config)
   pictures = language.query == "image" or reads_images
-  options = (language.encoder, language.prompt, language.long_sentences, super_classes)
+  options: tuple = (language.encoder, language.prompt, language.long_sentences, super_classes)
+  versions = validation.recolourings(config)
+  if versions:
+    options = (*options, versions)
   content = datasets.content_fingerprint(config.data, "train") if pictures else None
   key = stages.fingerprint(options, names, inputs, content)
   outputs = ["text_features.npz", *([readings.FILE] if reads_images else [])]
@@ -240,7 +243,7 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
     images = datasets.load_splits(config.data, ("train",))["train"] if pictures else None
     if reads_images and images is not None:
       # Before the texts: an encoder without an image tower should say so at once.
-      image_features.run(language, workdir, images)
+      image_features.run(language, workdir, images, versions)
     encode.run(language, workdir, names, super_classes, images)
 
   return _unless_done(workdir, "encode", key, outputs, work)

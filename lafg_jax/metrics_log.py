@@ -79,7 +79,8 @@ class MetricsLog:
     self.config, self.start, self.dataset = config, start, dataset
     self.writes = jax.process_index() == 0
     self.path = os.path.join(workdir, FILE)
-    self.rows = config.data.classes_per_batch * config.data.images_per_class
+    data = config.data
+    self.rows = data.classes_per_batch * data.images_per_class + data.recoloured_per_batch
     self.pending: tuple[int, float, Any] | None = None
     self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []
     self.clock: tuple[int, float] | None = None

@@ -29,6 +29,8 @@ BEFORE = {
   "data.max_train_classes": 0,
   "data.instances": False,
   "data.color_jitter": 0.0,
+  "data.recoloured_per_batch": 0,
+  "data.recolourings": 6,
   "language.prototype": "attention",
   "loss.image_alignment": "none",
   "loss.image_beta": 5.0,

@@ -175,7 +175,7 @@ def _step_bytes(
   data = config.data
   data.classes_per_batch = classes
   local = jax.local_device_count()
-  rows = -(-classes * data.images_per_class // jax.device_count())
+  rows = -(-(classes * data.images_per_class + data.recoloured_per_batch) // jax.device_count())
   shapes: dict[str, Any] = {"image": ((data.image_size, data.image_size, 3), np.uint8)}
   if config.train.frozen_backbone:
     shapes = {"feature": ((embedder.backbone.width,), np.float32)}

@@ -172,10 +172,13 @@ def make_loss(
 
   `loss(params, mean_projectors, batch, targets) -> (loss, metrics)` with batch 'label' [b] and
   'image' [b, S, S, 3] uint8 or, with a frozen backbone, 'feature' [b, width], what the backbone
-  made of it; 'index' [b], the images' rows, where L_img is asked for. Rows past N x m are padding,
-  cut off before all losses.
+  made of it; 'index' [b], the images' rows, where L_img is asked for. Rows past N x m are R
+  recoloured images, which L_img alone sees and which take the place of the others there, and
+  padding, cut off before all losses.
   """
   n, m = config.data.classes_per_batch, config.data.images_per_class
+  of_classes, every = n * m, n * m + config.data.recoloured_per_batch
+  read = slice(of_classes if every > of_classes else 0, every)
   options = config.loss
   # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
   scale = m * (m - 1) if options.reduction == "sum" else 1
@@ -184,7 +187,7 @@ def make_loss(
   def gather(x: Any) -> jax.Array:
     if axis is not None:
       x = jax.lax.all_gather(x, axis, tiled=True)
-    return x[: n * m]
+    return x
 
   def embed(params, batch):
     if "feature" in batch:
@@ -193,8 +196,8 @@ def make_loss(
 
   def loss(params, mean_projectors, batch, all_targets):
     targets = all_targets
-    v = gather(embed(params, batch))  # [N m, D]
-    labels = gather(batch["label"])
+    of_all = gather(embed(params, batch))  # [N m + R and padding, D]
+    v, labels = of_all[:of_classes], gather(batch["label"])[:of_classes]
     aux = auxiliary(config, v, labels, params)
     metrics = {"l_aux": aux}
     total = aux
@@ -218,8 +221,8 @@ def make_loss(
         metrics |= {f"{side}_{name}": value for name, value in stats.items()}
     if options.image_alignment != "none":
       reading = losses.image_alignment(
-        v,
-        gather(batch["index"]),
+        of_all[read],
+        gather(batch["index"])[read],
         all_targets,
         params["projectors"]["reading"],
         form=options.image_alignment,

@@ -29,6 +29,11 @@ def reads_images(config: ConfigDict) -> bool:
   )
 
 
+def recolourings(config: ConfigDict) -> int:
+  """K, in how many other colours language.encoder sees each training image; 0 for none."""
+  return config.data.recolourings if config.data.recoloured_per_batch else 0
+
+
 # Values of language.describer that ask a language model.
 LLM = ("transformers", "openai")
 
@@ -108,6 +113,8 @@ _RULES: dict[str, Rule] = {
   ),
   "data.classes_per_batch": _at_least(2),
   "data.images_per_class": _at_least(2),
+  "data.recoloured_per_batch": _at_least(0),
+  "data.recolourings": _at_least(1),
   "data.scaled_decoding": _BOOL,
   "data.pack": _TEXT,
   "data.num_workers": _at_least(0),
@@ -340,6 +347,19 @@ def _validate_instances(config: ConfigDict) -> None:
     )
 
 
+def _validate_recoloured(config: ConfigDict) -> None:
+  key = f"--config.data.recoloured_per_batch={config.data.recoloured_per_batch}"
+  if config.loss.image_alignment == "none":
+    raise UserError(
+      f"{key}: L_img alone reads images of no class; pass "
+      "--config.loss.image_alignment=vocabulary, or 0"
+    )
+  if config.train.frozen_backbone:
+    raise UserError(
+      f"{key}: train.frozen_backbone trains on features of the images in their own colours; pass 0"
+    )
+
+
 def _validate_data(config: ConfigDict) -> None:
   data = config.data
   if data.resize_size < data.image_size:
@@ -352,6 +372,8 @@ def _validate_data(config: ConfigDict) -> None:
       )
   if data.instances:
     _validate_instances(config)
+  if config.data.recoloured_per_batch:
+    _validate_recoloured(config)
   if data.pack and data.name == "synthetic":
     why = "the finches of data.name=synthetic are in memory; leave it out"
     raise UserError(f"--config.data.pack={data.pack}: {why}")

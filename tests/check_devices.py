@@ -27,11 +27,21 @@ CASES = [
   (5, 3, "none", "mean", "mean", 0, 0, "norm_softmax"),
   (5, 3, "orthogonal", "mean", "mean", 0, 0, "proxy_anchor"),
   (5, 3, "none", "mean", "sum", 0, 0, "pairwise", "vocabulary"),
+  (5, 3, "prototype", "mean", "sum", 0, 0, "pairwise", "vocabulary", 6),
 ]
 
 
 def config_of(
-  n, m, form, projector, reduction, lora_rank, depth, auxiliary="pairwise", images="none"
+  n,
+  m,
+  form,
+  projector,
+  reduction,
+  lora_rank,
+  depth,
+  auxiliary="pairwise",
+  images="none",
+  recoloured=0,
 ):
   config = synthetic.get_config()
   config.update_from_flattened_dict(
@@ -51,6 +61,7 @@ def config_of(
       "loss.reduction": reduction,
       "loss.auxiliary": auxiliary,
       "loss.image_alignment": images,
+      "data.recoloured_per_batch": recoloured,
     }
   )
   return config
@@ -64,7 +75,8 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   def draw(*shape):
     return rng.standard_normal(shape).astype(np.float32)
 
-  seen = {"directions": draw(11, 20), "image_cosine": draw(n * m, 11)}
+  count = n * m + config.data.recoloured_per_batch
+  seen = {"directions": draw(11, 20), "image_cosine": draw(count, 11)}
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
   reads_words = validation.reads_words(config)
   embedder, _, state = train_step.init_state(
@@ -75,9 +87,10 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
     # B starts at 0, where A has no gradient.
     params["lora"] = jax.tree.map(lambda x: draw(*x.shape), params["lora"])
   targets = train_step.alignment_targets(config, n, words if reads_words else None)
-  images = rng.integers(0, 256, (n * m, 16, 16, 3), np.uint8)
-  labels = np.tile(np.arange(n, dtype=np.int32), m)
-  index = rng.permutation(n * m).astype(np.int32)
+  images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
+  labels = np.resize(np.arange(n, dtype=np.int32), count)
+  labels[n * m :] = -1
+  index = rng.permutation(count).astype(np.int32)
 
   def value_and_grad(axis):
     gradients = train_step.make_gradients(embedder, config, axis)
@@ -89,10 +102,10 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
     return mapped
 
   value, grads = jax.jit(value_and_grad(None))({"image": images, "label": labels, "index": index})
-  rows = sampling.process_rows(n * m, 8, 0, 1)
+  rows = sampling.process_rows(count, 8, 0, 1)
   # The sampler pads with copies of row 0; anything else there must not matter either.
   padded = images[rows]
-  padded[n * m :] = 255 - padded[n * m :]
+  padded[count:] = 255 - padded[count:]
   batch = {
     "image": padded.reshape(8, -1, 16, 16, 3),
     "label": labels[rows].reshape(8, -1),

@@ -9,7 +9,9 @@ import pytest
 
 from configs import synthetic
 from lafg_jax import losses, main, metrics_log, train_step, validation
+from lafg_jax.data import colours, datasets
 from lafg_jax.errors import UserError
+from lafg_jax.language import image_features
 from lafg_jax.models import backbones, embedder
 
 
@@ -101,6 +103,7 @@ def test_readings_of_another_model_are_one_line(config_with):
     {"loss.alignment": "orthogonal"},
     # An axis for each attribute, beside the space of the texts.
     {"language.prototype": "profile"},
+    {"data.recoloured_per_batch": 6, "data.recolourings": 2},
   ],
   ids=str,
 )
@@ -118,6 +121,65 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
   np.testing.assert_allclose(lines[0]["loss"], total, rtol=1e-5)
   result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
   assert 0 <= result["map@r"] <= 1
+
+
+def test_recoloured_images_are_read_alone_and_bear_on_no_other_loss(config_with, dataset):
+  rng = np.random.default_rng(0)
+  changes = {"loss__image_alignment": "vocabulary", "data__images_per_class": 2}
+  size = config_with().data.image_size
+  count = 2 * config_with().data.classes_per_batch
+  batch = {
+    "image": rng.integers(0, 256, (count + 3, size, size, 3), np.uint8),
+    "label": np.append(np.resize(np.arange(count // 2), count), [-1] * 3).astype(np.int32),
+    "index": rng.permutation(count + 3).astype(np.int32),
+  }
+  seen = {"directions": rng.standard_normal((7, 24)), "image_cosine": rng.random((count + 3, 7))}
+  targets = {"prototypes": rng.standard_normal((count // 2, 24))} | seen
+
+  def losses_of(batch, recoloured):
+    config = config_with(**changes, data__recoloured_per_batch=recoloured)
+    network, _, state = train_step.init_state(config, count // 2, 24, 24)
+    loss = jax.jit(train_step.make_loss(network, config, None))
+    return network, state, loss(state.params, state.mean_projectors, batch, targets)[1]
+
+  network, state, found = losses_of(batch, 3)
+  alone = losses_of({name: x[:count] for name, x in batch.items()}, 0)[2]
+  for name in ("l_aux", "l_ali"):
+    np.testing.assert_allclose(found[name], alone[name], rtol=1e-5)
+  v = np.asarray(network.apply({"params": state.params}, batch["image"][count:]))
+  cosines = unit(v @ np.asarray(state.params["projectors"]["reading"])) @ unit(seen["directions"]).T
+  p, q = softmax(cosines / 0.1), softmax(seen["image_cosine"][batch["index"][count:]] / 0.1)
+  wanted = 0.5 * ((p - q) * np.log(p / q)).sum(1).mean()
+  np.testing.assert_allclose(found["l_img"], wanted, rtol=1e-4)
+  assert abs(alone["l_img"] - wanted) > 1e-3
+
+
+@pytest.mark.parametrize(
+  "changes, said",
+  [
+    ({"loss.image_alignment": "none"}, "image_alignment=vocabulary, or 0"),
+    ({"train.frozen_backbone": True, "model.pretrained": "tiny_clip"}, "frozen_backbone.*pass 0"),
+  ],
+  ids=str,
+)
+def test_recoloured_images_that_nobody_would_read_are_one_line(config_with, changes, said):
+  config = config_with(loss__image_alignment="vocabulary", data__recoloured_per_batch=2)
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match=f"recoloured_per_batch=2: .*{said}"):
+    validation.validate(config, ["train"])
+
+
+def test_the_encoder_sees_the_recoloured_image(tmp_path, config_with, dataset):
+  few = datasets.of_classes(dataset, "train", dataset.class_names[:2])
+  language = config_with(language__cache=str(tmp_path / "cache")).language
+  for _ in range(2):
+    with np.load(image_features.run(language, tmp_path, few, 3)) as arrays:
+      found = arrays["recoloured"]
+    assert found.shape == (len(few), 3, 64)
+    pictures = [colours.recoloured(np.asarray(few.images[k]), k, k % 3) for k in (0, 4, 8)]
+    wanted = image_features.encode_images(np.stack(pictures), "tiny_clip", 8)
+    np.testing.assert_allclose(found[[0, 4, 8], [0, 1, 2]], wanted, atol=1e-5)
+    # The second time from the cache.
 
 
 def test_an_encoder_without_images_is_one_line(tmp_path, config_with):

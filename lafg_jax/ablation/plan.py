@@ -33,7 +33,10 @@ _FREE = (
   *("language.concurrency", "language.timeout_s", "language.retries", "language.base_url"),
 )
 # Keys that came after the first cells: at the values of same_run.BEFORE they stand in no key.
-_ADDED = ("data.instances", "data.color_jitter")
+_ADDED = (
+  *("data.instances", "data.color_jitter"),
+  *("data.recoloured_per_batch", "data.recolourings"),
+)
 # Which the model before training depends on.
 _OF_INIT = ("seed", "data.", "model.", "evaluate.")
 

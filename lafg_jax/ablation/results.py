@@ -78,11 +78,11 @@ def restore(every: Sequence[Cell], out: str) -> int:
     if key not in planned and (record["dataset"], record["start"]) in tables
   ]
   if lost:
-    first = lost[0]
+    example = lost[0]
     logging.warning(
       "%d cells of %s are of other settings or inputs, or of variants that are no more, and will "
       "not be there (%s/%s/%s)",
-      *(len(lost), path, first["start"], first["variant"], first["seed"]),
+      *(len(lost), path, example["start"], example["variant"], example["seed"]),
     )
   return taken
 

@@ -9,7 +9,7 @@ from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
 from lafg_jax.language import describe, encode, image_features, prototypes
-from lafg_jax.validation import reads_images
+from lafg_jax.validation import reads_images, recolourings
 
 # Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")
@@ -45,7 +45,7 @@ def _fingerprint(cell: Cell) -> str:
     [language[name] for name in (*_OF_FEATURES, *prototypes.DECIDING)],
     splits,
     datasets.content_fingerprint(data, "train") if pictures else None,
-    *(["readings"] if reads_images(cell.config) else []),
+    *(["readings", recolourings(cell.config)] if reads_images(cell.config) else []),
   )
 
 
@@ -68,6 +68,6 @@ def _prototypes(cell: Cell, folder: Path) -> Path:
   if language.query == "image" or reads_images(cell.config):
     images = datasets.load_splits(data, ("train",))["train"]
   if reads_images(cell.config) and images is not None:
-    image_features.run(language, folder, images)
+    image_features.run(language, folder, images, recolourings(cell.config))
   encode.run(language, folder, names, kinds, images)
   return prototypes.run(language, folder, names)

@@ -9,6 +9,8 @@ _YIQ = np.array(
 _RGB = np.linalg.inv(_YIQ)
 # Part of the images that lose their colours, whatever the strength.
 GREY = 0.2
+# Last word of the seeds of `recoloured`.
+_STREAM = 5
 
 
 def jittered(img: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -24,6 +26,21 @@ def jittered(img: np.ndarray, rng: np.random.Generator, strength: float) -> np.n
   if rng.random() < GREY:
     saturation = 0.0
   return changed(img, brightness, contrast, saturation, turn)
+
+
+def recoloured(img: np.ndarray, row: int, version: int) -> np.ndarray:
+  """An image [H, W, 3] of no class: its colours are others, its shapes and patterns its own.
+
+  A pure function of the image, its row in the data set and `version`. Hue turns by any angle, in
+  half of the versions the channels change places as well, brightness is scaled by 0.7 to 1.3 and
+  saturation by 0.5 to 1.5. Each pixel is mapped by itself, so that a crop of a recoloured image is,
+  up to clipping, the recoloured crop.
+  """
+  rng = np.random.default_rng([row, version, _STREAM])
+  brightness, saturation = rng.uniform(0.7, 1.3), rng.uniform(0.5, 1.5)
+  turned = changed(img, brightness, 1.0, saturation, rng.uniform(-0.5, 0.5))
+  places = rng.permutation(3) if rng.random() < 0.5 else np.arange(3)
+  return turned[..., places]
 
 
 def changed(

@@ -37,11 +37,15 @@ def train_batches(
 ) -> Iterator[Batch]:
   """Yields the batches of steps start_step to start_step + num_steps - 1, this process's share.
 
-  A batch holds b = (N m, padded to a multiple of `num_devices`) / `process_count` rows, in the
-  slot-major order of `sampling.make_sampler`, padded with copies of row 0 (`process_rows` there):
+  A batch holds b = (N m + R, padded to a multiple of `num_devices`) / `process_count` rows, in the
+  slot-major order of `sampling.make_sampler`, padded with copies of row 0 (`process_rows` there).
+  Behind the N m rows of classes come R = data.recoloured_per_batch, any training images in other
+  colours, before the padding.
     image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size.
-    label: int32 [b], index into dataset.class_names; with data.instances the row of the dataset.
-    index: int32 [b], the row of the dataset that is shown.
+    label: int32 [b], index into dataset.class_names; with data.instances the row of the dataset;
+      -1 of a recoloured image.
+    index: int32 [b], the row of the dataset that is shown; of a recoloured image K times that row
+      plus the version, K = data.recolourings.
     unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The next
       readable image of its class, in dataset order, stands in for it.
 
@@ -50,8 +54,8 @@ def train_batches(
   Args:
     dataset: images as paths or as arrays.
     data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
-      instances, resize_size, train_crop, crop_scale, crop_ratio, flip, color_jitter,
-      scaled_decoding, pack, num_workers and prefetch.
+      instances, recoloured_per_batch, recolourings, resize_size, train_crop, crop_scale,
+      crop_ratio, flip, color_jitter, scaled_decoding, pack, num_workers and prefetch.
     seed: of the sampler and of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
     num_steps: how many batches to yield.
@@ -73,9 +77,11 @@ def train_batches(
     seed=seed,
     instances=data.instances,
   )
-  rows = sampling.process_rows(
-    data.classes_per_batch * data.images_per_class, num_devices, process_index, process_count
+  recoloured = sampling.make_recoloured_sampler(
+    len(dataset), per_batch=data.recoloured_per_batch, versions=data.recolourings, seed=seed
   )
+  num_rows = data.classes_per_batch * data.images_per_class + data.recoloured_per_batch
+  rows = sampling.process_rows(num_rows, num_devices, process_index, process_count)
   if data.pack:
     dataset = pack.packed(dataset, data)
   make = functools.partial(
@@ -83,6 +89,8 @@ def train_batches(
     dataset=dataset,
     labels=labels,
     batch_rows=batch_rows,
+    recoloured=recoloured,
+    versions=data.recolourings,
     rows=rows,
     open_=decoders.opener(data.scaled_decoding),
     augment=_augmentation(data),
@@ -259,17 +267,25 @@ def _train_batch(
   dataset: Dataset,
   labels: np.ndarray,
   batch_rows: Callable[[int], np.ndarray],
+  recoloured: Callable[[int], tuple[np.ndarray, np.ndarray]],
+  versions: int,
   rows: np.ndarray,
   open_: Callable[[Any], Any],
   augment: Callable[[Any, np.random.Generator], np.ndarray],
   seed: int,
 ) -> Batch:
-  wanted = batch_rows(step).ravel()[rows].astype(np.int32)
+  of_classes, (others, of_others) = batch_rows(step).ravel(), recoloured(step)
+  wanted = np.concatenate([of_classes, others])[rows].astype(np.int32)
+  # -1: in its own colours.
+  every_version = np.concatenate([np.full(len(of_classes), -1), of_others])
+  version = every_version[rows]
   pixels, used = [], wanted.copy()
 
   def show(row: int, place: int) -> np.ndarray:
     img = images.source_of_dataset(dataset, row, open_)
-    return augment(img, np.random.default_rng([seed, int(step), place]))
+    shown = augment(img, np.random.default_rng([seed, int(step), place]))
+    which = int(every_version[place])
+    return colours.recoloured(shown, row, which) if which >= 0 else shown
 
   for k, place in enumerate(rows):
     shown, used[k] = _show_or_next(
@@ -278,8 +294,8 @@ def _train_batch(
     pixels.append(shown)
   return {
     "image": np.stack(pixels),
-    "label": labels[wanted].astype(np.int32),
-    "index": used,
+    "label": np.where(version < 0, labels[wanted], -1).astype(np.int32),
+    "index": np.where(version < 0, used, used * versions + version).astype(np.int32),
     "unreadable": np.where(used == wanted, np.int32(-1), wanted),
   }
 

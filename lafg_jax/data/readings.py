@@ -43,7 +43,10 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
     found = _of_images(config, features, dataset, found)
   if config.loss.image_alignment == "none":
     return found
-  return dataclasses.replace(found, readings=_readings(config, features, dataset, found))
+  seen = features
+  if config.data.recoloured_per_batch:
+    seen = _recoloured(Path(path).parent, dataset, config.data.recolourings)
+  return dataclasses.replace(found, readings=_readings(config, features, seen, dataset, found))
 
 
 def _of_images(
@@ -70,15 +73,24 @@ def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndar
 
 
 def _readings(
-  config: ConfigDict, features: np.ndarray, dataset: Dataset, found: LoadedPrototypes
+  config: ConfigDict,
+  features: np.ndarray,
+  seen: np.ndarray,
+  dataset: Dataset,
+  found: LoadedPrototypes,
 ) -> dict[str, np.ndarray]:
-  """The `targets` of losses.image_alignment, [n, ...] in dataset order."""
+  """The `targets` of losses.image_alignment, of what is `seen` ([n, d], or [n, K, d] recoloured).
+
+  Rows are those of the data set, or K times them plus the version. What is taken off to centre is
+  the mean of `features` [n, d], the images in their own colours.
+  """
   language, form = config.language, config.loss.image_alignment
-  readable = np.any(features != 0, axis=1)
   if language.centre:
-    features = np.where(readable[:, None], features - features[readable].mean(axis=0), 0)
+    mean = features[np.any(features != 0, axis=1)].mean(axis=0)
+    seen = np.where(np.any(seen != 0, axis=-1, keepdims=True), seen - mean, 0)
   if language.shuffle:
-    features = features[_of_other_classes(dataset.labels, config.seed)]
+    seen = seen[_of_other_classes(dataset.labels, config.seed)]
+  features = seen.reshape(-1, seen.shape[-1])
   readable = np.any(features != 0, axis=1)
   if form == "feature":
     return {"image_feature": features.astype(np.float32)}
@@ -99,6 +111,15 @@ def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
   if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
     raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
   return arrays["features"].astype(np.float64)
+
+
+def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
+  """[n, K, d], rows of zeros for images that could not be read."""
+  path = folder / FILE
+  found = prototypes.read_npz(path, ("ids", "recoloured"), stage="encode")["recoloured"]
+  if found.shape[:2] != (len(dataset), versions):
+    raise UserError(f"{path} is of other recolourings: run --stage=encode again")
+  return found.astype(np.float64)
 
 
 def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:

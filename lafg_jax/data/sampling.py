@@ -12,9 +12,9 @@ from absl import logging
 
 from lafg_jax.errors import UserError
 
-# Last words of the seeds of the two kinds of draws. Not 0: NumPy pads short seeds with zeros, and
+# Last words of the seeds of the three kinds of draws. Not 0: NumPy pads short seeds with zeros, and
 # the augmentation's are (seed, step, row).
-_CLASS_STREAM, _IMAGE_STREAM = 1, 2
+_CLASS_STREAM, _IMAGE_STREAM, _RECOLOURED_STREAM = 1, 2, 4
 
 
 def batch_labels(dataset: Any, data: Any) -> np.ndarray:
@@ -77,6 +77,35 @@ def make_sampler(
     first = step_in_epoch * classes_per_batch
     chosen = order[first : first + classes_per_batch]
     return np.stack([class_images(int(index), epoch) for index in chosen], axis=1)
+
+  return batch
+
+
+def make_recoloured_sampler(
+  num_images: int, *, per_batch: int, versions: int, seed: int
+) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
+  """`batch(step) -> (rows [R], versions [R])`, int64: images whatever their class, each once.
+
+  Stateless as the sampler of classes is.
+
+  Args:
+    num_images: of the data set.
+    per_batch: R, 0 or more.
+    versions: K, recolourings of each image.
+    seed: 0 or more.
+
+  Raises:
+    UserError: there are fewer images than R.
+  """
+  if per_batch > num_images:
+    raise UserError(
+      f"data.recoloured_per_batch={per_batch}: there are {num_images} training images; pass "
+      f"--config.data.recoloured_per_batch={num_images} or less"
+    )
+
+  def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng([seed, int(step), 0, _RECOLOURED_STREAM])
+    return rng.choice(num_images, per_batch, replace=False), rng.integers(versions, size=per_batch)
 
   return batch
 

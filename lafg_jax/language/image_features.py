@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from absl import logging
+from PIL import Image
 
-from lafg_jax.data import readings
+from lafg_jax.data import colours, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.data.prototypes import l2_normalise, shorten
@@ -38,20 +39,30 @@ def class_image_means(
   return readings.class_means(readable, labels, len(dataset.class_names))
 
 
-def run(language: Any, workdir: str | os.PathLike, dataset: Dataset) -> Path:
+def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolourings: int = 0) -> Path:
   """Writes `<workdir>/image_features.npz`: what the encoder sees in each training image.
 
   ids [n], features [n, d] float32 (L2-normalised; zeros for an image that cannot be read, which is
-  reported by path), encoder.
+  reported by path), encoder; and recoloured [n, K, d], the same of each image in K other colours,
+  where `recolourings` K is not 0.
 
   Raises:
     UserError: as `encode_images`.
   """
-  features, unreadable = _of_dataset(dataset, language.encoder, language.batch_size, language.cache)
+  options = (language.encoder, language.batch_size, language.cache)
+  features, unreadable = _of_dataset(dataset, *options)
   features[unreadable] = 0
+  arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": features}
+  if recolourings:
+    logging.info("encode: %d images in %d other colours each", len(dataset), recolourings)
+    versions = [
+      encode_images(dataset.images, *options, boxes=dataset.boxes, skip_unreadable=True, version=k)
+      for k in range(recolourings)
+    ]
+    arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
   path = Path(workdir) / readings.FILE
   with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, ids=np.array(dataset.ids), features=features, encoder=np.array(language.encoder))
+    np.savez(file, **arrays, encoder=np.array(language.encoder))
   return path
 
 
@@ -78,6 +89,7 @@ def encode_images(
   *,
   boxes: np.ndarray | None = None,
   skip_unreadable: bool = False,
+  version: int | None = None,
 ) -> np.ndarray:
   """L2-normalised float32 image features [n, d], in the space of the encoder's text features.
 
@@ -90,6 +102,8 @@ def encode_images(
     cache: folder where features are kept between runs, by the content of the images; '' keeps none.
     boxes: [n, 4] left, top, right, bottom in pixels, what of each image is shown; None shows all.
     skip_unreadable: rows of nan for images that cannot be read, instead of an error.
+    version: image `row` is shown in other colours, `colours.recoloured(image, row, version)`; None
+      shows it as it is.
 
   Raises:
     UserError: as `encode.encode_texts`; the encoder has no image tower; an image cannot be read.
@@ -105,7 +119,7 @@ def encode_images(
     processor, model = encoders.load_image_model(encoder, folder)
 
     def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
-      opened = {row: _picture(images, row, box_of(row), skip_unreadable) for row in rows}
+      opened = {row: _picture(images, row, box_of(row), skip_unreadable, version) for row in rows}
       pictures = {row: picture for row, picture in opened.items() if picture is not None}
       if not pictures:
         return [], np.empty((0, 0), np.float32)
@@ -119,9 +133,9 @@ def encode_images(
 
   with FeatureCache(cache, identity) as stored:
     keys = [
-      content if content is None else stored.key(b"image\n" + content)
-      for content in (
-        _content(images, row, box_of(row), skip_unreadable) for row in range(len(images))
+      content if content is None else stored.key(b"image\n" + content + _colours_of(row, version))
+      for row, content in (
+        (row, _content(images, row, box_of(row), skip_unreadable)) for row in range(len(images))
       )
     ]
     found = computed(keys, [0] * len(keys), prepare, batch_size, stored, "images")
@@ -132,10 +146,19 @@ def encode_images(
   return found
 
 
-def _picture(images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool) -> Any:
+def _colours_of(row: int, version: int | None) -> bytes:
+  return b"" if version is None else f"\nrecoloured {row} {version}".encode()
+
+
+def _picture(
+  images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool, version: int | None
+) -> Any:
   """Image `row`, opened; None where it cannot be read and may be left out."""
   try:
-    return open_any(images[row], box)
+    picture = open_any(images[row], box)
+    if version is None:
+      return picture
+    return Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
   except UnreadableImage as error:
     if skip_unreadable:
       return None

@@ -69,3 +69,21 @@ def test_one_image_in_five_loses_its_colours_and_strength_sets_how_far_the_other
     return np.abs(np.stack(shown) - red.astype(int)).mean()
 
   assert moved(0.1) < 0.3 * moved(0.8)
+
+
+def test_a_recoloured_image_is_another_of_the_same_shapes():
+  img = np.random.default_rng(0).integers(60, 120, (9, 8, 3), dtype=np.uint8)
+  first, second = (colours.recoloured(img, 4, version) for version in (0, 1))
+  assert first.dtype == np.uint8 and first.shape == img.shape
+  np.testing.assert_array_equal(first, colours.recoloured(img.copy(), 4, 0))
+  assert (first != second).any() and (first != colours.recoloured(img, 5, 0)).any()
+  # Each pixel by itself: a crop is recoloured as the whole is.
+  np.testing.assert_array_equal(colours.recoloured(img[2:7, 1:4], 4, 0), first[2:7, 1:4])
+
+
+@pytest.mark.parametrize("version", range(6))
+def test_recoloured_greys_stay_grey(version):
+  greys = np.repeat(np.arange(0, 190, 10, dtype=np.uint8)[:, None, None], 3, axis=2)
+  found = colours.recoloured(greys, 1, version).astype(int)
+  assert np.ptp(found, axis=2).max() <= 1
+  assert (np.diff(found[:, 0, 0]) > 0).all(), "darker stays darker"

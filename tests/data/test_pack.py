@@ -35,6 +35,8 @@ def section(folder, **changes):
     "crop_ratio": (0.75, 4 / 3),
     "flip": True,
     "color_jitter": 0.0,
+    "recoloured_per_batch": 0,
+    "recolourings": 1,
     "instances": False,
     "classes_per_batch": 3,
     "images_per_class": 2,

@@ -15,7 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lafg_jax.data import images, pipeline, sampling
+from lafg_jax.data import colours, images, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.errors import UserError
 
@@ -33,6 +33,8 @@ def section(**changes):
       "flip": True,
       "color_jitter": 0.0,
       "instances": False,
+      "recoloured_per_batch": 0,
+      "recolourings": 3,
       "classes_per_batch": 3,
       "images_per_class": 2,
       "scaled_decoding": True,
@@ -283,7 +285,7 @@ if __name__ == "__main__":
   data = ConfigDict(dict(
     image_size=8, resize_size=8, train_crop="resize_crop", flip=True, classes_per_batch=2,
     images_per_class=2, num_workers=1, prefetch=2, scaled_decoding=True,
-    pack="", instances=False, color_jitter=0.0))
+    pack="", instances=False, color_jitter=0.0, recoloured_per_batch=0, recolourings=1))
   batches = pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=10**6)
   kept = next(batches)
   print(*[child.pid for child in multiprocessing.active_children()], flush=True)
@@ -373,3 +375,42 @@ def test_jitter_changes_colours_and_nothing_of_crop_and_flip():
     # Brightness at the same places: lumas go together.
     lumas = [x.astype(float).mean(axis=2).ravel() for x in (one, two)]
     assert np.corrcoef(*lumas)[0, 1] > 0.5
+
+
+def test_recoloured_images_stand_behind_those_of_classes():
+  dataset = array_dataset()
+  data = section(recoloured_per_batch=5, flip=False, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+  plain = section(flip=False, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
+  drawn = set()
+  for step, (batch, alone) in enumerate(
+    zip(train(dataset, data), train(dataset, plain), strict=True)
+  ):
+    for key, rows in alone.items():
+      np.testing.assert_array_equal(batch[key][:6], rows)
+    assert batch["image"].shape == (11, 16, 16, 3) and (batch["label"][6:] == -1).all()
+    rows, versions = np.divmod(batch["index"][6:], 3)
+    assert len(set(rows)) == 5 and rows.max() < len(dataset)
+    drawn |= set(zip(rows.tolist(), versions.tolist(), strict=True))
+    for place, (row, version) in enumerate(zip(rows, versions, strict=True), start=6):
+      rng = np.random.default_rng([7, step, place])
+      crop = pipeline._augmentation(data)(Image.fromarray(dataset.images[row]), rng)
+      wanted = colours.recoloured(crop, int(row), int(version))
+      np.testing.assert_array_equal(batch["image"][place], wanted)
+      assert np.abs(wanted.astype(int) - crop).mean() > 5
+  assert len({row for row, _ in drawn}) > 5 and {version for _, version in drawn} == {0, 1, 2}
+
+
+def test_processes_share_recoloured_images_too():
+  dataset, data = array_dataset(), section(recoloured_per_batch=5)
+  whole = train(dataset, data, num_devices=4)
+  parts = [train(dataset, data, num_devices=4, process_index=k, process_count=2) for k in range(2)]
+  for batch, *shares in zip(whole, *parts, strict=True):
+    assert len(batch["image"]) == 12
+    for key, rows in batch.items():
+      np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), rows)
+
+
+def test_more_recoloured_images_than_there_are_is_one_line():
+  data = section(recoloured_per_batch=21)
+  with pytest.raises(UserError, match="there are 20 training images.*=20 or less"):
+    train(array_dataset(), data)

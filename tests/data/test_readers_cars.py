@@ -106,7 +106,14 @@ def test_parquet_images_are_read_when_asked_for(trees, tmp_path):
   data = section(tmp_path, classes_per_batch=2, images_per_class=2, image_size=8, resize_size=8)
   data.update(
     {"train_crop": "resize_crop", "flip": False, "num_workers": 0, "prefetch": 2}
-    | {"pack": "", "scaled_decoding": True, "instances": False, "color_jitter": 0.0}
+    | {
+      "pack": "",
+      "scaled_decoding": True,
+      "instances": False,
+      "color_jitter": 0.0,
+      "recoloured_per_batch": 0,
+      "recolourings": 1,
+    }
   )
   batch = next(pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=1))
   assert batch["image"].shape == (4, 8, 8, 3) and (batch["unreadable"] == -1).all()

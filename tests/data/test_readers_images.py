@@ -20,7 +20,7 @@ def section(root, classes, images):
     | {"box_crop": False, "classes_per_batch": classes, "images_per_class": images}
     | {"image_size": 8, "resize_size": 8, "train_crop": "resize_crop", "flip": False}
     | {"num_workers": 0, "prefetch": 2, "pack": "", "scaled_decoding": True}
-    | {"instances": False, "color_jitter": 0.0}
+    | {"instances": False, "color_jitter": 0.0, "recoloured_per_batch": 0, "recolourings": 1}
   )
 
 

@@ -88,6 +88,33 @@ def test_the_controls_hold_no_words(folder, dataset, config_with):
   assert set(feature) == {"image_feature"} and feature["image_feature"].shape[1] == 6
 
 
+def test_recoloured_images_are_read_in_place_of_the_others(folder, dataset, config_with):
+  n, versions = len(dataset.ids), 2
+  with np.load(folder / readings.FILE) as arrays:
+    old = dict(arrays)
+  recoloured = np.random.default_rng(3).standard_normal((n, versions, 6)).astype(np.float32)
+  recoloured[5, 1] = 0
+  np.savez(folder / readings.FILE, **old, recoloured=recoloured)
+  changes = {"data__recoloured_per_batch": 4, "data__recolourings": versions}
+  found = load(folder, dataset, config_with, **changes).readings
+  assert found["image_cosine"].shape == (n * versions, 9)
+  centred = recoloured[7, 1].astype(np.float64) - old["features"].mean(axis=0, dtype=np.float64)
+  wanted = unit(centred[None]) @ found["directions"].T
+  np.testing.assert_allclose(found["image_cosine"][7 * versions + 1], wanted[0], atol=1e-5)
+  assert not found["image_cosine"][5 * versions + 1].any()
+  shuffled = load(folder, dataset, config_with, language__shuffle=True, **changes).readings
+  given = shuffled["image_cosine"].reshape(n, versions, 9)
+  own = found["image_cosine"].reshape(n, versions, 9)
+  for row in (0, n - 1):
+    [source] = np.flatnonzero((own == given[row]).all(axis=(1, 2)))
+    assert dataset.labels[source] != dataset.labels[row], "all versions of one image"
+  with pytest.raises(UserError, match="other recolourings.*--stage=encode"):
+    load(folder, dataset, config_with, data__recoloured_per_batch=4, data__recolourings=3)
+  np.savez(folder / readings.FILE, **old)
+  with pytest.raises(UserError, match="--stage=encode"):
+    load(folder, dataset, config_with, **changes)
+
+
 def test_an_image_that_could_not_be_read_has_zeros(folder, dataset, config_with):
   features = np.load(folder / readings.FILE)["features"]
   features[7] = 0
