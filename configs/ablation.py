@@ -27,6 +27,12 @@ NO_IMG = {"loss.image_alignment": "none"}
 AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
+# Half as many images again a batch. The weight is the better of 1 and 5 on held-out classes.
+RECOLOURED = {
+  "data.recoloured_per_batch": 40,
+  "loss.image_alignment": "vocabulary",
+  "loss.image_beta": 1.0,
+}
 # Ours, of the same sentences. They are not in the space of the texts.
 PROFILES = {"language.prototype": "profile", "loss.projector_init": "random"}
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
@@ -76,6 +82,20 @@ def groups():
       "full@+l_img": {"loss.image_alignment": "vocabulary"},
       "full@+l_img-random": {"loss.image_alignment": "random"},
       "full@+l_img-feature": {"loss.image_alignment": "feature"},
+    },
+    # Images of no class, in colours that no class has, as the encoder reads them; and controls: the
+    # words of others, words in the readings alone, the encoder's images without any word, and
+    # directions that are no words.
+    "recoloured": {
+      "full@recoloured": RECOLOURED,
+      "full-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},
+      "l_aux+orthogonal@recoloured": ORTHOGONAL | RECOLOURED,
+      "l_aux+orthogonal@recoloured-feature": ORTHOGONAL
+      | RECOLOURED
+      | {"loss.image_alignment": "feature"},
+      "l_aux+orthogonal@recoloured-random": ORTHOGONAL
+      | RECOLOURED
+      | {"loss.image_alignment": "random"},
     },
     "texts": {
       # The prompt; the mean of the descriptions; T_c, with LaFG's query and ours; profiles.

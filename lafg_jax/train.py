@@ -234,14 +234,15 @@ def _batches(
 
 
 def _announce(config: ConfigDict, state: TrainState) -> None:
-  learned = optimizers.split(config, state.params)[0]
+  data, learned = config.data, optimizers.split(config, state.params)[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   logging.info(
-    "train: steps %d to %d of %d x %d images on %d devices, %.3g M of %.3g M parameters learn",
+    "train: steps %d to %d of %d x %d images%s on %d devices, %.3g M of %.3g M parameters learn",
     int(state.step),
     config.train.steps,
-    config.data.classes_per_batch,
-    config.data.images_per_class,
+    data.classes_per_batch,
+    data.images_per_class,
+    f" and {data.recoloured_per_batch} recoloured" if data.recoloured_per_batch else "",
     jax.device_count(),
     *counts,
   )
