@@ -14,6 +14,18 @@ from configs import synthetic
 REFERENCE = "l_aux"
 CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
 
+# Further differences, where both have been measured.
+PAIRS = (
+  *(("full@recoloured", other) for other in ("full", "l_aux+onehot", "l_aux+orthogonal")),
+  ("full@recoloured", "full-shuffled@recoloured"),
+  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal"),
+  ("l_aux+orthogonal@recoloured", "l_aux+onehot"),
+  ("l_aux+orthogonal@recoloured", "full"),
+  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-feature"),
+  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-random"),
+  ("full@profiles", "full"),
+)
+
 # Groups that take fewer seeds than --seeds.
 SEEDS = {"sweeps": 1}
 

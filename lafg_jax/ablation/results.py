@@ -126,7 +126,7 @@ def _read(path: Path) -> list[Record]:
 
 
 def _write(file: Any, records: Sequence[Record], folder: str) -> None:
-  tables = summarise(records, file.REFERENCE, file.CONTROLS)
+  tables = summarise(records, file.REFERENCE, file.CONTROLS, getattr(file, "PAIRS", ()))
   # A line a cell: what version control shows is which cells changed.
   lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
   old = Path(folder, NAMES[1])
@@ -145,7 +145,10 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
 
 
 def summarise(
-  records: Sequence[Record], reference: str, controls: Sequence[str]
+  records: Sequence[Record],
+  reference: str,
+  controls: Sequence[str],
+  more: Sequence[tuple[str, str]] = (),
 ) -> list[dict[str, Any]]:
   """One table for each dataset and start.
 
@@ -153,6 +156,7 @@ def summarise(
     records: contents of cells.
     reference: the variant that all others are compared with.
     controls: those that `full` is compared with as well.
+    more: further pairs, where both are there.
 
   Returns:
     [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'rows', 'differences'}];
@@ -174,6 +178,7 @@ def summarise(
     rows.sort(key=lambda row: -row.get(BEST_FIRST, {"mean": 0.0})["mean"])
     pairs = [(row["variant"], reference) for row in rows if row["variant"] != reference]
     pairs += [("full", control) for control in controls if control != reference]
+    pairs += [pair for pair in more if pair not in pairs]
     found = [p for p in pairs if p[0] in variants and p[1] in variants and p[0] != p[1]]
     differences = [_difference(variants, *pair) for pair in found]
     tables.append(

@@ -56,6 +56,16 @@ def test_means_and_deviations_over_seeds():
   assert rows["untrained"]["recall@1"]["sd"] is None
 
 
+def test_further_pairs_are_told_where_both_are_there():
+  more = [("full-shuffled", "untrained"), ("full", "l_aux"), ("full-shuffled", "full")]
+  of = results.summarise(RECORDS, FILE.REFERENCE, FILE.CONTROLS, more + [("full", "nobody")])
+  found = [(x["variant"], x["against"]) for x in of[0]["differences"]]
+  plain = [(x["variant"], x["against"]) for x in tables()[0]["differences"]]
+  # Of the first pair no seed has both; the second is there anyway.
+  assert found == [*plain, ("full-shuffled", "full")]
+  assert of[0]["differences"][-1]["recall@1"]["mean"] == pytest.approx(0.30 - 0.52)
+
+
 def test_differences_are_paired_by_seed():
   found = {(x["variant"], x["against"]): x for x in tables()[0]["differences"]}
   assert set(found) == {
