@@ -75,9 +75,9 @@ def main(argv: Sequence[str]) -> None:
       tuning.choose(cells, workdir, _OUT.value)
     else:
       every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
-      if _OUT.value:
-        results.restore(every, _OUT.value)
       wanted = plan.select(every, groups, _STARTS.value, only)
+      if _OUT.value:
+        results.restore(every, wanted, _OUT.value)
       failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
       if not failed or any(cell.finished() for cell in every):
         results.write(file, every, workdir, _OUT.value)

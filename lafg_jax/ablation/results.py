@@ -47,28 +47,36 @@ def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
   return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
 
 
-def restore(every: Sequence[Cell], out: str) -> int:
+def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> int:
   """Takes the cells of `<out>/ablation.json` that the workdir lacks; returns how many.
 
   What was measured elsewhere, and is kept under version control, is not measured again: a cell is
-  finished where its settings and inputs are the same, whatever its variant was called.
+  finished where its settings and inputs are the same. It goes to the variant of its name, or else
+  to the first that is the same; a wanted one that only has another name is not run either.
 
   Args:
     every: cells of the plan; those of any seed of their variants are taken.
+    wanted: those that are about to run.
     out: folder with the results.
 
   Raises:
     UserError: the file is damaged.
   """
-  taken, planned, path = 0, set(), Path(out, NAMES[0])
+  path = Path(out, NAMES[0])
+  planned: dict[str, list[Cell]] = {}
   old = {record.get("config_hash"): record for record in _read(path)}
   seeds = sorted({record["seed"] for record in old.values()})
   for first in (cell for cell in every if cell.seed == 0):
     for cell in map(first.with_seed, seeds):
-      planned.add(cell.key)
-      if cell.key in old and not cell.finished():
-        keep(cell, old[cell.key])
-        taken += 1
+      planned.setdefault(cell.key, []).append(cell)
+  found = [cell for cell in wanted if cell.key in old]
+  for key, cells in planned.items():
+    if key in old:
+      found.append(next((c for c in cells if c.variant == old[key]["variant"]), cells[0]))
+  missing = {cell.path: cell for cell in found if not cell.finished()}
+  for cell in missing.values():
+    keep(cell, old[cell.key])
+  taken = len(missing)
   if taken:
     logging.info("cells: %d are taken from %s", taken, path)
   tables = {(cell.dataset, cell.start) for cell in every}
