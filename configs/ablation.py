@@ -23,6 +23,7 @@ PAIRS = (
   ("l_aux+orthogonal@recoloured", "full"),
   ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-feature"),
   ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-random"),
+  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-shuffled"),
   ("full@profiles", "full"),
 )
 
@@ -105,6 +106,7 @@ def groups():
       "l_aux+orthogonal@recoloured-feature": ORTHOGONAL
       | RECOLOURED
       | {"loss.image_alignment": "feature"},
+      "l_aux+orthogonal@recoloured-shuffled": ORTHOGONAL | RECOLOURED | {"language.shuffle": True},
       "l_aux+orthogonal@recoloured-random": ORTHOGONAL
       | RECOLOURED
       | {"loss.image_alignment": "random"},
