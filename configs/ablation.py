@@ -105,7 +105,8 @@ def groups():
       "l_aux+orthogonal@recoloured": ORTHOGONAL | RECOLOURED,
       "l_aux+orthogonal@recoloured-feature": ORTHOGONAL
       | RECOLOURED
-      | {"loss.image_alignment": "feature"},
+      # Of about the same gradient: a cosine's is a fraction of that of a softmax at 0.1.
+      | {"loss.image_alignment": "feature", "loss.image_beta": 5.0},
       "l_aux+orthogonal@recoloured-shuffled": ORTHOGONAL | RECOLOURED | {"language.shuffle": True},
       "l_aux+orthogonal@recoloured-random": ORTHOGONAL
       | RECOLOURED
