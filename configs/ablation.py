@@ -96,9 +96,9 @@ def groups():
       "full@+l_img-random": {"loss.image_alignment": "random"},
       "full@+l_img-feature": {"loss.image_alignment": "feature"},
     },
-    # Images of no class, in colours that no class has, as the encoder reads them; and controls: the
-    # words of others, words in the readings alone, the encoder's images without any word, and
-    # directions that are no words.
+    # Images of no class, in colours that no class has, as the encoder reads them, beside the words
+    # of classes or beside none. Controls: the readings of others (`shuffled`), the encoder's images
+    # without any word (`feature`), and directions that are no words (`random`).
     "recoloured": {
       "full@recoloured": RECOLOURED,
       "full-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},

@@ -6,10 +6,9 @@
 Variants stand in configs/ablation.py, in groups; without --groups it is the headline group. A cell
 is a start, a variant and a seed, trained and evaluated in a worker process; a finished cell is kept
 in <workdir>/cells, and with --out in its ablation.json, and not run again while its settings and
-inputs are the same. In the end (and
-with --report_only, without running any) all finished cells make ablation.json, ablation.md and
-ablation.html. --tune looks for settings on held-out training classes alone, as many for every
-variant, and writes tuning.json.
+inputs are the same. In the end (and with --report_only, without running any) all finished cells
+make ablation.json, ablation.md and ablation.html. --tune looks for settings on held-out training
+classes alone, as many for every variant, and writes tuning.json.
 """
 
 import os

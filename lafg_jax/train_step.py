@@ -185,9 +185,7 @@ def make_loss(
   beta, image_beta = options.beta * scale, options.image_beta * scale
 
   def gather(x: Any) -> jax.Array:
-    if axis is not None:
-      x = jax.lax.all_gather(x, axis, tiled=True)
-    return x
+    return x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
 
   def embed(params, batch):
     if "feature" in batch:

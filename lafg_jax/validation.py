@@ -372,7 +372,7 @@ def _validate_data(config: ConfigDict) -> None:
       )
   if data.instances:
     _validate_instances(config)
-  if config.data.recoloured_per_batch:
+  if data.recoloured_per_batch:
     _validate_recoloured(config)
   if data.pack and data.name == "synthetic":
     why = "the finches of data.name=synthetic are in memory; leave it out"

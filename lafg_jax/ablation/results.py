@@ -47,8 +47,8 @@ def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
   return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
 
 
-def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> int:
-  """Takes the cells of `<out>/ablation.json` that the workdir lacks; returns how many.
+def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
+  """Takes the cells of `<out>/ablation.json` that the workdir lacks.
 
   What was measured elsewhere, and is kept under version control, is not measured again: a cell is
   finished where its settings and inputs are the same. It goes to the variant of its name, or else
@@ -76,9 +76,8 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> int:
   missing = {cell.path: cell for cell in found if not cell.finished()}
   for cell in missing.values():
     keep(cell, old[cell.key])
-  taken = len(missing)
-  if taken:
-    logging.info("cells: %d are taken from %s", taken, path)
+  if missing:
+    logging.info("cells: %d are taken from %s", len(missing), path)
   tables = {(cell.dataset, cell.start) for cell in every}
   lost = [
     record
@@ -92,7 +91,6 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> int:
       "not be there (%s/%s/%s)",
       *(len(lost), path, example["start"], example["variant"], example["seed"]),
     )
-  return taken
 
 
 def keep(cell: Cell, result: Record) -> None:

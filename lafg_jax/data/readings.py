@@ -116,7 +116,7 @@ def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
 def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
   """[n, K, d], rows of zeros for images that could not be read."""
   path = folder / FILE
-  found = prototypes.read_npz(path, ("ids", "recoloured"), stage="encode")["recoloured"]
+  found = prototypes.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
   if found.shape[:2] != (len(dataset), versions):
     raise UserError(f"{path} is of other recolourings: run --stage=encode again")
   return found.astype(np.float64)

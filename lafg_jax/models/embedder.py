@@ -168,18 +168,19 @@ def init_projectors(
   Without words (text_dim None) there is no P_t, and P_v starts as it would with them.
   """
   key_image, key_text = jax.random.split(key)
-  projectors = {
-    "image": jax.random.normal(key_image, (embedding_dim, width)) / np.sqrt(embedding_dim)
-  }
+  projectors = {"image": _unit_variance(key_image, embedding_dim, width)}
   if text_dim is not None:
-    projectors["text"] = jax.random.normal(key_text, (text_dim, width)) / np.sqrt(text_dim)
+    projectors["text"] = _unit_variance(key_text, text_dim, width)
   return projectors
+
+
+def _unit_variance(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
+  return jax.random.normal(key, (inputs, outputs)) / np.sqrt(inputs)
 
 
 def init_reading(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
   """P_r [D, d], whose numbers disturb none of P_v's and P_t's."""
-  key = jax.random.fold_in(key, 0x8EAD)
-  return jax.random.normal(key, (embedding_dim, width)) / np.sqrt(embedding_dim)
+  return _unit_variance(jax.random.fold_in(key, 0x8EAD), embedding_dim, width)
 
 
 def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array:
