@@ -16,15 +16,10 @@ CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
 
 # Further differences, where both have been measured.
 PAIRS = (
-  *(("full@recoloured", other) for other in ("full", "l_aux+onehot", "l_aux+orthogonal")),
-  ("full@recoloured", "full-shuffled@recoloured"),
-  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal"),
-  ("l_aux+orthogonal@recoloured", "l_aux+onehot"),
-  ("l_aux+orthogonal@recoloured", "full"),
-  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-feature"),
-  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-random"),
-  ("l_aux+orthogonal@recoloured", "l_aux+orthogonal@recoloured-shuffled"),
-  ("full@profiles", "full"),
+  *(("full", other) for other in ("prototypes", "full@random", "full@feature")),
+  *(("prototypes", other) for other in ("l_aux+onehot", "l_aux+orthogonal", "prototypes-shuffled")),
+  *(("prototypes@recoloured", x) for x in ("prototypes", "l_aux+onehot", "l_aux+orthogonal")),
+  ("prototypes@profiles", "prototypes"),
 )
 
 # Groups that take fewer seeds than --seeds.
@@ -35,21 +30,23 @@ VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
-# Without what the vision-language model sees in each image.
-NO_IMG = {"loss.image_alignment": "none"}
+# Without what the vision-language model sees in each image; the weight of nothing is the default's.
+NO_IMG = {
+  "data.recoloured_per_batch": 0,
+  "loss.image_alignment": "none",
+  "loss.image_beta": 5.0,
+}
 AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
-# Half as many images again a batch. The weight is the better of 1 and 5 on held-out classes.
-RECOLOURED = {
-  "data.recoloured_per_batch": 40,
-  "loss.image_alignment": "vocabulary",
-  "loss.image_beta": 1.0,
-}
+# The words of classes, LaFG's way.
+PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
+# Images of no class beside them, as `full` of the finches has.
+RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
 # Ours, of the same sentences. They are not in the space of the texts.
-PROFILES = {"language.prototype": "profile", "loss.projector_init": "random"}
+PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
-LITERAL = {
+LITERAL = NO_IMG | {
   "loss.alignment": "distribution",
   "loss.projector": "mean",
   "loss.projector_init": "random",
@@ -86,39 +83,38 @@ def groups():
       "full": {},
       "full-shuffled": {"language.shuffle": True},
     },
-    "forms": forms() | {"full@paper-literal": LITERAL},
-    # For encoders that see images too. `full` with what they see in place of words, with projectors
-    # that know nothing of the encoder, and with L_img beside it, then without words in that.
-    "encoder": {
-      "full@images": {"language.prototype": "images"},
-      "full@random-projectors": {"loss.projector_init": "random"},
-      "full@+l_img": {"loss.image_alignment": "vocabulary"},
-      "full@+l_img-random": {"loss.image_alignment": "random"},
-      "full@+l_img-feature": {"loss.image_alignment": "feature"},
+    # LaFG's own: what `full` is where a config has no images of no class.
+    "prototypes": {
+      "prototypes": PROTOTYPES,
+      "prototypes-shuffled": PROTOTYPES | {"language.shuffle": True},
+      "prototypes@recoloured": RECOLOURED,
+      "prototypes-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},
     },
-    # Images of no class, in colours that no class has, as the encoder reads them, beside the words
-    # of classes or beside none. Controls: the readings of others (`shuffled`), the encoder's images
-    # without any word (`feature`), and directions that are no words (`random`).
+    # `full` without words: directions that are none, and what the encoder sees as it is.
     "recoloured": {
-      "full@recoloured": RECOLOURED,
-      "full-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},
-      "l_aux+orthogonal@recoloured": ORTHOGONAL | RECOLOURED,
-      "l_aux+orthogonal@recoloured-feature": ORTHOGONAL
-      | RECOLOURED
+      "full@random": {"loss.image_alignment": "random"},
       # Of about the same gradient: a cosine's is a fraction of that of a softmax at 0.1.
-      | {"loss.image_alignment": "feature", "loss.image_beta": 5.0},
-      "l_aux+orthogonal@recoloured-shuffled": ORTHOGONAL | RECOLOURED | {"language.shuffle": True},
-      "l_aux+orthogonal@recoloured-random": ORTHOGONAL
-      | RECOLOURED
-      | {"loss.image_alignment": "random"},
+      "full@feature": {"loss.image_alignment": "feature", "loss.image_beta": 5.0},
+    },
+    "forms": forms() | {"prototypes@paper-literal": LITERAL},
+    # For encoders that see images too: what they see in place of words, with projectors that know
+    # nothing of the encoder, and L_img on images in their own colours, then without words in it.
+    "encoder": {
+      "prototypes@images": PROTOTYPES | {"language.prototype": "images"},
+      "prototypes@random-projectors": PROTOTYPES | {"loss.projector_init": "random"},
+      **{
+        f"prototypes@+l_img-{form}": PROTOTYPES | {"loss.image_alignment": form}
+        for form in ("vocabulary", "random", "feature")
+      },
     },
     "texts": {
       # The prompt; the mean of the descriptions; T_c, with LaFG's query and ours; profiles.
-      "full@name-template": {"language.prototype": "query", "language.query": "name"},
-      "full@descriptions-mean": {"language.prototype": "descriptions"},
-      "full@vocabulary-of-names": {"language.query": "name"},
-      "full@vocabulary-of-descriptions": {"language.query": "descriptions"},
-      "full@profiles": PROFILES,
+      "prototypes@name-template": PROTOTYPES
+      | {"language.prototype": "query", "language.query": "name"},
+      "prototypes@descriptions-mean": PROTOTYPES | {"language.prototype": "descriptions"},
+      "prototypes@vocabulary-of-names": PROTOTYPES | {"language.query": "name"},
+      "prototypes@vocabulary-of-descriptions": PROTOTYPES | {"language.query": "descriptions"},
+      "prototypes@profiles": PROFILES,
     },
     "losses": losses(),
     "sweeps": sweeps(),
@@ -126,11 +122,12 @@ def groups():
 
 
 def forms():
-  """Each form of L_ali x projector x centring, such as 'full@prototype-fixed-centred'."""
+  """Each form of L_ali x projector x centring, such as 'prototypes@distribution-free-centred'."""
   alignments = ("distribution", "prototype", "vocabulary")
   centrings = (("centred", True), ("uncentred", False))
   return {
-    f"full@{alignment}-{projector}-{name}": {
+    f"prototypes@{alignment}-{projector}-{name}": PROTOTYPES
+    | {
       "loss.alignment": alignment,
       "loss.projector": projector,
       "language.centre": centre,
@@ -145,13 +142,14 @@ def losses():
   """The usual losses in place of L_aux, without and with language."""
   found = {}
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
-    found[loss] = AUX | {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    found[f"{loss}+full"] = {"loss.auxiliary": loss, "loss.reduction": "mean"}
+    in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
+    for name, variant in (("l_aux", AUX), ("prototypes", PROTOTYPES), ("full", {})):
+      found[f"{name}@{loss}"] = variant | in_place
   return found
 
 
 def sweeps():
-  """One key at a time, from `full`; the number of seen classes beside its controls."""
+  """One key at a time, from `prototypes`; the number of seen classes beside its controls."""
   values = {
     "loss.beta": (0.1, 0.3, 1.0, 3.0, 10.0),
     "language.num_attributes": (16, 32, 64, 128, 256),
@@ -162,20 +160,21 @@ def sweeps():
     "language.wrong_sentences": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
   }
   found: dict[str, dict[str, object]] = {
-    f"full@{key}={x}": {key: x} for key, tried in values.items() for x in tried
+    f"prototypes@{key}={x}": PROTOTYPES | {key: x} for key, tried in values.items() for x in tried
   }
   for tau in (0.005, 0.02, 0.1):
-    found[f"full@profiles-tau={tau}"] = PROFILES | {"language.tau_profile": tau}
+    found[f"prototypes@profiles-tau={tau}"] = PROFILES | {"language.tau_profile": tau}
   for width in (32, 64, 128, 256):
     # A space that was learned has the width that it has.
-    found[f"full@loss.projector_width={width}"] = {
+    found[f"prototypes@loss.projector_width={width}"] = PROTOTYPES | {
       "loss.projector_width": width,
       "loss.projector_init": "random",
     }
   for count in (10, 20, 40):
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
-    for name, variant in (("l_aux", AUX), ("l_aux+orthogonal", ORTHOGONAL), ("full", {})):
+    variants = (("l_aux", AUX), ("l_aux+orthogonal", ORTHOGONAL), ("prototypes", PROTOTYPES))
+    for name, variant in (*variants, ("full", {})):
       found[f"{name}@classes={count}"] = {**variant, **batch, "data.max_train_classes": count}
   return found
 
@@ -185,8 +184,7 @@ def grid(config):
 
   Without L_ali there is no beta, and the temperature of L_aux takes its place.
   """
-  factors = (0.5, 1.0) if config.model.pretrained else (1.0, 2.0)
-  tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in factors]}
+  tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in (0.5, 1.0)]}
   if config.loss.alignment == "none":
     tried["loss.temperature"] = [0.1, 0.2]
   else:

@@ -57,7 +57,7 @@ _TARGETS = flags.DEFINE_list("targets", list(TARGETS), "Some of these.")
 
 def config(steps: int, cache: str) -> ConfigDict:
   """That of the small model; `cache` is a folder of text features."""
-  made = finches.get_config()
+  made = finches.get_config("prototypes")
   made.update_from_flattened_dict(SMALL)
   made.train.steps = made.train.checkpoint_every = made.train.log_every = steps
   made.language.cache = cache

@@ -43,7 +43,7 @@ def config_of(
   images="none",
   recoloured=0,
 ):
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.update_from_flattened_dict(
     {
       "data.image_size": 16,
@@ -131,7 +131,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
 
 def run_loop(workdir, changes):
   """The run that test_train_step.py repeats on one device."""
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.update_from_flattened_dict(changes)
   dataset = datasets.load_splits(config.data, splits=("train",))["train"]
   train.run(config, workdir, dataset, None)

@@ -25,7 +25,7 @@ from lafg_jax.models import embedder as embedders
 
 
 def config_of(*changes):
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   for more in changes:
     config.update_from_flattened_dict(more)
   return config
@@ -71,7 +71,7 @@ def main(folder, name, spec):
       results[f"loss {run}"] = np.array([line["loss"] for line in lines])
     if jax.process_index() == 0:
       open(os.path.join(folder, f"{name}.trained"), "w").close()
-  test = datasets.load_splits(synthetic.get_config().data, splits=("test",))["test"]
+  test = datasets.load_splits(synthetic.get_config("prototypes").data, splits=("test",))["test"]
   gallery = datasets.of_classes(test, "test", test.class_names[:6])
   for saved in spec["saved"]:
     wait_for(os.path.join(folder, f"{saved}.trained"))

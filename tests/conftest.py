@@ -75,7 +75,7 @@ def config_with():
   from configs import synthetic
 
   def make(**changes):
-    config = synthetic.get_config()
+    config = synthetic.get_config("prototypes")
     for key, value in (SMALL | {k.replace("__", "."): v for k, v in changes.items()}).items():
       config.update_from_flattened_dict({key: value})
     return config

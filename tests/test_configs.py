@@ -19,7 +19,7 @@ DEFAULT = Path(default.__file__).read_text()
     *(module.get_config() for module in (aircraft, cars, cub, inshop, sop, synthetic)),
     *(module.get_config("hyp_vit") for module in (cars, cub, sop)),
     *(cars.get_config(name) for name in ("scratch", "self_supervised")),
-    *(synthetic.get_config(name) for name in ("pretrained", "self_supervised")),
+    *(synthetic.get_config(name) for name in ("prototypes", "pretrained", "self_supervised")),
   ],
   ids=lambda config: config.data.name,
 )
@@ -83,7 +83,7 @@ def test_hyp_vit_is_its_published_recipe():
 
 
 def test_boxes_are_refused_where_a_data_set_has_none():
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.data.box_crop = True
   with pytest.raises(UserError, match="box_crop=True: .* does not read it, only aircraft"):
     validation.validate(config, main.STAGES)
@@ -100,7 +100,7 @@ def test_every_key_is_commented_in_the_default(key):
 
 @pytest.mark.parametrize("key", sorted(validation._RULES))
 def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   value = config_keys.get(config, key)
   wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",), bool: None}[type(value)]
   if key == "data.split_seed":
@@ -123,7 +123,7 @@ def test_every_key_has_a_rule():
 
 
 def test_a_config_without_a_section_is_one_line():
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   with config.unlocked():
     del config["loss"]
   with pytest.raises(UserError, match="lacks loss"):
@@ -157,7 +157,7 @@ def test_paths_are_asked_for_only_by_the_stages_that_need_them():
   [("api_key_env", "sk-secret"), ("base_url", "https://me:secret@host/v1"), ("base_url", "secret")],
 )
 def test_what_may_be_a_key_is_refused_and_not_printed(key, value):
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.language[key] = value
   with pytest.raises(UserError, match=f"--config.language.{key}=") as raised:
     validation.validate(config, main.STAGES)
@@ -173,6 +173,6 @@ def test_widths_without_a_custom_size_are_refused():
 
 
 def test_flat_configs_come_back_nested():
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   again = config_keys.nested(config_keys.flatten(config))
   assert again.to_dict() == config.to_dict()

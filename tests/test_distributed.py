@@ -137,8 +137,8 @@ def test_two_processes_train_restore_and_evaluate_as_one(tmp_path, small, ended)
 
 def start_main(workdir, small, *extra):
   changes = small | {"train.steps": 4000, "train.checkpoint_every": 4000}
-  command = ["-m", "lafg_jax.main", "--config", "configs/synthetic.py", f"--workdir={workdir}"]
-  command += ["--stage=train", "--config.loss.alignment=orthogonal", *extra]
+  command = ["-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
+  command += [f"--workdir={workdir}", "--stage=train", "--config.loss.alignment=orthogonal", *extra]
   return start([*command, *(f"--config.{k}={v}" for k, v in changes.items())], 2, 1)
 
 

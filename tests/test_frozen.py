@@ -26,7 +26,7 @@ import json, os, pathlib, signal, sys, threading, time
 from configs import synthetic
 from lafg_jax import frozen, train
 from lafg_jax.data import datasets
-config = synthetic.get_config()
+config = synthetic.get_config("prototypes")
 config.update_from_flattened_dict(json.loads(sys.argv[2]))
 frozen.CHUNK = 8
 dataset = datasets.load_splits(config.data, splits=("train",))["train"]

@@ -103,7 +103,8 @@ def test_readings_of_another_model_are_one_line(config_with):
     {"loss.alignment": "orthogonal"},
     # An axis for each attribute, beside the space of the texts.
     {"language.prototype": "profile"},
-    {"data.recoloured_per_batch": 6, "data.recolourings": 2},
+    # The default of the finches.
+    synthetic.RECOLOURED | {"data.recoloured_per_batch": 6, "data.recolourings": 2},
   ],
   ids=str,
 )
@@ -117,7 +118,8 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
   main.run_stages(config, str(tmp_path / "run"), main.STAGES)
   lines = metrics_log.read(str(tmp_path / "run" / metrics_log.FILE))
   assert all(np.isfinite(line["l_img"]) and line["l_img"] > 0 for line in lines)
-  total = lines[0]["l_aux"] + 5 * lines[0]["l_img"] + lines[0].get("l_ali", 0)
+  l_img = config.loss.image_beta * lines[0]["l_img"]
+  total = lines[0]["l_aux"] + l_img + lines[0].get("l_ali", 0)
   np.testing.assert_allclose(lines[0]["loss"], total, rtol=1e-5)
   result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
   assert 0 <= result["map@r"] <= 1

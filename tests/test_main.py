@@ -35,7 +35,7 @@ SMALL = (
 )
 
 
-def main(workdir, *args, config="configs/synthetic.py", code=0):
+def main(workdir, *args, config="configs/synthetic.py:prototypes", code=0):
   command = [sys.executable, "-m", "lafg_jax.main", "--config", config, f"--workdir={workdir}"]
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
@@ -193,7 +193,7 @@ def test_what_the_operating_system_refuses_is_one_line(tmp_path):
 
 
 def test_ctrl_c_outside_training_is_one_line(tmp_path):
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   process = subprocess.Popen(
     [*command, f"--workdir={tmp_path}"],

@@ -13,7 +13,7 @@ from lafg_jax import optimizers
 
 
 def config_with(**train):
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.train.update({"steps": 40, "learning_rate": 0.1, "clip_norm": 0.0} | train)
   return config
 

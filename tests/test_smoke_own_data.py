@@ -172,7 +172,7 @@ def test_a_config_is_valid_and_locked(config):
 def test_a_key_of_another_reader_is_refused(key):
   unset, names = readers.READ_BY[key]
   assert default.get_config().data[key] == unset
-  settings = synthetic.get_config()
+  settings = synthetic.get_config("prototypes")
   settings.data[key] = {bool: True, int: 1, str: "x", float: 0.25}[type(unset)]
   with pytest.raises(UserError, match=f"data.{key}=.*synthetic does not read it, only {names[0]}"):
     validation.validate(settings, main.STAGES)

@@ -24,7 +24,7 @@ def flags(small, **changes):
 
 
 def run_main(workdir, *extra, start=("-m", "lafg_jax.main")):
-  command = [sys.executable, *start, "--config", "configs/synthetic.py"]
+  command = [sys.executable, *start, "--config", "configs/synthetic.py:prototypes"]
   command += [f"--workdir={workdir}", "--stage=train", "--config.loss.alignment=orthogonal"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   return subprocess.Popen(

@@ -17,8 +17,9 @@ _MARKS = (
   "In the plots a dot is a seed, a bar the mean on its 95% t-interval, the dashed line the mean of "
   "{}."
 )
-# Of the plots, in pixels: a line's height, the names' and a panel's width, the gap, and the top.
-_LINE, _LEFT, _PANEL, _GAP, _TOP = 30, 220, 360, 44, 34
+# Of the plots, in pixels: a line's height, a panel's width, the gap, the top, and the width of a
+# character of a name.
+_LINE, _PANEL, _GAP, _TOP, _CHARACTER = 30, 360, 44, 34, 7
 # What a mark's class in page.css is called in the legend; '{}' is the variant compared with.
 _OF_MEANS = (
   ("seed", "a seed"), ("mean", "mean"), ("interval", "its 95% t-interval"),
@@ -192,13 +193,14 @@ def _drawing(
 ) -> str:
   """The SVG element; with a style, one that is a file of its own."""
   alone = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
-  height, width = _TOP + _LINE * len(lines) + 30, _LEFT + len(METRICS) * (_PANEL + _GAP)
+  names = 28 + _CHARACTER * max(len(name) for name, _ in lines)
+  height, width = _TOP + _LINE * len(lines) + 30, names + len(METRICS) * (_PANEL + _GAP)
   parts = [
-    f'<text class="name" x="{_LEFT - 14}" y="{_centre(k) + 4}">{html.escape(name)}</text>'
+    f'<text class="name" x="{names - 14}" y="{_centre(k) + 4}">{html.escape(name)}</text>'
     for k, (name, _) in enumerate(lines)
   ]
   for number, metric in enumerate(METRICS):
-    left = _LEFT + number * (_PANEL + _GAP)
+    left = names + number * (_PANEL + _GAP)
     parts.append(f'<text class="title" x="{left}" y="16">{METRICS[metric]}, {unit}</text>')
     parts.append(_panel(lines, metric, left, zeros.get(metric)))
   return (

@@ -231,7 +231,7 @@ def _key(one: Cell) -> str:
   flat = {k: v for k, v in flat.items() if k not in _ADDED or v != BEFORE[k]}
   words: Any = None
   if not one.trains:
-    flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT)}
+    flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT) and k not in _ADDED}
   elif one.reads_words:
     words = _words(config.language)
     if config.language.prototype != "profile":

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = ("--config", "configs/synthetic.py")
+CONFIG = ("--config", "configs/synthetic.py:prototypes")
 COMMAND = [sys.executable, "-m", "lafg_jax.ablate", *CONFIG]
 # Every process of a run inherits it, orphans too.
 MARK = "LAFG_JAX_ABLATE_TEST"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lafg_jax.ablation import plan
+from configs import synthetic
+from lafg_jax.ablation import plan, results, tuning
 from lafg_jax.errors import UserError
 
 
@@ -63,6 +64,8 @@ def test_the_key_of_words_follows_the_sentences(keys, tmp_path):
 def test_before_training_only_the_model_and_images_matter(keys):
   before = keys({}, trains=False)
   assert keys({"train.steps": 3, "loss.beta": 2.0, "language.tau_k": 1.0}, trains=False) == before
+  recoloured = {"data.recoloured_per_batch": 3, "loss.image_alignment": "vocabulary"}
+  assert keys(recoloured, trains=False) == before
   assert keys({"model.width": 32}, trains=False) != before
   assert keys({}, trains=False, seed=1) != before
 
@@ -128,3 +131,15 @@ def test_a_cell_of_other_settings_is_not_finished(tmp_path, config_with, variant
     assert one.finished() is None
   one.path.write_text(f'{{"config_hash": "{one.key}"}}')
   assert one.finished() == {"config_hash": one.key} and one.with_seed(1).finished() is None
+
+
+def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
+  """Or else the command that the docs give would measure them again, and lose these."""
+  tuned = tuning.read("configs/ablation_tuned.json")
+  file = plan.read_variants("configs/ablation.py")
+  found = plan.cells(file, synthetic.get_config(), str(tmp_path), tuned, 1)
+  keys = {(one.start, one.variant): one.key for one in found}
+  records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "synthetic"]
+  first = {(r["start"], r["variant"]): r["config_hash"] for r in records if r["seed"] == 0}
+  assert {"scratch", "pretrained"} == {start for start, _ in first}
+  assert first == {name: keys.get(name) for name in first}

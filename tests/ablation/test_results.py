@@ -123,13 +123,17 @@ def test_what_people_wrote_above_the_tables_is_kept(tmp_path):
 
 
 def test_each_table_has_a_picture_that_is_an_svg_of_its_own(tmp_path):
-  results._write(FILE, [*RECORDS, record("a<b", 0, 0.2)], str(tmp_path))
+  long = "a<b" + "x" * 60
+  results._write(FILE, [*RECORDS, record(long, 0, 0.2)], str(tmp_path))
   name = "ablation_synthetic_scratch.svg"
   assert f"]({name})" in (tmp_path / "ablation.md").read_text()
   root = ElementTree.parse(tmp_path / name).getroot()
   assert root.tag == "{http://www.w3.org/2000/svg}svg"
   seeds = [x for x in root.iter() if x.get("class") == "seed"]
   assert len(seeds) == 2 * len([*RECORDS, 1])
+  # Names end there, and have room.
+  [end] = [float(x.get("x")) for x in root.iter() if x.text == long]
+  assert end > 6.5 * len(long)
 
 
 def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):

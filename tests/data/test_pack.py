@@ -205,7 +205,7 @@ def test_a_damaged_pack_is_one_line(dataset, tmp_path):
 
 
 def test_finches_are_not_packed():
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.data.pack = "packs"
   with pytest.raises(UserError, match=r"data\.pack=packs"):
     validation.validate(config, ["train"])
@@ -237,7 +237,7 @@ def test_a_finished_run_is_not_up_to_date_without_its_pack(monkeypatch, tmp_path
     return True
 
   monkeypatch.setattr(stages, "is_done", is_done)
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.loss.alignment = "none"
   for folder in ("", "here", "there"):
     config.data.pack = folder

@@ -42,7 +42,7 @@ COMPILING = {
 
 def started(workdir: Path, mark: str, steps: int) -> subprocess.Popen:
   """One run of the command; its output goes to <workdir>.log."""
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   command += [f"--workdir={workdir}", "--stage=train"]
   command += [f"--config.{key}={value}" for key, value in (KEYS | {"train.steps": steps}).items()]
   environment = COMPILING | os.environ

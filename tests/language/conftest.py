@@ -28,7 +28,7 @@ def describe_finches():
   """Runs --stage=describe as a user does: `(workdir, *flags, code=exit code) -> process`."""
 
   def run(workdir, *args, code):
-    command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+    command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
     # 36 of the 40 classes held out: four to describe.
     args = ("--stage=describe", f"--workdir={workdir}", "--config.data.num_val_classes=36", *args)
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
@@ -46,7 +46,7 @@ def describe_finches():
 def inspected(tmp_path_factory):
   """The workdir of --stage=inspect, as a user runs it in an empty folder: 32 finches."""
   workdir = tmp_path_factory.mktemp("inspected")
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   args = ("--stage=inspect", "--config.data.num_val_classes=8", "--config.language.cache=")
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}

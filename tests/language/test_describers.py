@@ -333,7 +333,7 @@ def test_super_classes_are_asked_about_as_such_and_kept_apart(serve, tmp_path, m
 
 def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
   server = serve(10_000)
-  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py"]
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   command += ["--stage=describe", f"--workdir={tmp_path}", "--config.language.describer=openai"]
   command += ["--config.language.llm=x", f"--config.language.base_url={server.url}/v1"]
   command += ["--config.language.num_neighbours=0", "--config.language.timeout_s=10000"]

@@ -57,7 +57,7 @@ def check_against_arrays(page, arrays):
 @pytest.fixture
 def config():
   """That of the fixture `inspected`."""
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   config.data.num_val_classes, config.language.cache = 8, ""
   return config
 

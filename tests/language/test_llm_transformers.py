@@ -129,9 +129,8 @@ def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
   done = describe_finches(tmp_path / "run", *model_flags(folder), code=1)
   last = done.stderr.strip().splitlines()[-1]
   assert last.startswith("error: 0 of 4 classes are described; no usable answer for 4 (")
-  assert (
-    "these again, and only these: python -m lafg_jax.main --config configs/synthetic.py" in last
-  )
+  said = "these again, and only these: python -m lafg_jax.main --config"
+  assert f"{said} configs/synthetic.py:prototypes" in last
   assert f"--workdir={tmp_path / 'run'}" in last and "Traceback" not in done.stderr
   failed = lines(tmp_path / "run" / "descriptions_failed.jsonl")
   assert [row["class"] for row in failed] == list(finches)

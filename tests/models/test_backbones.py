@@ -61,7 +61,7 @@ def test_without_weights_the_defaults_are_vit_b_16():
   model = backbones.resolve(config).model
   assert (model.size, model.patch_size, model.pool, model.options) == ("base", 16, "token", "")
   assert (model.mean, model.std, model.layer_norm_eps) == ((0.5,) * 3, (0.5,) * 3, 1e-12)
-  for small in (synthetic.get_config(), cars.get_config("scratch")):
+  for small in (synthetic.get_config("prototypes"), cars.get_config("scratch")):
     assert backbones.resolve(small).to_dict() == small.to_dict()
   resnet = config_for("", model__size="resnet50")
   assert backbones.resolve(resnet).model.pool == "mean"
@@ -291,7 +291,7 @@ def test_positions_of_no_square_need_their_grid(dinov2):
 
 
 def test_a_run_from_before_there_were_options_goes_on():
-  config = synthetic.get_config()
+  config = synthetic.get_config("prototypes")
   new = {"config": config_keys.flatten(config), "dataset": {}, "prototypes": None}
   old = new | {"config": {k: v for k, v in new["config"].items() if k != "model.options"}}
   same_run.check_same(config, old, new, "runs/x")
