@@ -17,6 +17,7 @@ CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
 # Further differences, where both have been measured.
 PAIRS = (
   *(("full", other) for other in ("prototypes", "full@random", "full@feature")),
+  *((f"full@{form}", "l_aux+orthogonal") for form in ("random", "feature")),
   *(("prototypes", other) for other in ("l_aux+onehot", "l_aux+orthogonal", "prototypes-shuffled")),
   *(("prototypes@recoloured", x) for x in ("prototypes", "l_aux+onehot", "l_aux+orthogonal")),
   ("prototypes@profiles", "prototypes"),
