@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, distributed, interrupts, packages, validation
+from lafg_jax import allocator, command_line, distributed, interrupts, packages, validation
 from lafg_jax import config as config_keys
 from lafg_jax.errors import UserError
 
@@ -55,6 +55,7 @@ def main(argv: Sequence[str]) -> None:
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
+  allocator.keep_freed()
   with distributed.session():
     from lafg_jax import remote
 

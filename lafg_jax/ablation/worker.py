@@ -10,7 +10,7 @@ import threading
 import traceback
 from typing import Any
 
-from lafg_jax import command_line
+from lafg_jax import allocator, command_line
 from lafg_jax.errors import UserError
 
 # Sums are split over threads, and their rounding with them: one a cell gives every --jobs the same
@@ -67,6 +67,7 @@ def main(connection: Any, log: str, environment: dict[str, str]) -> None:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
   command_line.set_up_logging()
+  allocator.keep_freed()
   from lafg_jax import devices
 
   devices.keep_compiled()

@@ -1,0 +1,38 @@
+"""glibc's malloc where the CPU trains: what a step frees, the next one takes again.
+
+By itself malloc gives large blocks back to the system at once, and takes them from it anew, zeroed
+page by page: a fifth of the time of a small model's step (benchmarks/RESULTS.md).
+"""
+
+import ctypes
+import importlib.util
+import os
+import sys
+
+# Of <malloc.h>: name, value. No block is a mapping of its own, none goes back, and all threads
+# share the one heap that may grow as large.
+_OPTIONS = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
+# Packages that bring an accelerator to jax.
+_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
+
+
+def keep_freed() -> None:
+  """Keeps freed memory in this process, if it trains on the CPU and malloc is glibc's.
+
+  For processes of our own: memory stays at its peak until they end. To be called before threads
+  start. Environment variables of malloc's (MALLOC_*) stand as they are set.
+  """
+  if not _on_cpu() or any(name.startswith("MALLOC_") for name in os.environ):
+    return
+  mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+  if mallopt is not None:
+    for option, value in _OPTIONS.values():
+      mallopt(option, value)
+
+
+def _on_cpu() -> bool:
+  """Whether jax will run on the CPU, as far as can be told without importing it."""
+  platforms = os.environ.get("JAX_PLATFORMS", "")
+  return platforms == "cpu" or not (
+    platforms or any(importlib.util.find_spec(name) for name in _PLUGINS)
+  )
