@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = ROOT / "launch" / "local.sh"
-CONFIG = ("--config", "configs/synthetic.py")
+CONFIG = ("--config", "configs/synthetic.py:prototypes")
 AWKWARD = ("--workdir", "a b/it's", '--config.language.prompt=a $HOME of "*"\n{};', "--config.x=")
 
 
