@@ -1,7 +1,7 @@
 """glibc's malloc where the CPU trains: what a step frees, the next one takes again.
 
 By itself malloc gives large blocks back to the system at once, and takes them from it anew, zeroed
-page by page: a fifth of the time of a small model's step (benchmarks/RESULTS.md).
+page by page: a third of the time of a small model's step (benchmarks/RESULTS.md).
 """
 
 import ctypes
