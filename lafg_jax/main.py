@@ -150,6 +150,11 @@ def _check_batch(config: ConfigDict) -> None:
       f"--config.data.classes_per_batch={config.data.classes_per_batch}: only {available} training "
       f"classes are available; pass {available} or less"
     )
+  if config.data.recoloured_per_batch:
+    from lafg_jax.data import datasets, sampling
+
+    images = datasets.load_splits(config.data, ("train",))["train"]
+    sampling.check_recoloured(len(images), config.data.recoloured_per_batch)
 
 
 def _check_evaluated(config: ConfigDict) -> None:

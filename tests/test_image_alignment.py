@@ -171,6 +171,13 @@ def test_recoloured_images_that_nobody_would_read_are_one_line(config_with, chan
     validation.validate(config, ["train"])
 
 
+def test_more_of_them_than_images_are_refused_before_any_work(tmp_path, config_with):
+  config = config_with(loss__image_alignment="vocabulary", data__recoloured_per_batch=1201)
+  with pytest.raises(UserError, match="there are 1200 training images.*=1200 or less"):
+    main.run_stages(config, str(tmp_path), main.STAGES)
+  assert not list(tmp_path.iterdir())
+
+
 def test_the_encoder_sees_the_recoloured_image(tmp_path, config_with, dataset):
   few = datasets.of_classes(dataset, "train", dataset.class_names[:2])
   language = config_with(language__cache=str(tmp_path / "cache")).language

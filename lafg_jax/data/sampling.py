@@ -81,6 +81,15 @@ def make_sampler(
   return batch
 
 
+def check_recoloured(num_images: int, per_batch: int) -> None:
+  """Raises UserError if there are fewer images than `per_batch`, since a batch has each once."""
+  if per_batch > num_images:
+    raise UserError(
+      f"data.recoloured_per_batch={per_batch}: there are {num_images} training images; pass "
+      f"--config.data.recoloured_per_batch={num_images} or less"
+    )
+
+
 def make_recoloured_sampler(
   num_images: int, *, per_batch: int, versions: int, seed: int
 ) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
@@ -97,11 +106,7 @@ def make_recoloured_sampler(
   Raises:
     UserError: there are fewer images than R.
   """
-  if per_batch > num_images:
-    raise UserError(
-      f"data.recoloured_per_batch={per_batch}: there are {num_images} training images; pass "
-      f"--config.data.recoloured_per_batch={num_images} or less"
-    )
+  check_recoloured(num_images, per_batch)
 
   def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng([seed, int(step), 0, _RECOLOURED_STREAM])

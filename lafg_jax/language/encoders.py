@@ -182,7 +182,10 @@ def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   try:
     config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _TEXT_TOWERS:
-      raise ValueError(f"no image encoder: a model of type {config.model_type}")
+      raise UserError(
+        f"language.encoder {encoder!r} is no image encoder (a model of type {config.model_type}): "
+        "what reads images takes CLIP or SigLIP, --config.language.encoder=FOLDER"
+      )
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
   except failures() as error:
     raise _not_loaded(encoder, error) from error

@@ -170,20 +170,33 @@ def computed(
   key_of = {row: key for key, row in first.items()}
   # Texts of like length share a batch, which saves most of the padding.
   rows = sorted(key_of, key=lambda row: lengths[row])
-  encode = prepare() if rows else None
-  with Progress("encode", len(rows), unit) as progress:
-    for start in range(0, len(rows), batch_size):
-      assert encode is not None
-      batch = rows[start : start + batch_size]
-      encoded, features = encode(batch)
-      # What cannot be read now may be readable next time: it gets no entry.
-      names = [key_of[row] for row in encoded]
-      cache.add(names, features)
-      known.update(zip(names, features, strict=True))
-      progress.add(len(batch))
+  if rows:
+    known |= _encoded(rows, key_of, prepare(), batch_size, cache, unit)
   width = len(next(iter(known.values()), ()))
   found = np.full((len(keys), width), np.nan, np.float32)
   for row, key in named:
     if key in known:
       found[row] = known[key]
+  return found
+
+
+def _encoded(
+  rows: Sequence[int],
+  key_of: dict[int, bytes],
+  encode: Encode,
+  batch_size: int,
+  cache: FeatureCache,
+  unit: str,
+) -> dict[bytes, np.ndarray]:
+  """Features by key of the `rows`, also into the cache."""
+  found: dict[bytes, np.ndarray] = {}
+  with Progress("encode", len(rows), unit) as progress:
+    for start in range(0, len(rows), batch_size):
+      batch = rows[start : start + batch_size]
+      encoded, features = encode(batch)
+      # What cannot be read now may be readable next time: it gets no entry.
+      names = [key_of[row] for row in encoded]
+      cache.add(names, features)
+      found.update(zip(names, features, strict=True))
+      progress.add(len(batch))
   return found
