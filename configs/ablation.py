@@ -140,11 +140,12 @@ def forms():
 
 
 def losses():
-  """The usual losses in place of L_aux, without and with language."""
+  """The usual losses in place of L_aux: alone, with class targets without words, with language."""
   found = {}
+  variants = (("l_aux", AUX), ("l_aux+orthogonal", ORTHOGONAL), ("prototypes", PROTOTYPES))
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    for name, variant in (("l_aux", AUX), ("prototypes", PROTOTYPES), ("full", {})):
+    for name, variant in (*variants, ("full", {})):
       found[f"{name}@{loss}"] = variant | in_place
   return found
 
