@@ -46,6 +46,14 @@ PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
 RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
 # Ours, of the same sentences. They are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
+# What other losses and numbers of classes are compared in: without class targets, with those that
+# have no words, and with language.
+COMPARED = {
+  "l_aux": AUX,
+  "l_aux+orthogonal": ORTHOGONAL,
+  "prototypes": PROTOTYPES,
+  "full": {},
+}
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
 LITERAL = NO_IMG | {
   "loss.alignment": "distribution",
@@ -142,10 +150,9 @@ def forms():
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
   found = {}
-  variants = (("l_aux", AUX), ("l_aux+orthogonal", ORTHOGONAL), ("prototypes", PROTOTYPES))
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    for name, variant in (*variants, ("full", {})):
+    for name, variant in COMPARED.items():
       found[f"{name}@{loss}"] = variant | in_place
   return found
 
@@ -175,8 +182,7 @@ def sweeps():
   for count in (10, 20, 40):
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
-    variants = (("l_aux", AUX), ("l_aux+orthogonal", ORTHOGONAL), ("prototypes", PROTOTYPES))
-    for name, variant in (*variants, ("full", {})):
+    for name, variant in COMPARED.items():
       found[f"{name}@classes={count}"] = {**variant, **batch, "data.max_train_classes": count}
   return found
 

@@ -9,9 +9,9 @@ import importlib.util
 import os
 import sys
 
-# Of <malloc.h>: name, value. No block is a mapping of its own, none goes back, and all threads
-# share the one heap that may grow as large.
-_OPTIONS = {"M_TRIM_THRESHOLD": (-1, -1), "M_MMAP_MAX": (-4, 0), "M_ARENA_MAX": (-8, 1)}
+# M_TRIM_THRESHOLD, M_MMAP_MAX and M_ARENA_MAX of <malloc.h>, each with its value: nothing goes
+# back, no block is a mapping of its own, and all threads share the one heap that may grow as large.
+_OPTIONS = ((-1, -1), (-4, 0), (-8, 1))
 # Packages that bring an accelerator to jax.
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
 
@@ -26,7 +26,7 @@ def keep_freed() -> None:
     return
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
   if mallopt is not None:
-    for option, value in _OPTIONS.values():
+    for option, value in _OPTIONS:
       mallopt(option, value)
 
 
