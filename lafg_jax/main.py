@@ -153,8 +153,8 @@ def _check_batch(config: ConfigDict) -> None:
   if config.data.recoloured_per_batch:
     from lafg_jax.data import datasets, sampling
 
-    images = datasets.load_splits(config.data, ("train",))["train"]
-    sampling.check_recoloured(len(images), config.data.recoloured_per_batch)
+    count = datasets.num_images(config.data, "train")
+    sampling.check_recoloured(count, config.data.recoloured_per_batch)
 
 
 def _check_evaluated(config: ConfigDict) -> None:

@@ -127,6 +127,16 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
   )
 
 
+def num_images(data: Any, split: str) -> int:
+  """Images of a split; nothing is decoded or rendered."""
+  if _known(data.name) == "synthetic":
+    from lafg_jax.data import synthetic
+
+    kind = "unseen" if split == "test" else "seen"
+    return len(class_splits(data)[split]) * synthetic.IMAGES_PER_CLASS[kind]
+  return len(load_splits(data, (split,))[split])
+
+
 def content_fingerprint(data: Any, split: str) -> str:
   """Changes when images of a split come, go, change in size, or turn from gallery to query.
 

@@ -328,3 +328,11 @@ def test_the_shared_copy_of_stanford_cars():
   assert datasets.class_splits(data) == {"train": train.class_names, "test": test.class_names}
   assert all(Path(path).is_file() for path in train.images[::500])
   one_line(section(SHARED_CARS, expect_counts=True), "4,052", "2,042", "expect_counts=False")
+
+
+def test_images_are_counted_without_rendering_them(config_with, monkeypatch):
+  data = config_with(data__num_val_classes=4).data
+  found = datasets.load_splits(data, ("train", "val", "test"))
+  monkeypatch.setattr(datasets, "_synthetic_dataset", None)
+  counts = {split: datasets.num_images(data, split) for split in found}
+  assert counts == {split: len(dataset) for split, dataset in found.items()}
