@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lafg_jax.ablation import axes, curves
+
 STYLE = Path(__file__).parent / "page.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
 _NOTE = (
@@ -12,6 +14,10 @@ _NOTE = (
   "A - B is of the seeds that both have, paired: its 95% t-interval is over seeds, for these test "
   "classes; its 95% bootstrap interval is over test classes, for these seeds. Above 0: A is better "
   "than B."
+)
+_SWEPT = (
+  "One value at a time, the rest as in the variant that is named. A dot is a seed; the panels of a "
+  "metric have one axis."
 )
 _MARKS = (
   "In the plots a dot is a seed, a bar the mean on its 95% t-interval, the dashed line the mean of "
@@ -44,22 +50,29 @@ def markdown(tables: Sequence[dict[str, Any]], reference: str, old: str = "") ->
     parts.append(f"{about(table)}\n")
     parts.append(f"![Means over seeds, {title(table)}]({picture_name(table)})\n")
     parts += [_markdown_table(rows(table)), _markdown_table(differences(table))]
+    if table["sweeps"]:
+      parts.append(f"{_SWEPT}\n")
+      parts.append(f"![Sweeps, {title(table)}]({picture_name(table, 'sweeps')})\n")
+      parts += [_markdown_table(lines) for lines in curves.tables(table["sweeps"], METRICS)]
   return "\n".join(parts)
 
 
-def picture_name(table: dict[str, Any]) -> str:
-  """The file of `picture`."""
-  return f"ablation_{table['dataset']}_{table['start']}.svg"
+def picture_name(table: dict[str, Any], of: str = "") -> str:
+  """The file of a picture; `of` is 'sweeps', or nothing for that of the means."""
+  return f"ablation_{table['dataset']}_{table['start']}{of and '_' + of}.svg"
 
 
-def picture(table: dict[str, Any], reference: str) -> str:
-  """One SVG file: every seed of every variant, the mean, its interval, and that of `reference`."""
+def pictures(table: dict[str, Any], reference: str) -> dict[str, str]:
+  """{name: SVG file}: every seed of every variant with mean and interval; the sweeps, if any."""
+  style = STYLE.read_text(encoding="utf-8")
+  style += "svg { background: var(--back); font-family: system-ui, sans-serif; }"
+  style = f"<style>{style}</style>"
   lines, zeros = _lines_of_means(table, reference)
-  style = (
-    STYLE.read_text(encoding="utf-8")
-    + "svg { background: var(--back); font-family: system-ui, sans-serif; }"
-  )
-  return _drawing(lines, zeros, f"Means, {title(table)}", "%", f"<style>{style}</style>") + "\n"
+  found = {picture_name(table): _drawing(lines, zeros, f"Means, {title(table)}", "%", style) + "\n"}
+  if table["sweeps"]:
+    drawn = curves.drawing(table["sweeps"], METRICS, f"Sweeps, {title(table)}", style)
+    found[picture_name(table, "sweeps")] = drawn + "\n"
+  return found
 
 
 def title(table: dict[str, Any]) -> str:
@@ -127,6 +140,7 @@ def document(tables: Sequence[dict[str, Any]], reference: str) -> str:
   body = "".join(
     f"<h2>{html.escape(title(t))}</h2><p>{html.escape(about(t))}</p>"
     f"{_means(t, reference)}{_html_table(rows(t))}{_differences(t)}{_html_table(differences(t))}"
+    f"{_sweeps(t)}"
     for t in tables
   )
   return (
@@ -145,6 +159,15 @@ def _html_table(lines: Sequence[Sequence[str]]) -> str:
     "<tr>" + "".join(f"<td>{html.escape(x)}</td>" for x in line) + "</tr>" for line in lines[1:]
   )
   return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _sweeps(table: dict[str, Any]) -> str:
+  """Curves and tables of the sweeps; nothing where there are none."""
+  if not table["sweeps"]:
+    return ""
+  drawn = curves.drawing(table["sweeps"], METRICS, f"Sweeps, {title(table)}")
+  lines = "".join(_html_table(x) for x in curves.tables(table["sweeps"], METRICS))
+  return f'<p>{html.escape(_SWEPT)}</p><div class="wide">{drawn}</div>{lines}'
 
 
 def _means(table: dict[str, Any], reference: str) -> str:
@@ -234,7 +257,7 @@ def _panel(
   if not of:
     return ""
   values += [] if zero is None else [zero]
-  low, high, step = _axis(100 * min(values), 100 * max(values))
+  low, high, step = axes.round_ticks(100 * min(values), 100 * max(values))
 
   def at(value: float) -> float:
     return round(left + _PANEL * (100 * value - low) / (high - low), 1)
@@ -268,11 +291,3 @@ def _marks(name: str, found: dict[str, Any], y: float, at: Any) -> str:
     f'<line class="mean" x1="{x}" x2="{x}" y1="{y - 10}" y2="{y + (2, 10)[not seeds]}"/>'
   )
   return f"<g><title>{html.escape(said)}</title>{''.join(parts)}</g>"
-
-
-def _axis(low: float, high: float) -> tuple[float, float, float]:
-  """(first, last, step) of round ticks that cover low to high, 3 to 8 of them."""
-  span = max(high - low, 1.0)
-  step = next(s for s in (0.5, 1, 2, 5, 10, 20, 50) if span / s <= 6)
-  first = step * (low // step)
-  return first, step * -(-high // step) if high > first else first + step, step

@@ -11,7 +11,7 @@ from absl import logging
 
 from lafg_jax import config as config_keys
 from lafg_jax import stages
-from lafg_jax.ablation import page, statistics
+from lafg_jax.ablation import curves, page, statistics
 from lafg_jax.ablation.plan import Cell, read_cell
 from lafg_jax.errors import UserError
 
@@ -142,7 +142,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
     page.document(tables, file.REFERENCE),
   )
   written = list(zip(NAMES, texts, strict=True))
-  written += [(page.picture_name(t), page.picture(t, file.REFERENCE)) for t in tables]
+  written += [x for t in tables for x in page.pictures(t, file.REFERENCE).items()]
   for name, text in written:
     path = os.path.join(folder, name)
     with stages.replacing(path) as temporary:
@@ -165,8 +165,9 @@ def summarise(
     more: further pairs, where both are there.
 
   Returns:
-    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'rows', 'differences'}];
-    rows, the best first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}],
+    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'rows',
+    'differences', 'sweeps'}]; sweeps, of variants NAME@KEY=VALUE, as `curves.gather`; rows, the
+    rest, the best first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}],
     differences: [{'variant', 'against', 'seeds', 'trained', metric: {'mean', 't', 'bootstrap'}}],
     all as fractions; sd, 't' and 'bootstrap' may be None; 'trained': both variants are.
 
@@ -181,11 +182,10 @@ def summarise(
     for record in of:
       variants.setdefault(record["variant"], {})[record["seed"]] = record
     rows = [_row(name, list(cells.values())) for name, cells in variants.items()]
+    swept = [row for row in rows if curves.parse(row["variant"])]
+    rows = [row for row in rows if not curves.parse(row["variant"])]
     rows.sort(key=lambda row: -row.get(BEST_FIRST, {"mean": 0.0})["mean"])
-    pairs = [(row["variant"], reference) for row in rows if row["variant"] != reference]
-    pairs += [("full", control) for control in controls if control != reference]
-    pairs += [pair for pair in more if pair not in pairs]
-    found = [p for p in pairs if p[0] in variants and p[1] in variants and p[0] != p[1]]
+    found = _pairs([row["variant"] for row in rows], list(variants), reference, controls, more)
     differences = [_difference(variants, *pair) for pair in found]
     tables.append(
       {
@@ -198,9 +198,27 @@ def summarise(
         "partial": any(r.get("partial") for r in of),
         "rows": rows,
         "differences": [x for x in differences if x["seeds"]],
+        "sweeps": curves.gather(swept),
       }
     )
   return tables
+
+
+def _pairs(
+  rows: Sequence[str],
+  variants: Sequence[str],
+  reference: str,
+  controls: Sequence[str],
+  more: Sequence[tuple[str, str]],
+) -> list[tuple[str, str]]:
+  """What is told apart: of NAME@CHANGE with the controls under the same change as well."""
+  pairs = [("full", control) for control in controls if control != reference]
+  pairs += [pair for pair in more if pair not in pairs]
+  plain = [("full", reference)] + [pair for pair in pairs if "@" not in "".join(pair)]
+  changes = dict.fromkeys(x.partition("@")[2] for x in variants if "@" in x)
+  same = [(f"{a}@{change}", f"{b}@{change}") for change in changes for a, b in plain]
+  found = [(row, reference) for row in rows] + pairs + same
+  return [(a, b) for a, b in dict.fromkeys(found) if a in variants and b in variants and a != b]
 
 
 def _check_comparable(of: Sequence[Record], what: str) -> None:

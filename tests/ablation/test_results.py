@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lafg_jax.ablation import page, results
+from lafg_jax.ablation import curves, page, results
 from lafg_jax.errors import UserError
 
 CLASSES = 4
@@ -148,3 +148,82 @@ def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):
   with pytest.raises(UserError, match="damaged"):
     results._read(tmp_path / "ablation.json")
   assert json.loads(json.dumps(old)) == old
+
+
+# Sweeps stand apart from the other variants.
+SWEPT = [
+  record("full@loss.beta=10", 0, 0.55),
+  record("full@loss.beta=0.3", 0, 0.45),
+  record("full@loss.beta=0.3", 1, 0.47),
+  *(record(f"{v}@classes=10", 0, x) for v, x in (("full", 0.3), ("l_aux", 0.2), ("x", 0.1))),
+  record("full@classes=all", 0, 0.5),
+]
+
+
+def table(records=(*RECORDS, *SWEPT)):
+  return tables(records)[0]
+
+
+@pytest.mark.parametrize(
+  ("variant", "parts"),
+  [
+    ("full@language.tau_k=0.05", ("full", "language.tau_k", "0.05")),
+    ("l_aux+onehot@classes=10", ("l_aux+onehot", "classes", "10")),
+    ("full@random", None), ("full", None), ("@a=1", None), ("full@=1", None), ("full@a=", None),
+  ],
+)  # fmt: skip
+def test_a_value_of_a_sweep_is_known_by_its_name(variant, parts):
+  assert curves.parse(variant) == parts
+
+
+def test_sweeps_stand_apart_and_values_in_order():
+  found = table()
+  assert [row["variant"] for row in found["rows"]] == [
+    "full",
+    "l_aux",
+    "full-shuffled",
+    "untrained",
+  ]
+  beta, classes = found["sweeps"]
+  assert (beta["key"], beta["values"]) == ("loss.beta", ["0.3", "10"]), "as numbers, not as texts"
+  assert (classes["key"], classes["values"]) == ("classes", ["10", "all"])
+  assert list(classes["lines"]) == ["full", "l_aux", "x"]
+  assert beta["lines"]["full"]["0.3"]["recall@1"]["mean"] == pytest.approx(0.46)
+  assert table(RECORDS)["sweeps"] == []
+
+
+def test_variants_are_told_from_their_controls_under_the_same_change():
+  more = [record("full@proxy", 0, 0.6), record("full-shuffled@proxy", 0, 0.4)]
+  pairs = [(x["variant"], x["against"]) for x in table([*RECORDS, *SWEPT, *more])["differences"]]
+  assert ("full@classes=10", "l_aux@classes=10") in pairs
+  assert ("full@proxy", "full-shuffled@proxy") in pairs and ("full@proxy", "l_aux") in pairs
+  # Neither under another change, nor a value of a sweep with the reference as it is.
+  assert not {("full@proxy", "l_aux@classes=10"), ("full@classes=10", "l_aux")} & set(pairs)
+  assert len(pairs) == len(set(pairs))
+
+
+def test_tables_have_a_line_a_name_and_a_column_a_value():
+  text = page.markdown([table()], "l_aux")
+  assert "| loss.beta | 0.3 | 10 |" in text
+  assert "| full, R@1 / MAP@R | 46.0 / 23.0 | 55.0 / 27.5 |" in text
+  assert "| l_aux, R@1 / MAP@R | 20.0 / 10.0 |  |" in text
+  assert "](ablation_synthetic_scratch_sweeps.svg)" in text
+  assert "sweeps" not in page.markdown([table(RECORDS)], "l_aux")
+
+
+def test_the_picture_has_a_dot_where_each_seed_is(tmp_path):
+  results._write(FILE, [*RECORDS, *SWEPT], str(tmp_path))
+  root = ElementTree.parse(tmp_path / "ablation_synthetic_scratch_sweeps.svg").getroot()
+  dots = [x for x in root.iter() if (x.get("class") or "").startswith("dot ")]
+  assert len(dots) == 2 * len(SWEPT)
+  titles = {x[0].text: x for x in dots}
+  # R@1 runs from 10 to 55, its axis to 60: ten points are a fifth of 130 pixels.
+  low, high = (float(titles[name].get("cy")) for name in ("l_aux, 10: 20.0", "full, all: 50.0"))
+  assert low - high == pytest.approx(130 * 30 / 50, abs=0.2)
+  assert [x.get("class") for x in dots][:1] == ["dot line-0"]
+
+
+def test_names_are_escaped_in_page_and_picture(tmp_path):
+  results._write(FILE, [*RECORDS, record("a<b@c&d=<", 0, 0.2)], str(tmp_path))
+  assert "a<b" not in (tmp_path / "ablation.html").read_text()
+  ElementTree.parse(tmp_path / "ablation_synthetic_scratch_sweeps.svg")
