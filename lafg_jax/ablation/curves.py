@@ -9,7 +9,7 @@ from lafg_jax.ablation import axes
 
 _SWEPT = re.compile(r"(?P<name>.+?)@(?P<key>[^=]+)=(?P<value>.+)")
 # In pixels: a panel and what lies around it. Then the panels in a row: two keys of two metrics.
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _ACROSS = 196, 130, 48, 44, 34, 4
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _ACROSS = 196, 130, 48, 52, 34, 4
 # Of page.css: line-0 to line-3, over again for more.
 _COLOURS = 4
 
@@ -83,8 +83,9 @@ def drawing(
   parts = [_legend(colours)]
   for number, (sweep, metric) in enumerate(panels):
     x, y = _LEFT + number % _ACROSS * wide, 24 + number // _ACROSS * high + _TOP
-    title = f"{sweep['key'].rpartition('.')[2]}: {metrics[metric]}, %"
-    parts.append(f'<text class="title" x="{x}" y="{y - 12}">{html.escape(title)}</text>')
+    if number % len(metrics) == 0:
+      parts.append(f'<text class="title" x="{x}" y="{y - 28}">{html.escape(sweep["key"])}</text>')
+    parts.append(f'<text x="{x}" y="{y - 10}">{metrics[metric]}, %</text>')
     parts.append(_panel(sweep, metric, scales[metric], (x, y), colours))
   height, width = 24 + high * -(-len(panels) // _ACROSS), _ACROSS * wide + 24
   alone = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
