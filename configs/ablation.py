@@ -42,6 +42,7 @@ ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # The words of classes, LaFG's way.
 PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
+SHUFFLED = PROTOTYPES | {"language.shuffle": True}
 # Images of no class beside them, as `full` of the finches has.
 RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
 # Ours, of the same sentences. They are not in the space of the texts.
@@ -95,7 +96,7 @@ def groups():
     # LaFG's own: what `full` is where a config has no images of no class.
     "prototypes": {
       "prototypes": PROTOTYPES,
-      "prototypes-shuffled": PROTOTYPES | {"language.shuffle": True},
+      "prototypes-shuffled": SHUFFLED,
       "prototypes@recoloured": RECOLOURED,
       "prototypes-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},
     },
@@ -150,9 +151,10 @@ def forms():
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
   found = {}
+  controls = {"l_aux+onehot": ONEHOT, "prototypes-shuffled": SHUFFLED}
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    for name, variant in COMPARED.items():
+    for name, variant in (COMPARED | controls).items():
       found[f"{name}@{loss}"] = variant | in_place
   return found
 
