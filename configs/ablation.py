@@ -10,7 +10,8 @@ import itertools
 
 from configs import synthetic
 
-# Differences are paired with this variant, and those of `full` with each control as well.
+# Differences are paired with this variant, and those of `full` with each control as well. Variants
+# NAME@CHANGE are paired with those of the same change too.
 REFERENCE = "l_aux"
 CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
 
@@ -151,7 +152,11 @@ def forms():
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
   found = {}
-  controls = {"l_aux+onehot": ONEHOT, "prototypes-shuffled": SHUFFLED}
+  controls = {
+    "l_aux+onehot": ONEHOT,
+    "prototypes-shuffled": SHUFFLED,
+    "full-shuffled": {"language.shuffle": True},
+  }
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
     for name, variant in (COMPARED | controls).items():
@@ -160,21 +165,26 @@ def losses():
 
 
 def sweeps():
-  """One key at a time, from `prototypes`; the number of seen classes beside its controls."""
+  """One key at a time, mostly of `prototypes`; the number of seen classes beside its controls."""
   values = {
     "loss.beta": (0.1, 0.3, 1.0, 3.0, 10.0),
     "language.num_attributes": (16, 32, 64, 128, 256),
     "language.top_k": (1, 4, 8, 16),
     "language.tau_k": (0.02, 0.05, 0.2, 1.0),
-    "loss.ema_step": (0.001, 0.01, 0.1, 1.0),
     "loss.alignment_temperature": (0.02, 0.05, 0.1, 0.2),
     "language.wrong_sentences": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
   }
   found: dict[str, dict[str, object]] = {
     f"prototypes@{key}={x}": PROTOTYPES | {key: x} for key, tried in values.items() for x in tried
   }
+  # Where P_t learns: beside `prototype` its twin has nothing to follow.
+  mean = "prototypes@distribution-mean-centred"
+  for step in (0.001, 0.01, 0.1, 1.0):
+    found[f"{mean}@loss.ema_step={step}"] = forms()[mean] | {"loss.ema_step": step}
   for tau in (0.005, 0.02, 0.1):
-    found[f"prototypes@profiles-tau={tau}"] = PROFILES | {"language.tau_profile": tau}
+    found[f"prototypes@profiles@language.tau_profile={tau}"] = PROFILES | {
+      "language.tau_profile": tau
+    }
   for width in (32, 64, 128, 256):
     # A space that was learned has the width that it has.
     found[f"prototypes@loss.projector_width={width}"] = PROTOTYPES | {

@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> None:
       wanted = plan.select(every, groups, _STARTS.value, only)
       if _OUT.value:
         results.restore(every, wanted, _OUT.value)
+      results.share(every, wanted)
       failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
       if not failed or any(cell.finished() for cell in every):
         results.write(file, every, workdir, _OUT.value)

@@ -7,7 +7,7 @@ from typing import Any
 
 from lafg_jax.ablation import axes
 
-_SWEPT = re.compile(r"(?P<name>.+?)@(?P<key>[^=]+)=(?P<value>.+)")
+_SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
 # In pixels: a panel and what lies around it. Then the panels in a row: two keys of two metrics.
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _ACROSS = 196, 130, 48, 52, 34, 4
 # Of page.css: line-0 to line-3, over again for more.
@@ -51,21 +51,27 @@ def _order(value: str) -> tuple[bool, float, str]:
 def tables(
   sweeps: Sequence[Mapping[str, Any]], metrics: Mapping[str, str]
 ) -> list[list[list[str]]]:
-  """Head and lines of each sweep: a line a name, a column a value, 'R@1 / MAP@R' in %."""
+  """Head and lines of each sweep: a line a name, a column a value, 'R@1 / MAP@R' in %.
+
+  Where values have different numbers of seeds, those are told.
+  """
   found = []
   for sweep in sweeps:
     lines = [[sweep["key"], *sweep["values"]]]
+    counts = {len(row["seeds"]) for line in sweep["lines"].values() for row in line.values()}
     for name, rows in sweep["lines"].items():
-      cells = [_means(rows.get(value), metrics) for value in sweep["values"]]
+      cells = [_means(rows.get(value), metrics, len(counts) > 1) for value in sweep["values"]]
       lines.append([f"{name}, {' / '.join(metrics.values())}", *cells])
     found.append(lines)
   return found
 
 
-def _means(row: Mapping[str, Any] | None, metrics: Mapping[str, str]) -> str:
+def _means(row: Mapping[str, Any] | None, metrics: Mapping[str, str], counted: bool) -> str:
   if row is None:
     return ""
-  return " / ".join(f"{100 * row[m]['mean']:.1f}" if m in row else "" for m in metrics)
+  means = " / ".join(f"{100 * row[m]['mean']:.1f}" if m in row else "-" for m in metrics)
+  seeds = len(row["seeds"])
+  return f"{means} ({seeds} seed{'s' * (seeds > 1)})" if counted else means
 
 
 def drawing(

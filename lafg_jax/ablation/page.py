@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lafg_jax.ablation import axes, curves
+from lafg_jax.errors import UserError
 
 STYLE = Path(__file__).parent / "page.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
@@ -16,8 +17,8 @@ _NOTE = (
   "than B."
 )
 _SWEPT = (
-  "One value at a time, the rest as in the variant that is named. A dot is a seed; the panels of a "
-  "metric have one axis."
+  "One value at a time, the rest as in the variant that is named or with what that value takes "
+  "(configs/ablation.py). A dot is a seed; the panels of a metric have one axis."
 )
 _MARKS = (
   "In the plots a dot is a seed, a bar the mean on its 95% t-interval, the dashed line the mean of "
@@ -26,6 +27,8 @@ _MARKS = (
 # Of the plots, in pixels: a line's height, a panel's width, the gap, the top, and the width of a
 # character of a name.
 _LINE, _PANEL, _GAP, _TOP, _CHARACTER = 30, 360, 44, 34, 7
+# {unit: the least and the greatest that a figure can be}.
+_POSSIBLE = {"%": (0.0, 1.0), "points of %": (-1.0, 1.0)}
 # What a mark's class in page.css is called in the legend; '{}' is the variant compared with.
 _OF_MEANS = (
   ("seed", "a seed"), ("mean", "mean"), ("interval", "its 95% t-interval"),
@@ -42,13 +45,20 @@ WRITTEN = "<!-- Below: written by python -m lafg_jax.ablate. -->"
 
 
 def markdown(tables: Sequence[dict[str, Any]], reference: str, old: str = "") -> str:
-  """The tables of `results.summarise` as Markdown, below what people wrote above `old`'s."""
-  people = old.partition(WRITTEN)[0] if WRITTEN in old else "# Ablation\n\n"
+  """The tables of `results.summarise` as Markdown, below what people wrote above `old`'s.
+
+  Raises:
+    UserError: nothing tells `old`'s tables from what people wrote.
+  """
+  if old and WRITTEN not in old:
+    raise UserError(f"ablation.md lacks the line {WRITTEN!r}: put it above the tables")
+  people = old.partition(WRITTEN)[0] or "# Ablation\n\n"
   parts = [f"{people}{WRITTEN}\n", f"{_NOTE} {_MARKS.format(reference)}\n"]
   for table in tables:
     parts.append(f"## {title(table)}\n")
     parts.append(f"{about(table)}\n")
-    parts.append(f"![Means over seeds, {title(table)}]({picture_name(table)})\n")
+    if table["rows"]:
+      parts.append(f"![Means over seeds, {title(table)}]({picture_name(table)})\n")
     parts += [_markdown_table(rows(table)), _markdown_table(differences(table))]
     if table["sweeps"]:
       parts.append(f"{_SWEPT}\n")
@@ -67,8 +77,11 @@ def pictures(table: dict[str, Any], reference: str) -> dict[str, str]:
   style = STYLE.read_text(encoding="utf-8")
   style += "svg { background: var(--back); font-family: system-ui, sans-serif; }"
   style = f"<style>{style}</style>"
-  lines, zeros = _lines_of_means(table, reference)
-  found = {picture_name(table): _drawing(lines, zeros, f"Means, {title(table)}", "%", style) + "\n"}
+  found = {}
+  if table["rows"]:
+    lines, zeros = _lines_of_means(table, reference)
+    drawn = _drawing(lines, zeros, f"Means, {title(table)}", "%", style)
+    found[picture_name(table)] = drawn + "\n"
   if table["sweeps"]:
     drawn = curves.drawing(table["sweeps"], METRICS, f"Sweeps, {title(table)}", style)
     found[picture_name(table, "sweeps")] = drawn + "\n"
@@ -225,7 +238,7 @@ def _drawing(
   for number, metric in enumerate(METRICS):
     left = names + number * (_PANEL + _GAP)
     parts.append(f'<text class="title" x="{left}" y="16">{METRICS[metric]}, {unit}</text>')
-    parts.append(_panel(lines, metric, left, zeros.get(metric)))
+    parts.append(_panel(lines, metric, left, zeros.get(metric), _POSSIBLE[unit]))
   return (
     f'<svg{alone} viewBox="0 0 {width} {height}" width="{width}" role="img" '
     f'aria-label="{html.escape(label)}">{style}{"".join(parts)}</svg>'
@@ -248,19 +261,27 @@ def _centre(line: int) -> float:
 
 
 def _panel(
-  lines: Sequence[tuple[str, dict[str, Any]]], metric: str, left: float, zero: float | None
+  lines: Sequence[tuple[str, dict[str, Any]]],
+  metric: str,
+  left: float,
+  zero: float | None,
+  possible: tuple[float, float],
 ) -> str:
-  """One metric on an axis in percent."""
+  """One metric on an axis in percent; a t-interval of few seeds ends where values do."""
   of = [(k, name, row[metric]) for k, (name, row) in enumerate(lines) if metric in row]
   kinds = ("values", "t", "bootstrap")
   values = [v for *_, x in of for kind in kinds for v in x.get(kind) or (x["mean"],)]
   if not of:
     return ""
   values += [] if zero is None else [zero]
-  low, high, step = axes.round_ticks(100 * min(values), 100 * max(values))
+
+  def cut(value: float) -> float:
+    return 100 * min(max(value, possible[0]), possible[1])
+
+  low, high, step = axes.round_ticks(cut(min(values)), cut(max(values)))
 
   def at(value: float) -> float:
-    return round(left + _PANEL * (100 * value - low) / (high - low), 1)
+    return round(left + _PANEL * (cut(value) - low) / (high - low), 1)
 
   bottom = _TOP + _LINE * len(lines)
   parts = []

@@ -91,18 +91,24 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     return 0
   from lafg_jax.ablation import words
 
+  # By whatever names, the same settings train once.
+  alike: dict[str, list[Cell]] = {}
+  for cell in todo:
+    alike.setdefault(cell.key, []).append(cell)
+  todo = [cells[0] for cells in alike.values()]
   prototypes = words.prepare(todo, workdir)
   scratch = os.path.join(workdir, _SCRATCH)
   shutil.rmtree(scratch, ignore_errors=True)
   os.makedirs(scratch)
   environments = worker.environments(jobs, len(todo))
   try:
-    return _drive(todo, workdir, scratch, prototypes, environments)
+    return _drive(alike, workdir, scratch, prototypes, environments)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drive(todo, workdir, scratch, prototypes, environments) -> int:
+def _drive(alike, workdir, scratch, prototypes, environments) -> int:
+  todo = [cells[0] for cells in alike.values()]
   waiting, failed, done, begun = list(todo), 0, 0, time.monotonic()
   workers: list[_Worker] = []
   try:
@@ -118,7 +124,7 @@ def _drive(todo, workdir, scratch, prototypes, environments) -> int:
         result = one.take()
         done += 1
         left = (len(todo) - done) * (time.monotonic() - begun) / done
-        failed += not _keep(cell, result, f"{done}/{len(todo)}", left)
+        failed += not _keep(alike[cell.key], result, f"{done}/{len(todo)}", left)
         if not one.process.is_alive():
           place = workers.index(one)
           one = workers[place] = _Worker(one.number, workdir, environments[place])
@@ -137,9 +143,10 @@ def _next(one: _Worker, waiting: list[Cell], prototypes: dict[str, Path], scratc
     one.give(cell, prototypes.get(cell.key), scratch)
 
 
-def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
-  """Writes a cell's result, or the log of its failure, and says so in a line."""
-  name = str(cell)
+def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float) -> bool:
+  """Writes the result of cells that are the same, or the log of its failure, and says so."""
+  cell = cells[0]
+  name = ", ".join(map(str, cells))
   eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
   log = cell.path.with_suffix(".log")
   if "error" in result:
@@ -148,7 +155,8 @@ def _keep(cell: Cell, result: dict[str, Any], count: str, left: float) -> bool:
     why = " ".join(result["error"].split())
     logging.error("cell %s %s failed: %s (%s)  %s", count, name, why, log, eta)
     return False
-  results.keep(cell, result)
+  for one in cells:
+    results.keep(one, result)
   log.unlink(missing_ok=True)
   figures = f"R@1 {100 * result['recall@1']:.1f}  " if "recall@1" in result else ""
   figures += f"MAP@R {100 * result['map@r']:.1f}"

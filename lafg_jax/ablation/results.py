@@ -51,8 +51,8 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
   """Takes the cells of `<out>/ablation.json` that the workdir lacks.
 
   What was measured elsewhere, and is kept under version control, is not measured again: a cell is
-  finished where its settings and inputs are the same. It goes to the variant of its name, or else
-  to the first that is the same; a wanted one that only has another name is not run either.
+  finished where its settings and inputs are the same. It goes to the variant of its name, or where
+  that is no more to the first that is the same; a wanted one is not run where only another is.
 
   Args:
     every: cells of the plan; those of any seed of their variants are taken.
@@ -63,26 +63,27 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
     UserError: the file is damaged.
   """
   path = Path(out, NAMES[0])
+  old = _read(path)
   planned: dict[str, list[Cell]] = {}
-  old = {record.get("config_hash"): record for record in _read(path)}
-  seeds = sorted({record["seed"] for record in old.values()})
+  seeds = sorted({record["seed"] for record in old})
   for first in (cell for cell in every if cell.seed == 0):
     for cell in map(first.with_seed, seeds):
       planned.setdefault(cell.key, []).append(cell)
-  found = [cell for cell in wanted if cell.key in old]
-  for key, cells in planned.items():
-    if key in old:
-      found.append(next((c for c in cells if c.variant == old[key]["variant"]), cells[0]))
-  missing = {cell.path: cell for cell in found if not cell.finished()}
-  for cell in missing.values():
-    keep(cell, old[cell.key])
+  any_of = {record.get("config_hash"): record for record in old}
+  found = [(cell, any_of[cell.key]) for cell in wanted if cell.key in any_of]
+  for record in old:
+    if cells := planned.get(record.get("config_hash", "")):
+      found.append((next((c for c in cells if c.variant == record["variant"]), cells[0]), record))
+  missing = {cell.path: (cell, record) for cell, record in found if not cell.finished()}
+  for cell, record in missing.values():
+    keep(cell, record)
   if missing:
     logging.info("cells: %d are taken from %s", len(missing), path)
   tables = {(cell.dataset, cell.start) for cell in every}
   lost = [
     record
-    for key, record in old.items()
-    if key not in planned and (record["dataset"], record["start"]) in tables
+    for record in old
+    if record.get("config_hash") not in planned and (record["dataset"], record["start"]) in tables
   ]
   if lost:
     example = lost[0]
@@ -91,6 +92,16 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
       "not be there (%s/%s/%s)",
       *(len(lost), path, example["start"], example["variant"], example["seed"]),
     )
+
+
+def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
+  """Gives wanted cells the results of finished ones that are the same by another name."""
+  finished = {cell.key: found for cell in every if (found := cell.finished())}
+  same = [cell for cell in wanted if cell.key in finished and not cell.finished()]
+  for cell in same:
+    keep(cell, finished[cell.key])
+  if same:
+    logging.info("cells: %d are finished by another name (%s)", len(same), same[0])
 
 
 def keep(cell: Cell, result: Record) -> None:
@@ -143,6 +154,9 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   )
   written = list(zip(NAMES, texts, strict=True))
   written += [x for t in tables for x in page.pictures(t, file.REFERENCE).items()]
+  names = {name for name, _ in written}
+  for picture in {page.picture_name(t, of) for t in tables for of in ("", "sweeps")} - names:
+    Path(folder, picture).unlink(missing_ok=True)
   for name, text in written:
     path = os.path.join(folder, name)
     with stages.replacing(path) as temporary:
@@ -211,10 +225,11 @@ def _pairs(
   controls: Sequence[str],
   more: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
-  """What is told apart: of NAME@CHANGE with the controls under the same change as well."""
+  """What is told apart: of NAME@CHANGE with the reference and controls under the change as well."""
   pairs = [("full", control) for control in controls if control != reference]
   pairs += [pair for pair in more if pair not in pairs]
-  plain = [("full", reference)] + [pair for pair in pairs if "@" not in "".join(pair)]
+  plain = [(row, reference) for row in rows if "@" not in row]
+  plain += [pair for pair in pairs if "@" not in "".join(pair)]
   changes = dict.fromkeys(x.partition("@")[2] for x in variants if "@" in x)
   same = [(f"{a}@{change}", f"{b}@{change}") for change in changes for a, b in plain]
   found = [(row, reference) for row in rows] + pairs + same

@@ -122,6 +122,13 @@ def test_what_people_wrote_above_the_tables_is_kept(tmp_path):
   assert len(second) < len(first) and second.count(page.WRITTEN) == 1
 
 
+def test_tables_that_nothing_tells_from_prose_are_not_overwritten(tmp_path):
+  (tmp_path / "ablation.md").write_text("# What we learned, and the marker is gone\n")
+  with pytest.raises(UserError, match="lacks the line"):
+    results._write(FILE, RECORDS, str(tmp_path))
+  assert [x.name for x in tmp_path.iterdir()] == ["ablation.md"]
+
+
 def test_each_table_has_a_picture_that_is_an_svg_of_its_own(tmp_path):
   long = "a<b" + "x" * 60
   results._write(FILE, [*RECORDS, record(long, 0, 0.2)], str(tmp_path))
@@ -134,6 +141,16 @@ def test_each_table_has_a_picture_that_is_an_svg_of_its_own(tmp_path):
   # Names end there, and have room.
   [end] = [float(x.get("x")) for x in root.iter() if x.text == long]
   assert end > 6.5 * len(long)
+
+
+def test_axes_end_where_no_value_can_be(tmp_path):
+  far = [record(name, seed, x) for name in ("l_aux", "full") for seed, x in enumerate((0.1, 0.9))]
+  far[-1] = record("full", 1, 0.0)
+  results._write(FILE, far, str(tmp_path))
+  root = ElementTree.parse(tmp_path / "ablation_synthetic_scratch.svg").getroot()
+  ticks = [float(x.text or "") for x in root.iter() if x.get("class") == "tick"]
+  assert min(ticks) == 0 and max(ticks) == 100, "the t-interval of 0.1 and 0.9 is [-4.6, 5.6]"
+  assert "[-458.2, +558.2]" in (tmp_path / "ablation.html").read_text(), "as a figure it is whole"
 
 
 def test_other_datasets_and_starts_are_kept_beside_fresh_ones(tmp_path):
@@ -169,6 +186,7 @@ def table(records=(*RECORDS, *SWEPT)):
   [
     ("full@language.tau_k=0.05", ("full", "language.tau_k", "0.05")),
     ("l_aux+onehot@classes=10", ("l_aux+onehot", "classes", "10")),
+    ("prototypes@mean@loss.ema_step=1.0", ("prototypes@mean", "loss.ema_step", "1.0")),
     ("full@random", None), ("full", None), ("@a=1", None), ("full@=1", None), ("full@a=", None),
   ],
 )  # fmt: skip
@@ -197,6 +215,10 @@ def test_variants_are_told_from_their_controls_under_the_same_change():
   pairs = [(x["variant"], x["against"]) for x in table([*RECORDS, *SWEPT, *more])["differences"]]
   assert ("full@classes=10", "l_aux@classes=10") in pairs
   assert ("full@proxy", "full-shuffled@proxy") in pairs and ("full@proxy", "l_aux") in pairs
+  assert ("x@classes=10", "l_aux@classes=10") not in pairs, "x alone is no variant here"
+  more += [record("full-shuffled@classes=10", 0, 0.1), record("untrained@classes=10", 0, 0.1)]
+  pairs = [(x["variant"], x["against"]) for x in table([*RECORDS, *SWEPT, *more])["differences"]]
+  assert ("full-shuffled@classes=10", "l_aux@classes=10") in pairs
   # Neither under another change, nor a value of a sweep with the reference as it is.
   assert not {("full@proxy", "l_aux@classes=10"), ("full@classes=10", "l_aux")} & set(pairs)
   assert len(pairs) == len(set(pairs))
@@ -205,10 +227,20 @@ def test_variants_are_told_from_their_controls_under_the_same_change():
 def test_tables_have_a_line_a_name_and_a_column_a_value():
   text = page.markdown([table()], "l_aux")
   assert "| loss.beta | 0.3 | 10 |" in text
-  assert "| full, R@1 / MAP@R | 46.0 / 23.0 | 55.0 / 27.5 |" in text
+  assert "| full, R@1 / MAP@R | 46.0 / 23.0 (2 seeds) | 55.0 / 27.5 (1 seed) |" in text
   assert "| l_aux, R@1 / MAP@R | 20.0 / 10.0 |  |" in text
   assert "](ablation_synthetic_scratch_sweeps.svg)" in text
   assert "sweeps" not in page.markdown([table(RECORDS)], "l_aux")
+
+
+def test_a_table_may_have_sweeps_alone(tmp_path):
+  results._write(FILE, SWEPT, str(tmp_path))
+  text = (tmp_path / "ablation.md").read_text()
+  assert "_sweeps.svg)" in text and "Means over seeds" not in text
+  assert "46.0 / 23.0 (2 seeds)" in text and "55.0 / 27.5 (1 seed)" in text
+  # And what is gone leaves no picture behind.
+  results._write(FILE, RECORDS, str(tmp_path))
+  assert [x.name for x in tmp_path.glob("*.svg")] == ["ablation_synthetic_scratch.svg"]
 
 
 def test_the_picture_has_a_dot_where_each_seed_is(tmp_path):
