@@ -10,8 +10,8 @@ from lafg_jax.ablation import axes
 _SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
 # In pixels: a panel and what lies around it. Then the panels in a row: two keys of two metrics.
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _ACROSS = 196, 130, 48, 52, 34, 4
-# Of page.css: line-0 to line-3, over again for more.
-_COLOURS = 4
+# Of page.css: line-0 to line-5, over again for more.
+_COLOURS = 6
 
 
 def parse(variant: str) -> tuple[str, str, str] | None:
@@ -86,14 +86,15 @@ def drawing(
   high, wide = _TOP + _HEIGHT + _BOTTOM, _LEFT + _WIDTH
   # On one axis: what a key matters is seen beside what the others do.
   scales = {metric: _scale(sweeps, metric) for metric in metrics}
-  parts = [_legend(colours)]
+  width = _ACROSS * wide + 24
+  parts, above = _legend(colours, width)
   for number, (sweep, metric) in enumerate(panels):
-    x, y = _LEFT + number % _ACROSS * wide, 24 + number // _ACROSS * high + _TOP
+    x, y = _LEFT + number % _ACROSS * wide, above + number // _ACROSS * high + _TOP
     if number % len(metrics) == 0:
       parts.append(f'<text class="title" x="{x}" y="{y - 28}">{html.escape(sweep["key"])}</text>')
     parts.append(f'<text x="{x}" y="{y - 10}">{metrics[metric]}, %</text>')
     parts.append(_panel(sweep, metric, scales[metric], (x, y), colours))
-  height, width = 24 + high * -(-len(panels) // _ACROSS), _ACROSS * wide + 24
+  height = above + high * -(-len(panels) // _ACROSS)
   alone = ' xmlns="http://www.w3.org/2000/svg"' if style else ""
   return (
     f'<svg{alone} viewBox="0 0 {width} {height}" width="{width}" role="img" '
@@ -101,13 +102,17 @@ def drawing(
   )
 
 
-def _legend(colours: Mapping[str, str]) -> str:
-  parts, x = [], _LEFT
+def _legend(colours: Mapping[str, str], width: int) -> tuple[list[str], int]:
+  """Its pieces, in lines no longer than the width, and its height."""
+  parts, x, y = [], _LEFT, 14
   for name, colour in colours.items():
-    parts.append(f'<line class="{colour}" x1="{x}" x2="{x + 24}" y1="14" y2="14"/>')
-    parts.append(f'<text x="{x + 30}" y="18">{html.escape(name)}</text>')
-    x += 60 + 7 * len(name)
-  return "".join(parts)
+    long = 60 + 7 * len(name)
+    if x > _LEFT and x + long > width:
+      x, y = _LEFT, y + 20
+    parts.append(f'<line class="{colour}" x1="{x}" x2="{x + 24}" y1="{y}" y2="{y}"/>')
+    parts.append(f'<text x="{x + 30}" y="{y + 4}">{html.escape(name)}</text>')
+    x += long
+  return parts, y + 10
 
 
 def _scale(sweeps: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float, float]:

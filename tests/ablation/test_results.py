@@ -255,6 +255,17 @@ def test_the_picture_has_a_dot_where_each_seed_is(tmp_path):
   assert [x.get("class") for x in dots][:1] == ["dot line-0"]
 
 
+def test_the_names_of_a_picture_lie_within_it(tmp_path):
+  names = [f"variant-{k}-" + "x" * 20 for k in range(7)]
+  results._write(FILE, [record(f"{name}@classes=10", 0, 0.2) for name in names], str(tmp_path))
+  root = ElementTree.parse(tmp_path / "ablation_synthetic_scratch_sweeps.svg").getroot()
+  at = {x.text: (float(x.get("x")), float(x.get("y"))) for x in root.iter() if x.text in names}
+  assert len(set(at.values())) == 7
+  assert all(x + 6.5 * len(name) < float(root.get("width")) for name, (x, _) in at.items())
+  [title] = [float(x.get("y")) for x in root.iter() if x.text == "classes"]
+  assert all(y < title for _, y in at.values())
+
+
 def test_names_are_escaped_in_page_and_picture(tmp_path):
   results._write(FILE, [*RECORDS, record("a<b@c&d=<", 0, 0.2)], str(tmp_path))
   assert "a<b" not in (tmp_path / "ablation.html").read_text()
