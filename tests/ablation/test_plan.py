@@ -140,6 +140,8 @@ def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
   found = plan.cells(file, synthetic.get_config(), str(tmp_path), tuned, 1)
   keys = {(one.start, one.variant): one.key for one in found}
   records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "synthetic"]
-  first = {(r["start"], r["variant"]): r["config_hash"] for r in records if r["seed"] == 0}
+  # A tower that is not shipped is part of the key of what starts from it.
+  mine = [r for r in records if r["seed"] == 0 and r["start"] != "self-supervised"]
+  first = {(r["start"], r["variant"]): r["config_hash"] for r in mine}
   assert {"scratch", "pretrained"} == {start for start, _ in first}
   assert first == {name: keys.get(name) for name in first}
