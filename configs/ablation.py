@@ -50,7 +50,7 @@ RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
 # What other losses and numbers of classes are compared in: without class targets, with those that
 # have no words, and with language.
-COMPARED = {
+COMPARED: dict[str, dict[str, object]] = {
   "l_aux": AUX,
   "l_aux+orthogonal": ORTHOGONAL,
   "prototypes": PROTOTYPES,
@@ -151,8 +151,8 @@ def forms():
 
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
-  found = {}
-  controls = {
+  found: dict[str, dict[str, object]] = {}
+  controls: dict[str, dict[str, object]] = {
     "l_aux+onehot": ONEHOT,
     "prototypes-shuffled": SHUFFLED,
     "full-shuffled": {"language.shuffle": True},
