@@ -157,11 +157,12 @@ def cells(
           continue
         count = min(seeds, file.SEEDS.get(group, seeds))
         found += [first, *(first.with_seed(seed) for seed in range(1, count))]
-  for reason in dict.fromkeys(reasons.values()):
+  different = dict.fromkeys(reasons.values())
+  if not found:
+    raise UserError("no variant goes with this config: " + "; ".join(different))
+  for reason in different:
     names = [name for name, why in reasons.items() if why == reason]
     logging.warning("left out: %s (%s)", ", ".join(names), reason)
-  if not found:
-    raise UserError("no variant goes with this config: " + "; ".join(reasons.values()))
   _check_equal_steps(found)
   return sorted(found, key=lambda one: one.seed)
 

@@ -100,6 +100,15 @@ def test_what_does_not_go_together_is_left_out_in_one_line(
     plan.select(found, ["headline"], None, re.compile("orthogonal"))
 
 
+def test_where_nothing_goes_each_reason_is_said_once(tmp_path, config_with, variants, monkeypatch):
+  said = []
+  monkeypatch.setattr(plan.logging, "warning", lambda text, *x: said.append(text % x))
+  file = plan.read_variants(variants('"scratch": {}', '"scratch": {"data.image_size": 99}'))
+  with pytest.raises(UserError, match="no variant goes with this config: .*; no weights") as raised:
+    plan.cells(file, config_with(), str(tmp_path), {}, 1)
+  assert str(raised.value).count("resize_size") == 1 and not said
+
+
 @pytest.mark.parametrize(
   ("old", "new", "says"),
   [
