@@ -195,7 +195,8 @@ def sweeps():
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
-    for name, variant in COMPARED.items():
+    shuffled: dict[str, dict[str, object]] = {"full-shuffled": {"language.shuffle": True}}
+    for name, variant in (COMPARED | shuffled).items():
       found[f"{name}@classes={count}"] = variant | batch | seen
   return found
 

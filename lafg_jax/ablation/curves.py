@@ -10,8 +10,8 @@ from lafg_jax.ablation import axes
 _SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
 # In pixels: a panel and what lies around it. Then the panels in a row: two keys of two metrics.
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _ACROSS = 196, 130, 48, 52, 34, 4
-# Of page.css: line-0 to line-5, over again for more.
-_COLOURS = 6
+# Of page.css: line-0 to line-6, over again for more.
+_COLOURS = 7
 
 
 def parse(variant: str) -> tuple[str, str, str] | None:

@@ -264,6 +264,9 @@ def test_the_names_of_a_picture_lie_within_it(tmp_path):
   assert all(x + 6.5 * len(name) < float(root.get("width")) for name, (x, _) in at.items())
   [title] = [float(x.get("y")) for x in root.iter() if x.text == "classes"]
   assert all(y < title for _, y in at.values())
+  # Each has a colour of its own, which the style knows.
+  lines = {x.get("class") for x in root.iter() if (x.get("class") or "").startswith("line-")}
+  assert len(lines) == 7 and all(f".{line} {{" in page.STYLE.read_text() for line in lines)
 
 
 def test_names_are_escaped_in_page_and_picture(tmp_path):
