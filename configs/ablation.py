@@ -43,7 +43,9 @@ ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # The words of classes, LaFG's way.
 PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
-SHUFFLED = PROTOTYPES | {"language.shuffle": True}
+# The words of other classes, or of `full` the readings of other images.
+FULL_SHUFFLED: dict[str, object] = {"language.shuffle": True}
+SHUFFLED = PROTOTYPES | FULL_SHUFFLED
 # Images of no class beside them, as `full` of the finches has.
 RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
 # Ours, of the same sentences. They are not in the space of the texts.
@@ -92,7 +94,7 @@ def groups():
       "l_aux+onehot": ONEHOT,
       "l_aux+orthogonal": ORTHOGONAL,
       "full": {},
-      "full-shuffled": {"language.shuffle": True},
+      "full-shuffled": FULL_SHUFFLED,
     },
     # LaFG's own: what `full` is where a config has no images of no class.
     "prototypes": {
@@ -155,7 +157,7 @@ def losses():
   controls: dict[str, dict[str, object]] = {
     "l_aux+onehot": ONEHOT,
     "prototypes-shuffled": SHUFFLED,
-    "full-shuffled": {"language.shuffle": True},
+    "full-shuffled": FULL_SHUFFLED,
   }
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
@@ -195,8 +197,7 @@ def sweeps():
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
-    shuffled: dict[str, dict[str, object]] = {"full-shuffled": {"language.shuffle": True}}
-    for name, variant in (COMPARED | shuffled).items():
+    for name, variant in (COMPARED | {"full-shuffled": FULL_SHUFFLED}).items():
       found[f"{name}@classes={count}"] = variant | batch | seen
   return found
 

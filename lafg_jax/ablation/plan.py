@@ -136,10 +136,10 @@ def cells(
   """
   validation.validate_values(config)
   found: list[Cell] = []
-  reasons: dict[str, str] = {}
+  left_out: dict[str, list[str]] = {}  # {reason: names}.
   for start, of_start in file.starts(config).items():
     if isinstance(of_start, str):
-      reasons[start] = of_start
+      left_out.setdefault(of_start, []).append(start)
       continue
     for group, variants in file.groups().items():
       if groups and group not in groups:
@@ -153,15 +153,13 @@ def cells(
         try:
           first = cell(_resolved(changed), where, overrides is not None, path)
         except UserError as error:
-          reasons[f"{start}/{variant}"] = str(error)
+          left_out.setdefault(str(error), []).append(f"{start}/{variant}")
           continue
         count = min(seeds, file.SEEDS.get(group, seeds))
         found += [first, *(first.with_seed(seed) for seed in range(1, count))]
-  different = dict.fromkeys(reasons.values())
   if not found:
-    raise UserError("no variant goes with this config: " + "; ".join(different))
-  for reason in different:
-    names = [name for name, why in reasons.items() if why == reason]
+    raise UserError("no variant goes with this config: " + "; ".join(left_out))
+  for reason, names in left_out.items():
     logging.warning("left out: %s (%s)", ", ".join(names), reason)
   _check_equal_steps(found)
   return sorted(found, key=lambda one: one.seed)
