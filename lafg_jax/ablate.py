@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from lafg_jax import command_line, packages, urls
-from lafg_jax.errors import Incomplete, UserError
+from lafg_jax import command_line
+from lafg_jax.utils import packages, urls
+from lafg_jax.utils.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
 _VARIANTS = flags.DEFINE_string(

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.data.prototypes import l2_normalise
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Forms of L_ali whose images are compared with words by the cosine, entry by entry.
 READABLE = ("prototype", "vocabulary")

@@ -25,7 +25,7 @@ from flax import serialization, traverse_util
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from lafg_jax import distributed, remote
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # The newest, and of train.keep_best the best on the validation classes.
 FOLDER, BEST = "checkpoints", "best"

@@ -15,8 +15,8 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lafg_jax import interrupts
-from lafg_jax.config import get, keys
-from lafg_jax.errors import Incomplete, PeerLost, UserError
+from lafg_jax.utils.config_keys import get, keys
+from lafg_jax.utils.errors import Incomplete, PeerLost, UserError
 
 # ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
 _ARGV: list[str] = []

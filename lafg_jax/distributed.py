@@ -23,8 +23,9 @@ from typing import Any
 
 from absl import flags, logging
 
-from lafg_jax import peers, urls
-from lafg_jax.errors import UserError, exit_code
+from lafg_jax import peers
+from lafg_jax.utils import urls
+from lafg_jax.utils.errors import UserError, exit_code
 
 _COORDINATOR = flags.DEFINE_string(
   "coordinator", None, "HOST:PORT where process 0 is reached, for a run of several processes."

@@ -17,8 +17,9 @@ from typing import Any
 
 from absl import flags, logging
 
-from lafg_jax import command_line, packages, urls
-from lafg_jax.errors import UserError
+from lafg_jax import command_line
+from lafg_jax.utils import packages, urls
+from lafg_jax.utils.errors import UserError
 
 FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"

@@ -21,9 +21,9 @@ from lafg_jax import checkpoints, devices, stages
 from lafg_jax.data import datasets, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.errors import UserError
 from lafg_jax.models.embedder import Embedder
-from lafg_jax.progress import Progress
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.progress import Progress
 
 FOLDER = "features"
 # Images a file: what a kill may cost.

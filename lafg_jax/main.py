@@ -19,9 +19,9 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import allocator, command_line, distributed, interrupts, packages, validation
-from lafg_jax import config as config_keys
-from lafg_jax.errors import UserError
+from lafg_jax import allocator, command_line, distributed, interrupts, validation
+from lafg_jax.utils import config_keys, packages
+from lafg_jax.utils.errors import UserError
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
 # Not in a bare run: nothing reads what they write but people.

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax import divergence, stages
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 FILE = "metrics.jsonl"
 # An image or text side this near to uniform or constant no longer tells classes apart.

@@ -15,7 +15,8 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax import stages, urls
+from lafg_jax import stages
+from lafg_jax.utils import urls
 
 _RECORD, _META = ".remote.json", "meta/metadata"
 _STEP_FOLDERS = ("checkpoints", "best")

@@ -2,8 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
 from lafg_jax.models.options import RESNET, SIZES
+from lafg_jax.utils.errors import UserError
 
 
 def check_model(config: ConfigDict) -> None:

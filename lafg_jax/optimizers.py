@@ -7,7 +7,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import WORDLESS
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Part of the memory that is planned with: what is left over is lost between allocations.
 _USABLE = 0.95

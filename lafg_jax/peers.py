@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from lafg_jax.errors import PeerLost
+from lafg_jax.utils.errors import PeerLost
 
 _SIGNS, _GONE, _HEARD = "lafg_jax/sign/", "lafg_jax/gone/", "lafg_jax/heard/"
 _INTERVAL_S = 1.0

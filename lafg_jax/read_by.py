@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
-from lafg_jax.config import get
-from lafg_jax.errors import UserError
+from lafg_jax.utils.config_keys import get
+from lafg_jax.utils.errors import UserError
 
 # Values of loss.auxiliary that learn a proxy a class.
 PROXIED = ("norm_softmax", "proxy_anchor")

@@ -14,8 +14,9 @@ from collections.abc import Iterator, Sequence
 
 from absl import logging
 
-from lafg_jax import distributed, mirror, urls
-from lafg_jax.errors import Incomplete, UserError
+from lafg_jax import distributed, mirror
+from lafg_jax.utils import urls
+from lafg_jax.utils.errors import Incomplete, UserError
 
 # Seconds between the attempts of an upload.
 WAITS_S: tuple[float, ...] = (1.0, 5.0, 25.0)

@@ -8,13 +8,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, stages
-from lafg_jax import config as config_keys
 from lafg_jax.data import pack
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
-from lafg_jax.errors import UserError
 from lafg_jax.models import weight_files
 from lafg_jax.train_step import TrainState
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import reads_words
 
 # Keys that do not change what is learned: a run may go on under other values of these.

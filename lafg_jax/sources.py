@@ -10,8 +10,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from lafg_jax import checkpoints, urls
-from lafg_jax.errors import UserError
+from lafg_jax import checkpoints
+from lafg_jax.utils import urls
+from lafg_jax.utils.errors import UserError
 
 WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.json"
 _HUB = "hf://"

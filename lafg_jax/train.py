@@ -13,7 +13,6 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import checkpoints, distributed, frozen, optimizers, out_of_memory, same_run
-from lafg_jax import config as config_keys
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes
@@ -23,6 +22,7 @@ from lafg_jax.models.embedder import Embedder
 from lafg_jax.selection import Selection, open_selection
 from lafg_jax.stop_request import StopRequest
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
+from lafg_jax.utils import config_keys
 
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.

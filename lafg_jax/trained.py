@@ -15,10 +15,10 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from lafg_jax import attributes, checkpoints, sources, stages
-from lafg_jax import config as config_keys
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.models import embedder as embedders
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 FORMAT = 1
 # What a config.json that was edited or is of something else makes of the lines that read it.

@@ -8,10 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax import model_rules, read_by
-from lafg_jax.config import get
 from lafg_jax.data import readers
-from lafg_jax.errors import UserError
 from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
+from lafg_jax.utils.config_keys import get
+from lafg_jax.utils.errors import UserError
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")

@@ -5,7 +5,7 @@ import pytest
 
 import lafg_jax
 from lafg_jax import attributes, checkpoints
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
 

@@ -20,8 +20,8 @@ from lafg_jax import (
   train_step,
   validation,
 )
-from lafg_jax.errors import UserError
 from lafg_jax.models import embedder as embedders
+from lafg_jax.utils.errors import UserError
 
 NAMES = ("supcon", "norm_softmax", "proxy_anchor")
 

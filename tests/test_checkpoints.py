@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from lafg_jax import checkpoints
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 def arrays(step):

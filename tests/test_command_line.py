@@ -10,7 +10,7 @@ import pytest
 
 from configs import synthetic
 from lafg_jax import main as command
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SYNTHETIC = ("--config", "configs/synthetic.py")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from configs import ablation, aircraft, cars, cub, default, inshop, sop, synthetic
-from lafg_jax import config as config_keys
 from lafg_jax import main, validation
-from lafg_jax.errors import UserError
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 DEFAULT = Path(default.__file__).read_text()
 

@@ -14,7 +14,7 @@ import pytest
 from absl import flags
 
 from lafg_jax import checkpoints, distributed, metrics_log
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECK = str(Path(__file__).parent / "check_distributed.py")

@@ -14,11 +14,11 @@ from jax import export as jax_export
 from PIL import Image
 
 import lafg_jax
-from lafg_jax import config as config_keys
 from lafg_jax import export, model_card, trained
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate.embed import inference_params, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 AFTER = """

@@ -10,9 +10,9 @@ import pytest
 from configs import synthetic
 from lafg_jax import losses, main, metrics_log, train_step, validation
 from lafg_jax.data import colours, datasets
-from lafg_jax.errors import UserError
 from lafg_jax.language import image_features
 from lafg_jax.models import backbones, embedder
+from lafg_jax.utils.errors import UserError
 
 
 def softmax(x):

@@ -239,11 +239,11 @@ def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finish
   assert retriever.embed([tmp_path / "grey.png"]).shape == (1, 16)
   assert retriever.embed([]).shape == (0, 16)
   (tmp_path / "bad.jpg").write_bytes(b"nothing")
-  with pytest.raises(lafg_jax.errors.UserError, match=r"bad\.jpg"):
+  with pytest.raises(lafg_jax.utils.errors.UserError, match=r"bad\.jpg"):
     retriever.embed([tmp_path / "bad.jpg"])
-  with pytest.raises(lafg_jax.errors.UserError, match="uint8"):
+  with pytest.raises(lafg_jax.utils.errors.UserError, match="uint8"):
     retriever.embed(np.zeros((1, 16, 16, 3), np.float32))
-  with pytest.raises(lafg_jax.errors.UserError, match="checkpoint"):
+  with pytest.raises(lafg_jax.utils.errors.UserError, match="checkpoint"):
     lafg_jax.load_retriever(str(tmp_path))
 
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from lafg_jax import urls
-from lafg_jax.errors import UserError
 from lafg_jax.mirror import Mirror
+from lafg_jax.utils import urls
+from lafg_jax.utils.errors import UserError
 
 URL = "gs://bucket/run"
 

@@ -12,7 +12,7 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from lafg_jax import checkpoints, distributed, remote, train
-from lafg_jax.errors import Incomplete, UserError
+from lafg_jax.utils.errors import Incomplete, UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 URL = "gs://bucket/run"

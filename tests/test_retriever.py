@@ -9,9 +9,9 @@ import lafg_jax
 from configs import aircraft
 from lafg_jax import checkpoints, main, same_run, validation
 from lafg_jax.data import datasets
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
 from lafg_jax.models import backbones
+from lafg_jax.utils.errors import UserError
 
 CHANGES = {
   "data.expect_counts": False,

@@ -8,9 +8,9 @@ import pytest
 
 from lafg_jax import checkpoints, metrics_log, same_run, selection, train
 from lafg_jax.data import datasets
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import embed, metrics, stage
 from lafg_jax.models import embedder as embedders
+from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import validate
 
 CHANGES = {

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from configs import default, synthetic
-from lafg_jax import config as config_keys
 from lafg_jax import main, validation
 from lafg_jax.data import readers
-from lafg_jax.errors import UserError
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {

@@ -11,7 +11,7 @@ import pytest
 
 import lafg_jax
 from lafg_jax import checkpoints, export, sources, trained
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 3), dtype=np.uint8)
 

@@ -13,7 +13,7 @@ import pytest
 from lafg_jax import checkpoints, metrics_log, same_run, train, train_step
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import LoadedPrototypes
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -10,9 +10,9 @@ import pytest
 import lafg_jax
 from lafg_jax import checkpoints, main, optimizers, train, train_step, validation
 from lafg_jax.data import images
-from lafg_jax.errors import UserError
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
+from lafg_jax.utils.errors import UserError
 
 # What changes in the config, and which of the backbone's parameters stay as they are.
 MODES = {

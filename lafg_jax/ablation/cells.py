@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from lafg_jax import checkpoints, train
-from lafg_jax import config as config_keys
 from lafg_jax.data import datasets, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.utils import config_keys
 
 # What is kept of each test class.
 _BY_CLASS = ("recall@1", "map@r")

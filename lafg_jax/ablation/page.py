@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lafg_jax.ablation import axes, curves
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 STYLE = Path(__file__).parent / "page.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}

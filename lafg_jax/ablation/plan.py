@@ -13,9 +13,9 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import config as config_keys
 from lafg_jax import stages, validation
-from lafg_jax.errors import UserError
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 # Of a variants file; see configs/ablation.py.
 _NAMES = (

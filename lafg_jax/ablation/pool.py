@@ -15,10 +15,10 @@ from typing import Any
 from absl import logging
 
 from lafg_jax import command_line, interrupts, stages
-from lafg_jax import config as config_keys
 from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
-from lafg_jax.errors import UserError
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 _SCRATCH = "scratch"
 _CONTEXT = multiprocessing.get_context("spawn")

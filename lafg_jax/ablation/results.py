@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax import config as config_keys
 from lafg_jax import stages
 from lafg_jax.ablation import curves, page, statistics
 from lafg_jax.ablation.plan import Cell, read_cell
-from lafg_jax.errors import UserError
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 NAMES = ("ablation.json", "ablation.md", "ablation.html")
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from lafg_jax import stages
 from lafg_jax.ablation import plan
 from lafg_jax.ablation.plan import Cell
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
 

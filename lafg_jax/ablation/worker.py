@@ -11,7 +11,7 @@ import traceback
 from typing import Any
 
 from lafg_jax import allocator, command_line
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Sums are split over threads, and their rounding with them: one a cell gives every --jobs the same
 # bits. PJRT's and Eigen's pools of the CPU read this.
@@ -87,8 +87,8 @@ def _exit_with_parent() -> None:
 
 
 def _run(text: str, prototypes: Any, scratch: str, trains: bool) -> dict[str, Any]:
-  from lafg_jax import config as config_keys
   from lafg_jax.ablation import cells
+  from lafg_jax.utils import config_keys
 
   config = config_keys.nested(json.loads(text))
   try:

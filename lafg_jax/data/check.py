@@ -17,7 +17,7 @@ from PIL import Image
 
 from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.progress import Progress
+from lafg_jax.utils.progress import Progress
 
 # Bits of 256 in which copies of another size and quality differ at most. On 6,094 photographs of
 # cars all pairs up to 40 were copies; different photographs begin at 46.

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.data.readers import NAMES
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
 

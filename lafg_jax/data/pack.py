@@ -24,8 +24,8 @@ from absl import logging
 from lafg_jax import stages
 from lafg_jax.data import datasets, images
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
-from lafg_jax.progress import Progress
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.progress import Progress
 
 FORMAT = 1
 _RECORD = np.dtype(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.data.images import UnreadableImage
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Row groups kept per process: some for each thread that decodes. Hugging Face writes 100 images in
 # one, about 10 MB of photographs.

@@ -16,7 +16,7 @@ import numpy as np
 
 from lafg_jax.data import colours, decoders, images, pack, sampling, workers
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
 

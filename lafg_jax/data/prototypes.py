@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # What numpy and zipfile raise on damaged bytes. A lone .npy array is no context manager, which is
 # a TypeError; flipped header bits ask for encryption or unknown compression, a RuntimeError.

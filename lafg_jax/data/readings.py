@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import prototypes
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import reads_images
 
 # Beside prototypes.npz, written by `language.image_features`.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Last words of the seeds of the three kinds of draws. Not 0: NumPy pads short seeds with zeros, and
 # the augmentation's are (seed, step, row).

@@ -16,7 +16,7 @@ import numpy as np
 from lafg_jax.data import finch_text
 from lafg_jax.data.finch_drawing import IMAGE_SIZE, render
 from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, choose
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 DATASET_SEED = 20260
 IMAGES_PER_CLASS = {"seen": 30, "unseen": 20}

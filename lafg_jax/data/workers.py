@@ -24,7 +24,7 @@ import cloudpickle
 from absl import logging
 
 from lafg_jax import interrupts
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 NAME = "lafg_jax-data"
 # Deaths in a row, without a batch between them, that are put down to bad luck.

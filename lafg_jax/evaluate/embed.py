@@ -10,10 +10,10 @@ from absl import logging
 
 from lafg_jax import devices, losses
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
-from lafg_jax.progress import Progress
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.progress import Progress
 
 Embed = Callable[[np.ndarray], np.ndarray]
 

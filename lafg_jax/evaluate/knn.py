@@ -15,7 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 QUERY_TILE = 512
 GALLERY_TILE = 2048

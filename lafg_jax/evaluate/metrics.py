@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn
+from lafg_jax.utils.errors import UserError
 
 
 def retrieval_metrics(

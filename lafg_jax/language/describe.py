@@ -12,11 +12,11 @@ from typing import Any
 from absl import logging
 
 from lafg_jax.data.prototypes import shorten
-from lafg_jax.errors import UserError
 from lafg_jax.language import description_files as files
 from lafg_jax.language import generate, prompt
 from lafg_jax.language.description_files import Record
 from lafg_jax.stages import replacing
+from lafg_jax.utils.errors import UserError
 
 # (class, sentence) -> whether the sentence names a class that is kept from training.
 Leaks = Callable[[str, str], bool]

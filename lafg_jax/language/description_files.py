@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 Record = dict[str, str]  # {"class", "description", "source"}
 

@@ -10,12 +10,12 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import l2_normalise
-from lafg_jax.errors import UserError
 from lafg_jax.language import describe, encoders, sentences
 from lafg_jax.language.encoders import local_folder as encoder_folder
 from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
 from lafg_jax.language.image_features import class_image_means
 from lafg_jax.stages import replacing
+from lafg_jax.utils.errors import UserError
 
 __all__ = ["compute", "encode_texts", "encoder_folder", "run", "split_long"]
 

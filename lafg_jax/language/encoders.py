@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 
 from lafg_jax import stages
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
 # Of a hub repository: no weights in other formats or precisions, no modules that are not read.

@@ -17,9 +17,9 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.errors import UserError
-from lafg_jax.progress import Progress
 from lafg_jax.stages import replacing
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.progress import Progress
 
 # Part of every key: changes when the same encoder and text give other features by this code.
 _VERSION = 1

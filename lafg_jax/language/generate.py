@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from lafg_jax.data.prototypes import shorten
-from lafg_jax.errors import Incomplete
 from lafg_jax.language import neighbours, prompt
 from lafg_jax.language.description_files import Record, record
-from lafg_jax.progress import Progress
 from lafg_jax.stages import fingerprint, naming
+from lafg_jax.utils.errors import Incomplete
+from lafg_jax.utils.progress import Progress
 
 FAILED = "descriptions_failed.jsonl"
 

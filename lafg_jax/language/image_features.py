@@ -13,10 +13,10 @@ from lafg_jax.data import colours, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.data.prototypes import l2_normalise, shorten
-from lafg_jax.errors import UserError
 from lafg_jax.language import encoders
 from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
 from lafg_jax.stages import replacing
+from lafg_jax.utils.errors import UserError
 
 
 def class_image_means(

@@ -13,8 +13,8 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.errors import UserError
 from lafg_jax.language.generate import Answer, Ask
+from lafg_jax.utils.errors import UserError
 
 # Seconds before the first retry; each further one waits twice as long, up to the second number.
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0

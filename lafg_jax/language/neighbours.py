@@ -8,7 +8,7 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 def find(

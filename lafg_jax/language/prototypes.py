@@ -11,10 +11,10 @@ from absl import logging
 
 from lafg_jax.data import prototypes as reading
 from lafg_jax.data.prototypes import l2_normalise, unit_or_zero
-from lafg_jax.errors import UserError
 from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
 from lafg_jax.stages import replacing
+from lafg_jax.utils.errors import UserError
 
 STATS = "prototypes_stats.json"
 

@@ -21,7 +21,7 @@ from absl import flags, logging
 
 from lafg_jax.data import finch_text, synthetic
 from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, Claim, choose
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
 VOCABULARY_SIZE = 800

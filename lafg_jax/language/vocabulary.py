@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 
 from lafg_jax.data.prototypes import l2_normalise
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 _ROUNDS = 300
 _TILE = 8192

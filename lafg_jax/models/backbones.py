@@ -12,7 +12,6 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import (
   from_lafg_jax,
   from_resnet,
@@ -32,6 +31,7 @@ from lafg_jax.models.options import (
   parse_options,
 )
 from lafg_jax.models.weight_files import Tensor
+from lafg_jax.utils.errors import UserError
 
 FAMILIES: tuple[Family, ...] = (
   *from_transformers.FAMILIES,

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import lora, pretrained
 from lafg_jax.models.options import RESNET, SIZES, parse_options
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
+from lafg_jax.utils.errors import UserError
 
 # Parameters that embed an image; the others serve training alone.
 INFERENCE = ("backbone", "embedding", "gem_p", "prompts")

@@ -8,9 +8,9 @@ where the folder was saved with other ones (model_args). ViTs with parts that ar
 import re
 from typing import Any
 
-from lafg_jax.errors import UserError
 from lafg_jax.models.families import HALF, Family, Settings
 from lafg_jax.models.options import Options
+from lafg_jax.utils.errors import UserError
 
 NAMES = {
   "class_token": "cls_token",

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.errors import UserError
 from lafg_jax.models.families import HALF, Family, Settings
 from lafg_jax.models.options import Options
+from lafg_jax.utils.errors import UserError
 
 NAMES = {
   "class_token": "cls",

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 def init(key: jax.Array, backbone: dict[str, Any], rank: int, targets: str) -> dict[str, Any]:

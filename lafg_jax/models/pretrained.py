@@ -8,9 +8,9 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, families, resample, weight_files
 from lafg_jax.models.families import Family, Place
+from lafg_jax.utils.errors import UserError
 
 # Problems that an error lists before it only counts them; the log has them all.
 SHOWN = 6

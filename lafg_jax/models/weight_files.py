@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import from_vit_jax
+from lafg_jax.utils.errors import UserError
 
 # The image tower of the shipped text encoder, of 48 px.
 SHIPPED = "tiny_clip"

@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from lafg_jax import metrics_log, stages
 from lafg_jax.data import datasets, images
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn, stage
 from lafg_jax.report import pictures
+from lafg_jax.utils.errors import UserError
 
 FILE, PICTURE = "report.html", "retrieval.png"
 NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96

@@ -7,7 +7,7 @@ import pytest
 
 from configs import synthetic
 from lafg_jax.ablation import plan, results, tuning
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lafg_jax.ablation import curves, page, results
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 CLASSES = 4
 

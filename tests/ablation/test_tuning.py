@@ -7,7 +7,7 @@ import pytest
 
 from lafg_jax.ablation import plan, tuning
 from lafg_jax.data import datasets
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 EVERY = re.compile("")
 

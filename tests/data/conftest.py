@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs import default
 from lafg_jax.data import datasets, images
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from scipy.io import savemat
 from lafg_jax.data import datasets
 from lafg_jax.data.readers import cars
 from lafg_jax.data.readers.common import Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 SHARED_CARS = Path(__file__).parents[2] / "../shared/data/stanford_cars"
 

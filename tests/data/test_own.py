@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lafg_jax.data import datasets
 from lafg_jax.data.readers import own
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 NAMES = ("ash", "beech", "cedar", "elm", "fir")
 

@@ -21,7 +21,7 @@ from configs import cars, synthetic
 from lafg_jax import main, same_run, stages, validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lafg_jax.data import colours, images, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
 

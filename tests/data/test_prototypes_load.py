@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafg_jax.data import prototypes
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 NAMES = ("red finch", "blue finch", "green finch", "grey finch")
 

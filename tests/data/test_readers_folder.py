@@ -9,7 +9,7 @@ from PIL import Image
 
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.readers import folder
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 def save(root, *paths):

@@ -5,7 +5,7 @@ import pickle
 import pytest
 
 from lafg_jax.data import datasets as ours
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 hub = pytest.importorskip("datasets")
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from lafg_jax.data import datasets, pipeline
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 COLOURS = {"cmyk": (200, 40, 90), "grey": (120, 120, 120), "gif": (10, 220, 40)}
 

@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from lafg_jax.data import datasets, images
 from lafg_jax.data.readers import inshop
 from lafg_jax.data.readers.common import Published
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
+from lafg_jax.utils.errors import UserError
 
 
 def section(root, **changes):

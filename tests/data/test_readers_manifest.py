@@ -9,7 +9,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from lafg_jax.data import datasets, images
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PLAIN = [
   {"path": "x/2.jpg", "label": 1, "class": "dark_elm"},

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import datasets, images
 from lafg_jax.data.readers import aircraft, common, cub
 from lafg_jax.data.readers.common import Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 SHIPPED = Path(cub.__file__).parents[2] / "language" / "shipped" / "cub.json"
 

@@ -10,7 +10,7 @@ from PIL import Image
 from lafg_jax.data import datasets
 from lafg_jax.data.readers import sop
 from lafg_jax.data.readers.common import Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 HEADER = "image_id class_id super_class_id path"
 # Rows as they stand in the lists; item 3 is a coffee maker, whose folder has two words.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lafg_jax.data import datasets
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 LABELS = {"train": [2, 0, 3, 1, 0], "test": [1, 3]}
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lafg_jax.data import readings
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafg_jax.data import sampling
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 @st.composite

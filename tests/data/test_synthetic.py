@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lafg_jax.data import finch_text, synthetic
 from lafg_jax.data.finch_text import ATTRIBUTES
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 ALL = synthetic.SEEN + synthetic.UNSEEN
 NAMES = tuple(finch.name for finch in ALL)

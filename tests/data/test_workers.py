@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lafg_jax.data import workers
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Workers cannot import a file of tests: what it has goes to them whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import knn
+from lafg_jax.utils.errors import UserError
 
 TILE = 64
 

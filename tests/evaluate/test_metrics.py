@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import metrics
+from lafg_jax.utils.errors import UserError
 
 KS = (1, 2, 4, 8, 10_000)
 

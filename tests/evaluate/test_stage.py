@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import metrics_log, train
-from lafg_jax.errors import UserError
 from lafg_jax.evaluate import stage
+from lafg_jax.utils.errors import UserError
 
 # Some seconds of training that show.
 LEARNS = {

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import checkpoints, frozen, metrics_log, stages, train
-from lafg_jax.errors import UserError
 from lafg_jax.language import describe, feature_cache, generate
+from lafg_jax.utils.errors import UserError
 
 
 def one_line(error, path):

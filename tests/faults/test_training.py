@@ -15,7 +15,7 @@ from PIL import Image
 
 from lafg_jax import checkpoints, frozen, metrics_log, out_of_memory, train
 from lafg_jax.data import datasets, pipeline
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.errors import UserError
 from lafg_jax.language import describe, description_files
+from lafg_jax.utils.errors import UserError
 
 GPT3 = Path(__file__).parents[3] / "shared/data/descriptions/stanford_cars_gpt3.json"
 

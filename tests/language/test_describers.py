@@ -17,8 +17,8 @@ import pytest
 from absl import logging
 
 from configs import default
-from lafg_jax.errors import Incomplete, UserError
 from lafg_jax.language import describe, generate, llm_openai, neighbours
+from lafg_jax.utils.errors import Incomplete, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-very-secret-0123"

@@ -11,8 +11,8 @@ import transformers
 from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.errors import UserError
 from lafg_jax.language import encode, encoders
+from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
 TEXTS = ["a red car", "a photo of a big blue bird with small wings", "car", "roof and wings"]

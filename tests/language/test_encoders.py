@@ -11,8 +11,8 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.errors import UserError
 from lafg_jax.language import encode, encoders, image_features
+from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
 TEXTS = ["a RED Car", "a photo of a big blue bird with small wings", "car", "roof and wings"]

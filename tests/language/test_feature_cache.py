@@ -13,8 +13,8 @@ from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.errors import UserError
 from lafg_jax.language.feature_cache import FeatureCache
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 

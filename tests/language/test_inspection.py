@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from configs import cars, manifest, sop, synthetic
 from lafg_jax import main, stages, validation
 from lafg_jax.data import datasets
-from lafg_jax.errors import UserError
 from lafg_jax.language import inspection
+from lafg_jax.utils.errors import UserError
 
 
 def embedded(text):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs import default
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

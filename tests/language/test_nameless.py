@@ -16,8 +16,8 @@ from configs import default
 from lafg_jax import main, stages
 from lafg_jax.data import datasets, synthetic
 from lafg_jax.data.images import UnreadableImage
-from lafg_jax.errors import UserError
 from lafg_jax.language import describe, encode, image_features, inspection, prototypes
+from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEMS, EACH = 4, 3

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafg_jax.data import prototypes as reading
-from lafg_jax.errors import UserError
 from lafg_jax.language import prototypes
+from lafg_jax.utils.errors import UserError
 
 CASE = st.tuples(
   st.integers(1, 6), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lafg_jax.data import finch_text, synthetic
 from lafg_jax.data.finch_text import ATTRIBUTES
-from lafg_jax.errors import UserError
 from lafg_jax.language import train_tiny_clip
+from lafg_jax.utils.errors import UserError
 
 pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans, MiniBatchKMeans
 
-from lafg_jax.errors import UserError
 from lafg_jax.language import vocabulary
+from lafg_jax.utils.errors import UserError
 
 
 def units(count, width, seed=0):

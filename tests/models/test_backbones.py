@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 import lafg_jax
 from configs import cars, default, synthetic
 from lafg_jax import checkpoints, same_run, stages
-from lafg_jax import config as config_keys
-from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, pretrained
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import checkpoints, export, main, train
-from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, from_lafg_jax
+from lafg_jax.utils.errors import UserError
 
 # More columns than there are classes.
 SELF_SUPERVISED = {"data__instances": True, "loss__alignment": "none", "model__conv_stem": True,

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import from_timm, pretrained
 from lafg_jax.models.options import Options
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
+from lafg_jax.utils.errors import UserError
 
 ORACLE = Path(__file__).parent.parent / "timm_oracle"
 VITS = ("vit", "vit_in21k", "dinov2", "registers")

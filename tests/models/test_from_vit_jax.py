@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import from_vit_jax, pretrained
 from lafg_jax.models.vit import ViT
+from lafg_jax.utils.errors import UserError
 
 WIDTH, HEADS, DEPTH, MLP, PATCH = 32, 4, 2, 48, 8
 

@@ -5,9 +5,9 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
+from lafg_jax.utils.errors import UserError
 
 
 def draw(*shape, seed=0):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import model_rules, train_step, validation
-from lafg_jax.errors import UserError
 from lafg_jax.models import backbones, embedder, pretrained
+from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
 

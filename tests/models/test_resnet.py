@@ -8,9 +8,9 @@ from flax import traverse_util
 
 from configs.default import get_config
 from lafg_jax import optimizers
-from lafg_jax.errors import UserError
 from lafg_jax.models import embedder, from_resnet, pretrained
 from lafg_jax.models.resnet import ResNet
+from lafg_jax.utils.errors import UserError
 
 SHAPE = {"depths": (1, 2, 1), "channels": (16, 24, 32), "stem_channels": 8}
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import pretrained
 from lafg_jax.models.vit import ViT
+from lafg_jax.utils.errors import UserError
 
 SIZE = {"width": 48, "depth": 3, "num_heads": 4, "mlp_dim": 96, "patch_size": 8}
 

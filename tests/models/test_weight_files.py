@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lafg_jax.errors import UserError
 from lafg_jax.models import weight_files
+from lafg_jax.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

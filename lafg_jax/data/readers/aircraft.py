@@ -10,7 +10,7 @@ from typing import Any
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.common import Image, Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PUBLISHED = Published(50, 5_000), Published(50, 5_000)
 WITHOUT_BANNER: tuple[float, ...] = (0.0, 0.0, 0.0, -20.0)

@@ -17,7 +17,7 @@ from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.cars_names import NAMES
 from lafg_jax.data.readers.common import Image, Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 CLASSES, TRAIN_CLASSES = 196, 98
 PUBLISHED = Published(98, 8_054), Published(98, 8_131)

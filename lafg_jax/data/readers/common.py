@@ -14,7 +14,7 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import LAYOUTS
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 class Image(NamedTuple):

@@ -9,7 +9,7 @@ from typing import Any
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.common import Image, Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 CLASSES, TRAIN_CLASSES = 200, 100
 PUBLISHED = Published(100, 5_864), Published(100, 5_924)

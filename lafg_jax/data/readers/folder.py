@@ -12,7 +12,7 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common, own
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # Pillow names these formats, but has no decoder for them without further software.
 _NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")

@@ -11,7 +11,7 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset, size_of
 from lafg_jax.data.readers import own
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:

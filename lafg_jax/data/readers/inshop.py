@@ -13,7 +13,7 @@ import numpy as np
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.common import Image, Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PUBLISHED = Published(3_997, 25_882), Published(3_985, 14_218 + 12_612)
 QUERIES = 14_218

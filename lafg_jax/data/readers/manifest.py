@@ -13,7 +13,7 @@ import numpy as np
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common, own
 from lafg_jax.data.readers.common import Image
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 BOX = ("left", "top", "right", "bottom")
 SPLITS = ("train", "val", "test", "query", "gallery")

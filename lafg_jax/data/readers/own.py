@@ -12,7 +12,7 @@ import numpy as np
 
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import READ_BY, common
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
 _TAXON = re.compile(r"\d+_(?:[^_]+_){4}([^_]+)_([^_]+)_([^_]+)")

@@ -6,7 +6,7 @@ from typing import Any
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.common import Image, Published
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 PUBLISHED = Published(11_318, 59_551), Published(11_316, 60_502)
 _HEADER = ["image_id", "class_id", "super_class_id", "path"]

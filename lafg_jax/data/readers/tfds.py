@@ -13,7 +13,7 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import own
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 _FORMAT = "array_record"
 _CARS = (

@@ -2,7 +2,7 @@
 
 from importlib import util
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # What training, evaluation and the data check import beyond what inference does, by module.
 TRAINING = ("grain", "imagehash", "tensorboardX")

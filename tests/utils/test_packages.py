@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import packages
-from lafg_jax.errors import UserError
+from lafg_jax.utils import packages
+from lafg_jax.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RESTORE = """
 import sys
 import numpy as np

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from lafg_jax.errors import UserError
+from lafg_jax.utils.errors import UserError
 
 # What cloud packages raise beside Python's own; named, because nothing imports them but fsspec.
 _CLOUD_ERRORS = (

@@ -1,0 +1,1 @@
+"""Errors, files, vectors and names: what every room may use, and which knows none of them."""
