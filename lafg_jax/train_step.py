@@ -10,8 +10,9 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from lafg_jax import auxiliary_losses, losses, optimizers
+from lafg_jax import optimizers
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
+from lafg_jax.losses.alignment import alignment, metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.read_by import PROXIED
@@ -50,7 +51,7 @@ def init_state(
   if loss.auxiliary in PROXIED:
     # A key of its own: all else starts the same with and without.
     key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
-    params["proxies"] = auxiliary_losses.init_proxies(key, num_classes, embedding_dim)
+    params["proxies"] = metric_learning.init_proxies(key, num_classes, embedding_dim)
   if loss.alignment != "none" or loss.image_alignment != "none":
     params["projectors"] = _projectors(config, embedding_dim, text_dim, reading_dim)
   if loss.alignment == "onehot":
@@ -149,14 +150,14 @@ def auxiliary(
   """
   loss, data = config.loss, config.data
   if loss.auxiliary == "supcon":
-    return auxiliary_losses.supcon(v, labels, temperature=loss.temperature)
+    return metric_learning.supcon(v, labels, temperature=loss.temperature)
   if loss.auxiliary == "norm_softmax":
-    return auxiliary_losses.norm_softmax(v, labels, params["proxies"], temperature=loss.temperature)
+    return metric_learning.norm_softmax(v, labels, params["proxies"], temperature=loss.temperature)
   if loss.auxiliary == "proxy_anchor":
-    return auxiliary_losses.proxy_anchor(
+    return metric_learning.proxy_anchor(
       v, labels, params["proxies"], alpha=loss.proxy_alpha, margin=loss.proxy_margin
     )
-  return losses.pairwise_contrastive(
+  return alignment.pairwise_contrastive(
     v,
     classes=data.classes_per_batch,
     slots=data.images_per_class,
@@ -202,7 +203,7 @@ def make_loss(
     if options.alignment != "none":
       if options.alignment == "onehot":
         targets = {"class_vectors": params["class_vectors"]}
-      ali, log_p, log_q = losses.alignment(
+      ali, log_p, log_q = alignment.alignment(
         v,
         labels,
         targets,
@@ -215,10 +216,10 @@ def make_loss(
       total = aux + beta * ali
       metrics["l_ali"] = ali
       for side, log_probs in (("image", log_p), ("text", log_q)):
-        stats = losses.collapse_stats(jax.lax.stop_gradient(log_probs))
+        stats = alignment.collapse_stats(jax.lax.stop_gradient(log_probs))
         metrics |= {f"{side}_{name}": value for name, value in stats.items()}
     if options.image_alignment != "none":
-      reading = losses.image_alignment(
+      reading = alignment.image_alignment(
         of_all[read],
         gather(batch["index"])[read],
         all_targets,

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from lafg_jax import losses, main, metrics_log, train_step, validation
+from lafg_jax import main, metrics_log, train_step, validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language import image_features
+from lafg_jax.losses.alignment import alignment
 from lafg_jax.models import backbones, embedder
 from lafg_jax.utils.errors import UserError
 
@@ -35,7 +36,7 @@ def case():
 def of(case, form, **changes):
   v, rows, targets, projector = case
   arguments = {"form": form, "temperature": 0.3} | changes
-  return float(losses.image_alignment(v, rows, targets, projector, **arguments))
+  return float(alignment.image_alignment(v, rows, targets, projector, **arguments))
 
 
 @pytest.mark.parametrize("form", ["vocabulary", "random"])

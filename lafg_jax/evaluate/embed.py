@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from absl import logging
 
-from lafg_jax import devices, losses
+from lafg_jax import devices
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.losses.alignment import alignment
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
 from lafg_jax.utils.errors import UserError
@@ -24,7 +25,7 @@ def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Ar
   A pure function: what evaluation, a retriever and an export compute.
   """
   v: Any = embedder.apply({"params": params}, images)
-  return losses.unit(v)
+  return alignment.unit(v)
 
 
 def inference_params(embedder: Embedder, params: dict[str, Any]) -> dict[str, Any]:

@@ -10,16 +10,8 @@ import pytest
 from pytorch_metric_learning import losses as oracle
 
 import lafg_jax
-from lafg_jax import (
-  auxiliary_losses,
-  checkpoints,
-  main,
-  optimizers,
-  same_run,
-  train,
-  train_step,
-  validation,
-)
+from lafg_jax import checkpoints, main, optimizers, same_run, train, train_step, validation
+from lafg_jax.losses.alignment import metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.utils.errors import UserError
 
@@ -29,10 +21,10 @@ NAMES = ("supcon", "norm_softmax", "proxy_anchor")
 @functools.partial(jax.jit, static_argnames=("name", "t"))
 def ours(name, z, labels, proxies, t=0.3):
   if name == "supcon":
-    return auxiliary_losses.supcon(z, labels, temperature=t)
+    return metric_learning.supcon(z, labels, temperature=t)
   if name == "norm_softmax":
-    return auxiliary_losses.norm_softmax(z, labels, proxies, temperature=t)
-  return auxiliary_losses.proxy_anchor(z, labels, proxies, alpha=32.0, margin=0.1)
+    return metric_learning.norm_softmax(z, labels, proxies, temperature=t)
+  return metric_learning.proxy_anchor(z, labels, proxies, alpha=32.0, margin=0.1)
 
 
 @functools.partial(jax.jit, static_argnames=("name", "t"))
@@ -102,7 +94,7 @@ def test_extreme_embeddings_have_a_finite_loss_and_gradient(name):
       value, gradient = gradients(name, z, labels, proxies, t=0.01)
       assert np.isfinite(value) and value >= 0 and np.isfinite(gradient[0]).all()
   # No row has a positive: SupCon has nothing to say.
-  alone = auxiliary_losses.supcon(jnp.ones((3, 4)), jnp.arange(3), temperature=0.2)
+  alone = metric_learning.supcon(jnp.ones((3, 4)), jnp.arange(3), temperature=0.2)
   assert alone == 0
 
 

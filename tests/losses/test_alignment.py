@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax import losses
+from lafg_jax.losses.alignment import alignment
 
 # Compiled whole: operation by operation takes longer.
 pairwise = jax.jit(
-  losses.pairwise_contrastive, static_argnames=("classes", "slots", "temperature", "reduction")
+  alignment.pairwise_contrastive, static_argnames=("classes", "slots", "temperature", "reduction")
 )
 
 
@@ -126,7 +126,7 @@ def batch():
 
 
 def aligned(batch, form, projector, temperature=0.5):
-  return losses.alignment(**batch, form=form, projector=projector, temperature=temperature)
+  return alignment.alignment(**batch, form=form, projector=projector, temperature=temperature)
 
 
 def test_distribution_form(batch):
@@ -233,12 +233,12 @@ def test_unknown_form_is_refused(batch):
 
 
 def test_collapse_stats_name_both_ways_of_collapse():
-  uniform = losses.collapse_stats(jnp.log(jnp.full((6, 4), 0.25)))
+  uniform = alignment.collapse_stats(jnp.log(jnp.full((6, 4), 0.25)))
   assert uniform["entropy"] == pytest.approx(1) and uniform["spread"] == pytest.approx(0, abs=1e-6)
   one_hot = jax.nn.log_softmax(100 * jnp.eye(4))
-  alive = losses.collapse_stats(one_hot)
+  alive = alignment.collapse_stats(one_hot)
   assert alive["entropy"] == pytest.approx(0, abs=1e-6)
   # Each row puts 1 where the mean has 1/4: half of (3/4 + 3 * 1/4).
   assert alive["spread"] == pytest.approx(0.75, abs=1e-6)
-  constant = losses.collapse_stats(jnp.repeat(one_hot[:1], 5, axis=0))
+  constant = alignment.collapse_stats(jnp.repeat(one_hot[:1], 5, axis=0))
   assert constant["spread"] == pytest.approx(0, abs=1e-6)
