@@ -24,7 +24,7 @@ from absl import logging
 from flax import serialization, traverse_util
 from orbax.checkpoint.options import MultiprocessingOptions
 
-from lafg_jax import distributed, remote
+from lafg_jax.runtime import distributed, remote_workdir
 from lafg_jax.utils.errors import UserError
 
 # The newest, and of train.keep_best the best on the validation classes.
@@ -295,7 +295,7 @@ def shared(
   step = distributed.agree("the checkpoint", newest)
   if step is None or found:
     return found[0] if found else None
-  remote.fetch(where, step)
+  remote_workdir.fetch(where, step)
   try:
     return read(workdir, step, where)
   except _CORRUPT as error:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from lafg_jax import interrupts
+from lafg_jax.runtime import interrupts
 from lafg_jax.utils.config_keys import get, keys
 from lafg_jax.utils.errors import Incomplete, PeerLost, UserError
 
@@ -92,7 +92,7 @@ def set_up_logging() -> None:
 
 def _help(doc: str) -> str:
   lines = [doc.strip(), "", "Flags:"]
-  for module in ("lafg_jax.command_line", sys.argv[0], "__main__", "lafg_jax.distributed"):
+  for module in ("lafg_jax.command_line", sys.argv[0], "__main__", "lafg_jax.runtime.distributed"):
     for flag in flags.FLAGS.flags_by_module_dict().get(module, []):
       default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
       lines.append(f"  --{flag.name}: {flag.help}{default}")

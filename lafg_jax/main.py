@@ -19,7 +19,8 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import allocator, command_line, distributed, interrupts, validation
+from lafg_jax import command_line, validation
+from lafg_jax.runtime import distributed, interrupts, malloc
 from lafg_jax.utils import config_keys, packages
 from lafg_jax.utils.errors import UserError
 
@@ -55,13 +56,13 @@ def main(argv: Sequence[str]) -> None:
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())
-  allocator.keep_freed()
+  malloc.keep_freed()
   with distributed.session():
-    from lafg_jax import remote
+    from lafg_jax.runtime import remote_workdir
 
-    folder = remote.local_folder(workdir)
+    folder = remote_workdir.local_folder(workdir)
     command_line.make_folder("workdir", folder)
-    with distributed.only_run(folder, workdir), remote.synced(workdir, folder):
+    with distributed.only_run(folder, workdir), remote_workdir.synced(workdir, folder):
       run_stages(config, folder, wanted)
 
 
@@ -76,8 +77,8 @@ def _default_stages(config: ConfigDict) -> list[str]:
 
 def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
   """Runs the wanted stages in order; prints the results and where to look."""
-  from lafg_jax import devices
   from lafg_jax.data import datasets
+  from lafg_jax.runtime import devices
 
   devices.keep_compiled()
   with datasets.remembered():
@@ -85,7 +86,7 @@ def run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
 
 
 def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None:
-  from lafg_jax import remote
+  from lafg_jax.runtime import remote_workdir
 
   if "train" in wanted:
     _check_batch(config)
@@ -115,7 +116,7 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
     work = functools.partial(run[stage], config, workdir)
     if not (work() if stage in SHARED else distributed.agree(f"stage {stage}", work)):
       return
-    remote.exchange()
+    remote_workdir.exchange()
     interrupts.check()
   if {"evaluate", "report"} & set(wanted) and distributed.process_index() == 0:
     _print_results(workdir)
@@ -351,8 +352,9 @@ def _report(config: ConfigDict, workdir: str) -> bool:
 
 
 def _inspect(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import remote, stages
+  from lafg_jax import stages
   from lafg_jax.language import inspection
+  from lafg_jax.runtime import remote_workdir
 
   if config.language.inspect_all:
     inspection.run_all(config, workdir)
@@ -363,7 +365,7 @@ def _inspect(config: ConfigDict, workdir: str) -> bool:
     key = stages.fingerprint(config.data.name, files, inspection.TEMPLATE)
     work = lambda: inspection.run(config, workdir)  # noqa: E731
     _unless_done(workdir, "inspect", key, [inspection.FILE], work)
-  print(f"\n  {remote.address(os.path.join(workdir, inspection.FILE))}")
+  print(f"\n  {remote_workdir.address(os.path.join(workdir, inspection.FILE))}")
   return True
 
 
@@ -376,15 +378,15 @@ def _data(config: ConfigDict, workdir: str) -> bool:
 
 
 def _print_results(workdir: str) -> None:
-  from lafg_jax import remote
   from lafg_jax.evaluate import stage
   from lafg_jax.report import report
+  from lafg_jax.runtime import remote_workdir
 
   print("\n" + stage.table(stage.read_result(workdir)) + "\n")
   for name in (stage.FILE, report.FILE, report.PICTURE):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
-      print(f"  {remote.address(path)}")
+      print(f"  {remote_workdir.address(path)}")
 
 
 if __name__ == "__main__":

@@ -12,12 +12,13 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, distributed, same_run
+from lafg_jax import checkpoints, same_run
 from lafg_jax.checkpoints import BEST
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function
 from lafg_jax.models.embedder import Embedder
+from lafg_jax.runtime import distributed
 
 Measured = dict[str, float]
 

@@ -12,15 +12,16 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, distributed, frozen, optimizers, out_of_memory, same_run
+from lafg_jax import checkpoints, frozen, optimizers, same_run
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes
-from lafg_jax.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models.embedder import Embedder
+from lafg_jax.runtime import distributed, out_of_memory
+from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
+from lafg_jax.runtime.preemption import StopRequest
 from lafg_jax.selection import Selection, open_selection
-from lafg_jax.stop_request import StopRequest
 from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.utils import config_keys
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax import devices, train, train_step, validation
+from lafg_jax import train, train_step, validation
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.runtime import devices
 
 # n, m, the alignment, its projector and reduction, the rank of LoRA, blocks (the gradient of
 # one takes long to compile, and is the same whatever the loss), and L_aux.

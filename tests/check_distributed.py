@@ -1,7 +1,7 @@
 """Run by test_distributed.py, one process of a topology each: trains, waits for the other
 topologies, restores the checkpoints of all of them and embeds with them.
 
-Arguments: FOLDER NAME JSON and the flags of lafg_jax.distributed. JSON has 'changes' (of
+Arguments: FOLDER NAME JSON and the flags of lafg_jax.runtime.distributed. JSON has 'changes' (of
 configs/synthetic.py), 'runs' ({name: further changes}), 'trains' (whether this topology does) and
 'saved' (the topologies whose checkpoints are restored). Process 0 writes FOLDER/<NAME>.npz: for
 each saved topology and run the embeddings and the metrics, and the losses of its own runs.
@@ -17,11 +17,12 @@ import numpy as np
 from absl import flags
 
 from configs import synthetic
-from lafg_jax import checkpoints, distributed, metrics_log, train
+from lafg_jax import checkpoints, metrics_log, train
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
+from lafg_jax.runtime import distributed
 
 
 def config_of(*changes):

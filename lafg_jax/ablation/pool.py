@@ -14,9 +14,10 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax import command_line, interrupts, stages
+from lafg_jax import command_line, stages
 from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
+from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 

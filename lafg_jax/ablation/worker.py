@@ -10,7 +10,8 @@ import threading
 import traceback
 from typing import Any
 
-from lafg_jax import allocator, command_line
+from lafg_jax import command_line
+from lafg_jax.runtime import malloc
 from lafg_jax.utils.errors import UserError
 
 # Sums are split over threads, and their rounding with them: one a cell gives every --jobs the same
@@ -67,8 +68,8 @@ def main(connection: Any, log: str, environment: dict[str, str]) -> None:
     os.dup2(file.fileno(), 1)
     os.dup2(file.fileno(), 2)
   command_line.set_up_logging()
-  allocator.keep_freed()
-  from lafg_jax import devices
+  malloc.keep_freed()
+  from lafg_jax.runtime import devices
 
   devices.keep_compiled()
   while True:

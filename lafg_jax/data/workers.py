@@ -23,7 +23,7 @@ from typing import Any
 import cloudpickle
 from absl import logging
 
-from lafg_jax import interrupts
+from lafg_jax.runtime import interrupts
 from lafg_jax.utils.errors import UserError
 
 NAME = "lafg_jax-data"

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from absl import logging
 
-from lafg_jax import devices
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.losses.alignment import alignment
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
+from lafg_jax.runtime import devices
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 

@@ -12,9 +12,10 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from lafg_jax import remote, stages
+from lafg_jax import stages
 from lafg_jax.data import check, images
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.runtime import remote_workdir
 
 FILE, FINDINGS, PICTURE = "data.html", "data.json", "data.png"
 NUM_CLASSES, NUM_IMAGES, TILE = 12, 8, 104
@@ -54,7 +55,7 @@ def run(config: ConfigDict, workdir: str) -> None:
       temporary.write_bytes(content)
   print("\n" + summary(findings) + "\n")
   for name in (FILE, FINDINGS, PICTURE):
-    print(f"  {remote.address(os.path.join(workdir, name))}")
+    print(f"  {remote_workdir.address(os.path.join(workdir, name))}")
 
 
 def summary(findings: dict[str, Any]) -> str:

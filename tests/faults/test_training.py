@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lafg_jax import checkpoints, frozen, metrics_log, out_of_memory, train
+from lafg_jax import checkpoints, frozen, metrics_log, train
 from lafg_jax.data import datasets, pipeline
+from lafg_jax.runtime import out_of_memory
 from lafg_jax.utils.errors import UserError
 
 
@@ -115,7 +116,7 @@ def test_the_batch_that_is_named_fits_and_is_smaller(fixed, each, square, classe
 
 
 def test_features_and_embeddings_go_on_with_half_of_the_rows(monkeypatch, caplog):
-  from lafg_jax import devices
+  from lafg_jax.runtime import devices
 
   sizes = []
 

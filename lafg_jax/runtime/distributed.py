@@ -23,7 +23,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from lafg_jax import peers
+from lafg_jax.runtime import heartbeat
 from lafg_jax.utils import urls
 from lafg_jax.utils.errors import UserError, exit_code
 
@@ -55,7 +55,7 @@ _ENDPOINTS = (
 
 _LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
 
-_watch: peers.Watch | None = None
+_watch: heartbeat.Watch | None = None
 _numbers = itertools.count()
 
 
@@ -283,7 +283,7 @@ def _on_tpu_pod() -> bool:
     return False
 
 
-def _join(arguments: dict[str, Any]) -> peers.Watch:
+def _join(arguments: dict[str, Any]) -> heartbeat.Watch:
   import jax
   from jax._src import distributed as state
 
@@ -303,10 +303,10 @@ def _join(arguments: dict[str, Any]) -> peers.Watch:
     raise UserError(f"the processes of the run do not find each other: {error}") from error
   # What processes tell each other has no public interface; Orbax uses this one too.
   found = state.global_state
-  return peers.Watch(found.client, found.process_id, found.num_processes, timeout_s)
+  return heartbeat.Watch(found.client, found.process_id, found.num_processes, timeout_s)
 
 
-def _set_up_logging(watch: peers.Watch) -> None:
+def _set_up_logging(watch: heartbeat.Watch) -> None:
   """One process tells how the run goes; the others warn, under their number."""
   logging.info("process 0 of %d on %s", watch.count, socket.gethostname())
   if watch.index:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lafg_jax import peers
+from lafg_jax.runtime import heartbeat
 
 
 class Store:
@@ -31,12 +31,12 @@ def run(monkeypatch):
   """Three processes' watches that do nothing by themselves, and what sets their clock."""
   store, now = Store(), [100.0]
   sleep = lambda seconds: now.__setitem__(0, now[0] + seconds)  # noqa: E731
-  monkeypatch.setattr(peers, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
-  monkeypatch.setattr(peers, "socket", SimpleNamespace(gethostname=lambda: "host-a"))
+  monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+  monkeypatch.setattr(heartbeat, "socket", SimpleNamespace(gethostname=lambda: "host-a"))
   idle = SimpleNamespace(start=lambda: None)
   threads = SimpleNamespace(Event=threading.Event, Thread=lambda **_: idle)
-  monkeypatch.setattr(peers, "threading", threads)
-  watches = [peers.Watch(store, index, 3, 30.0) for index in range(3)]
+  monkeypatch.setattr(heartbeat, "threading", threads)
+  watches = [heartbeat.Watch(store, index, 3, 30.0) for index in range(3)]
 
   def pass_(seconds, alive=(0, 1, 2)):
     """So many seconds, in which those that live give signs."""

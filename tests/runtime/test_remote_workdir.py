@@ -11,29 +11,30 @@ import numpy as np
 import pytest
 from fsspec.implementations.local import LocalFileSystem
 
-from lafg_jax import checkpoints, distributed, remote, train
+from lafg_jax import checkpoints, train
+from lafg_jax.runtime import distributed, remote_workdir
 from lafg_jax.utils.errors import Incomplete, UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 URL = "gs://bucket/run"
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path):
-  monkeypatch.setattr(remote, "WAITS_S", (0.01, 0.01))
-  monkeypatch.setattr(remote, "LOOK_S", 0.01)
+  monkeypatch.setattr(remote_workdir, "WAITS_S", (0.01, 0.01))
+  monkeypatch.setattr(remote_workdir, "LOOK_S", 0.01)
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "machine-1"))
 
 
 def folder_of(url=URL):
-  folder = remote.local_folder(url)
+  folder = remote_workdir.local_folder(url)
   os.makedirs(folder, exist_ok=True)
   return folder
 
 
 def trained(config, dataset, prototypes, url=URL):
   folder = folder_of(url)
-  with remote.synced(url, folder):
+  with remote_workdir.synced(url, folder):
     assert train.run(config, folder, dataset, prototypes) == (config.train.steps, False)
   return checkpoints.latest(folder)[0]
 
@@ -78,30 +79,30 @@ def cut_off(monkeypatch):
 
 def test_a_failing_upload_is_told_once_and_made_up_for(bucket, monkeypatch, caplog):
   down, folder = cut_off(monkeypatch), Path(folder_of())
-  with remote.synced(URL, str(folder)):
+  with remote_workdir.synced(URL, str(folder)):
     (folder / "a").write_text("1")
-    remote.exchange()
+    remote_workdir.exchange()
     (folder / "b").write_text("2")
-    remote.exchange()
+    remote_workdir.exchange()
     assert caplog.text.count("gs://bucket/run cannot be written (no route to the bucket)") == 1
     assert not (bucket / "run/a").exists()
     down[0] = False
-    remote.exchange()
+    remote_workdir.exchange()
     assert (bucket / "run/a").exists() and (bucket / "run/b").exists()
   down[0] = True
   with pytest.raises(UserError, match="gs://bucket/run cannot be written: no route"):
     # The first that is written says so, before any work.
     (folder / "c").write_text("3")
-    remote.synced(URL, str(folder)).__enter__()
+    remote_workdir.synced(URL, str(folder)).__enter__()
 
 
 def test_a_run_whose_last_upload_fails_is_incomplete(bucket, monkeypatch):
   down, folder = cut_off(monkeypatch), Path(folder_of())
   with pytest.raises(Incomplete, match=f"cannot be written .no route.*{folder}"):
-    with remote.synced(URL, str(folder)):
+    with remote_workdir.synced(URL, str(folder)):
       (folder / "a").write_text("1")
   down[0] = False
-  with remote.synced(URL, str(folder)):
+  with remote_workdir.synced(URL, str(folder)):
     # What an earlier run could not upload is uploaded first.
     assert (bucket / "run/a").exists()
 
@@ -109,19 +110,19 @@ def test_a_run_whose_last_upload_fails_is_incomplete(bucket, monkeypatch):
 def test_an_error_is_told_with_both_places_and_loses_nothing(bucket):
   folder = Path(folder_of())
   with pytest.raises(UserError, match=f"{folder}/x is wrong .{folder} holds {URL}"):
-    with remote.synced(URL, str(folder)):
+    with remote_workdir.synced(URL, str(folder)):
       (folder / "a").write_text("1")
-      assert remote.address(str(folder / "a")) == f"{URL}/a"
+      assert remote_workdir.address(str(folder / "a")) == f"{URL}/a"
       raise UserError(f"{folder}/x is wrong")
-  assert (bucket / "run/a").exists() and remote.address("x") == "x"
+  assert (bucket / "run/a").exists() and remote_workdir.address("x") == "x"
 
 
 def test_another_process_downloads_what_it_reads(bucket, trained_run, monkeypatch):
   """Process 1, with what process 0 says given to it."""
   folder = Path(folder_of())
-  with remote.synced(URL, str(folder)):
+  with remote_workdir.synced(URL, str(folder)):
     shutil.copytree(trained_run, folder, dirs_exist_ok=True)
-    remote.exchange()
+    remote_workdir.exchange()
     (bucket / "run/.shared").write_text("token")
     said = {"the workdir": "token", "the checkpoint": 1, "the upload": ""}
     with monkeypatch.context() as patch:
@@ -129,18 +130,18 @@ def test_another_process_downloads_what_it_reads(bucket, trained_run, monkeypatc
       patch.setattr(distributed, "agree", lambda name, make: said[name])
       other = folder_of()
       assert other == f"{folder}-process1"
-      with remote.synced(URL, other):
+      with remote_workdir.synced(URL, other):
         assert (Path(other) / "metrics.jsonl").exists()
         assert checkpoints.steps(other) == []
         arrays, meta = checkpoints.shared(other)
         assert meta["step"] == 1 and checkpoints.steps(other) == [1]
         (bucket / "run/words").write_text("1")
-        remote.exchange()
+        remote_workdir.exchange()
         assert (Path(other) / "words").exists()
       # It has uploaded nothing.
       said["the workdir"] = "another token"
       with pytest.raises(UserError, match="process 1 on .* does not see what process 0 writes"):
-        remote.synced(URL, other).__enter__()
+        remote_workdir.synced(URL, other).__enter__()
 
 
 def test_the_command_in_a_bucket(tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from lafg_jax.mirror import Mirror
+from lafg_jax.runtime.mirror import Mirror
 from lafg_jax.utils import urls
 from lafg_jax.utils.errors import UserError
 

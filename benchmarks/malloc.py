@@ -1,8 +1,8 @@
 """Training on the CPU with the memory of a step kept in the process, and without, taking turns.
 
-  python benchmarks/allocator.py --rounds 3
+  python benchmarks/malloc.py --rounds 3
 
-Without: any MALLOC_* variable leaves glibc's malloc as it is (lafg_jax/allocator.py).
+Without: any MALLOC_* variable leaves glibc's malloc as it is (lafg_jax/runtime/malloc.py).
 """
 
 import argparse

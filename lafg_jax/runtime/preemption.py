@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from lafg_jax.devices import replicate
+from lafg_jax.runtime.devices import replicate
 
 
 class StopRequest:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # Page faults of blocks that are taken and freed over and over, as XLA's threads do.
 COUNT = """
 import resource, sys, threading

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 
 from absl import logging
 
-from lafg_jax import distributed, mirror
+from lafg_jax.runtime import distributed, mirror
 from lafg_jax.utils import urls
 from lafg_jax.utils.errors import Incomplete, UserError
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lafg_jax import out_of_memory
+from lafg_jax.runtime import out_of_memory
 
 # The axis over which the step is mapped.
 AXIS = "devices"

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from absl import flags
 
-from lafg_jax import checkpoints, distributed, metrics_log
+from lafg_jax import checkpoints, metrics_log
+from lafg_jax.runtime import distributed
 from lafg_jax.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHECK = str(Path(__file__).parent / "check_distributed.py")
 # Name of a topology: processes, devices of each.
 TOPOLOGIES = {"1": (1, 1), "2": (1, 2), "8": (1, 8), "2x4": (2, 4)}

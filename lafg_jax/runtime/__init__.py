@@ -1,0 +1,1 @@
+"""Devices and processes: what runs around the work, whatever the work is."""
