@@ -96,10 +96,10 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
   if inspects or {"describe", "encode", "prototypes"} & set(wanted):
     _check_names(config)
   if "train" in wanted or _embeds(config, wanted):
-    from lafg_jax.models import backbones
+    from lafg_jax.models.weights import resolve
 
     # Here, so that weights which do not go with the config stop the run before hours of encoding.
-    config = backbones.resolve(config)
+    config = resolve.resolve(config)
   if "train" in wanted:
     _check_parameters(config)
   run = {
@@ -306,7 +306,7 @@ def _train(config: ConfigDict, workdir: str) -> bool:
 
 
 def _pretrained_file(config: ConfigDict) -> Path | None:
-  from lafg_jax.models import weight_files
+  from lafg_jax.models.weights import files as weight_files
 
   path = weight_files.local(config.model.pretrained)
   return Path(path) if path else None

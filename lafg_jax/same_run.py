@@ -11,7 +11,7 @@ from lafg_jax import checkpoints, stages
 from lafg_jax.data import pack
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
-from lafg_jax.models import weight_files
+from lafg_jax.models.weights import files
 from lafg_jax.train_step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
@@ -132,9 +132,9 @@ def meta(
 
 def _weights_hash(source: str) -> str | None:
   """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
-  if weight_files.local(source) is None:
+  if files.local(source) is None:
     return None
-  return stages.fingerprint([Path(path) for path in weight_files.find(source)])
+  return stages.fingerprint([Path(path) for path in files.find(source)])
 
 
 def shared_box(dataset: Dataset) -> list[float] | None:

@@ -12,7 +12,8 @@ from lafg_jax import main, metrics_log, train_step, validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language import image_features
 from lafg_jax.losses.alignment import alignment
-from lafg_jax.models import backbones, embedder
+from lafg_jax.models import embedder
+from lafg_jax.models.weights import resolve
 from lafg_jax.utils.errors import UserError
 
 
@@ -73,7 +74,7 @@ def test_its_projector_disturbs_no_other_number(config_with, init):
     changes |= {"data__image_size": 48, "data__resize_size": 48}
 
   def state(**more):
-    config = backbones.resolve(config_with(**changes, **more))
+    config = resolve.resolve(config_with(**changes, **more))
     return train_step.init_state(config, 5, 64, 64 if more else None)[2]
 
   without, beside = state(), state(loss__image_alignment="vocabulary")

@@ -10,7 +10,7 @@ from configs import aircraft
 from lafg_jax import checkpoints, main, same_run, validation
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import stage
-from lafg_jax.models import backbones
+from lafg_jax.models.weights import resolve
 from lafg_jax.utils.errors import UserError
 
 CHANGES = {
@@ -79,9 +79,9 @@ def test_images_cut_otherwise_than_in_training_are_refused(evaluated, key, says)
   other.data[key] = config.data[key]
   if other.data.box_crop:
     with pytest.raises(UserError, match="data.box_crop: False -> True"):
-      stage._check_checkpoint(backbones.resolve(other), meta, "folder")
+      stage._check_checkpoint(resolve.resolve(other), meta, "folder")
   else:
-    stage._check_checkpoint(backbones.resolve(other), meta, "folder")
+    stage._check_checkpoint(resolve.resolve(other), meta, "folder")
 
 
 def test_only_a_box_that_all_share_is_kept(photos):

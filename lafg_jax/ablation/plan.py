@@ -197,7 +197,7 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
 
 
 def _resolved(made: ConfigDict) -> ConfigDict:
-  from lafg_jax.models import backbones
+  from lafg_jax.models.weights import resolve
 
   with made.unlocked():
     # The last step alone is looked at.
@@ -207,7 +207,7 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   words = validation.reads_words(made)
   validation.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
-  resolved = _remembered(asked, lambda: backbones.resolve(made).model)
+  resolved = _remembered(asked, lambda: resolve.resolve(made).model)
   with made.unlocked():
     made.model.update(resolved)
   return made
@@ -256,7 +256,7 @@ def _words(language: ConfigDict) -> str:
 
 
 def _weights(source: str) -> str:
-  from lafg_jax.models import weight_files
+  from lafg_jax.models.weights import files as weight_files
 
   if weight_files.local(source) is None:
     return source

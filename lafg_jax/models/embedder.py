@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.models import lora, pretrained
+from lafg_jax.models import lora
 from lafg_jax.models.options import RESNET, SIZES, parse_options
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
+from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
 # Parameters that embed an image; the others serve training alone.
@@ -144,7 +145,7 @@ def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])
   if config.model.pretrained:
-    params["backbone"] = pretrained.load_backbone(config.model.pretrained, params["backbone"])
+    params["backbone"] = load.load_backbone(config.model.pretrained, params["backbone"])
   if config.model.lora_rank:
     # A key of its own: the head's numbers are the same with and without.
     key = jax.random.fold_in(seeds(config)[0], 0x10A)
@@ -189,7 +190,7 @@ def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array
   Raises:
     UserError: as `pretrained.image_projection`; its space has another width than what was read.
   """
-  image = pretrained.image_projection(source, embedding_dim)
+  image = load.image_projection(source, embedding_dim)
   if image.shape[1] != width:
     raise UserError(
       f"--config.loss.projector_init=pretrained: readings have {width} numbers and images of "
@@ -208,7 +209,7 @@ def pretrained_projectors(
   Raises:
     UserError: as `pretrained.image_projection`; `width` is not that space's, or the texts' is not.
   """
-  image = pretrained.image_projection(source, embedding_dim)
+  image = load.image_projection(source, embedding_dim)
   found = image.shape[1]
   if width != found:
     raise UserError(

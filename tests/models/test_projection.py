@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import model_rules, train_step, validation
-from lafg_jax.models import backbones, embedder, pretrained
+from lafg_jax.models import embedder
+from lafg_jax.models.weights import load, resolve
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -22,7 +23,7 @@ def config_on(config_with):
     config.model.pretrained = str(source)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
     validation.validate(config, ["describe", "train"])
-    return backbones.resolve(config)
+    return resolve.resolve(config)
 
   return make
 
@@ -75,13 +76,13 @@ def test_controls_without_words_start_in_the_same_space(config_on):
 
 def test_siglips_towers_meet_without_a_projection(tmp_path, save_model):
   save_model("siglip", tmp_path)
-  np.testing.assert_array_equal(pretrained.image_projection(str(tmp_path), 32), np.eye(32))
+  np.testing.assert_array_equal(load.image_projection(str(tmp_path), 32), np.eye(32))
 
 
 def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
   save_model("vit", tmp_path)
   with pytest.raises(UserError, match=r"projector_init=pretrained.*has none; pass random"):
-    pretrained.image_projection(str(tmp_path), 32)
+    load.image_projection(str(tmp_path), 32)
   with pytest.raises(UserError, match="pass --config.loss.projector_width=64"):
     embedder.pretrained_projectors("tiny_clip", 96, 64, 128)
   with pytest.raises(UserError, match=r"prototypes have 384 numbers.*check language.encoder"):

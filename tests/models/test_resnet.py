@@ -8,8 +8,9 @@ from flax import traverse_util
 
 from configs.default import get_config
 from lafg_jax import optimizers
-from lafg_jax.models import embedder, from_resnet, pretrained
+from lafg_jax.models import embedder
 from lafg_jax.models.resnet import ResNet
+from lafg_jax.models.weights import from_resnet, load
 from lafg_jax.utils.errors import UserError
 
 SHAPE = {"depths": (1, 2, 1), "channels": (16, 24, 32), "stem_channels": 8}
@@ -55,7 +56,7 @@ def torch_resnet(tmp_path_factory):
 def test_equals_transformers(torch_resnet, size):
   folder, features = torch_resnet
   resnet, like = template()
-  params = pretrained.load_backbone(folder, like)
+  params = load.load_backbone(folder, like)
   images = np.random.default_rng(0).standard_normal((2, *size, 3)).astype(np.float32)
   got = jax.jit(resnet.apply)({"params": params}, images)
   assert got.shape == (2, resnet.width) == (2, 32)
@@ -75,7 +76,7 @@ def test_gem_is_the_generalised_mean_of_the_last_map(torch_resnet):
   folder, features = torch_resnet
   resnet, like = template(pool="gem")
   # The same parameters as under any other pooling.
-  params = pretrained.load_backbone(folder, like)
+  params = load.load_backbone(folder, like)
   images = np.random.default_rng(0).standard_normal((2, 64, 64, 3)).astype(np.float32)
   last_map = np.maximum(features(images)[1].astype(np.float64), 1e-6)
   wanted = (last_map**3).mean(axis=(2, 3)) ** (1 / 3)
@@ -90,7 +91,7 @@ def test_weights_that_do_not_fit_are_listed(torch_resnet):
     ({"channels": (16, 24, 40)}, "is "),
   ):
     with pytest.raises(UserError, match=says):
-      pretrained.load_backbone(torch_resnet[0], template(**changes)[1])
+      load.load_backbone(torch_resnet[0], template(**changes)[1])
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from lafg_jax.models import embedder as embedders
-from lafg_jax.models import pretrained
 from lafg_jax.models.vit import ViT
+from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
 SIZE = {"width": 48, "depth": 3, "num_heads": 4, "mlp_dim": 96, "patch_size": 8}
@@ -51,7 +51,7 @@ def template(**changes):
 def test_class_token_equals_transformers(torch_vit):
   folder, images, hidden = torch_vit
   vit, like = template()
-  params = pretrained.load_backbone(str(folder), like)
+  params = load.load_backbone(str(folder), like)
   got = jax.jit(vit.apply)({"params": params}, images)
   np.testing.assert_allclose(got, hidden[:, 0], atol=1e-4)
 
@@ -67,7 +67,7 @@ def test_a_file_a_folder_and_a_classifier_checkpoint_all_load(torch_vit, tmp_pat
   vit, like = template()
   apply = jax.jit(vit.apply)
   for source in (folder / "model.safetensors", tmp_path / "finetuned.safetensors"):
-    params = pretrained.load_backbone(str(source), like)
+    params = load.load_backbone(str(source), like)
     np.testing.assert_allclose(apply({"params": params}, images), hidden[:, 0], atol=1e-4)
 
 
@@ -82,19 +82,19 @@ def test_a_file_a_folder_and_a_classifier_checkpoint_all_load(torch_vit, tmp_pat
 )
 def test_weights_that_do_not_fit_are_listed(torch_vit, changes, says):
   with pytest.raises(UserError, match=says):
-    pretrained.load_backbone(str(torch_vit[0]), template(**changes)[1])
+    load.load_backbone(str(torch_vit[0]), template(**changes)[1])
 
 
 def test_missing_and_damaged_weights_are_one_line(tmp_path, monkeypatch):
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
   like = template()[1]
   with pytest.raises(UserError, match="no model.safetensors"):
-    pretrained.load_backbone(str(tmp_path), like)
+    load.load_backbone(str(tmp_path), like)
   (tmp_path / "model.safetensors").write_bytes(b"not safetensors at all")
   with pytest.raises(UserError, match="cannot be read"):
-    pretrained.load_backbone(str(tmp_path), like)
+    load.load_backbone(str(tmp_path), like)
   with pytest.raises(UserError, match="model.pretrained=no/such-model"):
-    pretrained.load_backbone("no/such-model", like)
+    load.load_backbone("no/such-model", like)
 
 
 def test_mean_pooling_is_the_mean_of_the_patch_tokens():

@@ -8,8 +8,8 @@ where the folder was saved with other ones (model_args). ViTs with parts that ar
 import re
 from typing import Any
 
-from lafg_jax.models.families import HALF, Family, Settings
 from lafg_jax.models.options import Options
+from lafg_jax.models.weights.family import HALF, Family, Settings
 from lafg_jax.utils.errors import UserError
 
 NAMES = {

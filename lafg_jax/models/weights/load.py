@@ -8,8 +8,10 @@ import numpy as np
 from absl import logging
 from flax import traverse_util
 
-from lafg_jax.models import backbones, families, resample, weight_files
-from lafg_jax.models.families import Family, Place
+from lafg_jax.models.weights import family as families
+from lafg_jax.models.weights import files as weight_files
+from lafg_jax.models.weights import resample, resolve
+from lafg_jax.models.weights.family import Family, Place
 from lafg_jax.utils.errors import UserError
 
 # Problems that an error lists before it only counts them; the log has them all.
@@ -31,7 +33,7 @@ def load_backbone(
     UserError: nothing there, no network, or tensors missing, left over or of another shape.
   """
   with weight_files.opened(source) as files:
-    family = backbones.detect(source, backbones.source_config(source), files)
+    family = resolve.detect(source, resolve.source_config(source), files)
     flat = traverse_util.flatten_dict(template, sep="/")
     tensors = {families.strip(family, name): tensor for name, tensor in files.items()}
     problems, loaded, used = [], {}, set()
@@ -77,7 +79,7 @@ def image_projection(source: str, width: int) -> np.ndarray:
     UserError: as `load_backbone`, or the source is no tower of a model that joins images and texts.
   """
   with weight_files.opened(source) as files:
-    family = backbones.detect(source, backbones.source_config(source), files)
+    family = resolve.detect(source, resolve.source_config(source), files)
     if family.projection in files:
       return np.asarray(files[family.projection].read(), np.float32).T
     if family.projection == families.IDENTITY:

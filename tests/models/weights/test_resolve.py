@@ -12,7 +12,9 @@ from safetensors.numpy import load_file, save_file
 import lafg_jax
 from configs import cars, default, synthetic
 from lafg_jax import checkpoints, same_run, stages
-from lafg_jax.models import backbones, embedder, pretrained
+from lafg_jax.models import embedder
+from lafg_jax.models.weights import load as pretrained
+from lafg_jax.models.weights import resolve as backbones
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lafg_jax.models.families import IMAGENET_MEAN, IMAGENET_STD, Family, Settings
+from lafg_jax.models.weights.family import IMAGENET_MEAN, IMAGENET_STD, Family, Settings
 from lafg_jax.utils.errors import UserError
 
 # Modules: ours on the left; {i} and {j} number stages and blocks from 0, {i+1} stages from 1.

@@ -15,13 +15,13 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax.models import from_timm, pretrained
 from lafg_jax.models.options import Options
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
+from lafg_jax.models.weights import from_timm, load
 from lafg_jax.utils.errors import UserError
 
-ORACLE = Path(__file__).parent.parent / "timm_oracle"
+ORACLE = Path(__file__).parents[2] / "timm_oracle"
 VITS = ("vit", "vit_in21k", "dinov2", "registers")
 
 
@@ -62,7 +62,7 @@ def parameters(module, folder, size, grid=None):
   images = np.zeros((1, *size, 3), np.float32)
   shapes = jax.eval_shape(module.init, jax.random.key(0), images)["params"]
   like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
-  return pretrained.load_backbone(str(folder), like, grid)
+  return load.load_backbone(str(folder), like, grid)
 
 
 @pytest.mark.parametrize("name", VITS)

@@ -5,7 +5,8 @@ Tables and configs in the form that models/families.py describes.
 
 from typing import Any
 
-from lafg_jax.models.families import (
+from lafg_jax.models.options import Options
+from lafg_jax.models.weights.family import (
   CLIP_MEAN,
   CLIP_STD,
   HALF,
@@ -15,7 +16,6 @@ from lafg_jax.models.families import (
   Family,
   Settings,
 )
-from lafg_jax.models.options import Options
 
 # Of a ViT with a class token, under the names that BEiT and DINO came with.
 _EMBEDDINGS = {

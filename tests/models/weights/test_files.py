@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from lafg_jax.models import weight_files
+from lafg_jax.models.weights import files
 from lafg_jax.utils.errors import UserError
 
 
@@ -26,7 +26,7 @@ def sharded(tmp_path, save_model):
 
 
 def everything(source):
-  with weight_files.opened(str(source)) as tensors:
+  with files.opened(str(source)) as tensors:
     return {name: tensor.read() for name, tensor in tensors.items()}
 
 
@@ -38,18 +38,18 @@ def assert_whole(source, folder):
 
 def test_shards_are_one_model(folder, sharded):
   assert not (sharded / "model.safetensors").exists()
-  assert len(weight_files.find(str(sharded))) > 2
+  assert len(files.find(str(sharded))) > 2
   assert_whole(sharded, folder)
   next(sharded.glob("model-*.safetensors")).unlink()
   with pytest.raises(UserError, match="shards are missing, first model-0000"):
-    weight_files.find(str(sharded))
+    files.find(str(sharded))
   (sharded / "model.safetensors.index.json").write_text("{}")
   with pytest.raises(UserError, match="has no weight_map"):
-    weight_files.find(str(sharded))
+    files.find(str(sharded))
 
 
 def test_only_the_shape_is_read_until_more_is_asked_for(folder):
-  with weight_files.opened(str(folder)) as tensors:
+  with files.opened(str(folder)) as tensors:
     tensor = tensors["embeddings.position_embeddings"]
     assert tensor.shape == (1, 17, 32) == tensor.read().shape
 
@@ -57,26 +57,26 @@ def test_only_the_shape_is_read_until_more_is_asked_for(folder):
 def test_a_file_has_its_folder_beside_it(folder, tmp_path, monkeypatch):
   shutil.copytree(folder, tmp_path / "here")
   path = tmp_path / "here" / "model.safetensors"
-  assert weight_files.find(str(path)) == [str(path)]
-  assert weight_files.read_json(str(path), "config.json")["model_type"] == "vit"
-  assert weight_files.read_json(str(path), "preprocessor_config.json") is None
+  assert files.find(str(path)) == [str(path)]
+  assert files.read_json(str(path), "config.json")["model_type"] == "vit"
+  assert files.read_json(str(path), "preprocessor_config.json") is None
   monkeypatch.chdir(tmp_path / "here")
-  assert weight_files.find("model.safetensors") == ["model.safetensors"]
-  assert weight_files.read_json("model.safetensors", "config.json")["model_type"] == "vit"
+  assert files.find("model.safetensors") == ["model.safetensors"]
+  assert files.read_json("model.safetensors", "config.json")["model_type"] == "vit"
 
 
 def test_what_is_not_there_or_not_readable_is_one_line(tmp_path):
   for source in ("no/such.safetensors", "such.npz"):
     with pytest.raises(UserError, match=f"model.pretrained={source}: no such file"):
-      weight_files.find(source)
+      files.find(source)
   with pytest.raises(UserError, match="the folder has no model.safetensors"):
-    weight_files.find(str(tmp_path))
+    files.find(str(tmp_path))
   (tmp_path / "config.json").write_text("{")
   with pytest.raises(UserError, match="config.json cannot be read"):
-    weight_files.read_json(str(tmp_path), "config.json")
+    files.read_json(str(tmp_path), "config.json")
   (tmp_path / "config.json").write_text("[]")
   with pytest.raises(UserError, match="config.json is no JSON object"):
-    weight_files.read_json(str(tmp_path), "config.json")
+    files.read_json(str(tmp_path), "config.json")
   (tmp_path / "model.safetensors").write_bytes(b"nothing")
   with pytest.raises(UserError, match="cannot be read"):
     everything(tmp_path)
@@ -90,15 +90,15 @@ def test_a_url_is_read_as_a_folder_or_a_file_is(folder, tmp_path):
   memory.put(str(folder / "config.json"), "/bucket/vit/config.json")
   assert_whole("memory://bucket/vit", folder)
   assert_whole("memory://bucket/vit/model.safetensors", folder)
-  assert weight_files.read_json("memory://bucket/vit/", "config.json")["model_type"] == "vit"
-  assert weight_files.read_json("memory://bucket/vit", "preprocessor_config.json") is None
+  assert files.read_json("memory://bucket/vit/", "config.json")["model_type"] == "vit"
+  assert files.read_json("memory://bucket/vit", "preprocessor_config.json") is None
   with pytest.raises(UserError, match="memory://bucket/other: the folder has no model.safe"):
-    weight_files.find("memory://bucket/other")
+    files.find("memory://bucket/other")
   with pytest.raises(UserError, match="no://such/config.json cannot be read: Protocol not known"):
-    weight_files.read_json("no://such", "config.json")
+    files.read_json("no://such", "config.json")
   if not importlib.util.find_spec("gcsfs"):
     with pytest.raises(UserError, match="gs://bucket/vit/model.safetensors cannot be read.*gcsfs"):
-      weight_files.find("gs://bucket/vit")
+      files.find("gs://bucket/vit")
 
 
 @pytest.fixture
@@ -124,11 +124,11 @@ def hub(tmp_path, monkeypatch):
 def test_a_hub_id_is_read_from_the_cache(folder, sharded, hub):
   hub("someone/vit", folder, absent=["preprocessor_config.json"])
   assert_whole("someone/vit", folder)
-  assert weight_files.read_json("someone/vit", "config.json")["model_type"] == "vit"
-  assert weight_files.read_json("someone/vit", "preprocessor_config.json") is None
+  assert files.read_json("someone/vit", "config.json")["model_type"] == "vit"
+  assert files.read_json("someone/vit", "preprocessor_config.json") is None
   # Offline, that a file was never asked for does not say that there is none.
   with pytest.raises(UserError, match="the hub did not give it"):
-    weight_files.read_json("someone/vit", "processor_config.json")
+    files.read_json("someone/vit", "processor_config.json")
   hub("someone/sharded", sharded, absent=["model.safetensors"])
   assert_whole("someone/sharded", folder)
 
@@ -138,4 +138,4 @@ def test_a_hub_id_without_safetensors_says_so(folder, tmp_path, hub):
   (tmp_path / "old" / "config.json").write_text(json.dumps({"model_type": "vit"}))
   hub("someone/old", tmp_path / "old", absent=["model.safetensors", "model.safetensors.index.json"])
   with pytest.raises(UserError, match="someone/old: it has no model.safetensors"):
-    weight_files.find("someone/old")
+    files.find("someone/old")

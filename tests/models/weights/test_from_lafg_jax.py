@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import checkpoints, export, main, train
-from lafg_jax.models import backbones, embedder, from_lafg_jax
+from lafg_jax.models import embedder
+from lafg_jax.models.weights import from_lafg_jax, resolve
 from lafg_jax.utils.errors import UserError
 
 # More columns than there are classes.
@@ -60,7 +61,7 @@ AUTO = {
 def test_it_brings_its_architecture_and_its_weights_to_the_bit(
   exported, self_supervised, config_with, changes
 ):
-  config = backbones.resolve(config_with(model__pretrained=str(exported), **changes))
+  config = resolve.resolve(config_with(model__pretrained=str(exported), **changes))
   before = config_with(model__conv_stem=True).model
   names = ("width", "depth", "num_heads", "mlp_dim", "patch_size", "pool", "conv_stem", "mean")
   assert {k: config.model[k] for k in names} == {k: before[k] for k in names}
@@ -77,7 +78,7 @@ def test_it_brings_its_architecture_and_its_weights_to_the_bit(
 
 def test_images_of_another_size_get_positions_of_another_grid(exported, config_with):
   sides = {"data__image_size": 64, "data__resize_size": 64}
-  config = backbones.resolve(config_with(model__pretrained=str(exported), **sides))
+  config = resolve.resolve(config_with(model__pretrained=str(exported), **sides))
   _, params = embedder.init_model(config)
   assert params["backbone"]["position_embedding"].shape[1] == (64 // config.model.patch_size) ** 2
 
@@ -99,14 +100,14 @@ def test_a_resnet_of_ours_keeps_its_pooling_mean_and_std():
 )
 def test_a_config_that_it_does_not_fit_is_one_line(exported, config_with, changes, says):
   with pytest.raises(UserError, match=says):
-    backbones.resolve(config_with(model__pretrained=str(exported), **changes))
+    resolve.resolve(config_with(model__pretrained=str(exported), **changes))
 
 
 def test_a_stem_over_weights_that_have_none_is_one_line(config_with):
   source = {"model__pretrained": "tiny_clip", "data__image_size": 48, "data__resize_size": 48}
   config = config_with(**AUTO | source | {"model__conv_stem": True})
   with pytest.raises(UserError, match="conv_stem=True: the weights .*a patch embedding; .*False"):
-    backbones.resolve(config)
+    resolve.resolve(config)
 
 
 @pytest.mark.parametrize("what", [{"config": 3}, {"config": {"model.width": 8}}, {"config": {}}])
@@ -114,7 +115,7 @@ def test_a_damaged_description_is_one_line(copied, config_with, what):
   path = copied / "config.json"
   path.write_text(json.dumps(json.loads(path.read_text()) | what))
   with pytest.raises(UserError, match="describes no lafg_jax"):
-    backbones.resolve(config_with(model__pretrained=str(copied)))
+    resolve.resolve(config_with(model__pretrained=str(copied)))
 
 
 def test_weights_of_another_tower_are_one_line(copied, config_with):
@@ -122,6 +123,6 @@ def test_weights_of_another_tower_are_one_line(copied, config_with):
   found = json.loads(path.read_text())
   found["config"]["model.depth"] += 1
   path.write_text(json.dumps(found))
-  config = backbones.resolve(config_with(**AUTO | {"model__pretrained": str(copied)}))
+  config = resolve.resolve(config_with(**AUTO | {"model__pretrained": str(copied)}))
   with pytest.raises(UserError, match="does not fit the model, .*missing block_"):
     embedder.init_model(config)

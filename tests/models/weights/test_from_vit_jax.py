@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import zoom
 
-from lafg_jax.models import from_vit_jax, pretrained
 from lafg_jax.models.vit import ViT
+from lafg_jax.models.weights import from_vit_jax, load
 from lafg_jax.utils.errors import UserError
 
 WIDTH, HEADS, DEPTH, MLP, PATCH = 32, 4, 2, 48, 8
@@ -102,7 +102,7 @@ def loaded(path, size):
   shapes = jax.eval_shape(vit.init, jax.random.key(0), np.zeros((1, *size, 3), np.float32))
   like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes["params"])
   grid = (size[0] // PATCH, size[1] // PATCH)
-  return vit, pretrained.load_backbone(path, like, grid)
+  return vit, load.load_backbone(path, like, grid)
 
 
 @pytest.mark.parametrize("token", [True, False])

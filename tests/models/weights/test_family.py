@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from configs import default
-from lafg_jax.models import backbones, embedder, from_transformers, pretrained
+from lafg_jax.models import embedder
 from lafg_jax.models.options import options_text
+from lafg_jax.models.weights import from_transformers, resolve
+from lafg_jax.models.weights import load as pretrained
 
 # What a config.json must tell beside the sizes.
 OPTIONS = {
@@ -32,7 +34,7 @@ def config_for(source, **changes):
   config.model.dtype = "float32"
   config.model.embedding_dim = 0
   config.model.update(changes)
-  return backbones.resolve(config)
+  return resolve.resolve(config)
 
 
 def load(config, size=(32, 32)):
@@ -113,7 +115,7 @@ CONFIGS = {"vit": "ViTConfig", "dinov2": "Dinov2Config", "dinov3_vit": "DINOv3Vi
 def test_what_a_config_leaves_out_is_as_transformers_has_it(model_type):
   transformers = pytest.importorskip("transformers")
   whole = getattr(transformers, CONFIGS[model_type])().to_dict()
-  family = backbones.detect("x", whole, {})
+  family = resolve.detect("x", whole, {})
   assert family in from_transformers.FAMILIES
   assert family.settings(whole) == family.settings({"model_type": model_type})
 
@@ -161,8 +163,8 @@ def test_one_size_is_traced_once(tmp_path, save_model):
 
 def test_options_are_written_as_they_are_read():
   for text in OPTIONS.values():
-    assert options_text(backbones.parse_options(text)) == text
+    assert options_text(resolve.parse_options(text)) == text
   for wrong in ("no_such", "registers", "layer_scale=1", "registers=-1", "unbiased=sky",
                 "activation=relu", "rotary_base=nan", "registers=few"):  # fmt: skip
     with pytest.raises(ValueError):
-      backbones.parse_options(wrong)
+      resolve.parse_options(wrong)

@@ -5,9 +5,9 @@ Its config.json holds the config that the model was trained with, and its tensor
 
 from typing import Any
 
-from lafg_jax.models import from_resnet
-from lafg_jax.models.families import HALF, Family, Settings
 from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.weights import from_resnet
+from lafg_jax.models.weights.family import HALF, Family, Settings
 
 LIBRARY = "lafg_jax"
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.models.resample import KERNELS, resample
+from lafg_jax.models.weights.resample import KERNELS, resample
 
 TORCH = {
   "bicubic": {"mode": "bicubic"},

@@ -12,15 +12,6 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.models import (
-  from_lafg_jax,
-  from_resnet,
-  from_timm,
-  from_transformers,
-  from_vit_jax,
-  weight_files,
-)
-from lafg_jax.models.families import HALF, Family, Settings, place, strip
 from lafg_jax.models.options import (
   ACTIVATIONS,
   LAYERS,
@@ -30,7 +21,16 @@ from lafg_jax.models.options import (
   options_text,
   parse_options,
 )
-from lafg_jax.models.weight_files import Tensor
+from lafg_jax.models.weights import (
+  files,
+  from_lafg_jax,
+  from_resnet,
+  from_timm,
+  from_transformers,
+  from_vit_jax,
+)
+from lafg_jax.models.weights.family import HALF, Family, Settings, place, strip
+from lafg_jax.models.weights.files import Tensor
 from lafg_jax.utils.errors import UserError
 
 FAMILIES: tuple[Family, ...] = (
@@ -104,8 +104,8 @@ def _summary(model: ConfigDict) -> str:
 def source_config(source: str) -> dict[str, Any] | None:
   """The config.json of a source, or what stands for it in a .npz; None where there is none."""
   if source.endswith(".npz"):
-    return from_vit_jax.read(weight_files.find(source)[0])[1] | {"model_type": "vit_jax"}
-  found = weight_files.read_json(source, "config.json")
+    return from_vit_jax.read(files.find(source)[0])[1] | {"model_type": "vit_jax"}
+  found = files.read_json(source, "config.json")
   if found is not None and found.get("library") == from_lafg_jax.LIBRARY:
     return from_lafg_jax.model_section(found)
   return found
@@ -142,7 +142,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[Family, Settings]:
     family = detect(source, config, {})
     settings = _settings(source, family, config)
   else:
-    with weight_files.opened(source) as tensors:
+    with files.opened(source) as tensors:
       family = detect(source, None, tensors)
       settings = _measured(family, tensors)
   if settings.size == "custom" and not settings.num_heads:
@@ -281,11 +281,11 @@ def _preprocessor(source: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
   if source.endswith(".npz"):
     return None
   file = "preprocessor_config.json"
-  config = weight_files.read_json(source, file)
+  config = files.read_json(source, file)
   if config is None:
     # CLIP's and SigLIP's newer folders have one file for both towers.
     file = "processor_config.json"
-    config = (weight_files.read_json(source, file) or {}).get("image_processor")
+    config = (files.read_json(source, file) or {}).get("image_processor")
   if not isinstance(config, dict) or not {"image_mean", "image_std", "do_normalize"} & set(config):
     return None
   scale = config.get("rescale_factor", 1 / 255)

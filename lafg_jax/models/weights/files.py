@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.models import from_vit_jax
+from lafg_jax.models.weights import from_vit_jax
 from lafg_jax.utils.errors import UserError
 
 # The image tower of the shipped text encoder, of 48 px.
@@ -125,7 +125,7 @@ def local(source: str) -> str | None:
 def _split(source: str) -> tuple[str, str]:
   """Folder (or hub id) and, where the source is one file, its name."""
   if source == SHIPPED:
-    return str(Path(__file__).parents[1] / "language" / SHIPPED), ""
+    return str(Path(__file__).parents[2] / "language" / SHIPPED), ""
   if os.path.isdir(source):
     return source, ""
   if os.path.isfile(source) or source.endswith((".safetensors", ".npz")):

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.models.families import HALF, Family, Settings
 from lafg_jax.models.options import Options
+from lafg_jax.models.weights.family import HALF, Family, Settings
 from lafg_jax.utils.errors import UserError
 
 NAMES = {

@@ -1,0 +1,1 @@
+"""Where pretrained weights lie, whose they are, and how they are loaded."""
