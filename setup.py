@@ -68,7 +68,8 @@ setup(
   python_requires=">=3.11.4",
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
   package_data={
-    "lafg_jax.language": ["tiny_clip/*", "shipped/*.json", "page/*"],
+    "lafg_jax.finches": ["tiny_clip/*"],
+    "lafg_jax.language": ["shipped/*.json", "page/*"],
     "lafg_jax.ablation": ["page.css"],
     "configs": ["*.json"],
   },

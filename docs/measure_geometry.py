@@ -13,8 +13,9 @@ import numpy as np
 from absl import app, flags
 
 from configs import synthetic as finches
-from lafg_jax.data import datasets, finch_text, synthetic
+from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import KINDS, l2_normalise
+from lafg_jax.finches import classes, text
 from lafg_jax.language import describe, encode, image_features, prototypes
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
@@ -34,10 +35,10 @@ def cosines(vectors: np.ndarray) -> np.ndarray:
 
 def looks(names: tuple[str, ...]) -> np.ndarray:
   """[C, values] what each class looks like, one-hot for each attribute."""
-  finch = {x.name: x.attributes for x in synthetic.SEEN}
+  finch = {x.name: x.attributes for x in classes.SEEN}
   columns = [
     [float(finch[name][a] == value) for name in names]
-    for a, values in enumerate(finch_text.ATTRIBUTES.values())
+    for a, values in enumerate(text.ATTRIBUTES.values())
     for value in values
   ]
   return np.array(columns).T
@@ -45,10 +46,10 @@ def looks(names: tuple[str, ...]) -> np.ndarray:
 
 def claims(names: tuple[str, ...]) -> np.ndarray:
   """[C, values] how often a class's text claims each value, rightly or wrongly."""
-  values = [(a, value) for a, of in finch_text.ATTRIBUTES.items() for value in of]
+  values = [(a, value) for a, of in text.ATTRIBUTES.items() for value in of]
   counts = np.zeros((len(names), len(values)))
   for row, name in enumerate(names):
-    for _, said in synthetic.statements(name):
+    for _, said in classes.statements(name):
       for claim in said:
         counts[row, values.index(claim)] += 1
   return counts
@@ -77,7 +78,7 @@ def main(argv) -> None:
   language = finches.get_config().language
   language.cache = _CACHE.value
   found = measured(language)
-  truth = cosines(looks(synthetic.class_names("seen")))
+  truth = cosines(looks(classes.class_names("seen")))
   print("| prototypes | r with the true attributes |\n|---|---:|")
   rows = {name: np.corrcoef(cosines(x), truth)[0, 1] for name, x in found.items()}
   for name, r in sorted(rows.items(), key=lambda item: -item[1]):

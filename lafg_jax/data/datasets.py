@@ -63,9 +63,9 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
     UserError: what is missing or wrong, in one line.
   """
   if _known(data.name) == "synthetic":
-    from lafg_jax.data import synthetic
+    from lafg_jax.finches import classes
 
-    train, test = synthetic.class_names("seen"), synthetic.class_names("unseen")
+    train, test = classes.class_names("seen"), classes.class_names("unseen")
     return _fewer(_with_val(train, test, data.num_val_classes), data)
   return _splits_of(*_read(data), data)
 
@@ -130,10 +130,10 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
 def num_images(data: Any, split: str) -> int:
   """Images of a split; nothing is decoded or rendered."""
   if _known(data.name) == "synthetic":
-    from lafg_jax.data import synthetic
+    from lafg_jax.finches import classes
 
     kind = "unseen" if split == "test" else "seen"
-    return len(class_splits(data)[split]) * synthetic.IMAGES_PER_CLASS[kind]
+    return len(class_splits(data)[split]) * classes.IMAGES_PER_CLASS[kind]
   return len(load_splits(data, (split,))[split])
 
 
@@ -275,7 +275,7 @@ def _with_val(
 
 
 def _synthetic_dataset(split: str, class_names: tuple[str, ...]) -> Dataset:
-  from lafg_jax.data import synthetic
+  from lafg_jax.finches import classes
 
-  images, labels, ids = synthetic.images(class_names)
+  images, labels, ids = classes.images(class_names)
   return Dataset("synthetic", split, images, labels.astype(np.int32), class_names, tuple(ids))

@@ -92,9 +92,9 @@ def _from_file(language, workdir, class_names, leaks) -> list[Record]:
 
 
 def _synthetic(language, workdir, class_names, leaks) -> list[Record]:
-  from lafg_jax.data import synthetic
+  from lafg_jax.finches import classes
 
-  described = synthetic.describe(class_names)
+  described = classes.describe(class_names)
   return [files.record(c, text, "synthetic") for c, texts in described.items() for text in texts]
 
 
@@ -125,9 +125,9 @@ def everything(language: Any, data_name: str) -> list[Record]:
   origin, describer = _describer(language, variants=False)
   names: tuple[str, ...] = ()
   if describer is _synthetic:
-    from lafg_jax.data import synthetic
+    from lafg_jax.finches import classes
 
-    names = synthetic.class_names("seen") + synthetic.class_names("unseen")
+    names = classes.class_names("seen") + classes.class_names("unseen")
   found = describer(language, "", names, _keeps_all)
   found = [r for r in found if r["source"] == f"shipped:{data_name}.json"] or found
   described = {r["class"]: None for r in found if r["class"] and files.clean(r["description"])}

@@ -69,7 +69,11 @@ def local_folder(encoder: str) -> Path | None:
   """
   if not encoder:
     raise UserError(f"language.encoder is empty: {_HINT}")
-  folder = Path(__file__).parent / encoder if encoder == "tiny_clip" else Path(encoder).expanduser()
+  folder = (
+    Path(__file__).parents[1] / "finches" / encoder
+    if encoder == "tiny_clip"
+    else Path(encoder).expanduser()
+  )
   if folder.is_dir():
     return folder
   # A hub id is NAME or OWNER/NAME; anything else can only have meant a path.

@@ -210,8 +210,8 @@ def test_unknown_names_suggest_the_nearest():
 
 @pytest.fixture
 def synthetic(monkeypatch):
-  """A stand-in with the interface of lafg_jax.data.synthetic."""
-  module = types.ModuleType("lafg_jax.data.synthetic")
+  """A stand-in with the interface of lafg_jax.finches.classes."""
+  module = types.ModuleType("lafg_jax.finches.classes")
   names = {"seen": tuple(f"finch {k}" for k in range(10)), "unseen": ("wren", "tit")}
   module.class_names = names.__getitem__
 
@@ -221,7 +221,7 @@ def synthetic(monkeypatch):
     return np.zeros((len(labels), 48, 48, 3), np.uint8), labels, ids
 
   module.images = images
-  monkeypatch.setitem(sys.modules, "lafg_jax.data.synthetic", module)
+  monkeypatch.setitem(sys.modules, "lafg_jax.finches.classes", module)
   import lafg_jax.data
 
   monkeypatch.setattr(lafg_jax.data, "synthetic", module, raising=False)

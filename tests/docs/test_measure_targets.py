@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lafg_jax.data import synthetic
+from lafg_jax.finches import classes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -33,7 +33,7 @@ def test_a_fold_trains_on_some_classes_and_retrieves_among_the_others(script, tm
     assert (len(train_half.class_names), len(rest.class_names)) == (30, 10)
     assert not set(train_half.class_names) & set(rest.class_names)
     held_out += rest.class_names
-  assert sorted(held_out) == sorted(synthetic.class_names("seen"))
+  assert sorted(held_out) == sorted(classes.class_names("seen"))
   known = script.words(script.config(2, str(tmp_path)).language, train_half.class_names)
   looks = known["looks"].prototypes
   np.testing.assert_allclose(np.linalg.norm(looks, axis=1), 1, atol=1e-6)

@@ -6,15 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lafg_jax.data import synthetic
+from lafg_jax.finches import classes
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_script_prints_its_table_and_the_classes_asked_for(tmp_path):
-  names = synthetic.class_names("seen")[:12]
+  names = classes.class_names("seen")[:12]
   path = tmp_path / "words.json"
-  path.write_text(json.dumps(synthetic.describe(names)))
+  path.write_text(json.dumps(classes.describe(names)))
   done = subprocess.run(
     [
       *(sys.executable, "docs/measure_vocabulary.py", f"--descriptions={path}"),

@@ -263,11 +263,11 @@ def test_reading_back_refuses_other_classes_and_a_missing_file(tmp_path):
 
 
 def test_synthetic_describer_writes_what_the_renderer_says(tmp_path):
-  from lafg_jax.data import synthetic
+  from lafg_jax.finches import classes
 
-  names = synthetic.class_names("seen")[:3]
+  names = classes.class_names("seen")[:3]
   kept = lines(describe.run(section(describer="synthetic"), tmp_path, names))
-  written = synthetic.describe(names)
+  written = classes.describe(names)
   for name in names:
     texts = [record["description"] for record in kept if record["class"] == name]
     assert texts == [text for i, text in enumerate(written[name]) if text not in written[name][:i]]

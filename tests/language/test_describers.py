@@ -260,10 +260,10 @@ def test_an_endpoint_that_is_not_there_stops_the_run(serve, tmp_path):
 def test_neighbours_by_the_encoder_are_training_classes_nearest_first():
   import numpy as np
 
-  from lafg_jax.data import synthetic
+  from lafg_jax.finches import classes
   from lafg_jax.language import encode
 
-  names = synthetic.class_names("seen")[:12]
+  names = classes.class_names("seen")[:12]
   language = section(num_neighbours=3, encoder="tiny_clip")
   found = neighbours.find(language, names, names[:5])
   features = encode.encode_texts([f"a photo of {name}" for name in names], "tiny_clip", 8)

@@ -14,8 +14,9 @@ from PIL import Image
 
 from configs import default
 from lafg_jax import main, stages
-from lafg_jax.data import datasets, synthetic
+from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
+from lafg_jax.finches import classes
 from lafg_jax.language import describe, encode, image_features, inspection, prototypes
 from lafg_jax.utils.errors import UserError
 
@@ -28,7 +29,7 @@ HEADER = "image_id class_id super_class_id path"
 def shop(tmp_path_factory):
   """Six finches as items 1-4 (training) and 11319-11320, under two super-classes."""
   root = tmp_path_factory.mktemp("shop")
-  pixels, labels, _ = synthetic.images(synthetic.class_names("seen")[: ITEMS + 2])
+  pixels, labels, _ = classes.images(classes.class_names("seen")[: ITEMS + 2])
   lists = {"train": [HEADER], "test": [HEADER]}
   for k in range(ITEMS + 2):
     item = k + 1 if k < ITEMS else 11319 + k - ITEMS

@@ -125,7 +125,7 @@ def local(source: str) -> str | None:
 def _split(source: str) -> tuple[str, str]:
   """Folder (or hub id) and, where the source is one file, its name."""
   if source == SHIPPED:
-    return str(Path(__file__).parents[2] / "language" / SHIPPED), ""
+    return str(Path(__file__).parents[2] / "finches" / SHIPPED), ""
   if os.path.isdir(source):
     return source, ""
   if os.path.isfile(source) or source.endswith((".safetensors", ".npz")):

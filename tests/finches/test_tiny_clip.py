@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.data import finch_text, synthetic
-from lafg_jax.data.finch_text import ATTRIBUTES
-from lafg_jax.language import train_tiny_clip
+from lafg_jax.finches import classes as synthetic
+from lafg_jax.finches import text as finch_text
+from lafg_jax.finches import train_tiny_clip
+from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.utils.errors import UserError
 
 pytest.importorskip("transformers")

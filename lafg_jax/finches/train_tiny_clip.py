@@ -1,6 +1,6 @@
 """Trains the tiny CLIP that stands in for a frozen vision-language model on synthetic finches.
 
-python -m lafg_jax.language.train_tiny_clip --out=/tmp/tiny_clip
+python -m lafg_jax.finches.train_tiny_clip --out=/tmp/tiny_clip
 
 It learns from renderings of random finches and sentences about them, never from an attribute
 combination of any of the 100 classes, seen or unseen. The result is a folder in transformers'
@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from lafg_jax.data import finch_text, synthetic
-from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, Claim, choose
+from lafg_jax.finches import classes
+from lafg_jax.finches import text as finch_text
+from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
 from lafg_jax.utils.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
@@ -33,7 +34,7 @@ _HELD_OUT = 200  # random combinations that training leaves aside, to measure pr
 @functools.cache
 def class_combinations() -> frozenset[Attributes]:
   """The attribute combinations of all 100 classes, none of which training may see."""
-  return frozenset(finch.attributes for finch in synthetic.SEEN + synthetic.UNSEEN)
+  return frozenset(finch.attributes for finch in classes.SEEN + classes.UNSEEN)
 
 
 def sample_combinations(
@@ -70,7 +71,7 @@ def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[st
 def render_all(combinations: list[Attributes], seed: int) -> np.ndarray:
   """One picture of each combination: uint8 [n, 48, 48, 3]."""
   rngs = (np.random.default_rng((seed, i)) for i in range(len(combinations)))
-  return np.stack([synthetic.render(c, rng) for c, rng in zip(combinations, rngs, strict=True)])
+  return np.stack([classes.render(c, rng) for c, rng in zip(combinations, rngs, strict=True)])
 
 
 def matches(claims: list[set[Claim]], attributes: list[Attributes]) -> np.ndarray:
@@ -146,7 +147,7 @@ def build_model(tokenizer):
     intermediate_size=384,
     num_hidden_layers=5,
     num_attention_heads=4,
-    image_size=synthetic.IMAGE_SIZE,
+    image_size=classes.IMAGE_SIZE,
     patch_size=8,
     projection_dim=64,
     hidden_act="gelu",
@@ -309,9 +310,9 @@ def save(model, tokenizer, out: Path) -> None:
   preprocessor = {
     "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
-    "size": {"shortest_edge": synthetic.IMAGE_SIZE},
+    "size": {"shortest_edge": classes.IMAGE_SIZE},
     "do_center_crop": True,
-    "crop_size": {"height": synthetic.IMAGE_SIZE, "width": synthetic.IMAGE_SIZE},
+    "crop_size": {"height": classes.IMAGE_SIZE, "width": classes.IMAGE_SIZE},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw
 
-from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, choose
+from lafg_jax.finches.text import ATTRIBUTES, Attributes, choose
 
 IMAGE_SIZE = 48
 _SUPERSAMPLING = 4

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lafg_jax.data import finch_text
-from lafg_jax.data.finch_drawing import IMAGE_SIZE, render
-from lafg_jax.data.finch_text import ATTRIBUTES, Attributes, choose
+from lafg_jax.finches import text as finch_text
+from lafg_jax.finches.drawing import IMAGE_SIZE, render
+from lafg_jax.finches.text import ATTRIBUTES, Attributes, choose
 from lafg_jax.utils.errors import UserError
 
 DATASET_SEED = 20260

@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.data import finch_text, synthetic
-from lafg_jax.data.finch_text import ATTRIBUTES
+from lafg_jax.finches import classes
+from lafg_jax.finches import text as finch_text
+from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.utils.errors import UserError
 
-ALL = synthetic.SEEN + synthetic.UNSEEN
+ALL = classes.SEEN + classes.UNSEEN
 NAMES = tuple(finch.name for finch in ALL)
 
 # The data set is frozen. If one of these changes, every comparison made on it must run again.
@@ -39,11 +40,11 @@ finches = st.tuples(*(st.sampled_from(values) for values in ATTRIBUTES.values())
 
 
 def test_sizes_and_disjoint_classes():
-  assert (len(synthetic.SEEN), len(synthetic.UNSEEN)) == (40, 60)
+  assert (len(classes.SEEN), len(classes.UNSEEN)) == (40, 60)
   assert len(set(NAMES)) == 100
   assert len({finch.attributes for finch in ALL}) == 100
-  assert synthetic.class_names("seen") == NAMES[:40]
-  assert synthetic.class_names("unseen") == NAMES[40:]
+  assert classes.class_names("seen") == NAMES[:40]
+  assert classes.class_names("unseen") == NAMES[40:]
 
 
 def test_any_two_classes_differ_in_two_attributes_and_many_in_two_or_three():
@@ -52,7 +53,7 @@ def test_any_two_classes_differ_in_two_attributes_and_many_in_two_or_three():
     for a, b in itertools.combinations(ALL, 2)
   ]
   assert min(distances) >= 2
-  for half in (synthetic.SEEN, synthetic.UNSEEN):
+  for half in (classes.SEEN, classes.UNSEEN):
     for finch in half:
       near = [
         sum(x != y for x, y in zip(finch.attributes, other.attributes, strict=True))
@@ -62,7 +63,7 @@ def test_any_two_classes_differ_in_two_attributes_and_many_in_two_or_three():
       assert sum(d <= 3 for d in near) >= 3
 
 
-@pytest.mark.parametrize("half", [synthetic.SEEN, synthetic.UNSEEN])
+@pytest.mark.parametrize("half", [classes.SEEN, classes.UNSEEN])
 def test_marginals_are_balanced(half):
   for column, values in enumerate(ATTRIBUTES.values()):
     counts = collections.Counter(finch.attributes[column] for finch in half)
@@ -111,19 +112,19 @@ def test_names_tell_at_most_two_attributes_and_only_true_ones():
 
 def test_images_are_deterministic_and_labelled():
   names = (NAMES[70], NAMES[3])
-  images, labels, ids = synthetic.images(names)
+  images, labels, ids = classes.images(names)
   assert images.shape == (50, 48, 48, 3) and images.dtype == np.uint8
   assert labels.dtype == np.int32 and labels.tolist() == [0] * 20 + [1] * 30
   assert len(set(ids)) == 50
   # A picture doesn't depend on which classes are asked for along with it.
-  again, _, same_ids = synthetic.images(names[1:])
+  again, _, same_ids = classes.images(names[1:])
   np.testing.assert_array_equal(again, images[20:])
   assert same_ids == ids[20:]
   assert len({image.tobytes() for image in images}) == 50
 
 
 def test_images_of_no_class():
-  images, labels, ids = synthetic.images(())
+  images, labels, ids = classes.images(())
   assert images.shape == (0, 48, 48, 3) and labels.shape == (0,) and ids == ()
 
 
@@ -133,7 +134,7 @@ def test_changing_one_attribute_changes_the_bird_and_nothing_around_it(bird, whi
   values = [v for v in list(ATTRIBUTES.values())[which] if v != bird[which]]
   other = (*bird[:which], data.draw(st.sampled_from(values)), *bird[which + 1 :])
   a, b, again = (
-    synthetic.render(x, np.random.default_rng(seed)).astype(int) for x in (bird, other, bird)
+    classes.render(x, np.random.default_rng(seed)).astype(int) for x in (bird, other, bird)
   )
   np.testing.assert_array_equal(a, again)
   changed = (a != b).any(-1)
@@ -152,20 +153,20 @@ def test_attribute_differences_are_visible_on_average():
       other = (*base[:which], value, *base[which + 1 :])
       gaps = []
       for seed in range(8):
-        a, b = (synthetic.render(x, np.random.default_rng(seed)).astype(int) for x in (base, other))
+        a, b = (classes.render(x, np.random.default_rng(seed)).astype(int) for x in (base, other))
         gaps.append((np.abs(a - b).max(-1) > 20).sum())
       assert np.median(gaps) >= 4, (base[which], value)
 
 
 def test_render_takes_a_size():
-  picture = synthetic.render(ALL[0].attributes, np.random.default_rng(0), size=96)
+  picture = classes.render(ALL[0].attributes, np.random.default_rng(0), size=96)
   assert picture.shape == (96, 96, 3) and picture.dtype == np.uint8
 
 
 def test_describe_is_deterministic_and_natural_in_form():
-  described = synthetic.describe(NAMES)
+  described = classes.describe(NAMES)
   assert list(described) == list(NAMES)
-  assert synthetic.describe(NAMES[5:6]) == {NAMES[5]: described[NAMES[5]]}
+  assert classes.describe(NAMES[5:6]) == {NAMES[5]: described[NAMES[5]]}
   for name, sentences in described.items():
     assert len(sentences) == len(set(sentences)) == 10
     for sentence in sentences:
@@ -181,7 +182,7 @@ def test_noise_rates_are_as_stated():
   claims, chatter, missing = [], 0, 0
   for finch in ALL:
     truth = dict(zip(ATTRIBUTES, finch.attributes, strict=True))
-    written = synthetic.statements(finch.name)
+    written = classes.statements(finch.name)
     mentioned = {attribute for _, said in written for attribute, _ in said}
     chatter += sum(not said for _, said in written)
     missing += len(ATTRIBUTES) - len(mentioned)
@@ -196,7 +197,7 @@ def test_colour_sentences_say_what_they_claim():
   """Reads one-claim sentences with independent patterns, and compares with their claims."""
   read = 0
   for finch in ALL:
-    for sentence, said in synthetic.statements(finch.name):
+    for sentence, said in classes.statements(finch.name):
       if len(said) != 1 or said[0][0] not in COLOUR_PART:
         continue
       text = sentence.replace(finch.name, "").lower()
@@ -211,9 +212,9 @@ def test_colour_sentences_say_what_they_claim():
 @pytest.mark.parametrize(
   "call",
   [
-    lambda: synthetic.class_names("train"),
-    lambda: synthetic.images(("Dodo",)),
-    lambda: synthetic.describe(["Dodo"]),
+    lambda: classes.class_names("train"),
+    lambda: classes.images(("Dodo",)),
+    lambda: classes.describe(["Dodo"]),
   ],
 )
 def test_unknown_classes_and_splits_are_one_clear_line(call):
@@ -224,8 +225,8 @@ def test_unknown_classes_and_splits_are_one_clear_line(call):
 
 def test_data_set_is_frozen():
   table = [[finch.name, *finch.attributes] for finch in ALL]
-  text = json.dumps([table, synthetic.describe(NAMES)], sort_keys=True)
+  text = json.dumps([table, classes.describe(NAMES)], sort_keys=True)
   assert hashlib.sha256(text.encode()).hexdigest() == TEXT_SHA256
-  images, _, ids = synthetic.images(NAMES[::9])
+  images, _, ids = classes.images(NAMES[::9])
   digest = hashlib.sha256(images.tobytes() + "\n".join(ids).encode())
   assert digest.hexdigest() == IMAGE_SHA256
