@@ -16,7 +16,8 @@ from configs import synthetic as finches
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import KINDS, l2_normalise
 from lafg_jax.finches import classes, text
-from lafg_jax.language import describe, encode, image_features, prototypes
+from lafg_jax.language import encode, image_features, prototypes
+from lafg_jax.language.describers import describe
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
 _SAID = {

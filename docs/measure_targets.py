@@ -29,7 +29,8 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, inference_params, make_embed
-from lafg_jax.language import describe, encode, prototypes
+from lafg_jax.language import encode, prototypes
+from lafg_jax.language.describers import describe
 from lafg_jax.models import embedder as embedders
 
 FOLDS = 4

@@ -14,14 +14,8 @@ from absl import app, flags
 
 from configs import default
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.language import (
-  describe,
-  description_files,
-  encode,
-  prototypes,
-  statistics,
-  vocabulary,
-)
+from lafg_jax.language import descriptions, encode, prototypes, statistics, vocabulary
+from lafg_jax.language.describers import describe
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "Folder, hub id or tiny_clip.", required=True)
@@ -42,7 +36,7 @@ def features() -> dict[str, np.ndarray]:
   language = config.language
   language.descriptions, language.encoder = _DESCRIPTIONS.value, _ENCODER.value
   language.cache = _CACHE.value
-  records = description_files.read_file(language.descriptions)
+  records = descriptions.read_file(language.descriptions)
   names = tuple(dict.fromkeys(record["class"] for record in records))
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)

@@ -213,7 +213,7 @@ def _training_classes(config: ConfigDict) -> tuple[str, ...]:
 def _describe(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets
-  from lafg_jax.language import describe
+  from lafg_jax.language.describers import describe
 
   language, splits = config.language, datasets.class_splits(config.data)
   names: Sequence[str] = splits["train"]

@@ -245,7 +245,8 @@ def _key(one: Cell) -> str:
 
 def _words(language: ConfigDict) -> str:
   """Of what words are got from."""
-  from lafg_jax.language import describe, encode
+  from lafg_jax.language import encode
+  from lafg_jax.language.describers import describe
 
   return _remembered(
     ("words", *sorted(language.items())),

@@ -8,7 +8,8 @@ from absl import logging
 from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
-from lafg_jax.language import describe, encode, image_features, prototypes
+from lafg_jax.language import encode, image_features, prototypes
+from lafg_jax.language.describers import describe
 from lafg_jax.validation import reads_images, recolourings
 
 # Keys that decide the features of sentences.

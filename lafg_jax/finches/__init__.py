@@ -1,1 +1,1 @@
-"""The embedded data set: rendered finches, what is said of them, and the tiny CLIP that knows them."""
+"""The embedded data set: rendered finches, what is said of them, the tiny CLIP that knows them."""

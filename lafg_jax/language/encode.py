@@ -10,7 +10,8 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import l2_normalise
-from lafg_jax.language import describe, encoders, sentences
+from lafg_jax.language import encoders, sentences
+from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import local_folder as encoder_folder
 from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
 from lafg_jax.language.image_features import class_image_means

@@ -18,8 +18,9 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets, readers
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.language import describe, encode, prototypes, statistics
-from lafg_jax.language.description_files import Record
+from lafg_jax.language import encode, prototypes, statistics
+from lafg_jax.language.describers import describe
+from lafg_jax.language.descriptions import Record
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.stages import replacing
 

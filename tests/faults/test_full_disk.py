@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import checkpoints, frozen, metrics_log, stages, train
-from lafg_jax.language import describe, feature_cache, generate
+from lafg_jax.language import feature_cache
+from lafg_jax.language.describers import describe, llm
 from lafg_jax.utils.errors import UserError
 
 
@@ -114,11 +115,11 @@ def test_a_class_that_cannot_be_kept_names_the_file_and_those_before_are_there(
   tmp_path, files_end_at
 ):
   path, row = tmp_path / "partial.jsonl", {"class": "a", "sentences": ["b" * 100]}
-  with pytest.raises(OSError) as error, files_end_at(300), generate._appending(path) as file:
+  with pytest.raises(OSError) as error, files_end_at(300), llm._appending(path) as file:
     for _ in range(5):
-      generate._append(file, row)
+      llm._append(file, row)
   assert error.value.filename == str(path)
-  assert generate._read_partial(path) == {"a": ["b" * 100]}
+  assert llm._read_partial(path) == {"a": ["b" * 100]}
 
 
 def test_features_that_cannot_be_kept_are_one_line(tmp_path, files_end_at):

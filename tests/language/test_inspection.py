@@ -206,7 +206,7 @@ def test_descriptions_of_nothing_are_one_line(tmp_path):
 
 
 def test_shipped_descriptions_are_those_of_the_data_set():
-  from lafg_jax.language import describe
+  from lafg_jax.language.describers import describe
 
   config = cars.get_config()
   names = {record["class"] for record in describe.everything(config.language, "cars")}

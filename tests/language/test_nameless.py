@@ -17,7 +17,8 @@ from lafg_jax import main, stages
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
-from lafg_jax.language import describe, encode, image_features, inspection, prototypes
+from lafg_jax.language import encode, image_features, inspection, prototypes
+from lafg_jax.language.describers import describe
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

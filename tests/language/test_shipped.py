@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import stages
-from lafg_jax.language import describe, description_files, encode
+from lafg_jax.language import descriptions, encode
+from lafg_jax.language.describers import describe
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "lafg_jax" / "language" / "shipped"
@@ -226,7 +227,7 @@ def test_the_goods_are_found_when_each_is_called_a_thing():
 
 def test_all_shipped_files_are_read_and_no_class_is_in_two():
   of = defaultdict(set)
-  for record in description_files.read_shipped():
+  for record in descriptions.read_shipped():
     of[record["class"]].add(record["source"])
   assert {len(sources) for sources in of.values()} == {1}
   assert {kind for kind, sources in of.items() if sources == {"shipped:sop.json"}} == set(GOODS)
@@ -235,7 +236,7 @@ def test_all_shipped_files_are_read_and_no_class_is_in_two():
 def test_another_shipped_file_asks_for_the_descriptions_anew(tmp_path, monkeypatch):
   for path in FOLDER.glob("c*.json"):
     (tmp_path / path.name).write_bytes(path.read_bytes())
-  monkeypatch.setattr(description_files, "SHIPPED", tmp_path)
+  monkeypatch.setattr(descriptions, "SHIPPED", tmp_path)
   language = ml_collections.ConfigDict({"describer": "shipped", "descriptions": ""})
   before = stages.fingerprint(describe.inputs(language))
   (tmp_path / "sop.json").write_bytes((FOLDER / "sop.json").read_bytes())

@@ -12,9 +12,9 @@ from typing import Any
 from absl import logging
 
 from lafg_jax.data.prototypes import shorten
-from lafg_jax.language import description_files as files
-from lafg_jax.language import generate, prompt
-from lafg_jax.language.description_files import Record
+from lafg_jax.language import descriptions as files
+from lafg_jax.language.describers import llm, prompt
+from lafg_jax.language.descriptions import Record
 from lafg_jax.stages import replacing
 from lafg_jax.utils.errors import UserError
 
@@ -66,7 +66,7 @@ def inputs(language: Any) -> list[Any]:
     path = Path(language.descriptions)
     return [path if path.is_file() else None]
   if language.describer in ("transformers", "openai"):
-    return [prompt.PROMPT_VERSION, generate.settings(language)]
+    return [prompt.PROMPT_VERSION, llm.settings(language)]
   return [language.describer, files.SHIPPED if language.describer == "shipped" else None]
 
 
@@ -74,7 +74,7 @@ def _describer(language: Any, variants: bool) -> tuple[str, Describer]:
   """Where the descriptions come from, in words, and the function that gets them."""
   if language.descriptions or language.describer == "file":
     return "language.descriptions", _from_file
-  ask = functools.partial(generate.run, variants=variants)
+  ask = functools.partial(llm.run, variants=variants)
   describers: dict[str, Describer] = {
     "synthetic": _synthetic,
     "shipped": _shipped,

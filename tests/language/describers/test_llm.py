@@ -17,10 +17,10 @@ import pytest
 from absl import logging
 
 from configs import default
-from lafg_jax.language import describe, generate, llm_openai, neighbours
+from lafg_jax.language.describers import describe, llm, neighbours, openai_api
 from lafg_jax.utils.errors import Incomplete, UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-very-secret-0123"
 
 
@@ -98,7 +98,7 @@ STATUSES = ("status-500", "status-502", "status-408", "status-409")
 
 
 def test_every_class_ends_described_or_recorded_as_failed(serve, tmp_path, logged, monkeypatch):
-  monkeypatch.setattr(llm_openai, "_FIRST_DELAY", 0.05)
+  monkeypatch.setattr(openai_api, "_FIRST_DELAY", 0.05)
   server = serve(0.05)
   good = [f"Kind {i}" for i in range(10)]
   once = [f"Thing {i} {fault} once" for i, fault in enumerate(FAULTS + UNUSABLE + STATUSES)]
@@ -176,7 +176,7 @@ def test_twenty_kills_lose_no_class_and_repeat_none(serve, tmp_path):
   concurrency, names = 4, [f"Kind {i}" for i in range(600)]
   language = section(server, concurrency=concurrency)
   context = multiprocessing.get_context("forkserver")
-  context.set_forkserver_preload(["openai", "lafg_jax.language.describe"])
+  context.set_forkserver_preload(["openai", "lafg_jax.language.describers.describe"])
   kept: list[str] = []
   kills = 20
   for _ in range(kills):
@@ -287,11 +287,11 @@ def test_neighbours_from_a_file_never_name_an_unseen_class(serve, tmp_path):
 
 
 def test_settings_hold_what_decides_and_not_how_it_is_reached():
-  base = generate.settings(section(num_neighbours=3))
+  base = llm.settings(section(num_neighbours=3))
   for change in ({"concurrency": 2}, {"base_url": "http://x/v1"}, {"timeout_s": 3.0}):
-    assert generate.settings(section(num_neighbours=3, **change)) == base
+    assert llm.settings(section(num_neighbours=3, **change)) == base
   for change in ({"llm": "x"}, {"encoder": "x"}, {"max_tokens": 3}, {"neighbours": "x"}):
-    assert generate.settings(section(num_neighbours=3, **change)) != base
+    assert llm.settings(section(num_neighbours=3, **change)) != base
 
 
 # --- the whole command ---
@@ -316,7 +316,7 @@ def test_the_command_drops_sentences_that_name_a_validation_or_test_class(
 
 
 def test_super_classes_are_asked_about_as_such_and_kept_apart(serve, tmp_path, monkeypatch):
-  from lafg_jax.language import prompt
+  from lafg_jax.language.describers import prompt
 
   asked = []
   about = prompt.about_variants

@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from lafg_jax.data.prototypes import shorten
-from lafg_jax.language import neighbours, prompt
-from lafg_jax.language.description_files import Record, record
+from lafg_jax.language.describers import neighbours, prompt
+from lafg_jax.language.descriptions import Record, record
 from lafg_jax.stages import fingerprint, naming
 from lafg_jax.utils.errors import Incomplete
 from lafg_jax.utils.progress import Progress
@@ -108,12 +108,12 @@ def run(
 
 def _backend(language: Any) -> AbstractContextManager[Ask]:
   if language.describer == "openai":
-    from lafg_jax.language import llm_openai
+    from lafg_jax.language.describers import openai_api
 
-    return llm_openai.opened(language)
-  from lafg_jax.language import llm_transformers
+    return openai_api.opened(language)
+  from lafg_jax.language.describers import local_llm
 
-  return llm_transformers.opened(language)
+  return local_llm.opened(language)
 
 
 def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from lafg_jax.language.description_files import clean
+from lafg_jax.language.descriptions import clean
 
 PROMPT_VERSION = "1"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.language import prompt
+from lafg_jax.language.describers import prompt
 
 A, B, C = "It has a red head.", "The tail is forked and long.", "Unlike others, its bill is thin."
 THREE = [A, B, C]

@@ -11,10 +11,11 @@ from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.language import describe, description_files
+from lafg_jax.language import descriptions
+from lafg_jax.language.describers import describe
 from lafg_jax.utils.errors import UserError
 
-GPT3 = Path(__file__).parents[3] / "shared/data/descriptions/stanford_cars_gpt3.json"
+GPT3 = Path(__file__).parents[4] / "shared/data/descriptions/stanford_cars_gpt3.json"
 
 
 @pytest.fixture
@@ -157,7 +158,7 @@ def shipped(tmp_path, monkeypatch):
   folder.mkdir()
   (folder / "birds.json").write_text(json.dumps({"Wren": ["Small and brown."], "Owl": ["Big."]}))
   (folder / "cars.json").write_text(json.dumps({"Audi": ["Four rings."]}))
-  monkeypatch.setattr(description_files, "SHIPPED", folder)
+  monkeypatch.setattr(descriptions, "SHIPPED", folder)
   return folder
 
 

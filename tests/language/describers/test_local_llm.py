@@ -8,7 +8,7 @@ import pytest
 from configs import default
 from lafg_jax.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def section(**changes):
@@ -35,7 +35,7 @@ def save_chat_model(folder, steps, finches):
   import transformers
   from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
-  from lafg_jax.language import prompt
+  from lafg_jax.language.describers import prompt
 
   pairs = [(prompt.question(name, (), 3), answer(name, finches)) for name in finches]
   words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
@@ -139,7 +139,7 @@ def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
 
 
 def test_sampling_is_seeded_and_varies_with_attempt(tmp_path, finches):
-  from lafg_jax.language import llm_transformers
+  from lafg_jax.language.describers import local_llm
 
   folder = str(save_chat_model(tmp_path / "model", 0, finches))
   questions = ["Write 3 sentences about", "Write 10 words", "Answer", "Write a list of parts"]
@@ -148,7 +148,7 @@ def test_sampling_is_seeded_and_varies_with_attempt(tmp_path, finches):
     language = section(
       llm=folder, max_tokens=20, temperature=float(temperature), llm_seed=seed, llm_batch_size=3
     )
-    with llm_transformers.opened(language) as ask:
+    with local_llm.opened(language) as ask:
       got, again = (dict(ask(questions, attempt)) for _ in range(2))
     assert got == again and sorted(got) == [0, 1, 2, 3]
     texts[seed, attempt, temperature] = [got[i].text for i in range(4)]
@@ -161,12 +161,12 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
   import torch
   import transformers
 
-  from lafg_jax.language import llm_transformers
+  from lafg_jax.language.describers import local_llm
 
   folder = str(save_chat_model(tmp_path / "model", 20, finches))
   questions = ["Write 3 sentences about", "Write", "Fine texture and parts: each part"]
   language = section(llm=folder, max_tokens=12, temperature=0.0, llm_batch_size=3)
-  with llm_transformers.opened(language) as ask:
+  with local_llm.opened(language) as ask:
     got = dict(ask(questions, 0))
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -185,12 +185,12 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
 def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
   import transformers
 
-  from lafg_jax.language import llm_transformers
+  from lafg_jax.language.describers import local_llm
 
   folder = save_chat_model(tmp_path / "model", 0, finches)
   language = section(llm=str(folder), max_tokens=600)
   with pytest.raises(UserError, match="language.max_tokens=600.* 512 "):
-    with llm_transformers.opened(language) as ask:
+    with local_llm.opened(language) as ask:
       list(ask(["Write"], 0))
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   tokenizer.chat_template = None
@@ -204,5 +204,5 @@ def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
     ("./no", "no folder"),
   ):
     with pytest.raises(UserError, match=f"language.llm.*{says}"):
-      with llm_transformers.opened(section(llm=str(llm))):
+      with local_llm.opened(section(llm=str(llm))):
         pass

@@ -1,0 +1,1 @@
+"""Who writes descriptions: files, shipped ones, language models."""
