@@ -16,8 +16,10 @@ from configs import synthetic as finches
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import KINDS, l2_normalise
 from lafg_jax.finches import classes, text
-from lafg_jax.language import encode, image_features, prototypes
+from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
+from lafg_jax.language.encoders.load import images as image_features
+from lafg_jax.language.encoders.load import texts
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
 _SAID = {
@@ -62,7 +64,7 @@ def measured(language) -> dict[str, np.ndarray]:
   names = data.class_names
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
-    encode.run(language, workdir, names)
+    texts.run(language, workdir, names)
     with np.load(prototypes.run(language, workdir, names)) as arrays:
       found = {_SAID[kind]: arrays[array] for kind, array in KINDS.items()}
   images = image_features.class_image_means(data, language.encoder, 256, language.cache)

@@ -29,8 +29,9 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, inference_params, make_embed
-from lafg_jax.language import encode, prototypes
+from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
+from lafg_jax.language.encoders.load import texts
 from lafg_jax.models import embedder as embedders
 
 FOLDS = 4
@@ -76,7 +77,7 @@ def words(language: Any, names: Sequence[str]) -> dict[str, LoadedPrototypes]:
   """{target: prototypes} of these classes alone."""
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
-    encode.run(language, workdir, names)
+    texts.run(language, workdir, names)
     path = prototypes.run(language, workdir, names)
     as_in_training = {"centre": True, "shuffle": False, "seed": 0}
     found = {

@@ -14,8 +14,9 @@ from absl import app, flags
 
 from configs import default
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.language import descriptions, encode, prototypes, statistics, vocabulary
+from lafg_jax.language import descriptions, prototypes, statistics, vocabulary
 from lafg_jax.language.describers import describe
+from lafg_jax.language.encoders.load import texts
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "Folder, hub id or tiny_clip.", required=True)
@@ -40,7 +41,7 @@ def features() -> dict[str, np.ndarray]:
   names = tuple(dict.fromkeys(record["class"] for record in records))
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
-    path = encode.run(language, workdir, names)
+    path = texts.run(language, workdir, names)
     keys = ("class_names", "sentences", "sentence_described", "sentence_features", "queries")
     return read_npz(path, keys, stage="encode")
 

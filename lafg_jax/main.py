@@ -231,10 +231,11 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
 def _encode(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets, readings
-  from lafg_jax.language import encode, image_features
+  from lafg_jax.language.encoders.load import images as image_features
+  from lafg_jax.language.encoders.load import texts
 
   language, names = config.language, _training_classes(config)
-  inputs = (encode.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
+  inputs = (texts.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
   super_classes = datasets.super_classes(config.data)
   reads_images = validation.reads_images(config)
   pictures = language.query == "image" or reads_images
@@ -251,7 +252,7 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
     if reads_images and images is not None:
       # Before the texts: an encoder without an image tower should say so at once.
       image_features.run(language, workdir, images, versions)
-    encode.run(language, workdir, names, super_classes, images)
+    texts.run(language, workdir, names, super_classes, images)
 
   return _unless_done(workdir, "encode", key, outputs, work)
 

@@ -10,7 +10,7 @@ import pytest
 from configs import synthetic
 from lafg_jax import main, metrics_log, train_step, validation
 from lafg_jax.data import colours, datasets
-from lafg_jax.language import image_features
+from lafg_jax.language.encoders.load import images
 from lafg_jax.losses.alignment import alignment
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
@@ -184,11 +184,11 @@ def test_the_encoder_sees_the_recoloured_image(tmp_path, config_with, dataset):
   few = datasets.of_classes(dataset, "train", dataset.class_names[:2])
   language = config_with(language__cache=str(tmp_path / "cache")).language
   for _ in range(2):
-    with np.load(image_features.run(language, tmp_path, few, 3)) as arrays:
+    with np.load(images.run(language, tmp_path, few, 3)) as arrays:
       found = arrays["recoloured"]
     assert found.shape == (len(few), 3, 64)
     pictures = [colours.recoloured(np.asarray(few.images[k]), k, k % 3) for k in (0, 4, 8)]
-    wanted = image_features.encode_images(np.stack(pictures), "tiny_clip", 8)
+    wanted = images.encode_images(np.stack(pictures), "tiny_clip", 8)
     np.testing.assert_allclose(found[[0, 4, 8], [0, 1, 2]], wanted, atol=1e-5)
     # The second time from the cache.
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from configs import aircraft, cars, cub, inshop, sop
 from lafg_jax import checkpoints, main, validation
-from lafg_jax.language import image_features
+from lafg_jax.language.encoders.load import images
 
 DATA = {
   "data.image_size": 16,
@@ -129,7 +129,7 @@ def test_two_steps_and_what_comes_of_them(trees, tmp_path, name):
       means = found["image_means"]
     plain = np.zeros((len(numbers), 16, 16, 3), np.uint8)
     plain[..., 0] = np.array([trees.shade(k) for k in numbers])[:, None, None]
-    seen = image_features.encode_images(plain, "tiny_clip", 8)
+    seen = images.encode_images(plain, "tiny_clip", 8)
     np.testing.assert_allclose(means, seen, atol=0.02)
 
 

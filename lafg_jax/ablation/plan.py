@@ -245,13 +245,13 @@ def _key(one: Cell) -> str:
 
 def _words(language: ConfigDict) -> str:
   """Of what words are got from."""
-  from lafg_jax.language import encode
   from lafg_jax.language.describers import describe
+  from lafg_jax.language.encoders.load import texts
 
   return _remembered(
     ("words", *sorted(language.items())),
     lambda: stages.fingerprint(
-      describe.inputs(language), encode.encoder_folder(language.encoder) or language.encoder
+      describe.inputs(language), texts.encoder_folder(language.encoder) or language.encoder
     ),
   )
 

@@ -8,8 +8,10 @@ from absl import logging
 from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.data import datasets
-from lafg_jax.language import encode, image_features, prototypes
+from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
+from lafg_jax.language.encoders.load import images as image_features
+from lafg_jax.language.encoders.load import texts
 from lafg_jax.validation import reads_images, recolourings
 
 # Keys that decide the features of sentences.
@@ -42,7 +44,7 @@ def _fingerprint(cell: Cell) -> str:
   pictures = language.query == "image" or reads_images(cell.config)
   return stages.fingerprint(
     describe.inputs(language),
-    encode.encoder_folder(language.encoder),
+    texts.encoder_folder(language.encoder),
     [language[name] for name in (*_OF_FEATURES, *prototypes.DECIDING)],
     splits,
     datasets.content_fingerprint(data, "train") if pictures else None,
@@ -70,5 +72,5 @@ def _prototypes(cell: Cell, folder: Path) -> Path:
     images = datasets.load_splits(data, ("train",))["train"]
   if reads_images(cell.config) and images is not None:
     image_features.run(language, folder, images, recolourings(cell.config))
-  encode.run(language, folder, names, kinds, images)
+  texts.run(language, folder, names, kinds, images)
   return prototypes.run(language, folder, names)

@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets, readers
 from lafg_jax.data.prototypes import read_npz
-from lafg_jax.language import encode, prototypes, statistics
+from lafg_jax.language import prototypes, statistics
 from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
+from lafg_jax.language.encoders.load import texts
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.stages import replacing
 
@@ -76,7 +77,7 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     split_of = {name: split for split, names in splits.items() for name in names}
   records = describe.everything(language, data.name)
   names = list(dict.fromkeys(record["class"] for record in records))
-  features = encode.compute(language, records, names)
+  features = texts.compute(language, records, names)
   arrays, stats = prototypes.compute(language, features, np.arange(len(names)))
   page = content(data.name, arrays, stats, features, records, split_of, True)
   return _write(workdir, page | {"note": note})

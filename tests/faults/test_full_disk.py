@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lafg_jax import checkpoints, frozen, metrics_log, stages, train
-from lafg_jax.language import feature_cache
 from lafg_jax.language.describers import describe, llm
+from lafg_jax.language.encoders.load import cache as feature_cache
 from lafg_jax.utils.errors import UserError
 
 

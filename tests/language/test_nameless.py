@@ -17,8 +17,10 @@ from lafg_jax import main, stages
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
-from lafg_jax.language import encode, image_features, inspection, prototypes
+from lafg_jax.language import inspection, prototypes
 from lafg_jax.language.describers import describe
+from lafg_jax.language.encoders.load import images as image_features
+from lafg_jax.language.encoders.load import texts
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,7 +66,7 @@ def config(shop, tmp_path):
 def run(config, workdir):
   train = datasets.load_splits(config.data, ("train",))["train"]
   describe.run(config.language, workdir, list(dict.fromkeys(train.super_classes)))
-  path = encode.run(config.language, workdir, train.class_names, train.super_classes, train)
+  path = texts.run(config.language, workdir, train.class_names, train.super_classes, train)
   with np.load(path, allow_pickle=False) as found:
     return train, dict(found)
 
@@ -82,7 +84,7 @@ def test_queries_are_the_super_class_prompt_and_the_mean_image(config, tmp_path)
   by_hand = unit(np.stack([images[train.labels == c].mean(axis=0) for c in range(ITEMS)]))
   np.testing.assert_allclose(found["image_means"], by_hand, atol=1e-6)
   asked = ["a photo of coffee maker", "a photo of lamp"]
-  prompts = encode.encode_texts(asked, "tiny_clip", 2)
+  prompts = texts.encode_texts(asked, "tiny_clip", 2)
   np.testing.assert_allclose(found["queries"], prompts[[0, 1, 0, 1]], atol=1e-6)
   # In another order of classes, as a workdir may have it after a change of the split.
   names = train.class_names[::-1]

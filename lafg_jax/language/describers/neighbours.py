@@ -34,10 +34,10 @@ def find(
     return dict.fromkeys(wanted, ())
   import numpy as np
 
-  from lafg_jax.language import encode
+  from lafg_jax.language.encoders.load import texts
 
   prompts = [language.prompt.replace("{}", name) for name in class_names]
-  features = encode.encode_texts(prompts, language.encoder, language.batch_size)
+  features = texts.encode_texts(prompts, language.encoder, language.batch_size)
   position = {name: i for i, name in enumerate(class_names)}
   near = {}
   for name in wanted:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.language import sentences
+from lafg_jax.language.encoders.load import split_sentences
 
 
 def at_most(count):
@@ -20,7 +20,7 @@ def words(text):
 @settings(max_examples=100, deadline=None)
 @given(st.text(alphabet="ab ,.;-w and with", max_size=60), st.integers(1, 6))
 def test_no_word_is_lost_and_parts_fit_where_there_is_a_place(text, most):
-  parts = sentences.split(text, at_most(most))
+  parts = split_sentences.split(text, at_most(most))
   assert words(" ".join(parts)) == words(text)
   for part in parts:
     assert at_most(most)(part) or not re.search(r"[.;,]\s+\S|\s(and|with)\b|\s-\s", part)
@@ -39,4 +39,4 @@ def test_no_word_is_lost_and_parts_fit_where_there_is_a_place(text, most):
   ],
 )
 def test_examples(text, most, parts):
-  assert sentences.split(text, at_most(most)) == parts
+  assert split_sentences.split(text, at_most(most)) == parts

@@ -13,8 +13,8 @@ from lafg_jax.data import colours, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.data.prototypes import l2_normalise, shorten
-from lafg_jax.language import encoders
-from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
+from lafg_jax.language.encoders.load import load
+from lafg_jax.language.encoders.load.cache import Encode, FeatureCache, computed
 from lafg_jax.stages import replacing
 from lafg_jax.utils.errors import UserError
 
@@ -108,15 +108,15 @@ def encode_images(
   Raises:
     UserError: as `encode.encode_texts`; the encoder has no image tower; an image cannot be read.
   """
-  encoders.check_batch_size(batch_size)
-  encoders.require_transformers()
-  folder, identity = encoders.resolve(encoder)
+  load.check_batch_size(batch_size)
+  load.require_transformers()
+  folder, identity = load.resolve(encoder)
   box_of = lambda row: None if boxes is None else boxes[row]  # noqa: E731
 
   def prepare() -> Encode:
     import torch
 
-    processor, model = encoders.load_image_model(encoder, folder)
+    processor, model = load.load_image_model(encoder, folder)
 
     def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
       opened = {row: _picture(images, row, box_of(row), skip_unreadable, version) for row in rows}

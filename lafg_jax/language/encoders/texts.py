@@ -10,11 +10,11 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import l2_normalise
-from lafg_jax.language import encoders, sentences
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders import local_folder as encoder_folder
-from lafg_jax.language.feature_cache import Encode, FeatureCache, computed
-from lafg_jax.language.image_features import class_image_means
+from lafg_jax.language.encoders.load import load, split_sentences
+from lafg_jax.language.encoders.load.cache import Encode, FeatureCache, computed
+from lafg_jax.language.encoders.load.images import class_image_means
+from lafg_jax.language.encoders.load.load import local_folder as encoder_folder
 from lafg_jax.stages import replacing
 from lafg_jax.utils.errors import UserError
 
@@ -135,13 +135,13 @@ def split_long(
   Raises:
     UserError: the encoder cannot be loaded.
   """
-  reader = encoders.load_reader(encoder, encoders.resolve(encoder)[0])
+  reader = load.load_reader(encoder, load.resolve(encoder)[0])
   long = [length > reader.limit for length in reader.lengths(texts)]
   fits = lambda text: reader.lengths([text])[0] <= reader.limit  # noqa: E731
   kept: dict[tuple[int, str], None] = {}
   split = parts = 0
   for text, owner, too_long in zip(texts, owners, long, strict=True):
-    found = sentences.split(text, fits) if too_long else [text]
+    found = split_sentences.split(text, fits) if too_long else [text]
     kept.update(dict.fromkeys((owner, part) for part in found))
     if len(found) > 1:
       split, parts = split + 1, parts + len(found)
@@ -173,10 +173,10 @@ def encode_texts(
     UserError: the language extra is not installed, the encoder cannot be loaded, or the cache
       cannot be written to.
   """
-  encoders.check_batch_size(batch_size)
-  encoders.require_transformers()
-  folder, identity = encoders.resolve(encoder)
-  reader = encoders.load_reader(encoder, folder)
+  load.check_batch_size(batch_size)
+  load.require_transformers()
+  folder, identity = load.resolve(encoder)
+  reader = load.load_reader(encoder, folder)
   lengths = reader.lengths(texts)
   cut = sum(length > reader.limit for length in lengths)
   if cut:
@@ -188,13 +188,13 @@ def encode_texts(
   def prepare() -> Encode:
     import torch
 
-    model = encoders.load_text_model(encoder, folder)
+    model = load.load_text_model(encoder, folder)
 
     def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
       tokens = reader.tokens([texts[row] for row in rows])
       tokens = {name: values.to(model.device) for name, values in tokens.items()}
       with torch.inference_mode():
-        found = encoders.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
+        found = load.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
       return rows, found.float().cpu().numpy()
 
     return features

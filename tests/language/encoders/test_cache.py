@@ -12,11 +12,11 @@ import pytest
 from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lafg_jax.language.encoders.load.cache import FeatureCache
 
-from lafg_jax.language.feature_cache import FeatureCache
 from lafg_jax.utils.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -149,26 +149,27 @@ def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
 
 def test_adding_one_class_encodes_one_class(tmp_path, logged, monkeypatch):
   pytest.importorskip("transformers")
-  from lafg_jax.language import encode, encoders
+  from lafg_jax.language.encoders.load import load
+  from lafg_jax.language.encoders.load import texts as encode
 
   old = ["a red finch", "a blue finch", "a red finch"]
   first = encode.encode_texts(old, "tiny_clip", 2, cache=tmp_path)
   assert "from the cache" not in logged.text
   asked = []
-  pool = encoders.pool
+  pool = load.pool
 
   def counted(output, mask, pooling):
     asked.append(len(mask))
     return pool(output, mask, pooling)
 
-  monkeypatch.setattr(encoders, "pool", counted)
+  monkeypatch.setattr(load, "pool", counted)
   new = ["a finch with a long bill", "a green finch"]
   both = encode.encode_texts([*new, *old], "tiny_clip", 1, cache=tmp_path)
   assert sum(asked) == 2 and "2 of 4 texts come from the cache" in logged.text
   np.testing.assert_array_equal(both[2:], first)
   np.testing.assert_allclose(both, encode.encode_texts([*new, *old], "tiny_clip", 5), atol=1e-6)
   asked.clear()
-  monkeypatch.setattr(encoders, "load_text_model", None)  # Nothing is left to encode.
+  monkeypatch.setattr(load, "load_text_model", None)  # Nothing is left to encode.
   np.testing.assert_array_equal(encode.encode_texts(old, "tiny_clip", 2, cache=tmp_path), first)
   assert not asked
 
@@ -206,7 +207,7 @@ def test_a_kill_loses_at_most_a_batch(tmp_path, logged):
   rest = run.stdout.read().count(b"batch")
   run.wait()
   assert begun == 12 and run.returncode == -signal.SIGKILL
-  from lafg_jax.language import encode
+  from lafg_jax.language.encoders.load import texts as encode
 
   texts = [f"a {i} finch" for i in range(400)]
   found = encode.encode_texts(texts, "tiny_clip", 50, cache=tmp_path)

@@ -11,7 +11,8 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language import encode, encoders, image_features
+from lafg_jax.language.encoders.load import images, load
+from lafg_jax.language.encoders.load import texts as encode
 from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
@@ -186,8 +187,8 @@ def test_image_features_equal_get_image_features(folders, kind, tmp_path):
   model = transformers.AutoModel.from_pretrained(folders[kind]).eval()
   processor = transformers.AutoImageProcessor.from_pretrained(folders[kind])
   for found in (
-    image_features.encode_images(arrays, str(folders[kind]), 2),
-    image_features.encode_images(paths, str(folders[kind]), 4),
+    images.encode_images(arrays, str(folders[kind]), 2),
+    images.encode_images(paths, str(folders[kind]), 4),
   ):
     assert found.dtype == np.float32 and len(found) == 5
     for row, path in zip(found, paths, strict=True):
@@ -199,25 +200,25 @@ def test_image_features_equal_get_image_features(folders, kind, tmp_path):
 def test_images_come_from_the_cache_by_content(folders, tmp_path, monkeypatch):
   arrays, paths = pictures(tmp_path)
   folder, cache = str(folders["clip"]), tmp_path / "cache"
-  first = image_features.encode_images(paths, folder, 2, cache=cache)
+  first = images.encode_images(paths, folder, 2, cache=cache)
   again = [str(Path(path).rename(tmp_path / f"moved-{i}.png")) for i, path in enumerate(paths)]
-  monkeypatch.setattr(encoders, "load_image_model", None)
-  np.testing.assert_array_equal(image_features.encode_images(again, folder, 2, cache=cache), first)
+  monkeypatch.setattr(load, "load_image_model", None)
+  np.testing.assert_array_equal(images.encode_images(again, folder, 2, cache=cache), first)
   with pytest.raises(TypeError):  # Another image needs the model, which is gone.
-    image_features.encode_images(arrays[:1] // 2, folder, 2, cache=cache)
+    images.encode_images(arrays[:1] // 2, folder, 2, cache=cache)
 
 
 def test_image_mistakes_are_one_line(folders, tmp_path):
   clip = str(folders["clip"])
   with pytest.raises(UserError, match="cannot read image .*nowhere.png"):
-    image_features.encode_images([str(tmp_path / "nowhere.png")], clip, 2)
+    images.encode_images([str(tmp_path / "nowhere.png")], clip, 2)
   (tmp_path / "broken.png").write_bytes(b"\x89PNG no image")
   with pytest.raises(UserError, match="cannot read image .*broken.png"):
-    image_features.encode_images([str(tmp_path / "broken.png")], clip, 2)
+    images.encode_images([str(tmp_path / "broken.png")], clip, 2)
   config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
   config.save_pretrained(tmp_path / "bert")
   with pytest.raises(UserError, match="no image encoder .*bert.*CLIP or SigLIP"):
-    image_features.encode_images(np.zeros((1, 9, 9, 3), np.uint8), str(tmp_path / "bert"), 2)
+    images.encode_images(np.zeros((1, 9, 9, 3), np.uint8), str(tmp_path / "bert"), 2)
 
 
 @pytest.fixture(scope="session")
@@ -275,8 +276,8 @@ def test_left_padding_pools_the_same_tokens():
   padded = torch.cat([torch.full((1, 2, 4), 9.0), states], dim=1)
   left = torch.tensor([[0, 0, 1, 1, 1]])
   for mode in ("cls", "max", "mean", "mean_sqrt_len", "lasttoken"):
-    alone = encoders.pool({"last_hidden_state": states}, torch.ones(1, 3), (mode,))
-    found = encoders.pool({"last_hidden_state": padded}, left, (mode,))
+    alone = load.pool({"last_hidden_state": states}, torch.ones(1, 3), (mode,))
+    found = load.pool({"last_hidden_state": padded}, left, (mode,))
     torch.testing.assert_close(found, alone)
 
 
@@ -289,7 +290,7 @@ def test_settings_of_sentence_transformers_are_honoured(bert, tmp_path):
   (folder / "modules.json").write_text(json.dumps(modules))
   (folder / "pool").mkdir()
   (folder / "pool/config.json").write_text('{"pooling_mode": "cls"}')
-  reader = encoders.load_reader("x", folder)
+  reader = load.load_reader("x", folder)
   assert (reader.limit, reader.lower, reader.pooling) == (4, True, ("cls",))
   found = encode.encode_texts(["A RED car", "a red car with a roof"], str(folder), 2)
   np.testing.assert_allclose(found[0], found[1], atol=1e-6)  # both cut after three words
@@ -319,7 +320,7 @@ def test_hub_id_is_read_from_the_hub_cache_and_known_by_its_revision(bert, tmp_p
   (repository / "refs/main").write_text(commit)
   monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
   monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-  folder, identity = encoders.resolve("owner/name")
+  folder, identity = load.resolve("owner/name")
   assert folder.samefile(repository / "snapshots" / commit)
   assert identity == f"owner/name@{commit}"
   found = encode.encode_texts(TEXTS, "owner/name", 2)
@@ -331,13 +332,13 @@ def test_hub_id_is_read_from_the_hub_cache_and_known_by_its_revision(bert, tmp_p
 def test_identity_of_a_folder_is_its_content(bert, tmp_path):
   folder = tmp_path / "copy"
   shutil.copytree(bert, folder)
-  identity = encoders.resolve(str(bert))[1]
+  identity = load.resolve(str(bert))[1]
   (folder / "README.md").write_text("no matter")
-  assert encoders.resolve(str(folder))[1] == identity
+  assert load.resolve(str(folder))[1] == identity
   weights = (folder / "model.safetensors").read_bytes()
   (folder / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
-  changed = encoders.resolve(str(folder))[1]
+  changed = load.resolve(str(folder))[1]
   assert changed != identity
   (folder / "1_Pooling").mkdir()
   (folder / "1_Pooling/config.json").write_text("{}")
-  assert encoders.resolve(str(folder))[1] not in (identity, changed)
+  assert load.resolve(str(folder))[1] not in (identity, changed)

@@ -70,7 +70,7 @@ def local_folder(encoder: str) -> Path | None:
   if not encoder:
     raise UserError(f"language.encoder is empty: {_HINT}")
   folder = (
-    Path(__file__).parents[1] / "finches" / encoder
+    Path(__file__).parents[2] / "finches" / encoder
     if encoder == "tiny_clip"
     else Path(encoder).expanduser()
   )

@@ -11,7 +11,7 @@ import transformers
 from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language import encode, encoders
+from lafg_jax.language.encoders.load import load, texts
 from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
@@ -75,7 +75,7 @@ def single(encoder, text):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_clip_features_equal_transformers_own(clip, batch_size):
-  found = encode.encode_texts(TEXTS, clip, batch_size)
+  found = texts.encode_texts(TEXTS, clip, batch_size)
   model = transformers.CLIPModel.from_pretrained(clip).eval()
   assert found.shape == (len(TEXTS), 10) and found.dtype == np.float32
   for row, text in zip(found, TEXTS, strict=True):
@@ -92,13 +92,13 @@ def test_text_tower_alone_gives_the_same(clip, tmp_path):
   tower.save_pretrained(tmp_path)
   save_tokenizer(tmp_path)
   assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "clip_text_model"
-  alone = encode.encode_texts(TEXTS, str(tmp_path), 4)
-  np.testing.assert_allclose(alone, encode.encode_texts(TEXTS, clip, 4), atol=1e-6)
+  alone = texts.encode_texts(TEXTS, str(tmp_path), 4)
+  np.testing.assert_allclose(alone, texts.encode_texts(TEXTS, clip, 4), atol=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
 def test_sentence_features_equal_a_masked_mean_by_hand(bert, batch_size):
-  found = encode.encode_texts(TEXTS, bert, batch_size)
+  found = texts.encode_texts(TEXTS, bert, batch_size)
   model = transformers.BertModel.from_pretrained(bert, dtype=torch.float32).eval()
   for row, text in zip(found, TEXTS, strict=True):
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_sentence_features_equal_a_masked_mean_by_hand(bert, batch_size):
 
 
 def test_half_precision_weights_are_computed_in_float32(bert):
-  assert encoders.load_text_model(bert, Path(bert)).dtype == torch.float32
+  assert load.load_text_model(bert, Path(bert)).dtype == torch.float32
 
 
 def test_long_text_is_cut_and_counted(bert, caplog):
@@ -116,10 +116,10 @@ def test_long_text_is_cut_and_counted(bert, caplog):
   before, logger.propagate = logger.propagate, True
   long = " ".join(["car"] * 30)
   with caplog.at_level("WARNING", logger="absl"):
-    found = encode.encode_texts(["car", long, long + " roof"], bert, 2)
+    found = texts.encode_texts(["car", long, long + " roof"], bert, 2)
     assert f"2 of 3 texts are longer than the {CONTEXT} tokens" in caplog.text
     caplog.clear()
-    fitting = encode.encode_texts([" ".join(["car"] * (CONTEXT - 2))], bert, 2)
+    fitting = texts.encode_texts([" ".join(["car"] * (CONTEXT - 2))], bert, 2)
     assert not caplog.text
   logger.propagate = before
   np.testing.assert_allclose(found[1], fitting[0], atol=1e-6)
@@ -129,8 +129,8 @@ def test_long_text_is_cut_and_counted(bert, caplog):
 def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
   transformers.BertModel.from_pretrained(bert).save_pretrained(tmp_path)
   save_tokenizer(tmp_path, pad_token=None)
-  found = encode.encode_texts(TEXTS, str(tmp_path), 4)
-  np.testing.assert_allclose(found, encode.encode_texts(TEXTS, bert, 4), atol=1e-5)
+  found = texts.encode_texts(TEXTS, str(tmp_path), 4)
+  np.testing.assert_allclose(found, texts.encode_texts(TEXTS, bert, 4), atol=1e-5)
 
 
 def section(encoder, **changes):
@@ -143,15 +143,15 @@ def test_run_writes_features_of_sentences_and_prompts(clip, tmp_path):
   rows = [("red car", "a red car"), ("bird", "a bird with wings"), ("bird", "small wings")]
   text = "\n".join(json.dumps({"class": c, "description": d, "source": "x"}) for c, d in rows)
   (tmp_path / "descriptions.jsonl").write_text(text)
-  with np.load(encode.run(section(clip), tmp_path, ("bird", "red car"))) as found:
+  with np.load(texts.run(section(clip), tmp_path, ("bird", "red car"))) as found:
     assert list(found["class_names"]) == ["bird", "red car"]
     assert list(found["sentences"]) == [sentence for _, sentence in rows]
     assert found["sentence_described"].tolist() == [1, 0, 0]
     assert found["sentence_described"].dtype == np.int32
     assert str(found["encoder"]) == clip
-    sentences = encode.encode_texts([sentence for _, sentence in rows], clip, 1)
+    sentences = texts.encode_texts([sentence for _, sentence in rows], clip, 1)
     np.testing.assert_allclose(found["sentence_features"], sentences, atol=1e-6)
-    prompts = encode.encode_texts(["a photo of bird", "a photo of red car"], clip, 1)
+    prompts = texts.encode_texts(["a photo of bird", "a photo of red car"], clip, 1)
     np.testing.assert_allclose(found["queries"], prompts, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(found["queries"], axis=1), 1, rtol=1e-6)
 
@@ -159,23 +159,23 @@ def test_run_writes_features_of_sentences_and_prompts(clip, tmp_path):
 @pytest.mark.parametrize("prompt", ["a photo", "{} and {}", ""])
 def test_prompt_must_hold_the_name_once(clip, tmp_path, prompt):
   with pytest.raises(UserError, match="language.prompt"):
-    encode.run(section(clip, prompt=prompt), tmp_path, ("bird",))
+    texts.run(section(clip, prompt=prompt), tmp_path, ("bird",))
 
 
 def test_run_needs_descriptions_of_these_classes(clip, tmp_path):
   with pytest.raises(UserError, match="run --stage=describe"):
-    encode.run(section(clip), tmp_path, ("bird",))
+    texts.run(section(clip), tmp_path, ("bird",))
 
 
 def test_batch_size_is_checked(clip):
   with pytest.raises(UserError, match="language.batch_size"):
-    encode.encode_texts(TEXTS, clip, 0)
+    texts.encode_texts(TEXTS, clip, 0)
 
 
 @pytest.mark.parametrize("encoder", ["", "./nowhere", "/nowhere/model", "a/b/c"])
 def test_encoder_that_can_only_be_a_path_must_exist(encoder):
   with pytest.raises(UserError, match="language.encoder.*--config.language.encoder=FOLDER"):
-    encode.encode_texts(TEXTS, encoder, 2)
+    texts.encode_texts(TEXTS, encoder, 2)
 
 
 def test_hub_that_cannot_be_reached_names_the_encoder(monkeypatch):
@@ -184,7 +184,7 @@ def test_hub_that_cannot_be_reached_names_the_encoder(monkeypatch):
 
   monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", unreachable)
   with pytest.raises(UserError, match="'owner/name' cannot be loaded .*encoder=FOLDER") as raised:
-    encode.encode_texts(TEXTS, "owner/name", 2)
+    texts.encode_texts(TEXTS, "owner/name", 2)
   assert "\n" not in str(raised.value)
 
 
@@ -237,20 +237,20 @@ def test_spoilt_encoder_folder_is_one_clear_line(clip, tmp_path, spoil):
   shutil.copytree(clip, folder)
   spoil(folder)
   with pytest.raises(UserError, match="language.encoder .*--config.language.encoder=F") as raised:
-    encode.encode_texts(TEXTS, str(folder), 2)
+    texts.encode_texts(TEXTS, str(folder), 2)
   assert "\n" not in str(raised.value)
 
 
 def test_missing_library_names_the_extra(clip, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "transformers", None)
   with pytest.raises(UserError, match=r"transformers is not installed: pip install 'lafg_jax\["):
-    encode.encode_texts(TEXTS, clip, 2)
+    texts.encode_texts(TEXTS, clip, 2)
 
 
 def test_shipped_encoder_is_a_folder_of_the_package():
-  folder = encode.encoder_folder("tiny_clip")
+  folder = texts.encoder_folder("tiny_clip")
   assert folder is not None and folder.parts[-3:] == ("lafg_jax", "finches", "tiny_clip")
-  assert encode.encoder_folder("openai/clip-vit-base-patch32") is None
+  assert texts.encoder_folder("openai/clip-vit-base-patch32") is None
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_run_splits_long_sentences_and_says_so(bert, tmp_path, logged):
   rows += [("car", "a car"), ("car", endless)]
   text = "\n".join(json.dumps({"class": c, "description": d, "source": "x"}) for c, d in rows)
   (tmp_path / "descriptions.jsonl").write_text(text)
-  with np.load(encode.run(section(bert), tmp_path, ("car", "bird"))) as found:
+  with np.load(texts.run(section(bert), tmp_path, ("car", "bird"))) as found:
     sentences, owners = found["sentences"].tolist(), found["sentence_described"].tolist()
     features = found["sentence_features"]
   assert f"1 of 5 sentences are longer than the {CONTEXT} tokens" in logged.text
@@ -280,15 +280,15 @@ def test_run_splits_long_sentences_and_says_so(bert, tmp_path, logged):
   assert len(parts) > 1 and " ".join(parts).split() == long.split()
   assert len(set(zip(sentences, owners, strict=True))) == len(sentences)
   assert owners == [1] * (len(sentences) - 2) + [0, 0]
-  np.testing.assert_allclose(features, encode.encode_texts(sentences, bert, 1), atol=1e-6)
+  np.testing.assert_allclose(features, texts.encode_texts(sentences, bert, 1), atol=1e-6)
 
 
 def test_run_cuts_long_sentences_if_told_to(bert, tmp_path, logged):
   long = "a red car with big wings. a blue bird, a photo of a small roof"
   row = json.dumps({"class": "bird", "description": long, "source": "x"})
   (tmp_path / "descriptions.jsonl").write_text(row)
-  with np.load(encode.run(section(bert, long_sentences="cut"), tmp_path, ("bird",))) as found:
+  with np.load(texts.run(section(bert, long_sentences="cut"), tmp_path, ("bird",))) as found:
     assert found["sentences"].tolist() == [long]
   assert "1 of 2 texts are longer" in logged.text and "split" not in logged.text
   with pytest.raises(UserError, match="language.long_sentences"):
-    encode.run(section(bert, long_sentences="drop"), tmp_path, ("bird",))
+    texts.run(section(bert, long_sentences="drop"), tmp_path, ("bird",))
