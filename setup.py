@@ -69,8 +69,8 @@ setup(
   packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
   package_data={
     "lafg_jax.finches": ["tiny_clip/*"],
-    "lafg_jax.language": ["shipped/*.json", "page/*"],
-    "lafg_jax.ablation": ["page.css"],
+    "lafg_jax.language": ["shipped/*.json"],
+    "lafg_jax.report": ["page/*"],
     "configs": ["*.json"],
   },
   install_requires=BASE,

@@ -341,32 +341,32 @@ def _evaluate(config: ConfigDict, workdir: str) -> bool:
 
 def _report(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
-  from lafg_jax.report import report
+  from lafg_jax.report import run_page
 
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
   key = stages.fingerprint(
     [config.data.name, config.data.root, config.evaluate],
     [Path(workdir, name) for name in names],
   )
-  work = lambda: report.run(config, workdir)  # noqa: E731
-  return _unless_done(workdir, "report", key, [report.FILE, report.PICTURE], work)
+  work = lambda: run_page.run(config, workdir)  # noqa: E731
+  return _unless_done(workdir, "report", key, [run_page.FILE, run_page.PICTURE], work)
 
 
 def _inspect(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
-  from lafg_jax.language import inspection
+  from lafg_jax.report import language_page
   from lafg_jax.runtime import remote_workdir
 
   if config.language.inspect_all:
-    inspection.run_all(config, workdir)
+    language_page.run_all(config, workdir)
   else:
     for make in (_describe, _encode, _prototypes):
       make(config, workdir)
-    files = [Path(workdir, name) for name in inspection.INPUTS]
-    key = stages.fingerprint(config.data.name, files, inspection.TEMPLATE)
-    work = lambda: inspection.run(config, workdir)  # noqa: E731
-    _unless_done(workdir, "inspect", key, [inspection.FILE], work)
-  print(f"\n  {remote_workdir.address(os.path.join(workdir, inspection.FILE))}")
+    files = [Path(workdir, name) for name in language_page.INPUTS]
+    key = stages.fingerprint(config.data.name, files, language_page.TEMPLATE)
+    work = lambda: language_page.run(config, workdir)  # noqa: E731
+    _unless_done(workdir, "inspect", key, [language_page.FILE], work)
+  print(f"\n  {remote_workdir.address(os.path.join(workdir, language_page.FILE))}")
   return True
 
 
@@ -380,11 +380,11 @@ def _data(config: ConfigDict, workdir: str) -> bool:
 
 def _print_results(workdir: str) -> None:
   from lafg_jax.evaluate import stage
-  from lafg_jax.report import report
+  from lafg_jax.report import run_page
   from lafg_jax.runtime import remote_workdir
 
   print("\n" + stage.table(stage.read_result(workdir)) + "\n")
-  for name in (stage.FILE, report.FILE, report.PICTURE):
+  for name in (stage.FILE, run_page.FILE, run_page.PICTURE):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
       print(f"  {remote_workdir.address(path)}")

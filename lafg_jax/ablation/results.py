@@ -10,8 +10,9 @@ import numpy as np
 from absl import logging
 
 from lafg_jax import stages
-from lafg_jax.ablation import curves, page, statistics
+from lafg_jax.ablation import statistics
 from lafg_jax.ablation.plan import Cell, read_cell
+from lafg_jax.report import ablation_page, curves
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -149,13 +150,17 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   old = Path(folder, NAMES[1])
   texts = (
     '{"cells": [\n' + lines + "\n]}\n",
-    page.markdown(tables, file.REFERENCE, old.read_text(encoding="utf-8") if old.exists() else ""),
-    page.document(tables, file.REFERENCE),
+    ablation_page.markdown(
+      tables, file.REFERENCE, old.read_text(encoding="utf-8") if old.exists() else ""
+    ),
+    ablation_page.document(tables, file.REFERENCE),
   )
   written = list(zip(NAMES, texts, strict=True))
-  written += [x for t in tables for x in page.pictures(t, file.REFERENCE).items()]
+  written += [x for t in tables for x in ablation_page.pictures(t, file.REFERENCE).items()]
   names = {name for name, _ in written}
-  for picture in {page.picture_name(t, of) for t in tables for of in ("", "sweeps")} - names:
+  for picture in {
+    ablation_page.picture_name(t, of) for t in tables for of in ("", "sweeps")
+  } - names:
     Path(folder, picture).unlink(missing_ok=True)
   for name, text in written:
     path = os.path.join(folder, name)

@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from lafg_jax.ablation import curves, page, results
+from lafg_jax.ablation import results
+from lafg_jax.report import ablation_page, curves
 from lafg_jax.utils.errors import UserError
 
 CLASSES = 4
@@ -93,14 +94,14 @@ def test_cells_that_trained_otherwise_are_not_compared():
 
 
 def test_the_markdown_has_every_figure():
-  text = page.markdown(tables(), "l_aux")
+  text = ablation_page.markdown(tables(), "l_aux")
   assert "| full | 3 | 52.0 (2.0) | 26.0 (1.0) |" in text
   assert "| full - l_aux | 3 | +10.0 | [+5.0, +15.0] | [+10.0, +10.0] |" in text
   assert "| untrained | 1 | 10.0 | 5.0 |" in text
 
 
 def test_the_page_stands_alone_and_has_a_dot_a_seed():
-  text = page.document(tables([*RECORDS, record("a<b", 0, 0.2)]), "l_aux")
+  text = ablation_page.document(tables([*RECORDS, record("a<b", 0, 0.2)]), "l_aux")
   assert "http" not in text and "<script" not in text and "a<b" not in text
   # Two panels of nine cells, and the legend.
   assert text.count('class="seed"') == 2 * len([*RECORDS, 1]) + 1
@@ -114,12 +115,12 @@ def test_what_people_wrote_above_the_tables_is_kept(tmp_path):
   results._write(FILE, RECORDS, str(tmp_path))
   path = tmp_path / "ablation.md"
   first = path.read_text()
-  assert first.startswith(f"# Ablation\n\n{page.WRITTEN}\n")
+  assert first.startswith(f"# Ablation\n\n{ablation_page.WRITTEN}\n")
   path.write_text("# What we learned\n\nMuch.\n\n" + first.removeprefix("# Ablation\n\n"))
   results._write(FILE, RECORDS[:2], str(tmp_path))
   second = path.read_text()
-  assert second.startswith(f"# What we learned\n\nMuch.\n\n{page.WRITTEN}\n")
-  assert len(second) < len(first) and second.count(page.WRITTEN) == 1
+  assert second.startswith(f"# What we learned\n\nMuch.\n\n{ablation_page.WRITTEN}\n")
+  assert len(second) < len(first) and second.count(ablation_page.WRITTEN) == 1
 
 
 def test_tables_that_nothing_tells_from_prose_are_not_overwritten(tmp_path):
@@ -225,12 +226,12 @@ def test_variants_are_told_from_their_controls_under_the_same_change():
 
 
 def test_tables_have_a_line_a_name_and_a_column_a_value():
-  text = page.markdown([table()], "l_aux")
+  text = ablation_page.markdown([table()], "l_aux")
   assert "| loss.beta | 0.3 | 10 |" in text
   assert "| full, R@1 / MAP@R | 46.0 / 23.0 (2 seeds) | 55.0 / 27.5 (1 seed) |" in text
   assert "| l_aux, R@1 / MAP@R | 20.0 / 10.0 |  |" in text
   assert "](ablation_synthetic_scratch_sweeps.svg)" in text
-  assert "sweeps" not in page.markdown([table(RECORDS)], "l_aux")
+  assert "sweeps" not in ablation_page.markdown([table(RECORDS)], "l_aux")
 
 
 def test_a_table_may_have_sweeps_alone(tmp_path):
@@ -266,7 +267,7 @@ def test_the_names_of_a_picture_lie_within_it(tmp_path):
   assert all(y < title for _, y in at.values())
   # Each has a colour of its own, which the style knows.
   lines = {x.get("class") for x in root.iter() if (x.get("class") or "").startswith("line-")}
-  assert len(lines) == 7 and all(f".{line} {{" in page.STYLE.read_text() for line in lines)
+  assert len(lines) == 7 and all(f".{line} {{" in ablation_page.STYLE.read_text() for line in lines)
 
 
 def test_names_are_escaped_in_page_and_picture(tmp_path):

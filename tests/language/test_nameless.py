@@ -17,10 +17,11 @@ from lafg_jax import main, stages
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
-from lafg_jax.language import inspection, prototypes
+from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders.load import images as image_features
 from lafg_jax.language.encoders.load import texts
+from lafg_jax.report import language_page
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,7 +236,7 @@ def test_the_command_describes_super_classes_and_needs_images(config, tmp_path):
   assert {row["class"] for row in rows} == {"lamp", "coffee maker"}
   with np.load(tmp_path / "prototypes.npz", allow_pickle=False) as made:
     assert made["class_names"].tolist() == ["coffee maker 1", "lamp 2", "coffee maker 3", "lamp 4"]
-  text = (tmp_path / inspection.FILE).read_text()
+  text = (tmp_path / language_page.FILE).read_text()
   page = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL)[1])
   told = {c["name"]: page["words"][c["words"]]["name"] for c in page["classes"]}
   assert told == {f"{k} {i}": k for i, k in enumerate(["coffee maker", "lamp"] * 2, 1)}

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lafg_jax.ablation import axes
+from lafg_jax.report import axes
 
 _SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
 # In pixels: a panel and what lies around it. Then the panels in a row: two keys of two metrics.

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from lafg_jax.language import inspection
+from lafg_jax.report import language_page
 
 BROWSER = next(
   filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
@@ -159,7 +159,7 @@ def large(count, names):
 def test_eleven_thousand_classes_with_hostile_names_stay_few_rows_and_plain_text(tmp_path, browse):
   bad = '</script><img src=x onerror="document.body.innerHTML=1"><b>${1}</b> 100% a&b=c+d'
   page = tmp_path / "page.html"
-  page.write_text(inspection.document(large(11_000, {5: bad, 10_999: "__proto__"})))
+  page.write_text(language_page.document(large(11_000, {5: bad, 10_999: "__proto__"})))
   dom = browse(page, f"class={quote(bad, safe='')}")
   assert count(dom) == "11,000 classes" and 10 < len(rows(dom)) < 100
   assert dom.count("<") < 1500 and "<img" not in re.sub(r'"[^"]*"', "", dom)

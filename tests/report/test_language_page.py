@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from configs import cars, manifest, sop, synthetic
 from lafg_jax import main, stages, validation
 from lafg_jax.data import datasets
-from lafg_jax.language import inspection
+from lafg_jax.report import language_page
 from lafg_jax.utils.errors import UserError
 
 
@@ -43,7 +43,7 @@ def check_against_arrays(page, arrays):
     assert list(found) == arrays["topk_indices"][i].tolist()
     np.testing.assert_allclose(weights, arrays["topk_weights"][i], atol=5.1e-5)
     others = sorted((k for k in range(len(names)) if k != i), key=lambda k: -cosine[i][k])
-    others = others[: inspection.NUM_NEAREST]
+    others = others[: language_page.NUM_NEAREST]
     assert [k for k, _, _ in shown["nearest"]] == others
     for k, value, shared in shown["nearest"]:
       assert value == pytest.approx(cosine[i][k], abs=1e-4)
@@ -195,7 +195,7 @@ def test_what_says_where_the_images_are_decides_whether_splits_are_shown(tmp_pat
 
 def test_a_title_is_text(tmp_path):
   page = embedded(inspect_file(hostile_file(tmp_path), tmp_path)) | {"name": "<b>&"}
-  assert "<title>Language base: &lt;b&gt;&amp;</title>" in inspection.document(page)
+  assert "<title>Language base: &lt;b&gt;&amp;</title>" in language_page.document(page)
 
 
 def test_descriptions_of_nothing_are_one_line(tmp_path):
@@ -220,7 +220,7 @@ def test_the_plane_is_that_of_scikit_learn(classes, entries, width, seed):
 
   rng = np.random.default_rng(seed)
   vectors, vocabulary = rng.normal(size=(classes, width)), rng.normal(size=(entries, width))
-  at, attribute_at, shares = inspection.plane(vectors, vocabulary)
+  at, attribute_at, shares = language_page.plane(vectors, vocabulary)
   assert at.shape == (classes, 2) and attribute_at.shape == (entries, 2)
   axes = min(2, classes - 1, width)
   if axes:
@@ -238,11 +238,11 @@ def test_the_plane_is_that_of_scikit_learn(classes, entries, width, seed):
 def test_nearest_rows_do_not_depend_on_the_tiles(classes, width, seed):
   rng = np.random.default_rng(seed)
   vectors = rng.normal(size=(classes, width)).astype(np.float32)
-  inspection._TILE, before = 7, inspection._TILE
+  language_page._TILE, before = 7, language_page._TILE
   try:
-    indices, cosines = inspection.nearest(vectors, 5)
+    indices, cosines = language_page.nearest(vectors, 5)
   finally:
-    inspection._TILE = before
+    language_page._TILE = before
   assert indices.shape == cosines.shape == (classes, min(5, classes - 1))
   expected = np.array(cosines_by_loops(vectors)) if classes > 1 else np.zeros((1, 1))
   for i, (row, values) in enumerate(zip(indices, cosines, strict=True)):
@@ -253,9 +253,9 @@ def test_nearest_rows_do_not_depend_on_the_tiles(classes, width, seed):
 
 
 def test_equal_prototypes_have_neighbours_and_a_place():
-  indices, cosines = inspection.nearest(np.ones((3, 4), np.float32), 2)
+  indices, cosines = language_page.nearest(np.ones((3, 4), np.float32), 2)
   assert indices.tolist() == [[1, 2], [0, 2], [0, 1]] and not cosines.any()
-  at, _, shares = inspection.plane(np.ones((3, 4)), np.ones((2, 4)))
+  at, _, shares = language_page.plane(np.ones((3, 4)), np.ones((2, 4)))
   assert not at.any() and shares["prototypes"] == [0, 0]
 
 

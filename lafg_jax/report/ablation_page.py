@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lafg_jax.ablation import axes, curves
+from lafg_jax.report import axes, curves
 from lafg_jax.utils.errors import UserError
 
-STYLE = Path(__file__).parent / "page.css"
+STYLE = Path(__file__).parent / "page" / "ablation.css"
 METRICS = {"recall@1": "R@1", "map@r": "MAP@R"}
 _NOTE = (
   "In %, differences in points of %. The best R@1 stands first; sd is over seeds. A difference "

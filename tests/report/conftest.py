@@ -1,0 +1,34 @@
+"""The workdir of --stage=inspect, which the tests of its page share."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def inspected(tmp_path_factory):
+  """The workdir of --stage=inspect, as a user runs it in an empty folder: 32 finches."""
+  workdir = tmp_path_factory.mktemp("inspected")
+  command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
+  args = ("--stage=inspect", "--config.data.num_val_classes=8", "--config.language.cache=")
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  environment |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+  done = subprocess.run(
+    [*command, *args, f"--workdir={workdir}"],
+    cwd=ROOT,
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.strip() == str(workdir / "language.html")
+  for stage in ("describe", "encode", "prototypes", "inspect"):
+    assert re.search(rf"stage {stage} \[\w+\]: running \(first run\)", done.stderr)
+  assert not (workdir / "checkpoints").exists()
+  return workdir
