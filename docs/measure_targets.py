@@ -21,7 +21,6 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from configs import synthetic as finches
-from lafg_jax import checkpoints, train
 from lafg_jax.ablation import statistics
 from lafg_jax.data import datasets
 from lafg_jax.data import prototypes as reading
@@ -33,6 +32,7 @@ from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders.load import texts
 from lafg_jax.models import embedder as embedders
+from lafg_jax.training import checkpoints, loop
 
 FOLDS = 4
 # Too small to be good, and trained in seconds, so that there can be many of it.
@@ -97,7 +97,7 @@ def retrieval(
 ) -> tuple[float, float]:
   """R@1 and MAP@R among classes held out, in [0, 1], after a training."""
   with tempfile.TemporaryDirectory() as workdir:
-    train.run(made, workdir, train_half, loaded)
+    loop.run(made, workdir, train_half, loaded)
     arrays, _ = checkpoints.require(workdir)
   embedder = embedders.build(made.model)
   params = inference_params(embedder, checkpoints.subtree(arrays, "state/params"))

@@ -179,7 +179,7 @@ def _check_parameters(config: ConfigDict) -> None:
 
   embedder.build(config.model)
   if config.train.freeze or config.model.lora_rank:
-    from lafg_jax import train_step
+    from lafg_jax.training import step as train_step
 
     train_step.check_paths(config)
 
@@ -270,13 +270,14 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import checkpoints, same_run, stages, train
+  from lafg_jax import stages
   from lafg_jax.data import datasets, readings
+  from lafg_jax.training import checkpoints, loop, resume
 
   path = Path(workdir, "prototypes.npz")
   words = validation.reads_words(config)
   reads_images = validation.reads_images(config)
-  deciding = {key: config_keys.get(config, key) for key in same_run.deciding_keys(config)}
+  deciding = {key: config_keys.get(config, key) for key in resume.deciding_keys(config)}
   if config.data.pack:
     # Where it lies decides nothing.
     deciding["data.pack"] = True
@@ -293,7 +294,7 @@ def _train(config: ConfigDict, workdir: str) -> bool:
   splits = datasets.load_splits(config.data, ("train", "val"))
   dataset = splits["train"]
   loaded = readings.load(config, path, dataset) if words else None
-  step, stopped = train.run(config, workdir, dataset, loaded, splits.get("val"))
+  step, stopped = loop.run(config, workdir, dataset, loaded, splits.get("val"))
   if step == config.train.steps and distributed.process_index() == 0:
     stages.mark_done(workdir, "train", key, outputs)
   if stopped:
@@ -314,9 +315,10 @@ def _pretrained_file(config: ConfigDict) -> Path | None:
 
 
 def _evaluate(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import checkpoints, stages
+  from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.evaluate import stage
+  from lafg_jax.training import checkpoints
 
   source = config.evaluate.source
   reads_images = source in ("checkpoint", "best", "pretrained")

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from lafg_jax import checkpoints
+from lafg_jax.training import checkpoints
 from lafg_jax.utils import urls
 from lafg_jax.utils.errors import UserError
 

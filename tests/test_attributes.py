@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import attributes, checkpoints
+from lafg_jax import attributes
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)

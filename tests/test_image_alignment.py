@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from lafg_jax import main, metrics_log, train_step, validation
+from lafg_jax import main, validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language.encoders.load import images
 from lafg_jax.losses.alignment import alignment
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
+from lafg_jax.training import metrics_log, step
 from lafg_jax.utils.errors import UserError
 
 
@@ -75,7 +76,7 @@ def test_its_projector_disturbs_no_other_number(config_with, init):
 
   def state(**more):
     config = resolve.resolve(config_with(**changes, **more))
-    return train_step.init_state(config, 5, 64, 64 if more else None)[2]
+    return step.init_state(config, 5, 64, 64 if more else None)[2]
 
   without, beside = state(), state(loss__image_alignment="vocabulary")
   reading = beside.params["projectors"].pop("reading")
@@ -142,8 +143,8 @@ def test_recoloured_images_are_read_alone_and_bear_on_no_other_loss(config_with,
 
   def losses_of(batch, recoloured):
     config = config_with(**changes, data__recoloured_per_batch=recoloured)
-    network, _, state = train_step.init_state(config, count // 2, 24, 24)
-    loss = jax.jit(train_step.make_loss(network, config, None))
+    network, _, state = step.init_state(config, count // 2, 24, 24)
+    loss = jax.jit(step.make_loss(network, config, None))
     return network, state, loss(state.params, state.mean_projectors, batch, targets)[1]
 
   network, state, found = losses_of(batch, 3)

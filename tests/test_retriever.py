@@ -7,10 +7,11 @@ import pytest
 
 import lafg_jax
 from configs import aircraft
-from lafg_jax import checkpoints, main, same_run, validation
+from lafg_jax import main, validation
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import stage
 from lafg_jax.models.weights import resolve
+from lafg_jax.training import checkpoints, resume
 from lafg_jax.utils.errors import UserError
 
 CHANGES = {
@@ -88,11 +89,11 @@ def test_only_a_box_that_all_share_is_kept(photos):
   config = aircraft.get_config()
   config.data.root, config.data.expect_counts = str(photos), False
   dataset = datasets.load_splits(config.data, ("train",))["train"]
-  assert same_run.shared_box(dataset) == [0, 0, 0, -20]
+  assert resume.shared_box(dataset) == [0, 0, 0, -20]
   boxes = dataset.boxes.copy()
   boxes[-1, 3] = -19
-  assert same_run.shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
-  assert same_run.shared_box(dataclasses.replace(dataset, boxes=None)) is None
+  assert resume.shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
+  assert resume.shared_box(dataclasses.replace(dataset, boxes=None)) is None
 
 
 def test_boxes_that_cannot_be_are_one_line(evaluated, photos):

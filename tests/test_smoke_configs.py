@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from configs import aircraft, cars, cub, inshop, sop
-from lafg_jax import checkpoints, main, validation
+from lafg_jax import main, validation
 from lafg_jax.language.encoders.load import images
+from lafg_jax.training import checkpoints
 
 DATA = {
   "data.image_size": 16,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import checkpoints, export, sources, trained
+from lafg_jax import export, sources, trained
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 3), dtype=np.uint8)

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax import checkpoints, train
 from lafg_jax.data import datasets, readings
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.training import checkpoints, loop
 from lafg_jax.utils import config_keys
 
 # What is kept of each test class.
@@ -72,7 +72,7 @@ def _parameters(config, prototypes_path, scratch, trains) -> tuple[Any, Any, int
   if prototypes_path is not None:
     words = readings.load(config, prototypes_path, dataset)
   with tempfile.TemporaryDirectory(dir=scratch) as folder:
-    step, stopped = train.run(config, folder, dataset, words)
+    step, stopped = loop.run(config, folder, dataset, words)
     if stopped:
       raise Stopped(f"at step {step}")
     arrays, _ = checkpoints.require(folder)

@@ -223,7 +223,7 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
 
 
 def _key(one: Cell) -> str:
-  from lafg_jax.same_run import BEFORE
+  from lafg_jax.training.resume import BEFORE
 
   config, split = one.config, one.config.evaluate.split
   flat = {k: v for k, v in config_keys.flatten(config).items() if k not in _FREE}

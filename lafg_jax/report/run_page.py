@@ -9,11 +9,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import metrics_log, stages
+from lafg_jax import stages
 from lafg_jax.data import datasets, images
 from lafg_jax.data.prototypes import read_npz
 from lafg_jax.evaluate import knn, stage
 from lafg_jax.report import pictures
+from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
 
 FILE, PICTURE = "report.html", "retrieval.png"

@@ -18,9 +18,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cars, synthetic
-from lafg_jax import main, same_run, stages, validation
+from lafg_jax import main, stages, validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.training import resume
 from lafg_jax.utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -217,16 +218,16 @@ def test_finches_are_not_packed():
 def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):
   config = cars.get_config()
   config.data.pack = "here"
-  before = same_run.meta(config, dataset, None)
+  before = resume.meta(config, dataset, None)
   assert before["dataset"]["packed"] == 256
   config.data.pack = "there"
-  same_run.check_same(config, before, same_run.meta(config, dataset, None), "runs")
+  resume.check_same(config, before, resume.meta(config, dataset, None), "runs")
   config.data.pack = ""
-  without = same_run.meta(config, dataset, None)
+  without = resume.meta(config, dataset, None)
   with pytest.raises(UserError, match=r"\(data\.pack: with -> without\)"):
-    same_run.check_same(config, before, without, "runs")
+    resume.check_same(config, before, without, "runs")
   with pytest.raises(UserError, match=r"\(data\.pack: without -> with\)"):
-    same_run.check_same(config, without, before, "runs")
+    resume.check_same(config, without, before, "runs")
 
 
 def test_a_finished_run_is_not_up_to_date_without_its_pack(monkeypatch, tmp_path):

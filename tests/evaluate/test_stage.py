@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from lafg_jax import metrics_log, train
 from lafg_jax.evaluate import stage
+from lafg_jax.training import loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
 # Some seconds of training that show.
@@ -29,7 +29,7 @@ def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
   told = []
   monkeypatch.setattr(metrics_log.logging, "info", lambda _, *args: told.extend(map(str, args)))
   config = config_with(**LEARNS)
-  train.run(config, str(tmp_path), dataset, None)
+  loop.run(config, str(tmp_path), dataset, None)
   result = stage.run(config, str(tmp_path))
   for name in ("recall@1", "map@r"):
     assert result[name] > 2 * result["untrained"][name], (name, result)

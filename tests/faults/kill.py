@@ -119,7 +119,7 @@ def killed(
 
 def compare(unbroken: Path, broken: Path, steps: int) -> list[str]:
   """What differs between the two runs' last checkpoints and logs."""
-  from lafg_jax import checkpoints, metrics_log
+  from lafg_jax.training import checkpoints, metrics_log
 
   whole, resumed = (checkpoints.read(str(folder), steps)[0] for folder in (unbroken, broken))
   problems = [f"arrays {set(whole) ^ set(resumed)}"] if set(whole) != set(resumed) else []

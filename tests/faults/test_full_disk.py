@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, frozen, metrics_log, stages, train
+from lafg_jax import stages
 from lafg_jax.language.describers import describe, llm
 from lafg_jax.language.encoders.load import cache as feature_cache
+from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
 
@@ -22,7 +23,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
   small_disk, tmp_path, dataset, config_with, monkeypatch, capfd
 ):
   config = config_with(loss__alignment="none")
-  train.run(config, str(tmp_path / "unbroken"), dataset, None)
+  loop.run(config, str(tmp_path / "unbroken"), dataset, None)
   whole = checkpoints.read(str(tmp_path / "unbroken"), 8)[0]
   workdir, save = str(small_disk.folder / "run"), checkpoints.save
 
@@ -34,7 +35,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
 
   monkeypatch.setattr(checkpoints, "save", save_on_a_full_disk)
   with pytest.raises(UserError, match="No space left on device") as error:
-    train.run(config, workdir, dataset, None)
+    loop.run(config, workdir, dataset, None)
   one_line(error, checkpoints.folder(workdir))
   assert "Traceback" not in capfd.readouterr().err
   monkeypatch.undo()
@@ -42,7 +43,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
   names = {path.name for path in Path(checkpoints.folder(workdir)).iterdir()}
   assert names == {"2"}, "what is half written takes no room"
   small_disk.free()
-  assert train.run(config, workdir, dataset, None) == (8, False)
+  assert loop.run(config, workdir, dataset, None) == (8, False)
   resumed = checkpoints.read(workdir, 8)[0]
   for path, x in whole.items():
     np.testing.assert_array_equal(x, resumed[path], err_msg=path)
@@ -125,7 +126,7 @@ def test_a_class_that_cannot_be_kept_names_the_file_and_those_before_are_there(
 def test_features_that_cannot_be_kept_are_one_line(tmp_path, files_end_at):
   chunk = (np.zeros((1000, 1, 8), np.float32), np.zeros(1000, np.int32))
   with pytest.raises(UserError, match="--workdir") as error, files_end_at(1_000):
-    frozen._write(tmp_path / "features", 0, chunk)
+    frozen_features._write(tmp_path / "features", 0, chunk)
   one_line(error, tmp_path / "features")
   assert not list((tmp_path / "features").iterdir())
   cache = feature_cache.FeatureCache(str(tmp_path / "cache"), "encoder")

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lafg_jax import checkpoints, frozen, metrics_log, train
 from lafg_jax.data import datasets, pipeline
 from lafg_jax.runtime import out_of_memory
+from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
 
@@ -30,7 +30,7 @@ def test_divergence_names_its_first_step_and_the_batch(
 ):
   # Lines are rare, so that the step is noticed late: with the next checkpoint.
   config.train.log_every = 100
-  make_sound = train.make_step
+  make_sound = loop.make_step
 
   def make(*args):
     sound = make_sound(*args)
@@ -43,11 +43,11 @@ def test_divergence_names_its_first_step_and_the_batch(
 
     return with_nan
 
-  monkeypatch.setattr(train, "make_step", make)
+  monkeypatch.setattr(loop, "make_step", make)
   # Neither the program of another test nor, for another test, this one.
-  monkeypatch.setattr(train, "_mapped_steps", {})
+  monkeypatch.setattr(loop, "_mapped_steps", {})
   with pytest.raises(UserError, match=f"diverged at step {step} .*{saved}") as error:
-    train.run(config, str(tmp_path), dataset, None)
+    loop.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
   # What the loop was given at that step, rather than what anybody computes anew.
   batches = pipeline.train_batches(
@@ -62,7 +62,7 @@ def test_divergence_names_its_first_step_and_the_batch(
 
 
 def test_memory_that_runs_out_says_which_batch_fits(tmp_path, dataset, config, monkeypatch):
-  real, plans = train._step_bytes, {}
+  real, plans = loop._step_bytes, {}
 
   def planned(*args):
     plans[args[-1]] = real(*args)
@@ -77,17 +77,17 @@ def test_memory_that_runs_out_says_which_batch_fits(tmp_path, dataset, config, m
 
   pmap = jax.pmap
   monkeypatch.setattr(jax, "pmap", lambda *args, **kwargs: NoMemory(pmap(*args, **kwargs)))
-  monkeypatch.setattr(train, "_step_bytes", planned)
+  monkeypatch.setattr(loop, "_step_bytes", planned)
   config.data.classes_per_batch = 40
   monkeypatch.setattr(out_of_memory, "device_bytes", lambda: limit[0])
   limit = [2**40]
   with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
-    train.run(config, str(tmp_path), dataset, None)
+    loop.run(config, str(tmp_path), dataset, None)
   # All of it fits, as XLA plans: something else is in the way, and half is tried.
   assert "--config.data.classes_per_batch=20 (40 images a batch)" in str(error.value)
   limit[0] = (plans[40] * 3 + plans[20]) // 4
   with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
-    train.run(config, str(tmp_path), dataset, None)
+    loop.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
   fits = int(str(error.value).split("--config.data.classes_per_batch=")[1].split()[0])
   # Three quarters of the way, but for what is left over between allocations.
@@ -168,7 +168,7 @@ def test_images_that_vanish_are_named_and_the_run_goes_on(
   monkeypatch.setattr(metrics_log.MetricsLog, "watch", vanish)
   config.train.steps, config.data.prefetch = 9, 0
   with caplog.at_level("WARNING", logger="absl"):
-    assert train.run(config, str(tmp_path / "run"), files, None) == (9, False)
+    assert loop.run(config, str(tmp_path / "run"), files, None) == (9, False)
   named = [line.split("cannot read ")[1].split(";")[0] for line in caplog.text.splitlines()
            if "cannot read " in line]  # fmt: skip
   assert named and len(named) == len(set(named)) and set(named) <= set(paths)
@@ -176,7 +176,7 @@ def test_images_that_vanish_are_named_and_the_run_goes_on(
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, dataset, config, monkeypatch, caplog):
-  train.run(config, str(tmp_path / "unbroken"), dataset, None)
+  loop.run(config, str(tmp_path / "unbroken"), dataset, None)
   now = [time.time()]
 
   def backwards():
@@ -194,13 +194,13 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, dataset, config, mon
 
   monkeypatch.setattr(metrics_log.MetricsLog, "watch", stop)
   with caplog.at_level("INFO", logger="absl"):
-    step, stopped = train.run(config, str(workdir), dataset, None)
+    step, stopped = loop.run(config, str(workdir), dataset, None)
     assert stopped and 7 <= step < 12
     # The newest checkpoint is the oldest file.
     for saved in checkpoints.steps(str(workdir)):
       os.utime(workdir / checkpoints.FOLDER / str(saved), (10**9 - saved * 1000,) * 2)
     monkeypatch.setattr(metrics_log.MetricsLog, "watch", watch)
-    assert train.run(config, str(workdir), dataset, None) == (12, False)
+    assert loop.run(config, str(workdir), dataset, None) == (12, False)
   assert f"going on from the checkpoint of step {step}" in caplog.text
   assert "ETA 0m" in caplog.text and "ETA -" not in caplog.text
   whole, broken = (checkpoints.read(str(tmp_path / n), 12)[0] for n in ("unbroken", "broken"))
@@ -224,7 +224,7 @@ def at_step(monkeypatch, step, numbers):
 def test_the_first_signal_saves_and_ends(tmp_path, dataset, config, monkeypatch, number):
   before = signal.getsignal(number)
   at_step(monkeypatch, 4, [number])
-  step, stopped = train.run(config, str(tmp_path), dataset, None)
+  step, stopped = loop.run(config, str(tmp_path), dataset, None)
   assert stopped and 4 <= step <= 5
   assert checkpoints.latest(str(tmp_path))[1]["step"] == step
   assert signal.getsignal(number) is before
@@ -244,7 +244,7 @@ def test_the_second_signal_leaves_whichever_came_first(
 ):
   at_step(monkeypatch, 4, [first, signal.SIGINT])
   with pytest.raises(KeyboardInterrupt):
-    train.run(config, str(tmp_path), dataset, None)
+    loop.run(config, str(tmp_path), dataset, None)
   assert checkpoints.latest(str(tmp_path))[1]["step"] == 3
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -256,8 +256,8 @@ def test_a_signal_while_features_are_made_keeps_the_files_that_are_done(
     loss__alignment="none", train__frozen_backbone=True, evaluate__batch_size=8, train__steps=2,
     model__conv_stem=False,
   )  # fmt: skip
-  monkeypatch.setattr(frozen, "CHUNK", 16)
-  write, written = frozen._write, []
+  monkeypatch.setattr(frozen_features, "CHUNK", 16)
+  write, written = frozen_features._write, []
 
   def write_and_stop(folder, start, chunk):
     write(folder, start, chunk)
@@ -265,10 +265,10 @@ def test_a_signal_while_features_are_made_keeps_the_files_that_are_done(
     if len(written) == 3:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(frozen, "_write", write_and_stop)
+  monkeypatch.setattr(frozen_features, "_write", write_and_stop)
   with caplog.at_level("INFO", logger="absl"):
-    assert train.run(config, str(tmp_path), dataset, None) == (0, True)
+    assert loop.run(config, str(tmp_path), dataset, None) == (0, True)
   assert "features: stopped, 3 of 75 files are kept" in caplog.text
   assert len(list(tmp_path.glob("features/*/*.npz"))) == 3
-  assert train.run(config, str(tmp_path), dataset, None) == (2, False)
+  assert loop.run(config, str(tmp_path), dataset, None) == (2, False)
   assert sorted(written) == list(range(0, 1200, 16)), "no file was made twice"

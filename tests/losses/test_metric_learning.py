@@ -10,9 +10,11 @@ import pytest
 from pytorch_metric_learning import losses as oracle
 
 import lafg_jax
-from lafg_jax import checkpoints, main, optimizers, same_run, train, train_step, validation
+from lafg_jax import main, validation
 from lafg_jax.losses.alignment import metric_learning
 from lafg_jax.models import embedder as embedders
+from lafg_jax.training import checkpoints, loop, optimizers, resume
+from lafg_jax.training import step as train_step
 from lafg_jax.utils.errors import UserError
 
 NAMES = ("supcon", "norm_softmax", "proxy_anchor")
@@ -172,11 +174,11 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
   tmp_path, dataset, prototypes, config_with
 ):
   config = config_with(loss__auxiliary="proxy_anchor", train__steps=2, train__warmup=0.0)
-  train.run(config, str(tmp_path), dataset, prototypes)
+  loop.run(config, str(tmp_path), dataset, prototypes)
   arrays, meta = checkpoints.read(str(tmp_path), 2)
   template = train_step.init_state(config, len(dataset.class_names), 24)[2]
   assert np.abs(arrays["state/params/proxies"] - template.params["proxies"]).max() > 0.01
-  again = checkpoints.flatten({"state": same_run.restore(template, arrays, meta)})
+  again = checkpoints.flatten({"state": resume.restore(template, arrays, meta)})
   assert set(again) == {path for path in arrays if path.startswith("state/")}
   for path, x in again.items():
     np.testing.assert_array_equal(x, arrays[path], err_msg=path)
@@ -190,7 +192,7 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
 
 def test_a_run_from_before_there_was_a_choice_goes_on(dataset, prototypes, config_with):
   config = config_with()
-  new = same_run.meta(config, dataset, prototypes)
+  new = resume.meta(config, dataset, prototypes)
   old = new | {
     "config": {
       key: value
@@ -198,7 +200,7 @@ def test_a_run_from_before_there_was_a_choice_goes_on(dataset, prototypes, confi
       if key != "loss.auxiliary" and not key.startswith("loss.proxy_")
     }
   }
-  same_run.check_same(config, old, new, "workdir")
+  resume.check_same(config, old, new, "workdir")
   config = config_with(loss__auxiliary="supcon")
   with pytest.raises(UserError, match="loss.auxiliary: pairwise -> supcon"):
-    same_run.check_same(config, old, same_run.meta(config, dataset, prototypes), "workdir")
+    resume.check_same(config, old, resume.meta(config, dataset, prototypes), "workdir")

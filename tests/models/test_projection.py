@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from lafg_jax import model_rules, train_step, validation
+from lafg_jax import model_rules, validation
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load, resolve
+from lafg_jax.training import step
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -35,7 +36,7 @@ def test_embeddings_through_p_v_are_clips_own_image_features(tmp_path, save_mode
   save_model("clip", tmp_path)
   model = CLIPModel.from_pretrained(tmp_path).eval()
   config = config_on(tmp_path, loss__projector_width=512)
-  network, _, state = train_step.init_state(config, num_classes=4, text_dim=512)
+  network, _, state = step.init_state(config, num_classes=4, text_dim=512)
   v = network.apply({"params": state.params}, PIXELS)
   normalised = (PIXELS / 255.0 - np.array(config.model.mean)) / np.array(config.model.std)
   with torch.no_grad():
@@ -54,7 +55,7 @@ def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, 
 
   size = {"data__image_size": 48, "data__resize_size": 48}
   config = config_on("tiny_clip", **size)
-  network, _, state = train_step.init_state(config, num_classes=4, text_dim=64)
+  network, _, state = step.init_state(config, num_classes=4, text_dim=64)
   images = np.asarray(dataset.images[:5])
   seen = network.apply({"params": state.params}, images) @ state.params["projectors"]["image"]
   seen /= np.linalg.norm(seen, axis=1, keepdims=True)
@@ -64,9 +65,9 @@ def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, 
 
 def test_controls_without_words_start_in_the_same_space(config_on):
   sizes = {"data__image_size": 48, "data__resize_size": 48}
-  words = train_step.init_state(config_on("tiny_clip", **sizes), 4, 64)[2]
+  words = step.init_state(config_on("tiny_clip", **sizes), 4, 64)[2]
   config = config_on("tiny_clip", loss__alignment="onehot", **sizes)
-  state = train_step.init_state(config, 4, None)[2]
+  state = step.init_state(config, 4, None)[2]
   assert state.params["projectors"].keys() == {"image"}
   np.testing.assert_array_equal(
     state.params["projectors"]["image"], words.params["projectors"]["image"]
@@ -93,7 +94,7 @@ def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
     config_on("", model__size="tiny")
   size = {"data__image_size": 48, "data__resize_size": 48, "loss__projector_width": 63}
   with pytest.raises(UserError, match="pass --config.loss.projector_width=64"):
-    train_step.check_paths(config_on("tiny_clip", **size))
+    step.check_paths(config_on("tiny_clip", **size))
 
 
 @pytest.mark.parametrize(

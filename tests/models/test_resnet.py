@@ -7,10 +7,10 @@ import pytest
 from flax import traverse_util
 
 from configs.default import get_config
-from lafg_jax import optimizers
 from lafg_jax.models import embedder
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.weights import from_resnet, load
+from lafg_jax.training import optimizers
 from lafg_jax.utils.errors import UserError
 
 SHAPE = {"depths": (1, 2, 1), "channels": (16, 24, 32), "stem_channels": 8}

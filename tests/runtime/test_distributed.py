@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from lafg_jax import checkpoints, metrics_log
 from lafg_jax.runtime import distributed
+from lafg_jax.training import checkpoints, metrics_log
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, export, main, train
+from lafg_jax import export, main
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import from_lafg_jax, resolve
+from lafg_jax.training import checkpoints, loop
 from lafg_jax.utils.errors import UserError
 
 # More columns than there are classes.
@@ -23,7 +24,7 @@ def self_supervised(config_with, dataset, tmp_path_factory):
   config = config_with(train__steps=1, **SELF_SUPERVISED)
   main._check_batch(config)
   assert len(dataset.class_names) < 45
-  train.run(config, str(workdir), dataset, None)
+  loop.run(config, str(workdir), dataset, None)
   return workdir
 
 

@@ -11,10 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 import lafg_jax
 from configs import cars, default, synthetic
-from lafg_jax import checkpoints, same_run, stages
+from lafg_jax import stages
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load as pretrained
 from lafg_jax.models.weights import resolve as backbones
+from lafg_jax.training import checkpoints, resume
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -281,7 +282,7 @@ def test_a_checkpoint_needs_its_source_no_more(copied, dinov2, tmp_path, torch_t
   want = torch_tokens(dinov2[1], normalised)["pooler_output"]
   np.testing.assert_allclose(got, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-4)
   # Training from it takes the same backbone; a run of other options is another run.
-  assert {"model.options", "model.mean", "model.pretrained"} <= set(same_run.deciding_keys(config))
+  assert {"model.options", "model.mean", "model.pretrained"} <= set(resume.deciding_keys(config))
 
 
 def test_positions_of_no_square_need_their_grid(dinov2):
@@ -296,7 +297,7 @@ def test_a_run_from_before_there_were_options_goes_on():
   config = synthetic.get_config("prototypes")
   new = {"config": config_keys.flatten(config), "dataset": {}, "prototypes": None}
   old = new | {"config": {k: v for k, v in new["config"].items() if k != "model.options"}}
-  same_run.check_same(config, old, new, "runs/x")
+  resume.check_same(config, old, new, "runs/x")
   config.model.options = "registers=4"
   with pytest.raises(UserError, match="model.options:  -> registers=4"):
-    same_run.check_same(config, old, new | {"config": config_keys.flatten(config)}, "runs/x")
+    resume.check_same(config, old, new | {"config": config_keys.flatten(config)}, "runs/x")

@@ -7,12 +7,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, stages
+from lafg_jax import stages
 from lafg_jax.data import pack
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.models.weights import files
-from lafg_jax.train_step import TrainState
+from lafg_jax.training import checkpoints
+from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import reads_words

@@ -12,13 +12,13 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, same_run
-from lafg_jax.checkpoints import BEST
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import distributed
+from lafg_jax.training import checkpoints, resume
+from lafg_jax.training.checkpoints import BEST
 
 Measured = dict[str, float]
 
@@ -90,7 +90,7 @@ def open_selection(
     yield Selection(config, dataset, embedder, None, -1.0)
     return
   found = checkpoints.shared(workdir, set_aside=True, where=BEST)
-  if found and same_run.changes(config, found[1], meta):
+  if found and resume.changes(config, found[1], meta):
     found = None
     if distributed.process_index() == 0:
       checkpoints.rename(workdir, checkpoints.steps(workdir, BEST), "before", BEST)

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax import checkpoints, train, train_step
+from lafg_jax.training import checkpoints, loop
+from lafg_jax.training import step as train_step
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # A run of the loop that check_devices.py repeats on 8 devices; SGD does not blow up small sums.
 LOOP = {
   "loss.alignment": "orthogonal",
@@ -55,7 +56,7 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   assert jax.device_count() == 1
   config = config_with()
   config.update_from_flattened_dict(LOOP)
-  train.run(config, str(tmp_path / "one"), dataset, None)
+  loop.run(config, str(tmp_path / "one"), dataset, None)
   one, eight = (checkpoints.read(str(tmp_path / name), 3)[0] for name in ("one", "eight"))
   for path, x in one.items():
     np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from lafg_jax import checkpoints
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
 

@@ -17,12 +17,12 @@ import numpy as np
 from absl import flags
 
 from configs import synthetic
-from lafg_jax import checkpoints, metrics_log, train
 from lafg_jax.data import datasets
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
+from lafg_jax.training import checkpoints, loop, metrics_log
 
 
 def config_of(*changes):
@@ -66,7 +66,7 @@ def main(folder, name, spec):
       dataset = datasets.load_splits(config.data, splits=("train",))["train"]
       workdir = os.path.join(folder, name, run)
       os.makedirs(workdir, exist_ok=True)
-      train.run(config, workdir, dataset, words(len(dataset.class_names)))
+      loop.run(config, workdir, dataset, words(len(dataset.class_names)))
       distributed.barrier("the metrics are written")
       lines = metrics_log.read(os.path.join(workdir, metrics_log.FILE))
       results[f"loss {run}"] = np.array([line["loss"] for line in lines])

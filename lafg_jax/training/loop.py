@@ -12,17 +12,17 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import checkpoints, frozen, optimizers, same_run
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.prototypes import LoadedPrototypes
-from lafg_jax.metrics_log import MetricsLog
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.preemption import StopRequest
-from lafg_jax.selection import Selection, open_selection
-from lafg_jax.train_step import TrainState, alignment_targets, init_state, make_step
+from lafg_jax.training import checkpoints, frozen_features, optimizers, resume
+from lafg_jax.training.best_checkpoint import Selection, open_selection
+from lafg_jax.training.metrics_log import MetricsLog
+from lafg_jax.training.step import TrainState, alignment_targets, init_state, make_step
 from lafg_jax.utils import config_keys
 
 MAX_IN_FLIGHT = 2
@@ -62,11 +62,11 @@ def _run(
   val: Dataset | None,
   stop: StopRequest,
 ) -> tuple[int, bool]:
-  num_classes, words = len(dataset.class_names), same_run.prototype_arrays(prototypes)
-  meta = same_run.meta(config, dataset, prototypes)
+  num_classes, words = len(dataset.class_names), resume.prototype_arrays(prototypes)
+  meta = resume.meta(config, dataset, prototypes)
   found = checkpoints.shared(workdir, set_aside=True)
   if found is not None:
-    same_run.check_same(config, found[1], meta, workdir)
+    resume.check_same(config, found[1], meta, workdir)
   step = found[1]["step"] if found else 0
   if step >= config.train.steps:
     logging.info("train: already at step %d", step)
@@ -75,7 +75,7 @@ def _run(
   reading_dim = None if prototypes is None else prototypes.reading_dim
   embedder, optimizer, state = init_state(config, num_classes, text_dim, reading_dim)
   if found is not None:
-    state = same_run.restore(state, *found)
+    state = resume.restore(state, *found)
   _announce(config, state)
   batches = _batches(config, workdir, dataset, embedder, state, stop)
   if batches is None or (stop.asked and jax.process_count() == 1):
@@ -194,7 +194,7 @@ def _mapped_step(embedder: Embedder, optimizer: Any, config: ConfigDict) -> Any:
   Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
   """
   program = repr(
-    [(key, config_keys.get(config, key)) for key in same_run.deciding_keys(config) if key != "seed"]
+    [(key, config_keys.get(config, key)) for key in resume.deciding_keys(config) if key != "seed"]
   )
   if program not in _mapped_steps:
     while len(_mapped_steps) >= MAX_PROGRAMS:
@@ -220,8 +220,8 @@ def _batches(
   start = int(state.step)
   if config.train.frozen_backbone:
     stopped = lambda: stop.asked and jax.process_count() == 1  # noqa: E731
-    cached = frozen.features(config, workdir, dataset, embedder, state.params, stopped)
-    return None if cached is None else frozen.batches(config, dataset, cached, start)
+    cached = frozen_features.features(config, workdir, dataset, embedder, state.params, stopped)
+    return None if cached is None else frozen_features.batches(config, dataset, cached, start)
   return pipeline.train_batches(
     dataset,
     config.data,

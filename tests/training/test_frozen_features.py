@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lafg_jax import checkpoints, frozen, train, train_step
 from lafg_jax.data import datasets, images, pipeline
+from lafg_jax.training import checkpoints, frozen_features, loop, step
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # 1,200 images in files of 8, each embedded at once.
 MANY_FILES = {"train.frozen_backbone": True, "evaluate.batch_size": 8, "train.steps": 2,
               "model.conv_stem": False, "model.depth": 1}  # fmt: skip
@@ -44,17 +44,17 @@ def test_loss_and_head_gradient_are_those_of_the_whole_model(
 ):
   config = config_with(train__frozen_backbone=True, model__embedding_norm="layer")
   config.model.conv_stem, config.model.depth = False, 1
-  embedder, _, state = train_step.init_state(config, len(dataset.class_names), 24)
-  targets = train_step.alignment_targets(config, len(dataset.class_names), prototypes)
-  cached = frozen.features(config, str(tmp_path), dataset, embedder, state.params)
-  batch = next(frozen.batches(config, dataset, cached, 0))
+  embedder, _, state = step.init_state(config, len(dataset.class_names), 24)
+  targets = step.alignment_targets(config, len(dataset.class_names), prototypes)
+  cached = frozen_features.features(config, str(tmp_path), dataset, embedder, state.params)
+  batch = next(frozen_features.batches(config, dataset, cached, 0))
   crops = np.stack([images.resize_centre_crop(dataset.images[i], 16, 16) for i in batch["index"]])
   # The whole model, backbone and all, without anything that this mode does.
-  loss = train_step.make_loss(embedder, config, axis=None)
+  loss = step.make_loss(embedder, config, axis=None)
   whole = jax.jit(jax.value_and_grad(loss, has_aux=True))
   pictures = {"image": crops, "label": batch["label"]}
   (value, _), expected = whole(state.params, state.mean_projectors, pictures, targets)
-  grads, metrics = jax.jit(train_step.make_gradients(embedder, config, axis=None))(
+  grads, metrics = jax.jit(step.make_gradients(embedder, config, axis=None))(
     state.params,
     state.mean_projectors,
     {"feature": batch["feature"], "label": batch["label"]},
@@ -72,7 +72,7 @@ def test_the_batches_are_those_of_the_images(config_with, dataset):
   count = len(dataset.labels)
   vectors = np.stack([np.arange(count), np.arange(count)], axis=1)[..., None] * [[1.0], [-1.0]]
   cached = (vectors.astype(np.float32), np.arange(count, dtype=np.int32))
-  ours = list(frozen.batches(config, dataset, cached, 1))
+  ours = list(frozen_features.batches(config, dataset, cached, 1))
   theirs = list(
     pipeline.train_batches(dataset, config.data, seed=config.seed, start_step=1, num_steps=2)
   )
@@ -125,7 +125,7 @@ def test_only_what_makes_the_features_makes_them_again(config_with, tmp_path):
   backbone = {"kernel": np.ones((2, 2), np.float32)}
 
   def key(dataset=few, weights=backbone, **changes):
-    return frozen._key(config_with(**changes), dataset, weights)
+    return frozen_features._key(config_with(**changes), dataset, weights)
 
   same = [key(), key(train__steps=99), key(model__embedding_dim=4), key(seed=1)]
   views = [key(train__feature_views=2), key(train__feature_views=2, seed=1)]
@@ -150,20 +150,23 @@ def test_a_kill_while_features_are_made_costs_no_more_than_one_file(
   damaged = kept[2]
   damaged.write_bytes(damaged.read_bytes()[:-50])
   times = {path: path.stat().st_mtime_ns for path in kept if path != damaged}
-  monkeypatch.setattr(frozen, "CHUNK", 8)
+  monkeypatch.setattr(frozen_features, "CHUNK", 8)
   config = config_with()
   config.update_from_flattened_dict(changes)
   with caplog.at_level("INFO", logger="absl"):
-    assert train.run(config, str(tmp_path / "run"), dataset, None) == (2, False)
+    assert loop.run(config, str(tmp_path / "run"), dataset, None) == (2, False)
   assert f"features: {len(kept) - 1} of 150 files are there already" in caplog.text
   assert f"{damaged} does not read whole" in caplog.text
   assert all(path.stat().st_mtime_ns == then for path, then in times.items())
   params = checkpoints.subtree(checkpoints.read(str(tmp_path / "run"), 2)[0], "state/params")
-  embedder = train_step.embedders.build(config.model)
-  resumed, rows = frozen.features(config, str(tmp_path / "run"), dataset, embedder, params)
-  unbroken, _ = frozen.features(config, str(tmp_path / "new"), dataset, embedder, params)
+  embedder = step.embedders.build(config.model)
+  resumed, rows = frozen_features.features(config, str(tmp_path / "run"), dataset, embedder, params)
+  unbroken, _ = frozen_features.features(config, str(tmp_path / "new"), dataset, embedder, params)
   np.testing.assert_array_equal(resumed, unbroken)
   np.testing.assert_array_equal(rows, np.arange(len(dataset.labels)))
   names = [path.name for path in sorted(kept[0].parent.iterdir()) if path.suffix == ".npz"]
   assert [n for n in names if n[0] != "."] == [f"{i:05d}.npz" for i in range(150)]
-  assert len(list(itertools.islice(frozen.batches(config, dataset, (resumed, rows), 0), 9))) == 2
+  assert (
+    len(list(itertools.islice(frozen_features.batches(config, dataset, (resumed, rows), 0), 9)))
+    == 2
+  )

@@ -12,8 +12,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import divergence, stages
+from lafg_jax import stages
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.training import divergence
 from lafg_jax.utils.errors import UserError
 
 FILE = "metrics.jsonl"

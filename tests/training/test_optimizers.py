@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from configs import synthetic
-from lafg_jax import optimizers
+from lafg_jax.training import optimizers
 
 
 def config_with(**train):

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import checkpoints, main, optimizers, train, train_step, validation
+from lafg_jax import main, validation
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
+from lafg_jax.training import checkpoints, loop, optimizers, step
 from lafg_jax.utils.errors import UserError
 
 # What changes in the config, and which of the backbone's parameters stay as they are.
@@ -35,8 +36,8 @@ def trained(request, tmp_path_factory, config_with, dataset, prototypes):
   config.model.conv_stem, config.model.depth = False, 2
   config.update_from_flattened_dict(changes)
   workdir = tmp_path_factory.mktemp("run")
-  before = train_step.init_state(config, len(dataset.class_names), 24)[2]
-  assert train.run(config, str(workdir), dataset, prototypes) == (4, False)
+  before = step.init_state(config, len(dataset.class_names), 24)[2]
+  assert loop.run(config, str(workdir), dataset, prototypes) == (4, False)
   return config, workdir, before, checkpoints.read(str(workdir), 4)[0], "^backbone/" + fixed
 
 
@@ -67,7 +68,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(trained, tmp_path, dataset, pr
   config, workdir, _, after, _ = trained
   shutil.copytree(workdir, tmp_path / "copy")
   shutil.rmtree(tmp_path / "copy" / checkpoints.FOLDER / "4")
-  assert train.run(config, str(tmp_path / "copy"), dataset, prototypes) == (4, False)
+  assert loop.run(config, str(tmp_path / "copy"), dataset, prototypes) == (4, False)
   again = checkpoints.read(str(tmp_path / "copy"), 4)[0]
   assert set(again) == set(after)
   for path, x in after.items():
@@ -93,7 +94,7 @@ def test_the_checkpoint_is_a_whole_retriever(trained, dataset):
 
 def test_lora_and_prompts_go_together(config_with, dataset):
   config = config_with(model__lora_rank=1, model__num_prompts=1, loss__alignment="none")
-  shapes = jax.eval_shape(lambda: train_step.init_state(config, len(dataset.class_names), None)[2])
+  shapes = jax.eval_shape(lambda: step.init_state(config, len(dataset.class_names), None)[2])
   learned, fixed = optimizers.split(config, shapes.params)
   assert set(learned) == {"lora", "prompts", "embedding"} and set(fixed) == {"backbone"}
   whole = optimizers.join(learned, fixed)

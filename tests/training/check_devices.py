@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax import train, train_step, validation
+from lafg_jax import validation
 from lafg_jax.data import datasets, sampling
 from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.runtime import devices
+from lafg_jax.training import loop, step
 
 # n, m, the alignment, its projector and reduction, the rank of LoRA, blocks (the gradient of
 # one takes long to compile, and is the same whatever the loss), and L_aux.
@@ -80,21 +81,21 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   seen = {"directions": draw(11, 20), "image_cosine": draw(count, 11)}
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
   reads_words = validation.reads_words(config)
-  embedder, _, state = train_step.init_state(
+  embedder, _, state = step.init_state(
     config, n, *((20, words.reading_dim) if reads_words else (None, None))
   )
   params = dict(state.params)
   if lora_rank:
     # B starts at 0, where A has no gradient.
     params["lora"] = jax.tree.map(lambda x: draw(*x.shape), params["lora"])
-  targets = train_step.alignment_targets(config, n, words if reads_words else None)
+  targets = step.alignment_targets(config, n, words if reads_words else None)
   images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
   labels = np.resize(np.arange(n, dtype=np.int32), count)
   labels[n * m :] = -1
   index = rng.permutation(count).astype(np.int32)
 
   def value_and_grad(axis):
-    gradients = train_step.make_gradients(embedder, config, axis)
+    gradients = step.make_gradients(embedder, config, axis)
 
     def mapped(batch):
       grads, metrics = gradients(params, state.mean_projectors, batch, targets)
@@ -135,7 +136,7 @@ def run_loop(workdir, changes):
   config = synthetic.get_config("prototypes")
   config.update_from_flattened_dict(changes)
   dataset = datasets.load_splits(config.data, splits=("train",))["train"]
-  train.run(config, workdir, dataset, None)
+  loop.run(config, workdir, dataset, None)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The loop, the step, checkpoints: what trains any objective."""
