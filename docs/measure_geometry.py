@@ -14,12 +14,12 @@ from absl import app, flags
 
 from configs import synthetic as finches
 from lafg_jax.data import datasets
-from lafg_jax.data.prototypes import KINDS, l2_normalise
 from lafg_jax.finches import classes, text
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders.load import images as image_features
 from lafg_jax.language.encoders.load import texts
+from lafg_jax.tasks.class_retrieval.language_base import KINDS, l2_normalise
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
 _SAID = {

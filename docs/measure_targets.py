@@ -23,15 +23,15 @@ from ml_collections import ConfigDict
 from configs import synthetic as finches
 from lafg_jax.ablation import statistics
 from lafg_jax.data import datasets
-from lafg_jax.data import prototypes as reading
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, inference_params, make_embed
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders.load import texts
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import language_base as reading
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
 from lafg_jax.training import checkpoints, loop
 
 FOLDS = 4

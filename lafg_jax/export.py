@@ -148,7 +148,7 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
   import numpy as np
 
   from lafg_jax import stages
-  from lafg_jax.data.prototypes import l2_normalise, read_npz
+  from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, read_npz
 
   if os.path.isdir(gallery):
     paths, vectors = _embedded(retriever, gallery)

@@ -230,9 +230,10 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
 
 def _encode(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
-  from lafg_jax.data import datasets, readings
+  from lafg_jax.data import datasets
   from lafg_jax.language.encoders.load import images as image_features
   from lafg_jax.language.encoders.load import texts
+  from lafg_jax.tasks.class_retrieval import teacher_features
 
   language, names = config.language, _training_classes(config)
   inputs = (texts.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
@@ -245,7 +246,7 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
     options = (*options, versions)
   content = datasets.content_fingerprint(config.data, "train") if pictures else None
   key = stages.fingerprint(options, names, inputs, content)
-  outputs = ["text_features.npz", *([readings.FILE] if reads_images else [])]
+  outputs = ["text_features.npz", *([teacher_features.FILE] if reads_images else [])]
 
   def work() -> None:
     images = datasets.load_splits(config.data, ("train",))["train"] if pictures else None
@@ -271,7 +272,8 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
 
 def _train(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
-  from lafg_jax.data import datasets, readings
+  from lafg_jax.data import datasets
+  from lafg_jax.tasks.class_retrieval import teacher_features
   from lafg_jax.training import checkpoints, loop, resume
 
   path = Path(workdir, "prototypes.npz")
@@ -286,14 +288,14 @@ def _train(config: ConfigDict, workdir: str) -> bool:
     datasets.content_fingerprint(config.data, "train"),
     path if words else None,
     _pretrained_file(config),
-    *([Path(workdir, readings.FILE)] if reads_images else []),
+    *([Path(workdir, teacher_features.FILE)] if reads_images else []),
   )
   outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
   if _is_done(workdir, "train", key, outputs):
     return True
   splits = datasets.load_splits(config.data, ("train", "val"))
   dataset = splits["train"]
-  loaded = readings.load(config, path, dataset) if words else None
+  loaded = teacher_features.load(config, path, dataset) if words else None
   step, stopped = loop.run(config, workdir, dataset, loaded, splits.get("val"))
   if step == config.train.steps and distributed.process_index() == 0:
     stages.mark_done(workdir, "train", key, outputs)
@@ -317,7 +319,7 @@ def _pretrained_file(config: ConfigDict) -> Path | None:
 def _evaluate(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets
-  from lafg_jax.evaluate import stage
+  from lafg_jax.tasks.class_retrieval import protocol as stage
   from lafg_jax.training import checkpoints
 
   source = config.evaluate.source
@@ -381,9 +383,9 @@ def _data(config: ConfigDict, workdir: str) -> bool:
 
 
 def _print_results(workdir: str) -> None:
-  from lafg_jax.evaluate import stage
   from lafg_jax.report import run_page
   from lafg_jax.runtime import remote_workdir
+  from lafg_jax.tasks.class_retrieval import protocol as stage
 
   print("\n" + stage.table(stage.read_result(workdir)) + "\n")
   for name in (stage.FILE, run_page.FILE, run_page.PICTURE):

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax import attributes as reading
 from lafg_jax import trained
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils.errors import UserError
 
 

@@ -14,9 +14,10 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax import attributes, sources, stages
+from lafg_jax import sources, stages
 from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError

@@ -94,7 +94,7 @@ def dataset(config_with):
 @pytest.fixture(scope="session")
 def prototypes(dataset):
   """Random words of the right shapes, d = 24."""
-  from lafg_jax.data.prototypes import LoadedPrototypes
+  from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 
   rng = np.random.default_rng(0)
   count = len(dataset.class_names)

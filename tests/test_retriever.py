@@ -9,8 +9,8 @@ import lafg_jax
 from configs import aircraft
 from lafg_jax import main, validation
 from lafg_jax.data import datasets
-from lafg_jax.evaluate import stage
 from lafg_jax.models.weights import resolve
+from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import checkpoints, resume
 from lafg_jax.utils.errors import UserError
 
@@ -61,9 +61,9 @@ def test_it_sees_what_evaluation_sees(evaluated, photos):
 
 def test_an_evaluation_by_boxes_says_so(evaluated):
   workdir, config = evaluated
-  result = stage.read_result(str(workdir))
+  result = protocol.read_result(str(workdir))
   assert result.get("box_crop", False) is config.data.box_crop
-  for text in (stage.table(result), (workdir / "report.html").read_text()):
+  for text in (protocol.table(result), (workdir / "report.html").read_text()):
     assert ("cut to their boxes" in text) is config.data.box_crop
 
 
@@ -80,9 +80,9 @@ def test_images_cut_otherwise_than_in_training_are_refused(evaluated, key, says)
   other.data[key] = config.data[key]
   if other.data.box_crop:
     with pytest.raises(UserError, match="data.box_crop: False -> True"):
-      stage._check_checkpoint(resolve.resolve(other), meta, "folder")
+      protocol._check_checkpoint(resolve.resolve(other), meta, "folder")
   else:
-    stage._check_checkpoint(resolve.resolve(other), meta, "folder")
+    protocol._check_checkpoint(resolve.resolve(other), meta, "folder")
 
 
 def test_only_a_box_that_all_share_is_kept(photos):

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.data import datasets, readings
+from lafg_jax.data import datasets
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import teacher_features
 from lafg_jax.training import checkpoints, loop
 from lafg_jax.utils import config_keys
 
@@ -70,7 +71,7 @@ def _parameters(config, prototypes_path, scratch, trains) -> tuple[Any, Any, int
   dataset = _dataset(_section(config.data), "train")
   words = None
   if prototypes_path is not None:
-    words = readings.load(config, prototypes_path, dataset)
+    words = teacher_features.load(config, prototypes_path, dataset)
   with tempfile.TemporaryDirectory(dir=scratch) as folder:
     step, stopped = loop.run(config, folder, dataset, words)
     if stopped:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax.data import prototypes as reading
-from lafg_jax.data.prototypes import l2_normalise, unit_or_zero
 from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
 from lafg_jax.stages import replacing
+from lafg_jax.tasks.class_retrieval import language_base as reading
+from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, unit_or_zero
 from lafg_jax.utils.errors import UserError
 
 STATS = "prototypes_stats.json"

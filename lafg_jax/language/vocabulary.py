@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from lafg_jax.data.prototypes import l2_normalise
+from lafg_jax.tasks.class_retrieval.language_base import l2_normalise
 from lafg_jax.utils.errors import UserError
 
 _ROUNDS = 300

@@ -17,13 +17,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets, readers
-from lafg_jax.data.prototypes import read_npz
 from lafg_jax.language import prototypes, statistics
 from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders.load import texts
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.stages import replacing
+from lafg_jax.tasks.class_retrieval.language_base import read_npz
 
 FILE = "language.html"
 INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)

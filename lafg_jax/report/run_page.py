@@ -11,9 +11,10 @@ from ml_collections import ConfigDict
 
 from lafg_jax import stages
 from lafg_jax.data import datasets, images
-from lafg_jax.data.prototypes import read_npz
-from lafg_jax.evaluate import knn, stage
+from lafg_jax.evaluate import knn
 from lafg_jax.report import pictures
+from lafg_jax.tasks.class_retrieval import protocol
+from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
 
@@ -41,7 +42,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   Raises:
     UserError: there is no evaluation yet, or it is of something else than the config says.
   """
-  result = stage.read_result(workdir)
+  result = protocol.read_result(workdir)
   now = {
     "dataset": config.data.name,
     "split": config.evaluate.split,
@@ -50,7 +51,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
   if changed:
     raise UserError(
-      f"{os.path.join(workdir, stage.FILE)} is of another evaluation ({'; '.join(changed)}): run "
+      f"{os.path.join(workdir, protocol.FILE)} is of another evaluation ({'; '.join(changed)}): run "
       "--stage=evaluate first, with evaluate.source=checkpoint or pretrained"
     )
   picture = _picture(config, workdir)
@@ -63,7 +64,7 @@ def run(config: ConfigDict, workdir: str) -> None:
 
 
 def _picture(config: ConfigDict, workdir: str) -> bytes:
-  path = os.path.join(workdir, stage.EMBEDDINGS)
+  path = os.path.join(workdir, protocol.EMBEDDINGS)
   arrays = read_npz(path, ("vectors", "labels", "paths"), stage="evaluate")
   vectors, labels, paths = arrays["vectors"], arrays["labels"], arrays["paths"]
   split = config.evaluate.split
@@ -129,7 +130,7 @@ is the same class, red another.</p>
 
 
 def _table(result: dict) -> str:
-  names, columns = stage.columns_of(result)
+  names, columns = protocol.columns_of(result)
   head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
   body = "".join(
     f"<tr><td>{name}</td>" + "".join(f"<td>{100 * c[name]:.1f}</td>" for c in columns.values())

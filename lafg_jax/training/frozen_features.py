@@ -20,9 +20,9 @@ from ml_collections import ConfigDict
 from lafg_jax import stages
 from lafg_jax.data import datasets, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.prototypes import read_npz
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import devices
+from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.preemption import StopRequest
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints, frozen_features, optimizers, resume
 from lafg_jax.training.best_checkpoint import Selection, open_selection
 from lafg_jax.training.metrics_log import MetricsLog

@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from lafg_jax import stages
 from lafg_jax.data import pack
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
-from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.models.weights import files
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints
 from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.data import prototypes as reading
 from lafg_jax.language import prototypes
+from lafg_jax.tasks.class_retrieval import language_base as reading
 from lafg_jax.utils.errors import UserError
 
 CASE = st.tuples(

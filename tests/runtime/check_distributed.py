@@ -18,10 +18,10 @@ from absl import flags
 
 from configs import synthetic
 from lafg_jax.data import datasets
-from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints, loop, metrics_log
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from configs import synthetic
 from lafg_jax import validation
 from lafg_jax.data import datasets, sampling
-from lafg_jax.data.prototypes import LoadedPrototypes
 from lafg_jax.runtime import devices
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import loop, step
 
 # n, m, the alignment, its projector and reduction, the rank of LoRA, blocks (the gradient of

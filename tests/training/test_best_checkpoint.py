@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from lafg_jax.data import datasets
-from lafg_jax.evaluate import embed, metrics, stage
+from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, resume
 from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import validate
@@ -104,11 +105,11 @@ def test_a_run_that_was_stopped_keeps_the_same_best(tmp_path, trained):
 def test_the_best_is_evaluated_on_request(trained, config_with):
   workdir, _, _ = trained
   config = config_with(**CHANGES, evaluate__source="best", evaluate__split="val")
-  result = stage.run(config, str(workdir))
+  result = protocol.run(config, str(workdir))
   best = checkpoints.steps(str(workdir), checkpoints.BEST)[0]
   assert result["step"] == best and result["source"] == "best"
   assert result["map@r"] == pytest.approx(validations(workdir)[best]["val_map@r"], abs=1e-6)
-  assert json.loads((workdir / stage.FILE).read_text())["step"] == best
+  assert json.loads((workdir / protocol.FILE).read_text())["step"] == best
 
 
 @pytest.mark.parametrize(

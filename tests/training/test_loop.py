@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lafg_jax.data import datasets
-from lafg_jax.data.prototypes import LoadedPrototypes
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints, loop, metrics_log, resume
 from lafg_jax.training import step as train_step
 from lafg_jax.utils.errors import UserError

@@ -11,11 +11,11 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.data.prototypes import shorten
 from lafg_jax.language import descriptions as files
 from lafg_jax.language.describers import llm, prompt
 from lafg_jax.language.descriptions import Record
 from lafg_jax.stages import replacing
+from lafg_jax.tasks.class_retrieval.language_base import shorten
 from lafg_jax.utils.errors import UserError
 
 # (class, sentence) -> whether the sentence names a class that is kept from training.

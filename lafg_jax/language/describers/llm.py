@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 from absl import logging
 
-from lafg_jax.data.prototypes import shorten
 from lafg_jax.language.describers import neighbours, prompt
 from lafg_jax.language.descriptions import Record, record
 from lafg_jax.stages import fingerprint, naming
+from lafg_jax.tasks.class_retrieval.language_base import shorten
 from lafg_jax.utils.errors import Incomplete
 from lafg_jax.utils.progress import Progress
 

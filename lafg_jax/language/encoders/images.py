@@ -9,13 +9,14 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
-from lafg_jax.data import colours, readings
+from lafg_jax.data import colours
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
-from lafg_jax.data.prototypes import l2_normalise, shorten
 from lafg_jax.language.encoders.load import load
 from lafg_jax.language.encoders.load.cache import Encode, FeatureCache, computed
 from lafg_jax.stages import replacing
+from lafg_jax.tasks.class_retrieval import teacher_features
+from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, shorten
 from lafg_jax.utils.errors import UserError
 
 
@@ -36,7 +37,7 @@ def class_image_means(
     names = shorten([dataset.class_names[k] for k in empty])
     raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
   readable = np.delete(features, unreadable, axis=0)
-  return readings.class_means(readable, labels, len(dataset.class_names))
+  return teacher_features.class_means(readable, labels, len(dataset.class_names))
 
 
 def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolourings: int = 0) -> Path:
@@ -60,7 +61,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
       for k in range(recolourings)
     ]
     arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
-  path = Path(workdir) / readings.FILE
+  path = Path(workdir) / teacher_features.FILE
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, **arrays, encoder=np.array(language.encoder))
   return path

@@ -11,10 +11,10 @@ from ml_collections import ConfigDict
 
 from lafg_jax import stages
 from lafg_jax.data import datasets
-from lafg_jax.data.prototypes import read_npz
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, make_embed
 from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import attributes
+from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from lafg_jax.evaluate import stage
+from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
@@ -30,7 +30,7 @@ def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
   monkeypatch.setattr(metrics_log.logging, "info", lambda _, *args: told.extend(map(str, args)))
   config = config_with(**LEARNS)
   loop.run(config, str(tmp_path), dataset, None)
-  result = stage.run(config, str(tmp_path))
+  result = protocol.run(config, str(tmp_path))
   for name in ("recall@1", "map@r"):
     assert result[name] > 2 * result["untrained"][name], (name, result)
   progress = [text for text in told if text.startswith("step 300/300 (100%)")]
@@ -43,6 +43,6 @@ def test_queries_without_a_gallery_are_one_line(tmp_path, value):
   arrays = {"vectors": np.eye(4, dtype=np.float32), "labels": np.array([0, 0, 1, 1])}
   np.savez(path, **arrays, is_query=np.full(4, value))
   with pytest.raises(UserError, match=rf"source=.*some.npz: is_query is {value} for all 4 rows"):
-    stage.evaluate_file(str(path), (1,))
+    protocol.evaluate_file(str(path), (1,))
   np.savez(path, **arrays, is_query=np.array([True, False, True, False]))
-  assert stage.evaluate_file(str(path), (1,))["num_queries"] == 2
+  assert protocol.evaluate_file(str(path), (1,))["num_queries"] == 2

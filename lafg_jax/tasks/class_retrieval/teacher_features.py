@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import prototypes
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.prototypes import LoadedPrototypes, l2_normalise
+from lafg_jax.tasks.class_retrieval import language_base
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
 from lafg_jax.utils.errors import UserError
 from lafg_jax.validation import reads_images
 
@@ -27,14 +27,14 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
     UserError: as `prototypes.load`; the image features are missing, damaged or of other images.
   """
   language = config.language
-  found = prototypes.load(
+  found = language_base.load(
     path,
     dataset.class_names,
     centre=language.centre,
     shuffle=language.shuffle,
     seed=config.seed,
     # Those of images take the place of any.
-    kind=language.prototype if language.prototype in prototypes.KINDS else "attention",
+    kind=language.prototype if language.prototype in language_base.KINDS else "attention",
   )
   if not reads_images(config):
     return found
@@ -56,7 +56,7 @@ def _of_images(
   language, count = config.language, len(dataset.class_names)
   means = class_means(features, dataset.labels, count)
   if language.shuffle:
-    means = means[prototypes.other_classes(count, config.seed)]
+    means = means[language_base.other_classes(count, config.seed)]
   mean = means.mean(axis=0) * language.centre
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
 
@@ -107,7 +107,9 @@ def _readings(
 def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
   """[n, d], rows of zeros for images that could not be read."""
   path = folder / FILE
-  arrays: dict[str, Any] = prototypes.read_npz(path, ("ids", "features", "encoder"), stage="encode")
+  arrays: dict[str, Any] = language_base.read_npz(
+    path, ("ids", "features", "encoder"), stage="encode"
+  )
   if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
     raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
   return arrays["features"].astype(np.float64)
@@ -116,7 +118,7 @@ def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
 def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
   """[n, K, d], rows of zeros for images that could not be read."""
   path = folder / FILE
-  found = prototypes.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
+  found = language_base.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
   if found.shape[:2] != (len(dataset), versions):
     raise UserError(f"{path} is of other recolourings: run --stage=encode again")
   return found.astype(np.float64)
@@ -125,7 +127,7 @@ def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
 def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:
   """[n] for each image one of the class whose words its class is given under language.shuffle."""
   rows = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
-  given = prototypes.other_classes(len(rows), seed)
+  given = language_base.other_classes(len(rows), seed)
   place = np.empty(len(labels), int)
   for members in rows:
     place[members] = np.arange(len(members))

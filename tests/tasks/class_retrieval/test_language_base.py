@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.data import prototypes
+from lafg_jax.tasks.class_retrieval import language_base
 from lafg_jax.utils.errors import UserError
 
 NAMES = ("red finch", "blue finch", "green finch", "grey finch")
@@ -34,7 +34,7 @@ def write(path, **changes):
 
 
 def load(path, names=NAMES, *, centre=False, shuffle=False, seed=0):
-  return prototypes.load(path, names, centre=centre, shuffle=shuffle, seed=seed)
+  return language_base.load(path, names, centre=centre, shuffle=shuffle, seed=seed)
 
 
 @pytest.mark.parametrize("names", itertools.permutations(NAMES))
@@ -159,25 +159,25 @@ def test_damaged_bytes_never_load_as_other_numbers(tmp_path_factory, data):
 def test_mean_pairwise_cosine_equals_a_loop(count, width, seed):
   vectors = np.random.default_rng(seed).normal(size=(count, width))
   pairs = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in itertools.combinations(list(vectors), 2)]
-  assert prototypes.mean_pairwise_cosine(vectors) == pytest.approx(np.mean(pairs), abs=1e-12)
+  assert language_base.mean_pairwise_cosine(vectors) == pytest.approx(np.mean(pairs), abs=1e-12)
 
 
 def test_mean_pairwise_cosine_of_few_or_zero_rows():
-  assert np.isnan(prototypes.mean_pairwise_cosine(np.ones((1, 3))))
-  assert prototypes.mean_pairwise_cosine(np.array([[0.0, 0], [1, 0]])) == 0
+  assert np.isnan(language_base.mean_pairwise_cosine(np.ones((1, 3))))
+  assert language_base.mean_pairwise_cosine(np.array([[0.0, 0], [1, 0]])) == 0
 
 
 def test_l2_normalise_refuses_vectors_without_direction():
-  unit = prototypes.l2_normalise(np.array([[3.0, 4.0]]), "x")
+  unit = language_base.l2_normalise(np.array([[3.0, 4.0]]), "x")
   np.testing.assert_allclose(unit, [[0.6, 0.8]], rtol=1e-6)
   for bad in (0.0, np.nan, np.inf):
     with pytest.raises(UserError, match="features: .*direction"):
-      prototypes.l2_normalise(np.full((2, 3), bad), "features")
+      language_base.l2_normalise(np.full((2, 3), bad), "features")
 
 
 def test_reading_needs_no_language_library():
   code = (
-    "import sys, lafg_jax.data.prototypes; "
+    "import sys, lafg_jax.tasks.class_retrieval.language_base; "
     "print([m for m in ('torch', 'transformers', 'sklearn', 'jax') if m in sys.modules])"
   )
   out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -196,7 +196,7 @@ def test_the_chosen_array_stands_for_the_class(tmp_path, kind):
   arrays["attribute_profiles"] = rng.standard_normal((5, 7)).astype(np.float32)
   path = tmp_path / "prototypes.npz"
   np.savez(path, class_names=np.array(names), encoder=np.array("x"), **arrays)
-  found = prototypes.load(path, names, centre=True, shuffle=False, seed=0, kind=kind)
+  found = language_base.load(path, names, centre=True, shuffle=False, seed=0, kind=kind)
   wanted = {"attention": "prototypes", "query": "queries", "descriptions": "description_means",
             "profile": "attribute_profiles"}  # fmt: skip
   array = arrays[wanted[kind]]

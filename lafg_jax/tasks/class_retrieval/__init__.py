@@ -1,0 +1,1 @@
+"""LaFG: images of classes never seen, found by images."""
