@@ -9,7 +9,7 @@ __all__ = ["Retriever", "load_retriever"]
 def __getattr__(name: str) -> Any:
   # Lazy, so that `import lafg_jax` and every --help answer before jax is imported.
   if name in __all__:
-    from lafg_jax import retriever
+    from lafg_jax.inference import retriever
 
     return getattr(retriever, name)
   raise AttributeError(f"module 'lafg_jax' has no attribute {name!r}")

@@ -88,12 +88,13 @@ def export(source: str, out: str, formats: Sequence[str], gallery: str | None = 
   Raises:
     UserError: the model or the gallery cannot be read, or does not fit a format.
   """
-  from lafg_jax import model_card, retriever, stages, trained
+  from lafg_jax import stages
+  from lafg_jax.inference import bundle, model_card, retriever
 
-  model = trained.read(source)
+  model = bundle.read(source)
   written = []
   if "safetensors" in formats:
-    trained.write(model, out)
+    bundle.write(model, out)
     with stages.replacing(os.path.join(out, model_card.FILE)) as temporary:
       temporary.write_text(model_card.text(model, formats), encoding="utf-8")
     written += ["model.safetensors", "config.json", model_card.FILE]

@@ -132,7 +132,7 @@ def test_import_pulls_in_nothing_heavy():
 
 def test_training_imports_neither_torch_nor_tensorflow():
   code = (
-    "import sys, lafg_jax.training.loop, lafg_jax.retriever, lafg_jax.report.run_page;"
+    "import sys, lafg_jax.training.loop, lafg_jax.inference.retriever, lafg_jax.report.run_page;"
     "heavy = {'torch', 'tensorflow', 'transformers', 'sklearn'} & set(sys.modules);"
     "assert not heavy, heavy"
   )

@@ -14,8 +14,9 @@ from jax import export as jax_export
 from PIL import Image
 
 import lafg_jax
-from lafg_jax import export, model_card, trained
+from lafg_jax import export
 from lafg_jax.evaluate.embed import inference_params, make_embed
+from lafg_jax.inference import bundle, model_card
 from lafg_jax.models import embedder as embedders
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
@@ -94,7 +95,7 @@ def test_stablehlo_of_lora_prompts_registers_and_gem(config_with):
   )  # fmt: skip
   embedder, params = embedders.init_model(config)
   params["lora"]["block_0"]["attention"]["query"]["kernel"]["b"] += 0.3
-  model = trained.Trained(config, inference_params(embedder, params), {}, {}, {})
+  model = bundle.Trained(config, inference_params(embedder, params), {}, {}, {})
   assert "lora" not in model.params
   call = jax_export.deserialize(bytearray(export.stablehlo(model))).call
   pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
@@ -105,7 +106,7 @@ def test_stablehlo_of_lora_prompts_registers_and_gem(config_with):
 def test_weights_beyond_the_format_are_refused(config_with):
   big = {"w": np.broadcast_to(np.float32(0), (1 << 30,))}
   with pytest.raises(UserError, match="--formats=stablehlo: 4.0 GiB of weights"):
-    export.stablehlo(trained.Trained(config_with(), big, {}, {}, {}))
+    export.stablehlo(bundle.Trained(config_with(), big, {}, {}, {}))
 
 
 def test_faiss_finds_what_the_retriever_finds(written, photos, retriever):
@@ -145,7 +146,7 @@ def test_a_gallery_of_embeddings(retriever, tmp_path, photos):
 
 
 def test_the_card_has_the_evaluation_and_what_to_cut(trained_run):
-  model = trained.read(str(trained_run))
+  model = bundle.read(str(trained_run))
   assert "It has not been evaluated" in model_card.text(model, ("safetensors",))
   assert "deserialize" not in model_card.text(model, ("safetensors",))
   model.facts["evaluation"] = {
@@ -217,5 +218,5 @@ def test_the_command_and_its_help(trained_run, tmp_path):
     str(tmp_path / "out" / name) for name in ("model.safetensors", "config.json", "README.md")
   ]
   saved = json.loads((tmp_path / "out/config.json").read_text())
-  original = trained.read(str(trained_run))
+  original = bundle.read(str(trained_run))
   assert saved["config"] == json.loads(json.dumps(config_keys.flatten(original.config)))

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax import trained
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed, make_embed
+from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils.errors import UserError
@@ -150,16 +150,16 @@ def load_retriever(source: str) -> Retriever:
   Raises:
     UserError: there is no model that reads whole, or it cannot be reached.
   """
-  return of(trained.read(source))
+  return of(bundle.read(source))
 
 
-def of(model: trained.Trained) -> Retriever:
+def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
   box = model.facts["box"]
   return Retriever(
     config=model.config,
     step=model.facts["step"],
-    embedding_dim=trained.embedding_dim(model.config),
+    embedding_dim=bundle.embedding_dim(model.config),
     class_names=tuple(model.facts["class_names"]),
     prototypes=model.prototypes,
     embed_batch=make_embed(embedders.build(model.config.model), model.params),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import export, sources, trained
+from lafg_jax import export
+from lafg_jax.inference import bundle, locations
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
@@ -169,7 +170,7 @@ def test_a_server_writes_nothing_outside_of_its_folder(tmp_path, name):
       raise AssertionError(local)
 
   with pytest.raises(UserError, match="outside of its folder"):
-    sources._copy(Server(), "srv/run", str(tmp_path / "local"))
+    locations._copy(Server(), "srv/run", str(tmp_path / "local"))
 
 
 def edit(**changes):
@@ -213,14 +214,14 @@ def test_an_evaluation_goes_along_where_it_is_of_this_checkpoint(trained_run, tm
     ({"source": "pretrained", "step": 0, "recall@1": 0.5}, False),
     ([], False),
   ):
-    (run / sources.EVALUATION).write_text(json.dumps(content))
-    assert trained.read(str(run)).facts["evaluation"] == (content if kept else None)
+    (run / locations.EVALUATION).write_text(json.dumps(content))
+    assert bundle.read(str(run)).facts["evaluation"] == (content if kept else None)
 
 
 def test_what_was_brought_is_deleted_again(trained_run, tmp_path, monkeypatch):
   path = archive(tmp_path / "run.tar", trained_run, "run")
   monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
   (tmp_path / "temporary").mkdir()
-  with sources.opened(path) as folder:
+  with locations.opened(path) as folder:
     assert checkpoints.steps(folder) == [1]
   assert not list((tmp_path / "temporary").iterdir())

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lafg_jax.trained import Trained, embedding_dim
+from lafg_jax.inference.bundle import Trained, embedding_dim
 
 FILE = "README.md"
 _USE = """```python

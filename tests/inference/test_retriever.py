@@ -53,7 +53,7 @@ def test_it_sees_what_evaluation_sees(evaluated, photos):
   test = datasets.load_splits(config.data, ("test",))["test"]
   boxes = test.boxes if config.data.box_crop else None
   np.testing.assert_allclose(retriever.embed(paths, boxes=boxes), vectors, atol=1e-5)
-  pixels = [np.asarray(lafg_jax.retriever.image_files.open_image(path)) for path in paths]
+  pixels = [np.asarray(lafg_jax.inference.retriever.image_files.open_image(path)) for path in paths]
   np.testing.assert_allclose(retriever.embed(pixels, 5, test.boxes), vectors, atol=1e-5)
   whole = retriever.embed(paths, boxes=np.zeros((len(paths), 4)))
   assert np.abs(whole - vectors).max() > 0.01

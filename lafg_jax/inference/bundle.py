@@ -14,8 +14,9 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax import sources, stages
+from lafg_jax import stages
 from lafg_jax.evaluate.embed import inference_params
+from lafg_jax.inference import locations
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
@@ -50,8 +51,8 @@ def read(source: str) -> Trained:
   Raises:
     UserError: nothing is there, it cannot be reached, or it does not read whole.
   """
-  with sources.opened(source) as folder:
-    if sources.is_export(folder):
+  with locations.opened(source) as folder:
+    if locations.is_export(folder):
       return _of_export(folder)
     return _of_checkpoint(folder)
 
@@ -97,7 +98,7 @@ def _map(function: Any, tree: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluation(workdir: str, step: int) -> dict[str, Any] | None:
   """evaluation.json, where it is of this very checkpoint."""
-  path = os.path.join(workdir, sources.EVALUATION)
+  path = os.path.join(workdir, locations.EVALUATION)
   if not os.path.isfile(path):
     return None
   try:
@@ -120,7 +121,7 @@ def write(trained: Trained, folder: str) -> None:
     "readout": trained.readout,
   }
   flat = traverse_util.flatten_dict(tree, sep="/")
-  weights = os.path.join(folder, sources.WEIGHTS)
+  weights = os.path.join(folder, locations.WEIGHTS)
   with stages.replacing(weights) as temporary:
     # Not save_file, whose files only their owner may read.
     temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
@@ -131,7 +132,7 @@ def write(trained: Trained, folder: str) -> None:
     "facts": trained.facts,
     "config": config_keys.flatten(trained.config),
   }
-  with stages.replacing(os.path.join(folder, sources.FACTS)) as temporary:
+  with stages.replacing(os.path.join(folder, locations.FACTS)) as temporary:
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -139,7 +140,7 @@ def _of_export(folder: str) -> Trained:
   from safetensors import SafetensorError
   from safetensors.numpy import load_file
 
-  path, weights = (os.path.join(folder, name) for name in (sources.FACTS, sources.WEIGHTS))
+  path, weights = (os.path.join(folder, name) for name in (locations.FACTS, locations.WEIGHTS))
   try:
     with open(path, encoding="utf-8") as file:
       found = json.load(file)

@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "notebooks/restore_in_colab.ipynb"
 
 

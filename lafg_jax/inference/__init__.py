@@ -1,0 +1,1 @@
+"""A trained model as its user meets it: restore, embed, search, export."""
