@@ -19,7 +19,8 @@ from typing import Any
 from absl import flags, logging
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, validation
+from lafg_jax import command_line
+from lafg_jax.config import validation
 from lafg_jax.runtime import distributed, interrupts, malloc
 from lafg_jax.utils import config_keys, packages
 from lafg_jax.utils.errors import UserError

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs import ablation, aircraft, cars, cub, default, inshop, sop, synthetic
-from lafg_jax import main, validation
+from lafg_jax import main
+from lafg_jax.config import validation
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 

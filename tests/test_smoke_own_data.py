@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from configs import default, synthetic
-from lafg_jax import main, validation
+from lafg_jax import main
+from lafg_jax.config import validation
 from lafg_jax.data import readers
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError

@@ -13,7 +13,8 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages, validation
+from lafg_jax import stages
+from lafg_jax.config import validation
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 

@@ -90,14 +90,14 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     logging.info("cells: %d are of other settings or inputs and run again (%s)", len(stale), names)
   if not todo:
     return 0
-  from lafg_jax.ablation import words
+  from lafg_jax.ablation import language_bases
 
   # By whatever names, the same settings train once.
   alike: dict[str, list[Cell]] = {}
   for cell in todo:
     alike.setdefault(cell.key, []).append(cell)
   todo = [cells[0] for cells in alike.values()]
-  prototypes = words.prepare(todo, workdir)
+  prototypes = language_bases.prepare(todo, workdir)
   scratch = os.path.join(workdir, _SCRATCH)
   shutil.rmtree(scratch, ignore_errors=True)
   os.makedirs(scratch)

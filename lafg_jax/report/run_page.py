@@ -51,8 +51,8 @@ def run(config: ConfigDict, workdir: str) -> None:
   changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
   if changed:
     raise UserError(
-      f"{os.path.join(workdir, protocol.FILE)} is of another evaluation ({'; '.join(changed)}): run "
-      "--stage=evaluate first, with evaluate.source=checkpoint or pretrained"
+      f"{os.path.join(workdir, protocol.FILE)} is of another evaluation ({'; '.join(changed)}): "
+      "run --stage=evaluate first, with evaluate.source=checkpoint or pretrained"
     )
   picture = _picture(config, workdir)
   with stages.replacing(os.path.join(workdir, PICTURE)) as temporary:

@@ -7,8 +7,8 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from lafg_jax.config.validation import WORDLESS
 from lafg_jax.utils.errors import UserError
-from lafg_jax.validation import WORDLESS
 
 
 def schedule(train: ConfigDict) -> optax.Schedule:

@@ -8,6 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax import stages
+from lafg_jax.config.validation import reads_words
 from lafg_jax.data import pack
 from lafg_jax.data.datasets import Dataset, content_of, fingerprint
 from lafg_jax.models.weights import files
@@ -16,7 +17,6 @@ from lafg_jax.training import checkpoints
 from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
-from lafg_jax.validation import reads_words
 
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",

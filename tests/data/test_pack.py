@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cars, synthetic
-from lafg_jax import main, stages, validation
+from lafg_jax import main, stages
+from lafg_jax.config import validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.training import resume

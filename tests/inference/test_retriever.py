@@ -7,7 +7,8 @@ import pytest
 
 import lafg_jax
 from configs import aircraft
-from lafg_jax import main, validation
+from lafg_jax import main
+from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import protocol

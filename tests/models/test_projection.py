@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lafg_jax import model_rules, validation
+from lafg_jax.config import model_rules, validation
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load, resolve
 from lafg_jax.training import step

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import cars, manifest, sop, synthetic
-from lafg_jax import main, stages, validation
+from lafg_jax import main, stages
+from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.report import language_page
 from lafg_jax.utils.errors import UserError

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax import validation
+from lafg_jax.config import validation
 from lafg_jax.data import datasets, sampling
 from lafg_jax.runtime import devices
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes

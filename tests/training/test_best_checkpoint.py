@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
+from lafg_jax.config.validation import validate
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, resume
 from lafg_jax.utils.errors import UserError
-from lafg_jax.validation import validate
 
 CHANGES = {
   "data__num_val_classes": 8,

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import main, validation
+from lafg_jax import main
+from lafg_jax.config import validation
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from lafg_jax.config.validation import reads_images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.tasks.class_retrieval import language_base
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
 from lafg_jax.utils.errors import UserError
-from lafg_jax.validation import reads_images
 
 # Beside prototypes.npz, written by `language.image_features`.
 FILE = "image_features.npz"

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from lafg_jax import main, validation
+from lafg_jax import main
+from lafg_jax.config import validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language.encoders.load import images
 from lafg_jax.losses.alignment import alignment

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lafg_jax import model_rules, read_by
+from lafg_jax.config import model_rules, read_by
 from lafg_jax.data import readers
 from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
 from lafg_jax.utils.config_keys import get

@@ -7,12 +7,12 @@ from absl import logging
 
 from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
+from lafg_jax.config.validation import reads_images, recolourings
 from lafg_jax.data import datasets
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders.load import images as image_features
 from lafg_jax.language.encoders.load import texts
-from lafg_jax.validation import reads_images, recolourings
 
 # Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")

@@ -1,0 +1,1 @@
+"""Keys of a config: their table, their rules, and how a command line sets them."""
