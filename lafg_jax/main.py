@@ -232,8 +232,8 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
 def _encode(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets
-  from lafg_jax.language.encoders.load import images as image_features
-  from lafg_jax.language.encoders.load import texts
+  from lafg_jax.language.encoders import images as image_features
+  from lafg_jax.language.encoders import texts
   from lafg_jax.tasks.class_retrieval import teacher_features
 
   language, names = config.language, _training_classes(config)

@@ -13,7 +13,7 @@ from PIL import Image
 from configs import aircraft, cars, cub, inshop, sop
 from lafg_jax import main
 from lafg_jax.config import validation
-from lafg_jax.language.encoders.load import images
+from lafg_jax.language.encoders import images
 from lafg_jax.training import checkpoints
 
 DATA = {

@@ -11,8 +11,8 @@ from lafg_jax.config.validation import reads_images, recolourings
 from lafg_jax.data import datasets
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import images as image_features
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import images as image_features
+from lafg_jax.language.encoders import texts
 
 # Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")

@@ -247,7 +247,7 @@ def _key(one: Cell) -> str:
 def _words(language: ConfigDict) -> str:
   """Of what words are got from."""
   from lafg_jax.language.describers import describe
-  from lafg_jax.language.encoders.load import texts
+  from lafg_jax.language.encoders import texts
 
   return _remembered(
     ("words", *sorted(language.items())),

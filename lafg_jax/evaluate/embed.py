@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.losses.alignment import alignment
+from lafg_jax.losses import alignment
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
 from lafg_jax.runtime import devices

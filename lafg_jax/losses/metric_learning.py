@@ -8,7 +8,7 @@ constant that no softmax feels. A paper's tau, the divisor of cos, is t = 2 tau.
 import jax
 import jax.numpy as jnp
 
-from lafg_jax.losses.alignment import alignment
+from lafg_jax.losses import alignment
 
 
 def supcon(z: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:

@@ -20,7 +20,7 @@ from lafg_jax.data import datasets, readers
 from lafg_jax.language import prototypes, statistics
 from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import texts
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.stages import replacing
 from lafg_jax.tasks.class_retrieval.language_base import read_npz

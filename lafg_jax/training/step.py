@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config.read_by import PROXIED
 from lafg_jax.config.validation import WORDLESS, reads_words
-from lafg_jax.losses.alignment import alignment, metric_learning
+from lafg_jax.losses import alignment, metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise

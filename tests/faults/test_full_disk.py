@@ -8,7 +8,7 @@ import pytest
 
 from lafg_jax import stages
 from lafg_jax.language.describers import describe, llm
-from lafg_jax.language.encoders.load import cache as feature_cache
+from lafg_jax.language.encoders import cache as feature_cache
 from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
 from lafg_jax.utils.errors import UserError
 

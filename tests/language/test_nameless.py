@@ -19,8 +19,8 @@ from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import images as image_features
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import images as image_features
+from lafg_jax.language.encoders import texts
 from lafg_jax.report import language_page
 from lafg_jax.utils.errors import UserError
 

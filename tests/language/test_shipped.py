@@ -13,7 +13,7 @@ import pytest
 from lafg_jax import stages
 from lafg_jax.language import descriptions
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import texts as encode
+from lafg_jax.language.encoders import texts as encode
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "lafg_jax" / "language" / "shipped"

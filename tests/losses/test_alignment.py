@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.losses.alignment import alignment
+from lafg_jax.losses import alignment
 
 # Compiled whole: operation by operation takes longer.
 pairwise = jax.jit(

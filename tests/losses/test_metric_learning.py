@@ -12,7 +12,7 @@ from pytorch_metric_learning import losses as oracle
 import lafg_jax
 from lafg_jax import main
 from lafg_jax.config import validation
-from lafg_jax.losses.alignment import metric_learning
+from lafg_jax.losses import metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.training import checkpoints, loop, optimizers, resume
 from lafg_jax.training import step as train_step

@@ -51,7 +51,7 @@ def test_embeddings_through_p_v_are_clips_own_image_features(tmp_path, save_mode
 
 
 def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, dataset):
-  from lafg_jax.language.encoders.load import images as image_features
+  from lafg_jax.language.encoders import images as image_features
 
   size = {"data__image_size": 48, "data__resize_size": 48}
   config = config_on("tiny_clip", **size)

@@ -34,7 +34,7 @@ def find(
     return dict.fromkeys(wanted, ())
   import numpy as np
 
-  from lafg_jax.language.encoders.load import texts
+  from lafg_jax.language.encoders import texts
 
   prompts = [language.prompt.replace("{}", name) for name in class_names]
   features = texts.encode_texts(prompts, language.encoder, language.batch_size)

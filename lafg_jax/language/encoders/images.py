@@ -12,8 +12,8 @@ from PIL import Image
 from lafg_jax.data import colours
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
-from lafg_jax.language.encoders.load import load
-from lafg_jax.language.encoders.load.cache import Encode, FeatureCache, computed
+from lafg_jax.language.encoders import load
+from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.stages import replacing
 from lafg_jax.tasks.class_retrieval import teacher_features
 from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, shorten

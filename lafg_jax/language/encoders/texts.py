@@ -10,10 +10,10 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import load, split_sentences
-from lafg_jax.language.encoders.load.cache import Encode, FeatureCache, computed
-from lafg_jax.language.encoders.load.images import class_image_means
-from lafg_jax.language.encoders.load.load import local_folder as encoder_folder
+from lafg_jax.language.encoders import load, split_sentences
+from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
+from lafg_jax.language.encoders.images import class_image_means
+from lafg_jax.language.encoders.load import local_folder as encoder_folder
 from lafg_jax.stages import replacing
 from lafg_jax.tasks.class_retrieval.language_base import l2_normalise
 from lafg_jax.utils.errors import UserError

@@ -261,7 +261,7 @@ def test_neighbours_by_the_encoder_are_training_classes_nearest_first():
   import numpy as np
 
   from lafg_jax.finches import classes
-  from lafg_jax.language.encoders.load import texts as encode
+  from lafg_jax.language.encoders import texts as encode
 
   names = classes.class_names("seen")[:12]
   language = section(num_neighbours=3, encoder="tiny_clip")

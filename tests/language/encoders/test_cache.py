@@ -12,8 +12,8 @@ import pytest
 from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lafg_jax.language.encoders.load.cache import FeatureCache
 
+from lafg_jax.language.encoders.cache import FeatureCache
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
@@ -149,8 +149,8 @@ def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
 
 def test_adding_one_class_encodes_one_class(tmp_path, logged, monkeypatch):
   pytest.importorskip("transformers")
-  from lafg_jax.language.encoders.load import load
-  from lafg_jax.language.encoders.load import texts as encode
+  from lafg_jax.language.encoders import load
+  from lafg_jax.language.encoders import texts as encode
 
   old = ["a red finch", "a blue finch", "a red finch"]
   first = encode.encode_texts(old, "tiny_clip", 2, cache=tmp_path)
@@ -207,7 +207,7 @@ def test_a_kill_loses_at_most_a_batch(tmp_path, logged):
   rest = run.stdout.read().count(b"batch")
   run.wait()
   assert begun == 12 and run.returncode == -signal.SIGKILL
-  from lafg_jax.language.encoders.load import texts as encode
+  from lafg_jax.language.encoders import texts as encode
 
   texts = [f"a {i} finch" for i in range(400)]
   found = encode.encode_texts(texts, "tiny_clip", 50, cache=tmp_path)

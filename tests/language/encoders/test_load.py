@@ -11,8 +11,8 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language.encoders.load import images, load
-from lafg_jax.language.encoders.load import texts as encode
+from lafg_jax.language.encoders import images, load
+from lafg_jax.language.encoders import texts as encode
 from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()

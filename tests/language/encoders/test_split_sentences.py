@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.language.encoders.load import split_sentences
+from lafg_jax.language.encoders import split_sentences
 
 
 def at_most(count):

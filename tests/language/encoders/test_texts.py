@@ -11,7 +11,7 @@ import transformers
 from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language.encoders.load import load, texts
+from lafg_jax.language.encoders import load, texts
 from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()

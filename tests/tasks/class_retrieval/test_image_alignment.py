@@ -11,8 +11,8 @@ from configs import synthetic
 from lafg_jax import main
 from lafg_jax.config import validation
 from lafg_jax.data import colours, datasets
-from lafg_jax.language.encoders.load import images
-from lafg_jax.losses.alignment import alignment
+from lafg_jax.language.encoders import images
+from lafg_jax.losses import alignment
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
 from lafg_jax.training import metrics_log, step

@@ -1,6 +1,6 @@
 """Prints the tables of docs/language.md for a file of descriptions.
 
-  python docs/measure_vocabulary.py --descriptions=FILE --encoder=FOLDER [--classes="A;B"]
+  python experiments/measure_vocabulary.py --descriptions=FILE --encoder=FOLDER [--classes="A;B"]
 
 All classes of the file take part; nothing is written but the cache of features.
 """
@@ -15,7 +15,7 @@ from absl import app, flags
 from configs import default
 from lafg_jax.language import descriptions, prototypes, statistics, vocabulary
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import texts
 from lafg_jax.tasks.class_retrieval.language_base import read_npz
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)

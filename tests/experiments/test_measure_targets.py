@@ -9,13 +9,15 @@ import pytest
 
 from lafg_jax.finches import classes
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 @pytest.fixture
 def script(monkeypatch, small):
-  monkeypatch.syspath_prepend(str(DOCS))
-  spec = importlib.util.spec_from_file_location("measure_targets", DOCS / "measure_targets.py")
+  monkeypatch.syspath_prepend(str(EXPERIMENTS))
+  spec = importlib.util.spec_from_file_location(
+    "measure_targets", EXPERIMENTS / "measure_targets.py"
+  )
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   monkeypatch.setattr(module, "SMALL", {k: v for k, v in small.items() if "train." not in k})

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_what_is_said_follows_what_is_seen_and_the_table_is_in_order(tmp_path):
   done = subprocess.run(
-    [sys.executable, "docs/measure_geometry.py", f"--cache={tmp_path}"],
+    [sys.executable, "experiments/measure_geometry.py", f"--cache={tmp_path}"],
     cwd=ROOT,
     env=os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"},
     capture_output=True,

@@ -17,7 +17,7 @@ def test_the_script_prints_its_table_and_the_classes_asked_for(tmp_path):
   path.write_text(json.dumps(classes.describe(names)))
   done = subprocess.run(
     [
-      *(sys.executable, "docs/measure_vocabulary.py", f"--descriptions={path}"),
+      *(sys.executable, "experiments/measure_vocabulary.py", f"--descriptions={path}"),
       *("--encoder=tiny_clip", "--size=16", "--drop=0.1", f"--cache={tmp_path / 'cache'}"),
       f"--classes={names[3]}",
     ],

@@ -1,6 +1,6 @@
 """What class targets could bring at best: true attributes, an oracle, beside targets without words.
 
-  python docs/measure_targets.py [--seeds=2] [--targets=orthogonal,looks]
+  python experiments/measure_targets.py [--seeds=2] [--targets=orthogonal,looks]
 
 A small model at 32 px, from scratch, on the finches' 40 seen classes in four folds: each trains on
 30 of them, with their words alone, and retrieves among the images of the other 10. Test classes
@@ -28,7 +28,7 @@ from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, inference_params, make_embed
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import texts
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import language_base as reading
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise

@@ -1,6 +1,6 @@
 """How far prototypes of finches follow what their classes look like: a table in docs/ablation.md.
 
-  python docs/measure_geometry.py
+  python experiments/measure_geometry.py
 
 The finches' attributes are known, so the cosines between seen classes can be held against them:
 Pearson's r between the off-diagonal cosines of centred prototypes and those of centred attribute
@@ -17,8 +17,8 @@ from lafg_jax.data import datasets
 from lafg_jax.finches import classes, text
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
-from lafg_jax.language.encoders.load import images as image_features
-from lafg_jax.language.encoders.load import texts
+from lafg_jax.language.encoders import images as image_features
+from lafg_jax.language.encoders import texts
 from lafg_jax.tasks.class_retrieval.language_base import KINDS, l2_normalise
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
