@@ -19,7 +19,8 @@ from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import images as image_features
 from lafg_jax.language.encoders import texts
-from lafg_jax.tasks.class_retrieval.language_base import KINDS, l2_normalise
+from lafg_jax.tasks.class_retrieval.language_base import KINDS
+from lafg_jax.utils.vectors import l2_normalise
 
 _CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
 _SAID = {

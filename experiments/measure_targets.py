@@ -31,8 +31,9 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import texts
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import language_base as reading
-from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints, loop
+from lafg_jax.utils.vectors import l2_normalise
 
 FOLDS = 4
 # Too small to be good, and trained in seconds, so that there can be many of it.

@@ -16,7 +16,7 @@ from configs import default
 from lafg_jax.language import descriptions, prototypes, statistics, vocabulary
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import texts
-from lafg_jax.tasks.class_retrieval.language_base import read_npz
+from lafg_jax.utils.files import read_npz
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)
 _ENCODER = flags.DEFINE_string("encoder", None, "Folder, hub id or tiny_clip.", required=True)

@@ -88,18 +88,18 @@ def export(source: str, out: str, formats: Sequence[str], gallery: str | None = 
   Raises:
     UserError: the model or the gallery cannot be read, or does not fit a format.
   """
-  from lafg_jax import stages
   from lafg_jax.inference import bundle, model_card, retriever
+  from lafg_jax.utils.files import replacing
 
   model = bundle.read(source)
   written = []
   if "safetensors" in formats:
     bundle.write(model, out)
-    with stages.replacing(os.path.join(out, model_card.FILE)) as temporary:
+    with replacing(os.path.join(out, model_card.FILE)) as temporary:
       temporary.write_text(model_card.text(model, formats), encoding="utf-8")
     written += ["model.safetensors", "config.json", model_card.FILE]
   if "stablehlo" in formats:
-    with stages.replacing(os.path.join(out, STABLEHLO)) as temporary:
+    with replacing(os.path.join(out, STABLEHLO)) as temporary:
       temporary.write_bytes(stablehlo(model))
     written.append(STABLEHLO)
   if "faiss" in formats and gallery:
@@ -148,8 +148,8 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
   import faiss
   import numpy as np
 
-  from lafg_jax import stages
-  from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, read_npz
+  from lafg_jax.utils.files import read_npz, replacing
+  from lafg_jax.utils.vectors import l2_normalise
 
   if os.path.isdir(gallery):
     paths, vectors = _embedded(retriever, gallery)
@@ -164,9 +164,9 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
     vectors = l2_normalise(vectors, f"--gallery={gallery}")
   index = faiss.IndexFlatIP(retriever.embedding_dim)
   index.add(np.ascontiguousarray(vectors))
-  with stages.replacing(os.path.join(out, INDEX)) as temporary:
+  with replacing(os.path.join(out, INDEX)) as temporary:
     faiss.write_index(index, str(temporary))
-  with stages.replacing(os.path.join(out, PATHS)) as temporary:
+  with replacing(os.path.join(out, PATHS)) as temporary:
     temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from lafg_jax import command_line
 from lafg_jax.config import validation
 from lafg_jax.runtime import distributed, interrupts, malloc
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.utils import config_keys, packages
 from lafg_jax.utils.errors import UserError
 
@@ -71,7 +72,7 @@ def _default_stages(config: ConfigDict) -> list[str]:
   """The stages of a bare run: those whose output something else of the run reads."""
   if config.evaluate.source not in ("checkpoint", "best"):
     return ["evaluate"]
-  if not validation.reads_words(config):
+  if not choices.reads_words(config):
     return list(STAGES[3:])
   return list(STAGES)
 
@@ -212,9 +213,9 @@ def _training_classes(config: ConfigDict) -> tuple[str, ...]:
 
 
 def _describe(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.language.describers import describe
+  from lafg_jax.utils.files import fingerprint
 
   language, splits = config.language, datasets.class_splits(config.data)
   names: Sequence[str] = splits["train"]
@@ -224,30 +225,30 @@ def _describe(config: ConfigDict, workdir: str) -> bool:
   if super_classes is not None:
     # A numbered item has no words; those of its super-class are all there is, and give none away.
     names, held_out = list(dict.fromkeys(super_classes)), []
-  key = stages.fingerprint(describe.inputs(language), names, held_out)
+  key = fingerprint(describe.inputs(language), names, held_out)
   work = lambda: describe.run(language, workdir, names, held_out, variants)  # noqa: E731
   return _unless_done(workdir, "describe", key, ["descriptions.jsonl"], work)
 
 
 def _encode(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.language.encoders import images as image_features
+  from lafg_jax.language.encoders import images as images_
   from lafg_jax.language.encoders import texts
-  from lafg_jax.tasks.class_retrieval import teacher_features
+  from lafg_jax.utils.files import fingerprint
 
   language, names = config.language, _training_classes(config)
   inputs = (texts.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl"))
   super_classes = datasets.super_classes(config.data)
-  reads_images = validation.reads_images(config)
+  reads_images = choices.reads_images(config)
   pictures = language.query == "image" or reads_images
   options: tuple = (language.encoder, language.prompt, language.long_sentences, super_classes)
-  versions = validation.recolourings(config)
+  versions = choices.recolourings(config)
   if versions:
     options = (*options, versions)
   content = datasets.content_fingerprint(config.data, "train") if pictures else None
-  key = stages.fingerprint(options, names, inputs, content)
-  outputs = ["text_features.npz", *([teacher_features.FILE] if reads_images else [])]
+  key = fingerprint(options, names, inputs, content)
+  outputs = ["text_features.npz", *([images_.FILE] if reads_images else [])]
 
   def work() -> None:
     images = datasets.load_splits(config.data, ("train",))["train"] if pictures else None
@@ -260,12 +261,12 @@ def _encode(config: ConfigDict, workdir: str) -> bool:
 
 
 def _prototypes(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.language import prototypes
+  from lafg_jax.utils.files import fingerprint
 
   language, names = config.language, _training_classes(config)
   features = Path(workdir, "text_features.npz")
-  key = stages.fingerprint([language[name] for name in prototypes.DECIDING], names, features)
+  key = fingerprint([language[name] for name in prototypes.DECIDING], names, features)
   work = lambda: prototypes.run(language, workdir, names)  # noqa: E731
   outputs = ["prototypes.npz", "prototypes_stats.json"]
   return _unless_done(workdir, "prototypes", key, outputs, work)
@@ -274,22 +275,24 @@ def _prototypes(config: ConfigDict, workdir: str) -> bool:
 def _train(config: ConfigDict, workdir: str) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets
+  from lafg_jax.language.encoders import images as images_
   from lafg_jax.tasks.class_retrieval import teacher_features
   from lafg_jax.training import checkpoints, loop, resume
+  from lafg_jax.utils.files import fingerprint
 
   path = Path(workdir, "prototypes.npz")
-  words = validation.reads_words(config)
-  reads_images = validation.reads_images(config)
+  words = choices.reads_words(config)
+  reads_images = choices.reads_images(config)
   deciding = {key: config_keys.get(config, key) for key in resume.deciding_keys(config)}
   if config.data.pack:
     # Where it lies decides nothing.
     deciding["data.pack"] = True
-  key = stages.fingerprint(
+  key = fingerprint(
     deciding,
     datasets.content_fingerprint(config.data, "train"),
     path if words else None,
     _pretrained_file(config),
-    *([Path(workdir, teacher_features.FILE)] if reads_images else []),
+    *([Path(workdir, images_.FILE)] if reads_images else []),
   )
   outputs = [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
   if _is_done(workdir, "train", key, outputs):
@@ -318,14 +321,15 @@ def _pretrained_file(config: ConfigDict) -> Path | None:
 
 
 def _evaluate(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.data import datasets
+  from lafg_jax.evaluate import results
   from lafg_jax.tasks.class_retrieval import protocol as stage
   from lafg_jax.training import checkpoints
+  from lafg_jax.utils.files import fingerprint
 
   source = config.evaluate.source
   reads_images = source in ("checkpoint", "best", "pretrained")
-  outputs = [stage.FILE, stage.EMBEDDINGS] if reads_images else [stage.FILE]
+  outputs = [results.FILE, results.EMBEDDINGS] if reads_images else [results.FILE]
   if source in ("checkpoint", "best"):
     where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
     newest = checkpoints.steps(workdir, where)[:1]
@@ -336,7 +340,7 @@ def _evaluate(config: ConfigDict, workdir: str) -> bool:
     inputs = [_pretrained_file(config)]
   else:
     inputs = [Path(source)]
-  key = stages.fingerprint(
+  key = fingerprint(
     [config.evaluate, config.model, config.seed, config.data.image_size, config.data.resize_size],
     datasets.content_fingerprint(config.data, config.evaluate.split) if reads_images else None,
     inputs,
@@ -345,11 +349,11 @@ def _evaluate(config: ConfigDict, workdir: str) -> bool:
 
 
 def _report(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.report import run_page
+  from lafg_jax.utils.files import fingerprint
 
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
-  key = stages.fingerprint(
+  key = fingerprint(
     [config.data.name, config.data.root, config.evaluate],
     [Path(workdir, name) for name in names],
   )
@@ -358,9 +362,9 @@ def _report(config: ConfigDict, workdir: str) -> bool:
 
 
 def _inspect(config: ConfigDict, workdir: str) -> bool:
-  from lafg_jax import stages
   from lafg_jax.report import language_page
   from lafg_jax.runtime import remote_workdir
+  from lafg_jax.utils.files import fingerprint
 
   if config.language.inspect_all:
     language_page.run_all(config, workdir)
@@ -368,7 +372,7 @@ def _inspect(config: ConfigDict, workdir: str) -> bool:
     for make in (_describe, _encode, _prototypes):
       make(config, workdir)
     files = [Path(workdir, name) for name in language_page.INPUTS]
-    key = stages.fingerprint(config.data.name, files, language_page.TEMPLATE)
+    key = fingerprint(config.data.name, files, language_page.TEMPLATE)
     work = lambda: language_page.run(config, workdir)  # noqa: E731
     _unless_done(workdir, "inspect", key, [language_page.FILE], work)
   print(f"\n  {remote_workdir.address(os.path.join(workdir, language_page.FILE))}")
@@ -384,12 +388,12 @@ def _data(config: ConfigDict, workdir: str) -> bool:
 
 
 def _print_results(workdir: str) -> None:
+  from lafg_jax.evaluate import results
   from lafg_jax.report import run_page
   from lafg_jax.runtime import remote_workdir
-  from lafg_jax.tasks.class_retrieval import protocol as stage
 
-  print("\n" + stage.table(stage.read_result(workdir)) + "\n")
-  for name in (stage.FILE, run_page.FILE, run_page.PICTURE):
+  print("\n" + results.table(results.read_result(workdir)) + "\n")
+  for name in (results.FILE, run_page.FILE, run_page.PICTURE):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
       print(f"  {remote_workdir.address(path)}")

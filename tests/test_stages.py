@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafg_jax import stages
+from lafg_jax.utils import files
 
 JSON = st.recursive(
   st.none() | st.booleans() | st.integers(-5, 5) | st.floats(allow_nan=False) | st.text(max_size=3),
@@ -24,38 +25,38 @@ JSON = st.recursive(
 @given(JSON, JSON)
 def test_fingerprint_tells_json_values_apart(a, b):
   same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
-  assert (stages.fingerprint(a) == stages.fingerprint(b)) == same
+  assert (files.fingerprint(a) == files.fingerprint(b)) == same
 
 
 def test_fingerprint_of_config_dict_array_and_file(tmp_path):
   config = ml_collections.ConfigDict({"a": 1, "b": {"c": (1, 2)}})
-  assert stages.fingerprint(config) == stages.fingerprint({"b": {"c": [1, 2]}, "a": 1})
+  assert files.fingerprint(config) == files.fingerprint({"b": {"c": [1, 2]}, "a": 1})
   changed = config.copy_and_resolve_references()
   changed.b.c = (2, 1)
-  assert stages.fingerprint(config) != stages.fingerprint(changed)
+  assert files.fingerprint(config) != files.fingerprint(changed)
 
   array = np.arange(6, dtype=np.int32)
-  assert stages.fingerprint(array) == stages.fingerprint(array.copy())
-  assert stages.fingerprint(array[::2]) == stages.fingerprint(array[::2].copy())
+  assert files.fingerprint(array) == files.fingerprint(array.copy())
+  assert files.fingerprint(array[::2]) == files.fingerprint(array[::2].copy())
   others = (array + 1, array.reshape(2, 3), array.astype(np.int64), array.tolist())
-  assert len({stages.fingerprint(other) for other in (array, *others)}) == 5
-  assert stages.fingerprint(np.float64(0.5)) == stages.fingerprint(0.5)
+  assert len({files.fingerprint(other) for other in (array, *others)}) == 5
+  assert files.fingerprint(np.float64(0.5)) == files.fingerprint(0.5)
 
   file = tmp_path / "file"
-  absent = stages.fingerprint(file)
+  absent = files.fingerprint(file)
   file.write_text("one")
-  one = stages.fingerprint(file)
+  one = files.fingerprint(file)
   file.write_text("two")
-  assert len({absent, one, stages.fingerprint(file), stages.fingerprint(str(file))}) == 4
+  assert len({absent, one, files.fingerprint(file), files.fingerprint(str(file))}) == 4
   file.rename(tmp_path / "other")
   (tmp_path / "other").write_text("one")
-  assert stages.fingerprint(tmp_path / "other") == one
+  assert files.fingerprint(tmp_path / "other") == one
 
 
 @pytest.mark.parametrize("part", [{1, 2}, object(), b"x", {"a": {1: 2}}, np.array([object()])])
 def test_fingerprint_refuses_what_it_cannot_hash(part):
   with pytest.raises(TypeError, match="cannot fingerprint"):
-    stages.fingerprint(part)
+    files.fingerprint(part)
 
 
 def test_hash_of_a_folder_sees_names_and_bytes(tmp_path):
@@ -64,9 +65,9 @@ def test_hash_of_a_folder_sees_names_and_bytes(tmp_path):
   (folder / "sub").mkdir(parents=True)
   for name, text in (("a", "1"), ("a", "2"), ("sub/b", "1")):
     (folder / name).write_text(text)
-    seen.add(stages.file_hash(folder))
+    seen.add(files.file_hash(folder))
   (folder / "sub/b").rename(folder / "sub/c")
-  seen.add(stages.file_hash(folder))
+  seen.add(files.file_hash(folder))
   assert len(seen) == 4
 
 
@@ -88,7 +89,7 @@ def propagating():
 
 
 def test_stage_reruns_for_each_reason(tmp_path, caplog, propagating):
-  key = stages.fingerprint("a")
+  key = files.fingerprint("a")
   output, folder = tmp_path / "out.txt", tmp_path / "folder"
   arguments = (tmp_path, "encode", key, ["out.txt", folder])
   output.write_text("stray")
@@ -102,7 +103,7 @@ def test_stage_reruns_for_each_reason(tmp_path, caplog, propagating):
   done, text = decision(caplog, *arguments)
   assert done and "skipped" in text
 
-  done, text = decision(caplog, tmp_path, "encode", stages.fingerprint("b"), ["out.txt", folder])
+  done, text = decision(caplog, tmp_path, "encode", files.fingerprint("b"), ["out.txt", folder])
   assert not done and "config or inputs changed" in text
   done, text = decision(caplog, tmp_path, "describe", key, ["out.txt"])
   assert not done and "first run" in text
@@ -144,9 +145,9 @@ def test_damaged_record_is_told_and_replaced(tmp_path, caplog, propagating, text
 
 def test_replacing_keeps_the_old_file_when_the_block_fails(tmp_path):
   path = tmp_path / "new" / "file"
-  with stages.replacing(path) as temporary:
+  with files.replacing(path) as temporary:
     temporary.write_text("old")
-  with pytest.raises(ZeroDivisionError), stages.replacing(path) as temporary:
+  with pytest.raises(ZeroDivisionError), files.replacing(path) as temporary:
     temporary.write_text("half")
     raise ZeroDivisionError
   assert path.read_text() == "old"

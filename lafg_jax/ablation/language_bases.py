@@ -5,14 +5,14 @@ from pathlib import Path
 
 from absl import logging
 
-from lafg_jax import stages
 from lafg_jax.ablation.plan import Cell
-from lafg_jax.config.validation import reads_images, recolourings
 from lafg_jax.data import datasets
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import images as image_features
 from lafg_jax.language.encoders import texts
+from lafg_jax.tasks.class_retrieval.choices import reads_images, recolourings
+from lafg_jax.utils import files
 
 # Keys that decide the features of sentences.
 _OF_FEATURES = ("encoder", "prompt", "long_sentences")
@@ -42,7 +42,7 @@ def _fingerprint(cell: Cell) -> str:
   language, data = cell.config.language, cell.config.data
   splits = datasets.class_splits(data)
   pictures = language.query == "image" or reads_images(cell.config)
-  return stages.fingerprint(
+  return files.fingerprint(
     describe.inputs(language),
     texts.encoder_folder(language.encoder),
     [language[name] for name in (*_OF_FEATURES, *prototypes.DECIDING)],

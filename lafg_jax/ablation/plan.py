@@ -13,10 +13,11 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.config import validation
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint
 
 # Of a variants file; see configs/ablation.py.
 _NAMES = (
@@ -62,7 +63,7 @@ class Cell:
   @property
   def reads_words(self) -> bool:
     """Whether prototypes are needed."""
-    return self.trains and validation.reads_words(self.config)
+    return self.trains and choices.reads_words(self.config)
 
   @property
   def steps(self) -> int:
@@ -205,7 +206,7 @@ def _resolved(made: ConfigDict) -> ConfigDict:
     made.train.checkpoint_every = made.train.steps
     made.train.keep_checkpoints = 1
     made.evaluate.source = "checkpoint"
-  words = validation.reads_words(made)
+  words = choices.reads_words(made)
   validation.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   resolved = _remembered(asked, lambda: resolve.resolve(made).model)
@@ -241,7 +242,7 @@ def _key(one: Cell) -> str:
     flat = {k: v for k, v in flat.items() if not k.startswith("language.")}
   content = [_content(config.data, s) for s in ("train", split)]
   weights = _weights(config.model.pretrained)
-  return stages.fingerprint(_VERSION, flat, words, weights, content, one.steps)
+  return fingerprint(_VERSION, flat, words, weights, content, one.steps)
 
 
 def _words(language: ConfigDict) -> str:
@@ -251,7 +252,7 @@ def _words(language: ConfigDict) -> str:
 
   return _remembered(
     ("words", *sorted(language.items())),
-    lambda: stages.fingerprint(
+    lambda: fingerprint(
       describe.inputs(language), texts.encoder_folder(language.encoder) or language.encoder
     ),
   )
@@ -263,7 +264,7 @@ def _weights(source: str) -> str:
   if weight_files.local(source) is None:
     return source
   files = [Path(path) for path in weight_files.find(source)]
-  return _remembered(("weights", source), lambda: stages.fingerprint(files))
+  return _remembered(("weights", source), lambda: fingerprint(files))
 
 
 def _content(data: ConfigDict, split: str) -> str:

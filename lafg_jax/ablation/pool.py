@@ -14,11 +14,11 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax import command_line, stages
+from lafg_jax import command_line
 from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.runtime import interrupts
-from lafg_jax.utils import config_keys
+from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 _SCRATCH = "scratch"
@@ -151,7 +151,7 @@ def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float
   eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
   log = cell.path.with_suffix(".log")
   if "error" in result:
-    with stages.replacing(log) as temporary:
+    with files.replacing(log) as temporary:
       temporary.write_text(f"{result['log']}\n{result['error']}\n", encoding="utf-8")
     why = " ".join(result["error"].split())
     logging.error("cell %s %s failed: %s (%s)  %s", count, name, why, log, eta)

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax import stages
 from lafg_jax.ablation import statistics
 from lafg_jax.ablation.plan import Cell, read_cell
 from lafg_jax.report import ablation_page, curves
-from lafg_jax.utils import config_keys
+from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 NAMES = ("ablation.json", "ablation.md", "ablation.html")
@@ -110,7 +109,7 @@ def keep(cell: Cell, result: Record) -> None:
   about = {"start": cell.start, "variant": cell.variant}
   config = config_keys.flatten(cell.config)
   record = {"dataset": cell.dataset} | result | about | {"config_hash": cell.key, "config": config}
-  with stages.replacing(cell.path) as temporary:
+  with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
@@ -164,7 +163,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
     Path(folder, picture).unlink(missing_ok=True)
   for name, text in written:
     path = os.path.join(folder, name)
-    with stages.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
       temporary.write_text(text, encoding="utf-8")
     logging.info("%s", path)
 

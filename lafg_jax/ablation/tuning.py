@@ -15,9 +15,9 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.ablation import plan
 from lafg_jax.ablation.plan import Cell
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
@@ -150,6 +150,6 @@ def _best(scores: Sequence[tuple[dict[str, Any], float]]) -> tuple[dict[str, Any
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-  with stages.replacing(path) as temporary:
+  with files.replacing(path) as temporary:
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
   logging.info("%s", os.fspath(path))

@@ -4,11 +4,9 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from lafg_jax.tasks.class_retrieval.choices import PROXIED
 from lafg_jax.utils.config_keys import get
 from lafg_jax.utils.errors import UserError
-
-# Values of loss.auxiliary that learn a proxy a class.
-PROXIED = ("norm_softmax", "proxy_anchor")
 
 # Keys of the loss, with the value that asks for nothing, and the values of loss.auxiliary.
 LOSS: dict[str, tuple[object, tuple[str, ...]]] = {

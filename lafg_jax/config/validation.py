@@ -10,29 +10,9 @@ from ml_collections import ConfigDict
 from lafg_jax.config import model_rules, read_by
 from lafg_jax.data import readers
 from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.utils.config_keys import get
 from lafg_jax.utils.errors import UserError
-
-# Values of loss.alignment that read no words.
-WORDLESS = ("none", "orthogonal", "onehot")
-
-
-def reads_words(config: ConfigDict) -> bool:
-  """Whether training reads the language base."""
-  return config.loss.alignment not in WORDLESS or config.loss.image_alignment != "none"
-
-
-def reads_images(config: ConfigDict) -> bool:
-  """Whether training reads what language.encoder sees in each image."""
-  return config.loss.image_alignment != "none" or (
-    reads_words(config) and config.language.prototype == "images"
-  )
-
-
-def recolourings(config: ConfigDict) -> int:
-  """K, in how many other colours language.encoder sees each training image; 0 for none."""
-  return config.data.recolourings if config.data.recoloured_per_batch else 0
-
 
 # Values of language.describer that ask a language model.
 LLM = ("transformers", "openai")
@@ -192,7 +172,7 @@ _RULES: dict[str, Rule] = {
     "three numbers above 0, for R, G and B, or ()",
   ),
   "model.dtype": _one_of("float32", "bfloat16"),
-  "loss.auxiliary": _one_of("pairwise", "supcon", *read_by.PROXIED),
+  "loss.auxiliary": _one_of("pairwise", "supcon", *choices.PROXIED),
   "loss.temperature": _POSITIVE,
   "loss.proxy_alpha": _POSITIVE,
   "loss.proxy_margin": _at_least(0),
@@ -335,7 +315,7 @@ def _validate_instances(config: ConfigDict) -> None:
         f"--config.data.instances=True: an image by itself has no class and no words; pass "
         f"--config.loss.{key}={value}"
       )
-  if config.loss.auxiliary in read_by.PROXIED:
+  if config.loss.auxiliary in choices.PROXIED:
     raise UserError(
       f"--config.data.instances=True: loss.auxiliary={config.loss.auxiliary} learns a proxy a "
       "class; pass --config.loss.auxiliary=pairwise"

@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 from absl import logging
 
-from lafg_jax import stages
 from lafg_jax.data import datasets, images
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
@@ -64,7 +64,7 @@ def packed(dataset: Dataset, data: Any) -> Dataset:
   root.mkdir(parents=True, exist_ok=True)
   with _only_builder(root / f".{name}.lock"):
     if not folder.is_dir():
-      with stages.naming(root / f"{name}.partial"):
+      with files.naming(root / f"{name}.partial"):
         _build(dataset, root / f"{name}.partial", data)
       os.replace(root / f"{name}.partial", folder)
   count = len(_opened(str(folder))[1])

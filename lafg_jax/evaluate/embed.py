@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.losses import alignment
+from lafg_jax.losses import contrastive
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
 from lafg_jax.runtime import devices
@@ -25,7 +25,7 @@ def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Ar
   A pure function: what evaluation, a retriever and an export compute.
   """
   v: Any = embedder.apply({"params": params}, images)
-  return alignment.unit(v)
+  return contrastive.unit(v)
 
 
 def inference_params(embedder: Embedder, params: dict[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.inference import locations
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
-from lafg_jax.utils import config_keys
+from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 FORMAT = 1
@@ -122,17 +121,17 @@ def write(trained: Trained, folder: str) -> None:
   }
   flat = traverse_util.flatten_dict(tree, sep="/")
   weights = os.path.join(folder, locations.WEIGHTS)
-  with stages.replacing(weights) as temporary:
+  with files.replacing(weights) as temporary:
     # Not save_file, whose files only their owner may read.
     temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
   facts = {
     "library": "lafg_jax",
     "format": FORMAT,
-    "weights_sha256": stages.file_hash(weights),
+    "weights_sha256": files.file_hash(weights),
     "facts": trained.facts,
     "config": config_keys.flatten(trained.config),
   }
-  with stages.replacing(os.path.join(folder, locations.FACTS)) as temporary:
+  with files.replacing(os.path.join(folder, locations.FACTS)) as temporary:
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
@@ -153,7 +152,7 @@ def _of_export(folder: str) -> Trained:
   if layout != FORMAT:
     raise UserError(f"{path} has format {layout}, this version reads {FORMAT}")
   try:
-    if stages.file_hash(weights) != found["weights_sha256"]:
+    if files.file_hash(weights) != found["weights_sha256"]:
       raise UserError(f"{weights} is not the file that {path} was written with: export it again")
     flat = load_file(weights)
     config, facts = config_keys.nested(found["config"]), found["facts"]

@@ -11,10 +11,11 @@ from absl import logging
 
 from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval import language_base as reading
-from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, unit_or_zero
+from lafg_jax.utils import files
+from lafg_jax.utils.class_names import class_order, shorten
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import replacing
+from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
 STATS = "prototypes_stats.json"
 
@@ -134,8 +135,8 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
     *("class_names", "class_described", "sentences", "sentence_described"),
     *("sentence_features", "queries", "encoder"),
   )
-  found = reading.read_npz(features_path, keys, stage="encode", optional=("image_means",))
-  order = reading.class_order(features_path, found["class_names"], class_names, stage="encode")
+  found = files.read_npz(features_path, keys, stage="encode", optional=("image_means",))
+  order = class_order(features_path, found["class_names"], class_names, stage="encode")
   arrays, stats = compute(language, found, order)
   path = Path(workdir) / "prototypes.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -228,6 +229,6 @@ def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:
       "language.drop_generic=%g: %d of %d sentences say nothing of their class in particular and "
       "are dropped, such as %s",
       *(fraction, len(dropped), len(found["sentences"])),
-      reading.shorten([str(found["sentences"][row]) for row in dropped[:3]]),
+      shorten([str(found["sentences"][row]) for row in dropped[:3]]),
     )
   return np.setdiff1d(np.arange(len(found["sentences"])), dropped)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.language.vocabulary import Vocabulary
-from lafg_jax.tasks.class_retrieval.language_base import mean_pairwise_cosine
+from lafg_jax.utils.vectors import mean_pairwise_cosine
 
 
 def compute(

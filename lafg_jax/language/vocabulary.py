@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
-from lafg_jax.tasks.class_retrieval.language_base import l2_normalise
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import l2_normalise
 
 _ROUNDS = 300
 _TILE = 8192

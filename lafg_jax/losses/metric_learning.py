@@ -8,7 +8,7 @@ constant that no softmax feels. A paper's tau, the divisor of cos, is t = 2 tau.
 import jax
 import jax.numpy as jnp
 
-from lafg_jax.losses import alignment
+from lafg_jax.losses import contrastive
 
 
 def supcon(z: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:
@@ -28,7 +28,7 @@ def supcon(z: jax.Array, labels: jax.Array, *, temperature: float) -> jax.Array:
   """
   z = z.astype(jnp.float32)
   itself = jnp.eye(len(z), dtype=bool)
-  logits = jnp.where(itself, -jnp.inf, alignment.cosine_logits(z, z, temperature / 2))  # [B, B]
+  logits = jnp.where(itself, -jnp.inf, contrastive.cosine_logits(z, z, temperature / 2))  # [B, B]
   positive = (labels[:, None] == labels[None, :]) & ~itself
   count = positive.sum(axis=1)  # [B]
   mean_positive = jnp.where(positive, logits, 0.0).sum(axis=1) / jnp.maximum(count, 1)
@@ -53,7 +53,7 @@ def norm_softmax(
   Returns:
     A float32 scalar in nats, >= 0.
   """
-  logits = alignment.cosine_logits(z.astype(jnp.float32), proxies, temperature / 2)  # [B, C]
+  logits = contrastive.cosine_logits(z.astype(jnp.float32), proxies, temperature / 2)  # [B, C]
   log_p = jax.nn.log_softmax(logits)
   return -jnp.take_along_axis(log_p, labels[:, None], axis=1).mean()
 
@@ -79,7 +79,7 @@ def proxy_anchor(
   Returns:
     A float32 scalar, >= 0.
   """
-  cosine = alignment.cosine_logits(z.astype(jnp.float32), proxies, 1.0)  # [B, C]
+  cosine = contrastive.cosine_logits(z.astype(jnp.float32), proxies, 1.0)  # [B, C]
   positive = labels[:, None] == jnp.arange(len(proxies))
   pulls = _log1p_sum_exp(-alpha * (cosine - margin), positive)  # [C], 0 without a positive
   pushes = _log1p_sum_exp(alpha * (cosine + margin), ~positive)

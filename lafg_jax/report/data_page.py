@@ -12,10 +12,10 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from lafg_jax import stages
 from lafg_jax.data import check, images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.runtime import remote_workdir
+from lafg_jax.utils import files
 
 FILE, FINDINGS, PICTURE = "data.html", "data.json", "data.png"
 NUM_CLASSES, NUM_IMAGES, TILE = 12, 8, 104
@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   page = _page(findings, splits, sheet)
   text = json.dumps(findings, indent=2, ensure_ascii=False) + "\n"
   for name, content in ((FINDINGS, text.encode()), (PICTURE, picture), (FILE, page.encode())):
-    with stages.replacing(os.path.join(workdir, name)) as temporary:
+    with files.replacing(os.path.join(workdir, name)) as temporary:
       temporary.write_bytes(content)
   print("\n" + summary(findings) + "\n")
   for name in (FILE, FINDINGS, PICTURE):

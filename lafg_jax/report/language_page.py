@@ -22,8 +22,7 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders import texts
 from lafg_jax.language.vocabulary import nearest_centres
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval.language_base import read_npz
+from lafg_jax.utils.files import read_npz, replacing
 
 FILE = "language.html"
 INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)

@@ -9,14 +9,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.data import datasets, images
-from lafg_jax.evaluate import knn
+from lafg_jax.evaluate import knn, results
 from lafg_jax.report import pictures
-from lafg_jax.tasks.class_retrieval import protocol
-from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.training import metrics_log
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import read_npz
 
 FILE, PICTURE = "report.html", "retrieval.png"
 NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96
@@ -42,7 +41,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   Raises:
     UserError: there is no evaluation yet, or it is of something else than the config says.
   """
-  result = protocol.read_result(workdir)
+  result = results.read_result(workdir)
   now = {
     "dataset": config.data.name,
     "split": config.evaluate.split,
@@ -51,20 +50,20 @@ def run(config: ConfigDict, workdir: str) -> None:
   changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
   if changed:
     raise UserError(
-      f"{os.path.join(workdir, protocol.FILE)} is of another evaluation ({'; '.join(changed)}): "
+      f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)}): "
       "run --stage=evaluate first, with evaluate.source=checkpoint or pretrained"
     )
   picture = _picture(config, workdir)
-  with stages.replacing(os.path.join(workdir, PICTURE)) as temporary:
+  with files.replacing(os.path.join(workdir, PICTURE)) as temporary:
     temporary.write_bytes(picture)
   page = _page(workdir, result, picture)
-  with stages.replacing(os.path.join(workdir, FILE)) as temporary:
+  with files.replacing(os.path.join(workdir, FILE)) as temporary:
     temporary.write_text(page, encoding="utf-8")
   logging.info("report: %s", os.path.join(workdir, FILE))
 
 
 def _picture(config: ConfigDict, workdir: str) -> bytes:
-  path = os.path.join(workdir, protocol.EMBEDDINGS)
+  path = os.path.join(workdir, results.EMBEDDINGS)
   arrays = read_npz(path, ("vectors", "labels", "paths"), stage="evaluate")
   vectors, labels, paths = arrays["vectors"], arrays["labels"], arrays["paths"]
   split = config.evaluate.split
@@ -130,7 +129,7 @@ is the same class, red another.</p>
 
 
 def _table(result: dict) -> str:
-  names, columns = protocol.columns_of(result)
+  names, columns = results.columns_of(result)
   head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
   body = "".join(
     f"<tr><td>{name}</td>" + "".join(f"<td>{100 * c[name]:.1f}</td>" for c in columns.values())

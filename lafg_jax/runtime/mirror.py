@@ -15,8 +15,7 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax import stages
-from lafg_jax.utils import urls
+from lafg_jax.utils import files, urls
 
 _RECORD, _META = ".remote.json", "meta/metadata"
 _STEP_FOLDERS = ("checkpoints", "best")
@@ -106,7 +105,7 @@ class Mirror:
 
   def _download(self, name: str) -> None:
     path = os.path.join(self.folder, name)
-    with stages.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
       self.system.get_file(f"{self.root}/{name}", str(temporary))
     self._remember(name, os.stat(path))
 
@@ -129,7 +128,7 @@ class Mirror:
 
   def _write_record(self) -> None:
     # At once: what a kill leaves unrecorded counts as changed there, and is downloaded again.
-    with stages.replacing(os.path.join(self.folder, _RECORD)) as temporary:
+    with files.replacing(os.path.join(self.folder, _RECORD)) as temporary:
       temporary.write_text(json.dumps(self.record), encoding="utf-8")
 
   def up(self) -> None:

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.data import sampling
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils import files
 
 # Metrics of a step that are finite while training is sound.
 SIGNS = ("loss", "grad_norm", "param_norm")
@@ -49,7 +49,7 @@ def message(
   names = [dataset.ids[row] for row in batch(step - 1).ravel()]
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
   if jax.process_index() == 0:
-    with stages.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
       temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
   loss, grad_norm, param_norm = (number(metrics[name]) for name in SIGNS)
   # No step is saved that was not finite: this one is there, unless nothing was saved yet.

@@ -17,14 +17,14 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.data import datasets, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import devices
-from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.training import checkpoints
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import read_npz
 from lafg_jax.utils.progress import Progress
 
 FOLDER = "features"
@@ -93,7 +93,7 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
   content = dataset.images if in_memory else datasets.content_of(dataset)
   model = {name: x for name, x in config.model.items() if name not in _NOT_OF_FEATURES}
   weights = checkpoints.flatten(backbone)
-  return stages.fingerprint(
+  return files.fingerprint(
     *(_VERSION, datasets.fingerprint(dataset), content, data.image_size, crop, scaled, views),
     *(model, weights),
   )
@@ -143,7 +143,7 @@ def _write(folder: Path, start: int, chunk: Chunk) -> None:
   if jax.process_index() != 0:
     return
   try:
-    with stages.replacing(_path(folder, start)) as temporary, open(temporary, "wb") as file:
+    with files.replacing(_path(folder, start)) as temporary, open(temporary, "wb") as file:
       np.savez(file, features=chunk[0], rows=chunk[1])
       file.flush()
       os.fsync(file.fileno())

@@ -12,9 +12,9 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.training import divergence
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -92,11 +92,11 @@ class MetricsLog:
   def __enter__(self) -> "MetricsLog":
     if self.writes:
       kept = [line for line in read(self.path) if line["step"] <= self.start]
-      with stages.replacing(self.path) as temporary:
+      with files.replacing(self.path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
       self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
       folder = os.path.join(os.path.dirname(self.path), "tensorboard")
-      with stages.naming(folder):
+      with files.naming(folder):
         self.board = Board(folder, self.start)
     return self
 
@@ -116,7 +116,7 @@ class MetricsLog:
       self.flush()
     finally:
       if self.writes:
-        with stages.naming(self.path), contextlib.closing(self.board), self.file:
+        with files.naming(self.path), contextlib.closing(self.board), self.file:
           pass
 
   def watch(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -135,7 +135,7 @@ class MetricsLog:
     """Writes what the validation classes gave after this step, a line of its own."""
     self.flush()
     if self.writes:
-      with stages.naming(self.path):
+      with files.naming(self.path):
         self.file.write(json.dumps({"step": step} | measured) + "\n")
         self.file.flush()
         self.board.add_scalars(step, measured)
@@ -154,7 +154,7 @@ class MetricsLog:
     if before is not None and now > before[1]:
       line["images_per_second"] = (step - before[0]) * self.rows / (now - before[1])
     if self.writes:
-      with stages.naming(self.path):
+      with files.naming(self.path):
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         self.board.add_scalars(step, {name: x for name, x in line.items() if name != "step"})

@@ -7,7 +7,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.config.validation import WORDLESS
+from lafg_jax.tasks.class_retrieval.choices import WORDLESS
 from lafg_jax.utils.errors import UserError
 
 

@@ -7,16 +7,16 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax import stages
-from lafg_jax.config.validation import reads_words
-from lafg_jax.data import pack
-from lafg_jax.data.datasets import Dataset, content_of, fingerprint
+from lafg_jax.data import datasets, pack
+from lafg_jax.data.datasets import Dataset
 from lafg_jax.models.weights import files
+from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints
 from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint
 
 # Keys that do not change what is learned: a run may go on under other values of these.
 FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
@@ -111,8 +111,8 @@ def meta(
     "config": config_keys.flatten(config),
     "dataset": {
       "name": dataset.name,
-      "fingerprint": fingerprint(dataset),
-      "content": content_of(dataset),
+      "fingerprint": datasets.fingerprint(dataset),
+      "content": datasets.content_of(dataset),
       "class_names": list(dataset.class_names),
       "partial": dataset.partial,
     }
@@ -124,7 +124,7 @@ def meta(
     if prototypes is None
     else {
       "encoder": prototypes.encoder,
-      "fingerprint": stages.fingerprint(prototype_arrays(prototypes) | prototypes.readings),
+      "fingerprint": fingerprint(prototype_arrays(prototypes) | prototypes.readings),
     },
     # What the rows of the vocabulary are, for people.
     "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],
@@ -135,7 +135,7 @@ def _weights_hash(source: str) -> str | None:
   """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
   if files.local(source) is None:
     return None
-  return stages.fingerprint([Path(path) for path in files.find(source)])
+  return fingerprint([Path(path) for path in files.find(source)])
 
 
 def shared_box(dataset: Dataset) -> list[float] | None:

@@ -10,13 +10,14 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from lafg_jax.config.read_by import PROXIED
-from lafg_jax.config.validation import WORDLESS, reads_words
-from lafg_jax.losses import alignment, metric_learning
+from lafg_jax.losses import alignment, contrastive, metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
-from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
+from lafg_jax.tasks.class_retrieval import projectors
+from lafg_jax.tasks.class_retrieval.choices import PROXIED, WORDLESS, reads_words
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import optimizers
+from lafg_jax.utils.vectors import l2_normalise
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -56,7 +57,7 @@ def init_state(
     params["projectors"] = _projectors(config, embedding_dim, text_dim, reading_dim)
   if loss.alignment == "onehot":
     params["class_vectors"] = jnp.asarray(
-      embedders.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+      projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
     )
   optimizer = optimizers.make(config, params)
   state = TrainState(
@@ -80,16 +81,16 @@ def _projectors(
   key = embedders.seeds(config)[1]
   if loss.alignment != "none":
     made = (
-      embedders.pretrained_projectors(config.model.pretrained, *args)
+      projectors.pretrained_projectors(config.model.pretrained, *args)
       if loss.projector_init == "pretrained"
-      else embedders.init_projectors(key, *args)
+      else projectors.init_projectors(key, *args)
     )
   if loss.image_alignment != "none":
     assert reading_dim is not None
     made["reading"] = (
-      embedders.pretrained_reading(config.model.pretrained, embedding_dim, reading_dim)
+      projectors.pretrained_reading(config.model.pretrained, embedding_dim, reading_dim)
       if loss.projector_init == "pretrained"
-      else embedders.init_reading(key, embedding_dim, reading_dim)
+      else projectors.init_reading(key, embedding_dim, reading_dim)
     )
   return made
 
@@ -121,7 +122,7 @@ def _class_targets(
 ) -> dict[str, np.ndarray]:
   loss = config.loss
   if loss.alignment == "orthogonal":
-    vectors = embedders.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
+    vectors = projectors.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
     return {"class_vectors": vectors}
   if prototypes is None:
     return {}
@@ -157,7 +158,7 @@ def auxiliary(
     return metric_learning.proxy_anchor(
       v, labels, params["proxies"], alpha=loss.proxy_alpha, margin=loss.proxy_margin
     )
-  return alignment.pairwise_contrastive(
+  return contrastive.pairwise_contrastive(
     v,
     classes=data.classes_per_batch,
     slots=data.images_per_class,

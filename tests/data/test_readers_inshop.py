@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import datasets, images
 from lafg_jax.data.readers import inshop
 from lafg_jax.data.readers.common import Published
-from lafg_jax.tasks.class_retrieval import protocol
+from lafg_jax.evaluate import results
 from lafg_jax.utils.errors import UserError
 
 
@@ -122,8 +122,8 @@ def test_queries_search_the_gallery_alone(trees, tmp_path):
   vectors[1], vectors[2] = vectors[0] + 1e-3, vectors[0] - 1e-3
   vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
   path = str(tmp_path / "embeddings.npz")
-  protocol.write_embeddings(path, vectors, dataset.labels, np.arange(9), dataset)
-  found = protocol.evaluate_file(path, (1, 2, 4))
+  results.write_embeddings(path, vectors, dataset.labels, np.arange(9), dataset)
+  found = results.evaluate_file(path, (1, 2, 4))
   similarity = vectors[:3].astype(float) @ vectors[3:].T
   wanted = by_hand(similarity, dataset.labels[:3], dataset.labels[3:], (1, 2, 4))
   assert {key: found[key] for key in wanted} == pytest.approx(wanted, abs=1e-6)
@@ -138,10 +138,10 @@ def test_known_vectors_have_known_recalls(trees, tmp_path):
   # out. Query 1 finds item 0 twice, then its own. Query 2 is orthogonal to all but item 1.
   gallery = [axis[0], axis[0], axis[1], -axis[3], axis[2], axis[2]]
   queries = [axis[0], 0.9 * axis[0] + 0.1 * axis[1], axis[1]]
-  protocol.write_embeddings(
+  results.write_embeddings(
     path, np.stack([*queries, *gallery]), dataset.labels, np.arange(9), dataset
   )
-  found = protocol.evaluate_file(path, (1, 2, 3, 6))
+  found = results.evaluate_file(path, (1, 2, 3, 6))
   recalls = [found[f"recall@{k}"] for k in (1, 2, 3, 6)]
   assert recalls == pytest.approx([1 / 3, 1 / 3, 2 / 3, 1])
   assert all(a <= b for a, b in itertools.pairwise(recalls))

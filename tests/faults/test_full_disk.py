@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lafg_jax import stages
 from lafg_jax.language.describers import describe, llm
 from lafg_jax.language.encoders import cache as feature_cache
 from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path, files_end_at, 
   path = tmp_path / "kept"
   path.write_bytes(b"before")
   with pytest.raises(OSError) as error, files_end_at(1_000):
-    with stages.replacing(path) as temporary, open(temporary, "wb") as file:
+    with files.replacing(path) as temporary, open(temporary, "wb") as file:
       if by_numpy:
         np.savez(file, x=np.zeros(10_000))
       else:

@@ -10,6 +10,7 @@ from configs import aircraft
 from lafg_jax import main
 from lafg_jax.config import validation
 from lafg_jax.data import datasets
+from lafg_jax.evaluate import results
 from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import checkpoints, resume
@@ -62,9 +63,9 @@ def test_it_sees_what_evaluation_sees(evaluated, photos):
 
 def test_an_evaluation_by_boxes_says_so(evaluated):
   workdir, config = evaluated
-  result = protocol.read_result(str(workdir))
+  result = results.read_result(str(workdir))
   assert result.get("box_crop", False) is config.data.box_crop
-  for text in (protocol.table(result), (workdir / "report.html").read_text()):
+  for text in (results.table(result), (workdir / "report.html").read_text()):
     assert ("cut to their boxes" in text) is config.data.box_crop
 
 

@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from configs import default
-from lafg_jax import main, stages
+from lafg_jax import main
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
@@ -22,6 +22,7 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import images as image_features
 from lafg_jax.language.encoders import texts
 from lafg_jax.report import language_page
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -241,6 +242,6 @@ def test_the_command_describes_super_classes_and_needs_images(config, tmp_path):
   told = {c["name"]: page["words"][c["words"]]["name"] for c in page["classes"]}
   assert told == {f"{k} {i}": k for i, k in enumerate(["coffee maker", "lamp"] * 2, 1)}
   assert [len(words["descriptions"]) for words in page["words"]] == [2, 4]
-  before = stages.file_hash(tmp_path / "prototypes.npz")
+  before = files.file_hash(tmp_path / "prototypes.npz")
   assert command(config, tmp_path, "--stage=encode").stderr.count("skipped (up to date)") == 1
-  assert stages.file_hash(tmp_path / "prototypes.npz") == before
+  assert files.file_hash(tmp_path / "prototypes.npz") == before

@@ -10,10 +10,10 @@ import ml_collections
 import numpy as np
 import pytest
 
-from lafg_jax import stages
 from lafg_jax.language import descriptions
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import texts as encode
+from lafg_jax.utils import files
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "lafg_jax" / "language" / "shipped"
@@ -239,8 +239,8 @@ def test_another_shipped_file_asks_for_the_descriptions_anew(tmp_path, monkeypat
     (tmp_path / path.name).write_bytes(path.read_bytes())
   monkeypatch.setattr(descriptions, "SHIPPED", tmp_path)
   language = ml_collections.ConfigDict({"describer": "shipped", "descriptions": ""})
-  before = stages.fingerprint(describe.inputs(language))
+  before = files.fingerprint(describe.inputs(language))
   (tmp_path / "sop.json").write_bytes((FOLDER / "sop.json").read_bytes())
-  after = stages.fingerprint(describe.inputs(language))
+  after = files.fingerprint(describe.inputs(language))
   (tmp_path / "sop.json").write_text('{"fan": ["A fan."]}')
-  assert len({before, after, stages.fingerprint(describe.inputs(language))}) == 3
+  assert len({before, after, files.fingerprint(describe.inputs(language))}) == 3

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.losses import alignment
+from lafg_jax.losses import alignment, contrastive
 
 # Compiled whole: operation by operation takes longer.
 pairwise = jax.jit(
-  alignment.pairwise_contrastive, static_argnames=("classes", "slots", "temperature", "reduction")
+  contrastive.pairwise_contrastive, static_argnames=("classes", "slots", "temperature", "reduction")
 )
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lafg_jax.config import model_rules, validation
-from lafg_jax.models import embedder
 from lafg_jax.models.weights import load, resolve
+from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.training import step
 from lafg_jax.utils.errors import UserError
 
@@ -85,9 +85,9 @@ def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
   with pytest.raises(UserError, match=r"projector_init=pretrained.*has none; pass random"):
     load.image_projection(str(tmp_path), 32)
   with pytest.raises(UserError, match="pass --config.loss.projector_width=64"):
-    embedder.pretrained_projectors("tiny_clip", 96, 64, 128)
+    projectors.pretrained_projectors("tiny_clip", 96, 64, 128)
   with pytest.raises(UserError, match=r"prototypes have 384 numbers.*check language.encoder"):
-    embedder.pretrained_projectors("tiny_clip", 96, 384, 64)
+    projectors.pretrained_projectors("tiny_clip", 96, 384, 64)
   with pytest.raises(UserError, match="model.embedding_dim=0"):
     config_on("tiny_clip", model__embedding_dim=16)
   with pytest.raises(UserError, match="model.embedding_dim=0"):

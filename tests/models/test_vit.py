@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.vit import ViT
 from lafg_jax.models.weights import load
+from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.utils.errors import UserError
 
 SIZE = {"width": 48, "depth": 3, "num_heads": 4, "mlp_dim": 96, "patch_size": 8}
@@ -161,7 +162,7 @@ def test_embedder_normalises_with_its_own_mean_and_std():
 
 @pytest.mark.parametrize(("classes", "width"), [(5, 16), (16, 16), (40, 16)])
 def test_class_vectors(classes, width):
-  orthogonal = embedders.class_vectors("orthogonal", classes, width, seed=0)
+  orthogonal = projectors.class_vectors("orthogonal", classes, width, seed=0)
   gram = orthogonal @ orthogonal.T
   np.testing.assert_allclose(np.diag(gram), 1, atol=1e-5)
   if classes <= width:
@@ -169,6 +170,6 @@ def test_class_vectors(classes, width):
   else:
     # No orthonormal set of more than W vectors exists; they still fill the space.
     assert np.linalg.matrix_rank(orthogonal) == width
-  onehot = embedders.class_vectors("onehot", classes, width, seed=0)
+  onehot = projectors.class_vectors("onehot", classes, width, seed=0)
   np.testing.assert_allclose(np.linalg.norm(onehot, axis=1), 1, atol=1e-5)
-  assert not np.allclose(orthogonal, embedders.class_vectors("orthogonal", classes, width, seed=1))
+  assert not np.allclose(orthogonal, projectors.class_vectors("orthogonal", classes, width, seed=1))

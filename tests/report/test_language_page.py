@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import cars, manifest, sop, synthetic
-from lafg_jax import main, stages
+from lafg_jax import main
 from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.report import language_page
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 
@@ -92,12 +93,12 @@ def test_inspecting_everything_writes_the_page_alone_and_tells_who_is_not_traine
   inspected, config, tmp_path
 ):
   workdir = Path(shutil.copytree(inspected, tmp_path / "copy"))
-  before = {p.name: stages.file_hash(p) for p in workdir.iterdir()}
+  before = {p.name: files.file_hash(p) for p in workdir.iterdir()}
   page_before = (workdir / "language.html").read_text()
   config.language.inspect_all = True
   main.run_stages(config, str(workdir), ["inspect"])
   text = (workdir / "language.html").read_text()
-  after = {p.name: stages.file_hash(p) for p in workdir.iterdir()}
+  after = {p.name: files.file_hash(p) for p in workdir.iterdir()}
   assert after.pop("language.html") != before.pop("language.html") and after == before
   page = embedded(text)
   split_of = {c["name"]: c["split"] for c in page["classes"]}

@@ -10,9 +10,9 @@ import jax
 import numpy as np
 
 from configs import synthetic
-from lafg_jax.config import validation
 from lafg_jax.data import datasets, sampling
 from lafg_jax.runtime import devices
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import loop, step
 
@@ -80,7 +80,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   count = n * m + config.data.recoloured_per_batch
   seen = {"directions": draw(11, 20), "image_cosine": draw(count, 11)}
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
-  reads_words = validation.reads_words(config)
+  reads_words = choices.reads_words(config)
   embedder, _, state = step.init_state(
     config, n, *((20, words.reading_dim) if reads_words else (None, None))
   )

@@ -8,7 +8,7 @@ import pytest
 
 from lafg_jax.config.validation import validate
 from lafg_jax.data import datasets
-from lafg_jax.evaluate import embed, metrics
+from lafg_jax.evaluate import embed, metrics, results
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, resume
@@ -109,7 +109,7 @@ def test_the_best_is_evaluated_on_request(trained, config_with):
   best = checkpoints.steps(str(workdir), checkpoints.BEST)[0]
   assert result["step"] == best and result["source"] == "best"
   assert result["map@r"] == pytest.approx(validations(workdir)[best]["val_map@r"], abs=1e-6)
-  assert json.loads((workdir / protocol.FILE).read_text())["step"] == best
+  assert json.loads((workdir / results.FILE).read_text())["step"] == best
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from absl import logging
 from lafg_jax.language import descriptions as files
 from lafg_jax.language.describers import llm, prompt
 from lafg_jax.language.descriptions import Record
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval.language_base import shorten
+from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import replacing
 
 # (class, sentence) -> whether the sentence names a class that is kept from training.
 Leaks = Callable[[str, str], bool]

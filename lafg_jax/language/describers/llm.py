@@ -18,9 +18,9 @@ from absl import logging
 
 from lafg_jax.language.describers import neighbours, prompt
 from lafg_jax.language.descriptions import Record, record
-from lafg_jax.stages import fingerprint, naming
-from lafg_jax.tasks.class_retrieval.language_base import shorten
+from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
+from lafg_jax.utils.files import fingerprint, naming
 from lafg_jax.utils.progress import Progress
 
 FAILED = "descriptions_failed.jsonl"

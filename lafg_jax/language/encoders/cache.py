@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 from absl import logging
 
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval.language_base import read_npz
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import read_npz, replacing
 from lafg_jax.utils.progress import Progress
 
 # Part of every key: changes when the same encoder and text give other features by this code.

@@ -14,10 +14,13 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
 from lafg_jax.language.encoders import load
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval import teacher_features
-from lafg_jax.tasks.class_retrieval.language_base import l2_normalise, shorten
+from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import replacing
+from lafg_jax.utils.vectors import l2_normalise
+
+# What `run` writes, beside prototypes.npz.
+FILE = "image_features.npz"
 
 
 def class_image_means(
@@ -37,7 +40,7 @@ def class_image_means(
     names = shorten([dataset.class_names[k] for k in empty])
     raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
   readable = np.delete(features, unreadable, axis=0)
-  return teacher_features.class_means(readable, labels, len(dataset.class_names))
+  return class_means(readable, labels, len(dataset.class_names))
 
 
 def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolourings: int = 0) -> Path:
@@ -61,7 +64,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
       for k in range(recolourings)
     ]
     arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
-  path = Path(workdir) / teacher_features.FILE
+  path = Path(workdir) / FILE
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, **arrays, encoder=np.array(language.encoder))
   return path
@@ -180,3 +183,14 @@ def _content(images: Any, row: int, box: np.ndarray | None, skip_unreadable: boo
     if isinstance(error, UnreadableImage):
       raise UserError(f"{error}; take it out of the data") from error
     raise UserError(f"cannot read image {image}: {error.strerror}") from error
+
+
+def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
+  """[count, d] float32: the mean direction of each class's features [n, d]; zeros say nothing.
+
+  Raises:
+    UserError: a class has none.
+  """
+  sums = np.zeros((count, features.shape[1]))
+  np.add.at(sums, labels, features)
+  return l2_normalise(sums, "mean image features")

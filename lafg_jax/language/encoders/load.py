@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax import stages
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
@@ -96,7 +96,7 @@ def resolve(encoder: str) -> tuple[Path, str]:
     paths += sorted(folder.glob("*.safetensors"))
     # Names relative to the folder: a copy elsewhere is the same encoder.
     content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
-    return folder, stages.fingerprint(content)
+    return folder, files.fingerprint(content)
   import huggingface_hub
   from huggingface_hub import errors
 

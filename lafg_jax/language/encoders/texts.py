@@ -14,9 +14,9 @@ from lafg_jax.language.encoders import load, split_sentences
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.language.encoders.images import class_image_means
 from lafg_jax.language.encoders.load import local_folder as encoder_folder
-from lafg_jax.stages import replacing
-from lafg_jax.tasks.class_retrieval.language_base import l2_normalise
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import replacing
+from lafg_jax.utils.vectors import l2_normalise
 
 __all__ = ["compute", "encode_texts", "encoder_folder", "run", "split_long"]
 

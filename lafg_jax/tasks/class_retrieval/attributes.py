@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.tasks.class_retrieval.language_base import l2_normalise
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import l2_normalise
 
 # Forms of L_ali whose images are compared with words by the cosine, entry by entry.
 READABLE = ("prototype", "vocabulary")

@@ -2,23 +2,15 @@
 
 import dataclasses
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import logging
 
+from lafg_jax.utils.class_names import class_order
 from lafg_jax.utils.errors import UserError
-
-# What numpy and zipfile raise on damaged bytes. A lone .npy array is no context manager, which is
-# a TypeError; flipped header bits ask for encryption or unknown compression, a RuntimeError.
-_DAMAGE = (
-  *(ValueError, TypeError, RuntimeError, OSError, EOFError),
-  *(zipfile.BadZipFile, zlib.error),
-)
-
+from lafg_jax.utils.files import read_npz
+from lafg_jax.utils.vectors import mean_pairwise_cosine
 
 # The array of prototypes.npz for each value of language.prototype.
 KINDS = {
@@ -106,94 +98,6 @@ def log_centring(prototypes: np.ndarray) -> None:
     mean_pairwise_cosine(prototypes),
     mean_pairwise_cosine(prototypes - prototypes.mean(axis=0)),
   )
-
-
-def mean_pairwise_cosine(vectors: np.ndarray) -> float:
-  """Mean cosine over all pairs of different rows of `vectors` [C, d]; nan below two rows.
-
-  A row of zeros has cosine 0 with every other.
-  """
-  count = len(vectors)
-  if count < 2:
-    return float("nan")
-  units = unit_or_zero(vectors)
-  # The squared norm of the sum is the sum over all pairs, each row with itself included.
-  total = np.sum(units.sum(axis=0) ** 2) - np.sum(units**2)
-  return float(total / (count * (count - 1)))
-
-
-def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
-  """Rows of `vectors` [n, d] scaled to unit length, float64; rows of zeros stay as they are."""
-  vectors = vectors.astype(np.float64)
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-
-
-def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:
-  """`vectors` [..., d] scaled to unit length, float32.
-
-  Raises:
-    UserError: a vector, one of `what`, has no direction (zero length or not finite).
-  """
-  vectors = np.asarray(vectors, np.float64)
-  norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-  if not np.all(np.isfinite(norms) & (norms > 0)):
-    raise UserError(f"{what}: a vector has zero length or is not finite, so it has no direction")
-  return (vectors / norms).astype(np.float32)
-
-
-def read_npz(
-  path: str | os.PathLike, keys: Sequence[str], *, stage: str | None, optional: Sequence[str] = ()
-) -> dict[str, np.ndarray]:
-  """The arrays `keys` of an npz file, and those of `optional` that it has, without pickles.
-
-  Raises:
-    UserError: the file is missing or damaged, or lacks a key; names the stage that writes it
-      (None for a file that came from elsewhere).
-  """
-  path = Path(path)
-  first, again = (f": run --stage={stage} {word}" if stage else "" for word in ("first", "again"))
-  if not path.is_file():
-    raise UserError(f"{path} does not exist{first}")
-  try:
-    with np.load(path, allow_pickle=False) as archive:
-      found = [key for key in optional if key in archive]
-      return {key: archive[key] for key in (*keys, *found)}
-  except KeyError as error:
-    raise UserError(f"{path} lacks an array ({error.args[0]}){again}") from None
-  except _DAMAGE as error:
-    raise UserError(f"{path} is damaged or no npz file{again}") from error
-
-
-def class_order(
-  path: str | os.PathLike, found: np.ndarray, wanted: Sequence[str], *, stage: str
-) -> np.ndarray:
-  """Positions [C] of the classes `wanted` in `found`, which must hold these and no other.
-
-  Raises:
-    UserError: a class is missing, foreign or repeated; names it.
-  """
-  positions = {str(name): i for i, name in enumerate(found)}
-  again = f"run --stage={stage} again"
-  if len(positions) != len(found):
-    raise UserError(f"{path} holds a class twice: {again}")
-  foreign = [name for name in positions if name not in set(wanted)]
-  if foreign:
-    raise UserError(
-      f"{path} holds {len(foreign)} classes that are not training classes ({shorten(foreign)}), "
-      f"whose words would leak into training: {again}"
-    )
-  missing = [name for name in wanted if name not in positions]
-  if missing:
-    raise UserError(
-      f"{path} lacks {len(missing)} of {len(wanted)} training classes ({shorten(missing)}): {again}"
-    )
-  return np.array([positions[name] for name in wanted], np.int64)
-
-
-def shorten(names: Sequence[str], most: int = 3) -> str:
-  """The first few names, quoted, for a message of one line."""
-  return ", ".join(repr(name) for name in names[:most]) + (", ..." if len(names) > most else "")
 
 
 def _check_shapes(path, arrays, profile: bool) -> None:

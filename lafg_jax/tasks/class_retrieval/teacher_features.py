@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.config.validation import reads_images
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.language.encoders.images import FILE, class_means
 from lafg_jax.tasks.class_retrieval import language_base
-from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes, l2_normalise
+from lafg_jax.tasks.class_retrieval.choices import reads_images
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
-
-# Beside prototypes.npz, written by `language.image_features`.
-FILE = "image_features.npz"
+from lafg_jax.utils.vectors import l2_normalise
 
 
 def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> LoadedPrototypes:
@@ -61,17 +61,6 @@ def _of_images(
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
 
 
-def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-  """[count, d] float32: the mean direction of each class's features [n, d]; zeros say nothing.
-
-  Raises:
-    UserError: a class has none.
-  """
-  sums = np.zeros((count, features.shape[1]))
-  np.add.at(sums, labels, features)
-  return l2_normalise(sums, "mean image features")
-
-
 def _readings(
   config: ConfigDict,
   features: np.ndarray,
@@ -107,9 +96,7 @@ def _readings(
 def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
   """[n, d], rows of zeros for images that could not be read."""
   path = folder / FILE
-  arrays: dict[str, Any] = language_base.read_npz(
-    path, ("ids", "features", "encoder"), stage="encode"
-  )
+  arrays: dict[str, Any] = files.read_npz(path, ("ids", "features", "encoder"), stage="encode")
   if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
     raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
   return arrays["features"].astype(np.float64)
@@ -118,7 +105,7 @@ def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
 def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
   """[n, K, d], rows of zeros for images that could not be read."""
   path = folder / FILE
-  found = language_base.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
+  found = files.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
   if found.shape[:2] != (len(dataset), versions):
     raise UserError(f"{path} is of other recolourings: run --stage=encode again")
   return found.astype(np.float64)

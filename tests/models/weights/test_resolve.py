@@ -11,12 +11,11 @@ from safetensors.numpy import load_file, save_file
 
 import lafg_jax
 from configs import cars, default, synthetic
-from lafg_jax import stages
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load as pretrained
 from lafg_jax.models.weights import resolve as backbones
 from lafg_jax.training import checkpoints, resume
-from lafg_jax.utils import config_keys
+from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -216,9 +215,9 @@ def test_mean_and_std_come_from_the_preprocessor(copied):
   rewrite(path, do_normalize=False)
   assert (resolve(copied).mean, resolve(copied).std) == ((0.0,) * 3, (1.0,) * 3)
   # A source that changed is another input of the stage, even where its weights are the same.
-  keys = {stages.fingerprint(x.model) for x in (backbones.resolve(config_for(copied)),)}
+  keys = {files.fingerprint(x.model) for x in (backbones.resolve(config_for(copied)),)}
   rewrite(path, do_normalize=True)
-  assert stages.fingerprint(resolve(copied)) not in keys
+  assert files.fingerprint(resolve(copied)) not in keys
 
 
 def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied, monkeypatch):

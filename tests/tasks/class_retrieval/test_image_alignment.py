@@ -13,8 +13,8 @@ from lafg_jax.config import validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language.encoders import images
 from lafg_jax.losses import alignment
-from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
+from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.training import metrics_log, step
 from lafg_jax.utils.errors import UserError
 
@@ -96,7 +96,7 @@ def test_its_projector_disturbs_no_other_number(config_with, init):
 
 def test_readings_of_another_model_are_one_line(config_with):
   with pytest.raises(UserError, match=r"readings have 384 numbers.*check language.encoder"):
-    embedder.pretrained_reading("tiny_clip", 96, 384)
+    projectors.pretrained_reading("tiny_clip", 96, 384)
 
 
 @pytest.mark.parametrize(

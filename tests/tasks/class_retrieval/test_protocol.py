@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import protocol
 from lafg_jax.training import loop, metrics_log
 from lafg_jax.utils.errors import UserError
@@ -43,6 +44,6 @@ def test_queries_without_a_gallery_are_one_line(tmp_path, value):
   arrays = {"vectors": np.eye(4, dtype=np.float32), "labels": np.array([0, 0, 1, 1])}
   np.savez(path, **arrays, is_query=np.full(4, value))
   with pytest.raises(UserError, match=rf"source=.*some.npz: is_query is {value} for all 4 rows"):
-    protocol.evaluate_file(str(path), (1,))
+    results.evaluate_file(str(path), (1,))
   np.savez(path, **arrays, is_query=np.array([True, False, True, False]))
-  assert protocol.evaluate_file(str(path), (1,))["num_queries"] == 2
+  assert results.evaluate_file(str(path), (1,))["num_queries"] == 2

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from lafg_jax.language.encoders import images
 from lafg_jax.tasks.class_retrieval import teacher_features
 from lafg_jax.utils.errors import UserError
 
@@ -28,7 +29,7 @@ def folder(tmp_path, dataset):
 
 def write(folder, dataset, features, encoder="one"):
   ids = np.array(dataset.ids)
-  np.savez(folder / teacher_features.FILE, ids=ids, features=features, encoder=np.array(encoder))
+  np.savez(folder / images.FILE, ids=ids, features=features, encoder=np.array(encoder))
 
 
 def load(folder, dataset, config_with, **changes):
@@ -41,7 +42,7 @@ def unit(x):
 
 
 def test_cosines_are_of_centred_images_and_centred_attributes(folder, dataset, config_with):
-  features = np.load(folder / teacher_features.FILE)["features"].astype(np.float64)
+  features = np.load(folder / images.FILE)["features"].astype(np.float64)
   vocabulary = np.load(folder / "prototypes.npz")["vocabulary"]
   found = load(folder, dataset, config_with).readings
   attributes = unit(vocabulary - vocabulary.mean(axis=0))
@@ -53,7 +54,7 @@ def test_cosines_are_of_centred_images_and_centred_attributes(folder, dataset, c
 
 
 def test_without_images_nothing_is_read(folder, dataset, config_with):
-  (folder / teacher_features.FILE).unlink()
+  (folder / images.FILE).unlink()
   assert load(folder, dataset, config_with, loss__image_alignment="none").readings == {}
   with pytest.raises(UserError, match="--stage=encode"):
     load(folder, dataset, config_with)
@@ -90,11 +91,11 @@ def test_the_controls_hold_no_words(folder, dataset, config_with):
 
 def test_recoloured_images_are_read_in_place_of_the_others(folder, dataset, config_with):
   n, versions = len(dataset.ids), 2
-  with np.load(folder / teacher_features.FILE) as arrays:
+  with np.load(folder / images.FILE) as arrays:
     old = dict(arrays)
   recoloured = np.random.default_rng(3).standard_normal((n, versions, 6)).astype(np.float32)
   recoloured[5, 1] = 0
-  np.savez(folder / teacher_features.FILE, **old, recoloured=recoloured)
+  np.savez(folder / images.FILE, **old, recoloured=recoloured)
   changes = {"data__recoloured_per_batch": 4, "data__recolourings": versions}
   found = load(folder, dataset, config_with, **changes).readings
   assert found["image_cosine"].shape == (n * versions, 9)
@@ -110,13 +111,13 @@ def test_recoloured_images_are_read_in_place_of_the_others(folder, dataset, conf
     assert dataset.labels[source] != dataset.labels[row], "all versions of one image"
   with pytest.raises(UserError, match="other recolourings.*--stage=encode"):
     load(folder, dataset, config_with, data__recoloured_per_batch=4, data__recolourings=3)
-  np.savez(folder / teacher_features.FILE, **old)
+  np.savez(folder / images.FILE, **old)
   with pytest.raises(UserError, match="--stage=encode"):
     load(folder, dataset, config_with, **changes)
 
 
 def test_an_image_that_could_not_be_read_has_zeros(folder, dataset, config_with):
-  features = np.load(folder / teacher_features.FILE)["features"]
+  features = np.load(folder / images.FILE)["features"]
   features[7] = 0
   write(folder, dataset, features)
   cosine = load(folder, dataset, config_with).readings["image_cosine"]
@@ -125,7 +126,7 @@ def test_an_image_that_could_not_be_read_has_zeros(folder, dataset, config_with)
 
 @pytest.mark.parametrize("change", ["other images", "other encoder"])
 def test_features_of_something_else_are_refused(folder, dataset, config_with, change):
-  features = np.load(folder / teacher_features.FILE)["features"]
+  features = np.load(folder / images.FILE)["features"]
   if change == "other images":
     write(folder, dataclasses.replace(dataset, ids=dataset.ids[::-1]), features)
   else:
@@ -135,7 +136,7 @@ def test_features_of_something_else_are_refused(folder, dataset, config_with, ch
 
 
 def test_prototypes_of_images_are_the_means_of_their_classes(folder, dataset, config_with):
-  features = unit(np.load(folder / teacher_features.FILE)["features"].astype(np.float64))
+  features = unit(np.load(folder / images.FILE)["features"].astype(np.float64))
   features[3] = 0  # could not be read
   write(folder, dataset, features)
   changes = {"loss__image_alignment": "none", "language__prototype": "images"}

@@ -1,0 +1,86 @@
+"""Projectors P_v, P_t and P_r of the alignment, and class vectors without words."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lafg_jax.models.weights import load
+from lafg_jax.utils.errors import UserError
+
+
+def init_projectors(
+  key: jax.Array, embedding_dim: int, text_dim: int | None, width: int
+) -> dict[str, jax.Array]:
+  """P_v [D, W] and P_t [d, W]: inputs of unit variance give outputs of unit variance.
+
+  Without words (text_dim None) there is no P_t, and P_v starts as it would with them.
+  """
+  key_image, key_text = jax.random.split(key)
+  projectors = {"image": _unit_variance(key_image, embedding_dim, width)}
+  if text_dim is not None:
+    projectors["text"] = _unit_variance(key_text, text_dim, width)
+  return projectors
+
+
+def _unit_variance(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
+  return jax.random.normal(key, (inputs, outputs)) / np.sqrt(inputs)
+
+
+def init_reading(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d], whose numbers disturb none of P_v's and P_t's."""
+  return _unit_variance(jax.random.fold_in(key, 0x8EAD), embedding_dim, width)
+
+
+def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d] as a vision-language model has it.
+
+  Raises:
+    UserError: as `pretrained.image_projection`; its space has another width than what was read.
+  """
+  image = load.image_projection(source, embedding_dim)
+  if image.shape[1] != width:
+    raise UserError(
+      f"--config.loss.projector_init=pretrained: readings have {width} numbers and images of "
+      f"{source} {image.shape[1]}: it takes the two towers of one model; check language.encoder"
+    )
+  return jnp.asarray(image)
+
+
+def pretrained_projectors(
+  source: str, embedding_dim: int, text_dim: int | None, width: int
+) -> dict[str, jax.Array]:
+  """P_v [D, d] as a vision-language model has it, and P_t the identity: the space of its own texts.
+
+  Without words there is no P_t.
+
+  Raises:
+    UserError: as `pretrained.image_projection`; `width` is not that space's, or the texts' is not.
+  """
+  image = load.image_projection(source, embedding_dim)
+  found = image.shape[1]
+  if width != found:
+    raise UserError(
+      f"--config.loss.projector_width={width}: {source} projects to {found}; with "
+      f"loss.projector_init=pretrained pass --config.loss.projector_width={found}"
+    )
+  if text_dim not in (None, found):
+    raise UserError(
+      f"--config.loss.projector_init=pretrained: prototypes have {text_dim} numbers and images of "
+      f"{source} {found}: it takes the two towers of one model; check language.encoder"
+    )
+  projectors = {"image": jnp.asarray(image)}
+  return projectors if text_dim is None else projectors | {"text": jnp.eye(found)}
+
+
+def class_vectors(kind: str, num_classes: int, width: int, seed: int) -> np.ndarray:
+  """[C, W] float32 word-free class targets: the controls `orthogonal` and `onehot`.
+
+  `orthogonal` are rows of a random orthonormal basis; where C > W no such basis exists, and its
+  columns are orthonormal instead (a tight frame, rows scaled to unit length). `onehot` starts as
+  random unit vectors, and is learned.
+  """
+  rng = np.random.default_rng([seed, 0xC1A55])
+  x = rng.standard_normal((num_classes, width))
+  if kind == "orthogonal":
+    x = np.linalg.qr(x.T)[0].T if num_classes <= width else np.linalg.qr(x)[0]
+  return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
