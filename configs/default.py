@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   """The defaults: the recipe of LaFG (CVPR 2026) for a ViT-B/16 at 224 px where it gives one."""
   config = ConfigDict()
+  # What is trained and how it is judged: a folder of lafg_jax/tasks/.
+  config.task = "class_retrieval"
   # Seeds initialisation, sampling and augmentation. Same seed, same result.
   config.seed = 0
 
@@ -301,7 +303,8 @@ def get_config() -> ConfigDict:
 
   evaluate = config.evaluate = ConfigDict()
   # What is evaluated: 'checkpoint' (newest of the workdir), 'best' (of train.keep_best),
-  # 'pretrained' (the backbone's own feature, no training), or the path of an embeddings.npz.
+  # 'pretrained' (the backbone's own feature, no training), 'untrained' (the model before training),
+  # or the path of an embeddings.npz.
   evaluate.source = "checkpoint"
   # Classes evaluated on: 'test', or 'val' (data.num_val_classes) for model selection.
   evaluate.split = "test"

@@ -31,8 +31,9 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import texts
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import language_base as reading
+from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import checkpoints, loop
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.vectors import l2_normalise
 
 FOLDS = 4
@@ -98,7 +99,7 @@ def retrieval(
 ) -> tuple[float, float]:
   """R@1 and MAP@R among classes held out, in [0, 1], after a training."""
   with tempfile.TemporaryDirectory() as workdir:
-    loop.run(made, workdir, train_half, loaded)
+    train.run(made, workdir, train_half, loaded)
     arrays, _ = checkpoints.require(workdir)
   embedder = embedders.build(made.model)
   params = inference_params(embedder, checkpoints.subtree(arrays, "state/params"))

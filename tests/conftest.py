@@ -115,12 +115,12 @@ def prototypes(dataset):
 @pytest.fixture(scope="session")
 def trained_run(config_with, dataset, prototypes, tmp_path_factory):
   """A workdir with the checkpoint of one step, read only."""
-  from lafg_jax.training import loop
+  from lafg_jax.tasks.class_retrieval import train
 
   sentences = tuple((f"nearest to entry {i}", f"next to entry {i}") for i in range(10))
   workdir = tmp_path_factory.mktemp("trained_run")
   words = dataclasses.replace(prototypes, sentences=sentences)
-  loop.run(config_with(train__steps=1), str(workdir), dataset, words)
+  train.run(config_with(train__steps=1), str(workdir), dataset, words)
   return workdir
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs import ablation, aircraft, cars, cub, default, inshop, sop, synthetic
-from lafg_jax import main
 from lafg_jax.config import validation
+from lafg_jax.tasks.class_retrieval import stages
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -30,7 +30,7 @@ def test_shipped_configs_are_valid_and_have_the_default_keys(config):
   with config.unlocked():
     config.data.root = "somewhere"
     config.language.descriptions = config.language.descriptions or "some.json"
-  validation.validate(config, main.STAGES)
+  validation.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize("module", [cars, cub, sop])
@@ -87,7 +87,7 @@ def test_boxes_are_refused_where_a_data_set_has_none():
   config = synthetic.get_config("prototypes")
   config.data.box_crop = True
   with pytest.raises(UserError, match="box_crop=True: .* does not read it, only aircraft"):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize("key", config_keys.keys(default.get_config()))
@@ -116,7 +116,7 @@ def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
   with config.unlocked(), config.ignore_type():
     (config[section] if section else config)[name] = wrong
   with pytest.raises(UserError, match=re.escape(f"--config.{key}=")):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 def test_every_key_has_a_rule():
@@ -128,26 +128,26 @@ def test_a_config_without_a_section_is_one_line():
   with config.unlocked():
     del config["loss"]
   with pytest.raises(UserError, match="lacks loss"):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 def test_paths_are_asked_for_only_by_the_stages_that_need_them():
   config = cars.get_config()
   with pytest.raises(UserError, match="data.root=FOLDER"):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
   config.data.root = "somewhere"
   # Cars come with descriptions of the project's own.
-  validation.validate(config, main.STAGES)
+  validation.validate(config, stages.STAGES)
   config.language.describer = "file"
   with pytest.raises(UserError, match="language.descriptions"):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
   for describer in validation.LLM:
     config.language.describer = describer
     with pytest.raises(UserError, match="language.llm=MODEL"):
-      validation.validate(config, main.STAGES)
+      validation.validate(config, stages.STAGES)
   validation.validate(config, ["train"])
   config.language.descriptions = "some.json"
-  validation.validate(config, main.STAGES)
+  validation.validate(config, stages.STAGES)
   config.evaluate.source = "some.npz"
   config.data.root = ""
   validation.validate(config, ["evaluate"])
@@ -161,7 +161,7 @@ def test_what_may_be_a_key_is_refused_and_not_printed(key, value):
   config = synthetic.get_config("prototypes")
   config.language[key] = value
   with pytest.raises(UserError, match=f"--config.language.{key}=") as raised:
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
   assert "secret" not in str(raised.value)
 
 
@@ -170,7 +170,7 @@ def test_widths_without_a_custom_size_are_refused():
   config.data.root = config.language.descriptions = "somewhere"
   config.model.depth = 3
   with pytest.raises(UserError, match="model.size=custom"):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 def test_flat_configs_come_back_nested():

@@ -11,9 +11,10 @@ import pytest
 from PIL import Image
 
 from configs import aircraft, cars, cub, inshop, sop
-from lafg_jax import main
+from lafg_jax import tasks
 from lafg_jax.config import validation
 from lafg_jax.language.encoders import images
+from lafg_jax.tasks.class_retrieval import stages
 from lafg_jax.training import checkpoints
 
 DATA = {
@@ -72,10 +73,10 @@ KINDS = {
 def run(config, root, workdir, flags):
   """The stages of a bare run, and its evaluation.json."""
   config.update_from_flattened_dict({"data.root": str(root), **flags})
-  stages = main._default_stages(config)
-  validation.validate(config, stages)
+  names = stages.default_names(config)
+  validation.validate(config, names)
   workdir.mkdir()
-  main.run_stages(config, str(workdir), stages)
+  tasks.run(config, str(workdir), names)
   return json.loads((workdir / "evaluation.json").read_text())
 
 

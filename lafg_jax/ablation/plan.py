@@ -28,6 +28,7 @@ _NAMES = (
 _VERSION = 1
 # Keys that change no figure; those of `language` decide how the words are got, not what they are.
 _FREE = (
+  "task",
   *("data.root", "data.num_workers", "data.prefetch", "data.expect_counts", "data.manifest"),
   *("data.builder", "data.pack", "train.log_every", "train.checkpoint_every"),
   *("train.keep_checkpoints", "evaluate.batch_size", "evaluate.source", "model.pretrained"),
@@ -59,11 +60,6 @@ class Cell:
 
   def __str__(self) -> str:
     return f"{self.start}/{self.variant} seed {self.seed}"
-
-  @property
-  def reads_words(self) -> bool:
-    """Whether prototypes are needed."""
-    return self.trains and choices.reads_words(self.config)
 
   @property
   def steps(self) -> int:
@@ -220,6 +216,8 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
   start, variant, seed, group = where
   config = config.copy_and_resolve_references()
   config.seed = seed
+  if not trains:
+    config.evaluate.source = "untrained"
   made = Cell(config.data.name, start, variant, seed, group, config, trains, "", path)
   return dataclasses.replace(made, key=_key(made))
 
@@ -233,12 +231,12 @@ def _key(one: Cell) -> str:
   words: Any = None
   if not one.trains:
     flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT) and k not in _ADDED}
-  elif one.reads_words:
+  elif choices.reads_words(config):
     words = _words(config.language)
     if config.language.prototype != "profile":
       # Unread.
       del flat["language.tau_profile"]
-  if not one.reads_words:
+  if not (one.trains and choices.reads_words(config)):
     flat = {k: v for k, v in flat.items() if not k.startswith("language.")}
   content = [_content(config.data, s) for s in ("train", split)]
   weights = _weights(config.model.pretrained)

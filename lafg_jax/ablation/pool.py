@@ -22,6 +22,8 @@ from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 _SCRATCH = "scratch"
+# What stages before the training wrote, for all cells.
+_STORE = "store"
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -51,12 +53,11 @@ class _Worker:
     self.cell: Cell | None = None
     self.number, self.begun = number, 0
 
-  def give(self, cell: Cell, prototypes: Path | None, scratch: str) -> None:
+  def give(self, cell: Cell, scratch: str, store: str) -> None:
     """Sends a cell."""
     self.cell = cell
     self.begun = self.log.stat().st_size if self.log.exists() else 0
-    text = json.dumps(config_keys.flatten(cell.config))
-    self.connection.send((text, prototypes, scratch, cell.trains))
+    self.connection.send((json.dumps(config_keys.flatten(cell.config)), scratch, store))
 
   def take(self) -> dict[str, Any]:
     """The result of its cell; {'error', 'log'} where it failed, which may end the process."""
@@ -90,25 +91,25 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     logging.info("cells: %d are of other settings or inputs and run again (%s)", len(stale), names)
   if not todo:
     return 0
-  from lafg_jax.ablation import language_bases
+  from lafg_jax.ablation import cells as runs
 
   # By whatever names, the same settings train once.
   alike: dict[str, list[Cell]] = {}
   for cell in todo:
     alike.setdefault(cell.key, []).append(cell)
   todo = [cells[0] for cells in alike.values()]
-  prototypes = language_bases.prepare(todo, workdir)
-  scratch = os.path.join(workdir, _SCRATCH)
+  scratch, store = os.path.join(workdir, _SCRATCH), os.path.join(workdir, _STORE)
   shutil.rmtree(scratch, ignore_errors=True)
   os.makedirs(scratch)
-  environments = worker.environments(jobs, len(todo))
   try:
-    return _drive(alike, workdir, scratch, prototypes, environments)
+    runs.prepare([cell.config for cell in todo], scratch, store)
+    environments = worker.environments(jobs, len(todo))
+    return _drive(alike, workdir, scratch, store, environments)
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drive(alike, workdir, scratch, prototypes, environments) -> int:
+def _drive(alike, workdir, scratch, store, environments) -> int:
   todo = [cells[0] for cells in alike.values()]
   waiting, failed, done, begun = list(todo), 0, 0, time.monotonic()
   workers: list[_Worker] = []
@@ -116,7 +117,7 @@ def _drive(alike, workdir, scratch, prototypes, environments) -> int:
     for number, environment in enumerate(environments):
       workers.append(_Worker(number, workdir, environment))
     for one in workers:
-      _next(one, waiting, prototypes, scratch)
+      _next(one, waiting, scratch, store)
     while busy := [one for one in workers if one.cell]:
       for ready in wait([one.connection for one in busy]):
         one = next(one for one in busy if one.connection is ready)
@@ -129,7 +130,7 @@ def _drive(alike, workdir, scratch, prototypes, environments) -> int:
         if not one.process.is_alive():
           place = workers.index(one)
           one = workers[place] = _Worker(one.number, workdir, environments[place])
-        _next(one, waiting, prototypes, scratch)
+        _next(one, waiting, scratch, store)
   finally:
     for one in workers:
       one.process.kill()
@@ -137,11 +138,10 @@ def _drive(alike, workdir, scratch, prototypes, environments) -> int:
   return failed
 
 
-def _next(one: _Worker, waiting: list[Cell], prototypes: dict[str, Path], scratch: str) -> None:
+def _next(one: _Worker, waiting: list[Cell], scratch: str, store: str) -> None:
   one.cell = None
   if waiting:
-    cell = waiting.pop(0)
-    one.give(cell, prototypes.get(cell.key), scratch)
+    one.give(waiting.pop(0), scratch, store)
 
 
 def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float) -> bool:

@@ -87,13 +87,13 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
-def _run(text: str, prototypes: Any, scratch: str, trains: bool) -> dict[str, Any]:
+def _run(text: str, scratch: str, store: str) -> dict[str, Any]:
   from lafg_jax.ablation import cells
   from lafg_jax.utils import config_keys
 
   config = config_keys.nested(json.loads(text))
   try:
-    return cells.run(config, prototypes, scratch, trains=trains)
+    return cells.run(config, scratch, store)
   except UserError as error:
     # What else is raised ends the process: its traceback is in the log, and another takes over.
     return {"error": str(error), "log": traceback.format_exc()}

@@ -59,6 +59,7 @@ def _numbers(x: Any, count: int | None = None) -> bool:
 
 
 _RULES: dict[str, Rule] = {
+  "task": _NAMED,
   "seed": ((lambda x: 0 <= x < 2**31), "between 0 and 2147483647"),
   "data.name": _one_of(*readers.NAMES),
   "data.root": _TEXT,
@@ -206,7 +207,10 @@ _RULES: dict[str, Rule] = {
   "train.validate_every": _at_least(0),
   "train.keep_best": _BOOL,
   "train.allow_changed": _BOOL,
-  "evaluate.source": (bool, "checkpoint, best, pretrained, or the path of an embeddings.npz"),
+  "evaluate.source": (
+    bool,
+    "checkpoint, best, pretrained, untrained, or the path of an embeddings.npz",
+  ),
   "evaluate.split": _one_of("test", "val"),
   "evaluate.ks": (
     (lambda x: _numbers(x) and len(x) > 0 and all(isinstance(k, int) and k >= 1 for k in x)),
@@ -278,7 +282,7 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   missing = []
   language = config.language
   inspects = "inspect" in stages
-  reads_file = config.evaluate.source not in ("checkpoint", "best", "pretrained") and not inspects
+  reads_file = config.evaluate.source not in choices.OF_MODELS and not inspects
   needs_data = not reads_file and not (inspects and language.inspect_all)
   if config.data.name in readers.LAYOUTS and not config.data.root and needs_data:
     missing.append(f"--config.data.root=FOLDER with {readers.LAYOUTS[config.data.name]}")

@@ -2,7 +2,7 @@
 
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,8 +13,6 @@ from lafg_jax.runtime import out_of_memory
 
 # The axis over which the step is mapped.
 AXIS = "devices"
-# What of a batch the step reads; the rest is for the host.
-_STEP_READS = ("image", "feature", "label", "index")
 
 
 def keep_compiled() -> None:
@@ -42,15 +40,21 @@ def _device_sharding() -> NamedSharding:
   return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
 
 
-def to_devices(batches: Iterator[dict[str, np.ndarray]], ahead: int = 2) -> Iterator[tuple]:
-  """(host rows, device batch) pairs; transfers run `ahead` batches before they are asked for."""
+def to_devices(
+  batches: Iterator[dict[str, np.ndarray]], names: Sequence[str], ahead: int = 2
+) -> Iterator[tuple]:
+  """(host batch, device batch) pairs; transfers run `ahead` batches before they are asked for.
+
+  Args:
+    batches: {name: [b, ...]}, b a multiple of the number of local devices.
+    names: what of a batch goes to the devices; the rest is for the host.
+  """
   count, sharding = jax.local_device_count(), _device_sharding()
   queue: list[tuple] = []
   for batch in batches:
     device = {
       name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
-      for name in _STEP_READS
-      if name in batch
+      for name in names
     }
     queue.append((batch, device))
     if len(queue) > ahead:

@@ -3,12 +3,11 @@
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import logging
-from ml_collections import ConfigDict
 
 from lafg_jax.utils.errors import UserError
 
@@ -39,13 +38,29 @@ def device_bytes() -> int:
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(stats)
 
 
+class BatchSize(NamedTuple):
+  """How large a batch is, in what a key of the config counts, and how another is asked for.
+
+  key: the dotted key, such as 'data.classes_per_batch'. value: its value. unit: what it counts,
+  such as 'classes'. words: value -> '98 classes x 9 images'. rows: value -> '882 images'.
+  resized: (objective, value) -> the objective for a batch of that size, with the same parameters.
+  """
+
+  key: str
+  value: int
+  unit: str
+  words: Callable[[int], str]
+  rows: Callable[[int], str]
+  resized: Callable[[Any, int], Any]
+
+
 @contextlib.contextmanager
-def told(config: ConfigDict, needs: Callable[[int], int] | None) -> Iterator[None]:
+def as_user_error(size: BatchSize, needs: Callable[[int], int] | None) -> Iterator[None]:
   """Turns memory that ran out in the block into a UserError that says what would fit.
 
   Args:
-    config: reads data.classes_per_batch and data.images_per_class.
-    needs: bytes on each device of a step with so many classes a batch, as XLA plans it; None where
+    size: of the batch.
+    needs: bytes on each device of a step of a batch of that size, as XLA plans it; None where
       memory ran out before there was a step.
   """
   try:
@@ -53,54 +68,51 @@ def told(config: ConfigDict, needs: Callable[[int], int] | None) -> Iterator[Non
   except jax.errors.JaxRuntimeError as error:
     if not is_it(error):
       raise
-    raise UserError(_line(config, needs)) from error
+    raise UserError(_line(size, needs)) from error
 
 
-def _line(config: ConfigDict, needs: Callable[[int], int] | None) -> str:
+def _line(size: BatchSize, needs: Callable[[int], int] | None) -> str:
   limit = device_bytes()
   has = f"{jax.device_count()} devices with {limit / _GIB:.3g} GiB each"
   smaller = "pass a smaller --config.model.size or --config.data.image_size, or use more devices"
   if needs is None:
     return f"out of memory before the first step, on {has}: {smaller}"
-  classes, images = config.data.classes_per_batch, config.data.images_per_class
-  size = f"{classes} classes x {images} images a batch"
+  batch = f"{size.words(size.value)} a batch"
   try:
-    planned = needs(classes)
-    fits = fitting(needs, classes, limit * _USABLE)
+    planned = needs(size.value)
+    fits = fitting(needs, size.value, limit * _USABLE)
   except jax.errors.JaxRuntimeError as error:
     # XLA may need memory to plan.
     if not is_it(error):
       raise
-    return f"out of memory with {size}, on {has}: {_pass(classes // 2, images)}"
+    return f"out of memory with {batch}, on {has}: {_pass(size, size.value // 2)}"
   if fits is None:
-    return f"out of memory with {size}, and 2 classes do not fit either, on {has}: {smaller}"
+    return f"out of memory with {batch}, and 2 {size.unit} do not fit either, on {has}: {smaller}"
   return (
-    f"out of memory with {size}: a step needs {planned / _GIB:.3g} GiB, on {has}; "
-    f"{fits} classes need {needs(fits) / _GIB:.3g} GiB: {_pass(fits, images)}"
+    f"out of memory with {batch}: a step needs {planned / _GIB:.3g} GiB, on {has}; "
+    f"{fits} {size.unit} need {needs(fits) / _GIB:.3g} GiB: {_pass(size, fits)}"
   )
 
 
-def _pass(classes: int, images: int) -> str:
-  return (
-    f"pass --config.data.classes_per_batch={max(classes, 2)} ({max(classes, 2) * images} images a "
-    "batch), or use more devices"
-  )
+def _pass(size: BatchSize, count: int) -> str:
+  count = max(count, 2)
+  return f"pass --config.{size.key}={count} ({size.rows(count)} a batch), or use more devices"
 
 
-def fitting(needs: Callable[[int], int], classes: int, limit: float) -> int | None:
-  """The number of classes a batch, below `classes`, that fits into `limit` bytes; None if 2 do not.
+def fitting(needs: Callable[[int], int], count: int, limit: float) -> int | None:
+  """The size of a batch, below `count`, that fits into `limit` bytes; None if 2 does not.
 
-  Between two plans memory grows linearly with the batch, nearly. Where the plan of `classes` itself
+  Between two plans memory grows linearly with the batch, nearly. Where the plan of `count` itself
   fits, memory was short for another reason (what else the device holds), and half is tried.
   """
-  half = max(classes // 2, 2)
-  low, high = needs(half), needs(classes)
-  if high <= limit or half == classes:
+  half = max(count // 2, 2)
+  low, high = needs(half), needs(count)
+  if high <= limit or half == count:
     guess = half
   else:
-    slope = (high - low) / (classes - half)
+    slope = (high - low) / (count - half)
     guess = int(half + (limit - low) / slope) if slope > 0 else half
-  guess = min(max(guess, 2), max(classes - 1, 2))
+  guess = min(max(guess, 2), max(count - 1, 2))
   while needs(guess) > limit:
     if guess <= 2:
       return None

@@ -1,1 +1,45 @@
-"""The tasks, a folder each."""
+"""The tasks, a folder each: `config.task` is the folder's name.
+
+Each has a module `stages` with what `lafg_jax.main` and `lafg_jax.ablate` ask of a task:
+
+  STAGES, ON_REQUEST: names of the stages of a bare run, and of others.
+  check(config, names): raises UserError for a config that cannot be, before any work starts.
+  default_names(config): the stages of a bare run of this config.
+  plan(config, names) -> (config, stages): checks what takes a look at the data, resolves 'auto'.
+  summary(config, workdir, names): prints what came of it.
+"""
+
+import importlib
+import pkgutil
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lafg_jax.utils.errors import UserError
+
+
+def find(config: ConfigDict) -> Any:
+  """The module `stages` of the config's task.
+
+  Raises:
+    UserError: there is no such task.
+  """
+  known = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+  if config.get("task") not in known:
+    raise UserError(f"--config.task={config.get('task')}: it takes one of {', '.join(known)}")
+  return importlib.import_module(f"lafg_jax.tasks.{config.task}.stages")
+
+
+def run(config: ConfigDict, workdir: str, names: Any) -> None:
+  """Runs the named stages of the config's task in order; prints the results and where to look."""
+  # Here, so that a misuse and --help are answered before jax is imported.
+  from lafg_jax import stages
+  from lafg_jax.data import datasets
+  from lafg_jax.runtime import devices, distributed
+
+  devices.keep_compiled()
+  task = find(config)
+  with datasets.remembered():
+    config, wanted = task.plan(config, list(names))
+    if stages.run_all(wanted, config, workdir) and distributed.process_index() == 0:
+      task.summary(config, workdir, list(names))

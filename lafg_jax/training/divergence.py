@@ -1,19 +1,18 @@
-"""What a run says when its loss is no longer finite: the step, and the images of its batch."""
+"""What a run says when its loss is no longer finite: the step, and what its batch shows."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import sampling
-from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils import files
 
 # Metrics of a step that are finite while training is sound.
 SIGNS = ("loss", "grad_norm", "param_norm")
-# Images named in the line itself.
+# Names in the line itself.
 _NAMED = 3
 
 
@@ -28,36 +27,33 @@ def number(x: Any) -> float:
 
 
 def message(
-  config: ConfigDict, workdir: str, dataset: Dataset, start: int, step: int, metrics: dict[str, Any]
+  train: ConfigDict,
+  workdir: str,
+  names: Sequence[str],
+  start: int,
+  step: int,
+  metrics: dict[str, Any],
 ) -> str:
-  """One line about the run that diverged at `step`; writes the names of that batch's images.
-
-  The batch is computed anew from (seed, step), so that no step had to wait for its names.
+  """One line about the run that diverged at `step`; writes the names of what that batch shows.
 
   Args:
+    train: the section `config.train`.
+    names: of what the batch of that step shows; computed anew, so that no step waits for them.
     start: the step from which this process went on; 0 of a new run.
     step: the first step whose metrics are not finite, 1 or more.
     metrics: those of that step.
   """
-  batch = sampling.make_sampler(
-    sampling.batch_labels(dataset, config.data),
-    classes_per_batch=config.data.classes_per_batch,
-    images_per_class=config.data.images_per_class,
-    seed=config.seed,
-    instances=config.data.instances,
-  )
-  names = [dataset.ids[row] for row in batch(step - 1).ravel()]
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
   if jax.process_index() == 0:
     with files.replacing(path) as temporary:
       temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
   loss, grad_norm, param_norm = (number(metrics[name]) for name in SIGNS)
   # No step is saved that was not finite: this one is there, unless nothing was saved yet.
-  saved = max(start, (step - 1) // config.train.checkpoint_every * config.train.checkpoint_every)
+  saved = max(start, (step - 1) // train.checkpoint_every * train.checkpoint_every)
   kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was due before"
   return (
     f"training diverged at step {step} (loss {loss}, gradient norm {grad_norm}, parameter norm "
     f"{param_norm}), on {', '.join(names[:_NAMED])} and {len(names) - _NAMED} more ({path}); "
     f"{kept}: start anew in another --workdir with a --config.train.learning_rate below "
-    f"{config.train.learning_rate}"
+    f"{train.learning_rate}"
   )

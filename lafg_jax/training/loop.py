@@ -1,28 +1,24 @@
-"""Training: the loop with the one jax.pmap."""
+"""Training: the loop with the one jax.pmap. It knows no task, but an `Objective` and a `Feed`."""
 
 import collections
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.data import pipeline
-from lafg_jax.data.datasets import Dataset
-from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
+from lafg_jax.runtime.out_of_memory import BatchSize
 from lafg_jax.runtime.preemption import StopRequest
-from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import checkpoints, frozen_features, optimizers, resume
-from lafg_jax.training.best_checkpoint import Selection, open_selection
+from lafg_jax.training import checkpoints, optimizers, resume
+from lafg_jax.training.best_checkpoint import Selection, Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
-from lafg_jax.training.step import TrainState, alignment_targets, init_state, make_step
+from lafg_jax.training.step import Objective, TrainState, init_state, make_step
 from lafg_jax.utils import config_keys
 
 MAX_IN_FLIGHT = 2
@@ -30,17 +26,45 @@ MAX_IN_FLIGHT = 2
 MAX_PROGRAMS = 16
 
 
+class Feed(NamedTuple):
+  """The batches of a run, and what people call what is in them.
+
+  batches: (first step, params, stopped) -> this process's share of each batch from that step on, as
+    {name: [b, ...]}, an iterator with close(); None where `stopped()` became true before there was
+    one. 'unreadable' [b], where it is there, has the rows that others stand in for, else -1.
+  size: how large a batch is, and how another is asked for.
+  names: by row number, for messages.
+  names_in: step, from 1 on -> the names of what its batch shows.
+  unit: what a row is, for speeds.
+  """
+
+  batches: Callable[[int, dict[str, Any], Callable[[], bool]], Any]
+  size: BatchSize
+  names: Sequence[str]
+  names_in: Callable[[int], list[str]]
+  unit: str = "images"
+
+
 def run(
   config: ConfigDict,
   workdir: str,
-  dataset: Dataset,
-  prototypes: LoadedPrototypes | None,
-  val: Dataset | None = None,
+  objective: Callable[[], Objective],
+  feed: Feed,
+  *,
+  meta: dict[str, Any],
+  kept: dict[str, Any] | None = None,
+  validation: Validation | None = None,
 ) -> tuple[int, bool]:
   """Trains to `train.steps`, from the newest checkpoint when there is one.
 
   Args:
-    val: validation classes, for train.validate_every.
+    config: reads `seed`, `train` and the keys that decide training (`resume.deciding_keys`).
+    objective: makes what is trained; called once, and not where training is done already.
+    feed: the batches.
+    meta: what a checkpoint says of itself; JSON. 'config' and 'made_of' decide whether a run may go
+      on from it (`resume.changes`).
+    kept: {name: tree of arrays} that a checkpoint has beside the state.
+    validation: what is measured every train.validate_every steps.
 
   Returns:
     The step reached, and whether SIGTERM or SIGINT asked to stop there; it is saved either way.
@@ -50,78 +74,68 @@ def run(
       longer finite, memory ran out, or a checkpoint or the metrics cannot be written.
   """
   # Outermost: a signal must not end the wait for the last, asynchronous save.
-  with StopRequest() as stop, out_of_memory.told(config, None):
-    return _run(config, workdir, dataset, prototypes, val, stop)
-
-
-def _run(
-  config: ConfigDict,
-  workdir: str,
-  dataset: Dataset,
-  prototypes: LoadedPrototypes | None,
-  val: Dataset | None,
-  stop: StopRequest,
-) -> tuple[int, bool]:
-  num_classes, words = len(dataset.class_names), resume.prototype_arrays(prototypes)
-  meta = resume.meta(config, dataset, prototypes)
-  found = checkpoints.shared(workdir, set_aside=True)
-  if found is not None:
-    resume.check_same(config, found[1], meta, workdir)
-  step = found[1]["step"] if found else 0
-  if step >= config.train.steps:
-    logging.info("train: already at step %d", step)
-    return step, False
-  text_dim = words["prototypes"].shape[1] if words else None
-  reading_dim = None if prototypes is None else prototypes.reading_dim
-  embedder, optimizer, state = init_state(config, num_classes, text_dim, reading_dim)
-  if found is not None:
-    state = resume.restore(state, *found)
-  _announce(config, state)
-  batches = _batches(config, workdir, dataset, embedder, state, stop)
-  if batches is None or (stop.asked and jax.process_count() == 1):
-    # No step was made that is not saved. Several processes agree on that after a step.
-    return step, True
-  mapped = _mapped_step(embedder, optimizer, config)
-  state = replicate(state)
-  targets = replicate(alignment_targets(config, num_classes, prototypes))
-  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, targets))
-  needs = functools.partial(_step_bytes, embedder, optimizer, config, *shapes)
-  made = _steps(mapped, step, state, targets, batches, stop)
-  with (
-    out_of_memory.told(config, needs),
-    contextlib.closing(batches),
-    checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
-    open_selection(config, workdir, val, embedder, meta) as selection,
-    MetricsLog(workdir, step, config, dataset) as log,
-    # Innermost: nobody is missed while the last checkpoint is written.
-    distributed.stepping(),
-  ):
-    return _follow(config, made, stop, words, meta, mngr, selection, log), stop.agreed
+  with StopRequest() as stop, out_of_memory.as_user_error(feed.size, None):
+    found = checkpoints.shared(workdir, set_aside=True)
+    if found is not None:
+      resume.check_same(config, found[1], meta, workdir)
+    step = found[1]["step"] if found else 0
+    if step >= config.train.steps:
+      logging.info("train: already at step %d", step)
+      return step, False
+    made = objective()
+    optimizer, state = init_state(made, config.train)
+    if found is not None:
+      state = resume.restore(state, *found)
+    _announce(config, made, state, feed)
+    stopped = lambda: stop.asked and jax.process_count() == 1  # noqa: E731
+    batches = feed.batches(step, state.params, stopped)
+    if batches is None or stopped():
+      # No step was made that is not saved. Several processes agree on that after a step.
+      return step, True
+    mapped = _mapped_step(made, optimizer, config)
+    given = replicate(made.constants), replicate(np.uint32(config.seed))
+    state = replicate(state)
+    # Its arrays are on the devices now: they are not held twice.
+    made = made._replace(params={}, constants={})
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, *given))
+    needs = functools.partial(_step_bytes, made, optimizer, config, feed.size, *shapes)
+    steps = _steps(mapped, step, state, given, to_devices(batches, _reads(made)), stop)
+    del state, given
+    with (
+      out_of_memory.as_user_error(feed.size, needs),
+      contextlib.closing(batches),
+      checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
+      open_selection(config, workdir, validation, meta) as selection,
+      MetricsLog(workdir, step, config.train, made, feed) as log,
+      # Innermost: nobody is missed while the last checkpoint is written.
+      distributed.stepping(),
+    ):
+      return _follow(config, steps, stop, kept or {}, meta, mngr, selection, log), stop.agreed
 
 
 def _steps(
-  mapped: Any, start: int, state: Any, targets: Any, batches: Any, stop: StopRequest
+  mapped: Any, start: int, state: Any, given: Any, batches: Iterator[tuple], stop: StopRequest
 ) -> Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]]:
   """(step, state, metrics, unreadable rows) of each step after `start`; it waits for none.
 
   A state is good until the next is asked for, which takes its memory.
   """
   in_flight: collections.deque = collections.deque()
-  for step, (host, batch) in enumerate(to_devices(batches), start=start + 1):
-    state, metrics, asked = mapped(state, batch, targets, stop.flag())
+  for step, (host, batch) in enumerate(batches, start=start + 1):
+    state, metrics, asked = mapped(state, batch, *given, stop.flag())
     in_flight.append((metrics["loss"], asked))
     if len(in_flight) > MAX_IN_FLIGHT:
       # Two steps back is done or nearly so: this bounds memory without stalling the device.
       stop.heard(*jax.block_until_ready(in_flight.popleft()))
       distributed.beat(step)
-    yield step, state, metrics, host["unreadable"]
+    yield step, state, metrics, host.get("unreadable", np.empty(0, np.int32))
 
 
 def _follow(
   config: ConfigDict,
   made: Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]],
   stop: StopRequest,
-  words: dict[str, np.ndarray],
+  kept: dict[str, Any],
   meta: dict[str, Any],
   mngr: Any,
   selection: Selection | None,
@@ -140,9 +154,9 @@ def _follow(
     if saves or validates:
       log.flush()
       log.check_finite(step, metrics)
-      arrays = checkpoints.flatten({"state": unreplicate(state), "prototypes": words})
+      arrays = checkpoints.flatten({"state": unreplicate(state)} | kept)
       if selection is not None and validates:
-        measured = selection.measure(checkpoints.subtree(arrays, "state/params"))
+        measured = selection.validation.measure(checkpoints.subtree(arrays, "state/params"))
         log.validated(step, measured)
         selection.keep(step, measured, arrays, meta)
       checkpoints.save(mngr if saves else None, step, arrays, meta)
@@ -154,41 +168,42 @@ def _follow(
 def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:
   """The step, and beside it whether any process is asked to stop; alone, a process just knows."""
 
-  def mapped(state, batch, targets, asked):
-    return *step(state, batch, targets), None if asked is None else jax.lax.pmax(asked, AXIS)
+  def mapped(state, batch, constants, seed, asked):
+    stepped = step(state, batch, constants, seed)
+    return *stepped, None if asked is None else jax.lax.pmax(asked, AXIS)
 
   return mapped
 
 
 def _step_bytes(
-  embedder: Embedder,
-  optimizer: optax.GradientTransformation,
+  objective: Objective,
+  optimizer: Any,
   config: ConfigDict,
+  size: BatchSize,
   state: Any,
-  targets: Any,
-  classes: int,
+  constants: Any,
+  seed: Any,
+  count: int,
 ) -> int:
-  """Bytes that each device needs for a step of `classes` classes a batch, as XLA plans it.
+  """Bytes that each device needs for a step of a batch of size `count`, as XLA plans it.
 
-  `state` and `targets` are the shapes of the replicated ones: nothing here needs their memory.
+  `state`, `constants` and `seed` are the shapes of the replicated ones: nothing here needs their
+  memory.
   """
-  config = config.copy_and_resolve_references()
-  data = config.data
-  data.classes_per_batch = classes
+  objective = size.resized(objective, count)
   local = jax.local_device_count()
-  rows = -(-(classes * data.images_per_class + data.recoloured_per_batch) // jax.device_count())
-  shapes: dict[str, Any] = {"image": ((data.image_size, data.image_size, 3), np.uint8)}
-  if config.train.frozen_backbone:
-    shapes = {"feature": ((embedder.backbone.width,), np.float32)}
-  shapes |= {"label": ((), np.int32), "index": ((), np.int32)}
-  batch = {k: jax.ShapeDtypeStruct((local, rows, *s), t) for k, (s, t) in shapes.items()}
+  rows = -(-objective.rows // jax.device_count())
+  batch = {
+    name: jax.ShapeDtypeStruct((local, rows, *row.shape), row.dtype)
+    for name, row in (objective.embed_reads | objective.loss_reads).items()
+  }
   mapped = jax.pmap(
-    make_step(embedder, optimizer, config, AXIS), axis_name=AXIS, donate_argnums=(0,)
+    make_step(objective, optimizer, config.train, AXIS), axis_name=AXIS, donate_argnums=(0,)
   )
-  return out_of_memory.planned_bytes(mapped.lower(state, batch, targets).compile())
+  return out_of_memory.planned_bytes(mapped.lower(state, batch, constants, seed).compile())
 
 
-def _mapped_step(embedder: Embedder, optimizer: Any, config: ConfigDict) -> Any:
+def _mapped_step(objective: Objective, optimizer: Any, config: ConfigDict) -> Any:
   """The mapped step: one for all runs of a process whose seeds alone differ.
 
   Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
@@ -199,51 +214,26 @@ def _mapped_step(embedder: Embedder, optimizer: Any, config: ConfigDict) -> Any:
   if program not in _mapped_steps:
     while len(_mapped_steps) >= MAX_PROGRAMS:
       del _mapped_steps[next(iter(_mapped_steps))]
-    _mapped_steps[program] = jax.pmap(
-      _with_stop(make_step(embedder, optimizer, config, AXIS)), axis_name=AXIS, donate_argnums=(0,)
-    )
+    step = make_step(objective, optimizer, config.train, AXIS)
+    _mapped_steps[program] = jax.pmap(_with_stop(step), axis_name=AXIS, donate_argnums=(0,))
   return _mapped_steps[program]
 
 
 _mapped_steps: dict[str, Any] = {}
 
 
-def _batches(
-  config: ConfigDict,
-  workdir: str,
-  dataset: Dataset,
-  embedder: Embedder,
-  state: TrainState,
-  stop: StopRequest,
-) -> Any:
-  """The batches that are left, or None where the making of features was stopped."""
-  start = int(state.step)
-  if config.train.frozen_backbone:
-    stopped = lambda: stop.asked and jax.process_count() == 1  # noqa: E731
-    cached = frozen_features.features(config, workdir, dataset, embedder, state.params, stopped)
-    return None if cached is None else frozen_features.batches(config, dataset, cached, start)
-  return pipeline.train_batches(
-    dataset,
-    config.data,
-    seed=config.seed,
-    start_step=start,
-    num_steps=config.train.steps - start,
-    num_devices=jax.device_count(),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
+def _reads(objective: Objective) -> tuple[str, ...]:
+  return (*objective.embed_reads, *objective.loss_reads)
 
 
-def _announce(config: ConfigDict, state: TrainState) -> None:
-  data, learned = config.data, optimizers.split(config, state.params)[0]
+def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed: Feed) -> None:
+  learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   logging.info(
-    "train: steps %d to %d of %d x %d images%s on %d devices, %.3g M of %.3g M parameters learn",
+    "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn",
     int(state.step),
     config.train.steps,
-    data.classes_per_batch,
-    data.images_per_class,
-    f" and {data.recoloured_per_batch} recoloured" if data.recoloured_per_batch else "",
+    feed.size.words(feed.size.value),
     jax.device_count(),
     *counts,
   )

@@ -12,14 +12,12 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.data.datasets import Dataset
 from lafg_jax.training import divergence
+from lafg_jax.training.step import Objective
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 FILE = "metrics.jsonl"
-# An image or text side this near to uniform or constant no longer tells classes apart.
-UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
 
 
 class Board:
@@ -76,17 +74,18 @@ class MetricsLog:
   writes. A rerun from a checkpoint drops the lines past it, so no step stands twice.
   """
 
-  def __init__(self, workdir: str, start: int, config: ConfigDict, dataset: Dataset) -> None:
-    self.config, self.start, self.dataset = config, start, dataset
+  def __init__(
+    self, workdir: str, start: int, train: ConfigDict, objective: Objective, feed: Any
+  ) -> None:
+    self.train, self.start, self.objective, self.feed = train, start, objective, feed
     self.writes = jax.process_index() == 0
     self.path = os.path.join(workdir, FILE)
-    data = config.data
-    self.rows = data.classes_per_batch * data.images_per_class + data.recoloured_per_batch
     self.pending: tuple[int, float, Any] | None = None
     self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []
     self.clock: tuple[int, float] | None = None
     self.warned = False
-    self.bad_images: set[int] = set()
+    self.speed = f"{feed.unit}_per_second"
+    self.bad_rows: set[int] = set()
     self.replaced = 0
 
   def __enter__(self) -> "MetricsLog":
@@ -104,10 +103,11 @@ class MetricsLog:
     # What ended the run is what is told, and not that the same full disk refused this as well.
     with contextlib.suppress(*(() if kind is None else (OSError,))):
       self._end()
-    if self.bad_images:
+    if self.bad_rows:
       logging.warning(
-        "train: %d images could not be read; others of their class stood in %d times",
-        len(self.bad_images),
+        "train: %d %s could not be read; others stood in %d times",
+        len(self.bad_rows),
+        self.feed.unit,
         self.replaced,
       )
 
@@ -152,25 +152,25 @@ class MetricsLog:
     # The first interval holds the compilation: speed counts from its end.
     before, self.clock = self.clock, (step, now)
     if before is not None and now > before[1]:
-      line["images_per_second"] = (step - before[0]) * self.rows / (now - before[1])
+      line[self.speed] = (step - before[0]) * self.objective.rows / (now - before[1])
     if self.writes:
       with files.naming(self.path):
         self.file.write(json.dumps(line) + "\n")
         self.file.flush()
         self.board.add_scalars(step, {name: x for name, x in line.items() if name != "step"})
       logging.info("%s", self._progress(line))
-    self._watch_collapse(line)
+    self._warn_once(line)
 
   def _progress(self, line: dict[str, float]) -> str:
-    step, steps = int(line["step"]), self.config.train.steps
+    step, steps = int(line["step"]), self.train.steps
     text = f"step {step}/{steps} ({step / steps:.0%})"
-    for name in ("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread"):
+    for name in self.objective.shown:
       if name in line:
         text += f"  {name} {line[name]:.4g}"
-    if "images_per_second" in line:
-      speed = line["images_per_second"]
-      seconds = (steps - step) * self.rows / speed
-      text += f"  {speed:.0f} img/s  ETA {int(seconds // 60)}m{int(seconds % 60):02d}s"
+    if self.speed in line:
+      seconds = (steps - step) * self.objective.rows / line[self.speed]
+      text += f"  {line[self.speed]:.0f} {self.feed.unit}/s"
+      text += f"  ETA {int(seconds // 60)}m{int(seconds % 60):02d}s"
     return text
 
   def check_finite(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
@@ -185,38 +185,24 @@ class MetricsLog:
       before = (x for x in self.unchecked if x[0] < step and not divergence.finite(x[1]))
       first, signs = next(before, (step, metrics))
       where = os.path.dirname(self.path)
-      raise UserError(
-        divergence.message(self.config, where, self.dataset, self.start, first, signs)
-      )
+      names = self.feed.names_in(first)
+      raise UserError(divergence.message(self.train, where, names, self.start, first, signs))
     self.unchecked = [x for x in self.unchecked if x[0] > step]
     return line
 
-  def _watch_collapse(self, line: dict[str, float]) -> None:
-    warmed_up = line["step"] >= max(self.config.train.warmup * self.config.train.steps, 50)
-    if self.warned or not warmed_up:
-      return
-    for side in ("image", "text"):
-      entropy, spread = line.get(f"{side}_entropy", 0.0), line.get(f"{side}_spread", 1.0)
-      if entropy > UNIFORM_ENTROPY or spread < CONSTANT_SPREAD:
-        self.warned = True
-        logging.warning(
-          "the projected distributions of the %s side have collapsed at step %d: entropy %.4f "
-          "of 1, spread %.4f; L_ali teaches nothing so (try language.centre, loss.unit_variance or "
-          "loss.alignment_temperature)",
-          side,
-          line["step"],
-          entropy,
-          spread,
-        )
-        return
+  def _warn_once(self, line: dict[str, float]) -> None:
+    warmed_up = line["step"] >= max(self.train.warmup * self.train.steps, 50)
+    if warmed_up and not self.warned and (wrong := self.objective.warning(line)):
+      self.warned = True
+      logging.warning("step %d: %s", line["step"], wrong)
 
   def unreadable(self, rows: np.ndarray) -> None:
     """Reports each training image that could not be read, once, by its path."""
     for row in rows[rows >= 0]:
       self.replaced += 1
-      if int(row) not in self.bad_images:
-        self.bad_images.add(int(row))
-        logging.warning("train: cannot read %s; another image stands in", self.dataset.ids[row])
+      if int(row) not in self.bad_rows:
+        self.bad_rows.add(int(row))
+        logging.warning("train: cannot read %s; another one stands in", self.feed.names[row])
 
 
 def read(path: str) -> list[dict[str, float]]:

@@ -1,13 +1,14 @@
-"""Optax optimisers from the `train` section of a config."""
+"""Optax optimisers from the `train` section of a config, and which parameters they move."""
 
+import functools
 import re
+from collections.abc import Callable
 from typing import Any
 
 import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.tasks.class_retrieval.choices import WORDLESS
 from lafg_jax.utils.errors import UserError
 
 
@@ -21,20 +22,22 @@ def schedule(train: ConfigDict) -> optax.Schedule:
   )
 
 
-def make(config: ConfigDict, params: dict[str, Any]) -> optax.GradientTransformation:
+def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
   """SGD with momentum 0.9 or AdamW, with clipping and decay of kernels only.
 
-  Proxies learn at `loss.proxy_lr_factor` times the rate of all else. It takes gradients and
-  parameters of what is trained alone, `split(config, params)[0]`: nothing is kept for frozen
-  parameters.
+  It takes gradients and parameters of what is trained alone, `split(params, frozen(...))[0]`:
+  nothing is kept for frozen parameters.
+
+  Args:
+    train: the section `config.train`.
+    objective: of which `params`, `is_frozen` and `rate_of` are read (`step.Objective`).
 
   Raises:
     UserError: `train.freeze` finds no parameter, none that would move, or all that would.
   """
-  train = config.train
-  _check_freeze(config, list(traverse_util.flatten_dict(params, sep="/")))
+  check_freeze(train, objective.params, objective.is_frozen)
   rate = schedule(train)
-  trained = split(config, params)[0]
+  trained = split(objective.params, frozen(train, objective))[0]
   decay_mask = _map_paths(lambda path: path.endswith("kernel"), trained)
   if train.optimizer == "sgd":
     # Decay before momentum, as PyTorch's SGD has it: the published recipe's meaning of 1e-4.
@@ -45,19 +48,37 @@ def make(config: ConfigDict, params: dict[str, Any]) -> optax.GradientTransforma
     rule = optax.adamw(rate, weight_decay=train.weight_decay, mask=decay_mask)
   if train.clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(train.clip_norm), rule)
-  if "proxies" in trained:
-    # A scaled update is a scaled learning rate: proxies do not decay.
-    is_proxy = _map_paths(lambda path: path == "proxies", trained)
-    rule = optax.chain(rule, optax.masked(optax.scale(config.loss.proxy_lr_factor), is_proxy))
+  for number, (_, factor) in enumerate(objective.rate_of):
+    mask = _map_paths(functools.partial(_has_rate, objective, number), trained)
+    if any(traverse_util.flatten_dict(mask).values()):
+      # A scaled update is a scaled learning rate.
+      rule = optax.chain(rule, optax.masked(optax.scale(factor), mask))
   return rule
 
 
-def split(config: ConfigDict, params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _has_rate(objective: Any, number: int, path: str) -> bool:
+  """Whether that one of `rate_of` is for the parameter at a path."""
+  found = (k for k, (pattern, _) in enumerate(objective.rate_of) if re.search(pattern, path))
+  return next(found, None) == number
+
+
+def frozen(train: ConfigDict, objective: Any) -> Callable[[str], bool]:
+  """Whether the parameter at a path stays as it started: by the objective, or by train.freeze."""
+
+  def is_frozen(path: str) -> bool:
+    by_key = bool(train.freeze) and re.search(train.freeze, path) is not None
+    return by_key or objective.is_frozen(path)
+
+  return is_frozen
+
+
+def split(
+  params: dict[str, Any], is_frozen: Callable[[str], bool]
+) -> tuple[dict[str, Any], dict[str, Any]]:
   """The parameters that are trained and those that are frozen, each nested as in `params`."""
   flat = traverse_util.flatten_dict(params, sep="/")
   trained, fixed = (
-    {path: x for path, x in flat.items() if is_frozen(config, path) == frozen}
-    for frozen in (False, True)
+    {path: x for path, x in flat.items() if is_frozen(path) == stays} for stays in (False, True)
   )
   unflatten = traverse_util.unflatten_dict
   return unflatten(trained, sep="/"), unflatten(fixed, sep="/")
@@ -69,33 +90,17 @@ def join(trained: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
   return traverse_util.unflatten_dict(flat, sep="/")
 
 
-def is_frozen(config: ConfigDict, path: str) -> bool:
-  """Whether the parameter at `path` stays as it started."""
-  if config.train.freeze and re.search(config.train.freeze, path):
-    return True
-  return _stays_anyway(config, path)
+def check_freeze(
+  train: ConfigDict, params: dict[str, Any], is_frozen: Callable[[str], bool]
+) -> None:
+  """Raises UserError where `train.freeze` is of no use.
 
-
-def _stays_anyway(config: ConfigDict, path: str) -> bool:
-  """Whether the parameter at `path` is frozen whatever train.freeze says."""
-  loss, model = config.loss, config.model
-  # Where the text side is not learned, its projector must not decay or drift either: in the
-  # 'prototype' form P_t takes no gradient unless it is 'free', and 'fixed' means what it says.
-  text_is_fixed = (
-    loss.projector == "fixed"
-    or (loss.projector == "mean" and loss.alignment == "prototype")
-    # L_img reads the text side as it is.
-    or loss.alignment in WORDLESS
-  )
-  if path == "projectors/text":
-    return text_is_fixed
-  # LoRA and prompts leave what was pretrained as it is: that is what they are for.
-  keeps_backbone = model.lora_rank or model.num_prompts or config.train.frozen_backbone
-  return bool(keeps_backbone) and path.startswith("backbone/")
-
-
-def _check_freeze(config: ConfigDict, paths: list[str]) -> None:
-  freeze = config.train.freeze
+  Args:
+    train: the section `config.train`.
+    params: arrays, or their shapes.
+    is_frozen: of the objective.
+  """
+  freeze, paths = train.freeze, list(traverse_util.flatten_dict(params, sep="/"))
   if not freeze:
     return
   found = [path for path in paths if re.search(freeze, path)]
@@ -104,15 +109,15 @@ def _check_freeze(config: ConfigDict, paths: list[str]) -> None:
       f"--config.train.freeze={freeze}: no parameter has such a path; they are like "
       + ", ".join(sorted(paths)[:3])
     )
-  if all(_stays_anyway(config, path) for path in found):
+  if all(map(is_frozen, found)):
     raise UserError(
       f"--config.train.freeze={freeze}: all that it finds is frozen already, as {found[0]}: leave "
       "it empty, or name more"
     )
-  if all(is_frozen(config, path) for path in paths):
+  if all(path in found or is_frozen(path) for path in paths):
     raise UserError(f"--config.train.freeze={freeze}: it leaves nothing to train; name less")
 
 
-def _map_paths(function, params: dict[str, Any]) -> dict[str, Any]:
+def _map_paths(function: Callable[[str], Any], params: dict[str, Any]) -> dict[str, Any]:
   flat = traverse_util.flatten_dict(params, sep="/")
   return traverse_util.unflatten_dict({p: function(p) for p in flat}, sep="/")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lafg_jax.ablation import language_bases, plan, pool, results
+from lafg_jax.ablation import cells as runs
+from lafg_jax.ablation import plan, pool, results
 
 ONE = '"l_aux+orthogonal": {"loss.alignment": "orthogonal"},'
 TWO = ONE + '"twin": {"loss.alignment": "orthogonal"},'
@@ -64,7 +65,7 @@ def test_a_finished_cell_of_the_workdir_serves_its_twin(cells):
 
 def test_twins_train_once(tmp_path, cells, monkeypatch):
   every, driven = cells("w"), []
-  monkeypatch.setattr(language_bases, "prepare", lambda todo, workdir: {})
+  monkeypatch.setattr(runs, "prepare", lambda *args: None)
   monkeypatch.setattr(pool, "_drive", lambda alike, *rest: driven.append(alike) or 0)
   named = [every[n] for n in ("l_aux", "l_aux+orthogonal", "twin")]
   pool.run(named, str(tmp_path / "w"), 1)

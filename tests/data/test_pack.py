@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from configs import cars, synthetic
-from lafg_jax import main, stages
+from lafg_jax import stages
 from lafg_jax.config import validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.tasks.class_retrieval import stages as class_retrieval
+from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.training import resume
 from lafg_jax.utils.errors import UserError
 
@@ -219,12 +221,12 @@ def test_finches_are_not_packed():
 def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):
   config = cars.get_config()
   config.data.pack = "here"
-  before = resume.meta(config, dataset, None)
+  before = train.meta(config, dataset, None)
   assert before["dataset"]["packed"] == 256
   config.data.pack = "there"
-  resume.check_same(config, before, resume.meta(config, dataset, None), "runs")
+  resume.check_same(config, before, train.meta(config, dataset, None), "runs")
   config.data.pack = ""
-  without = resume.meta(config, dataset, None)
+  without = train.meta(config, dataset, None)
   with pytest.raises(UserError, match=r"\(data\.pack: with -> without\)"):
     resume.check_same(config, before, without, "runs")
   with pytest.raises(UserError, match=r"\(data\.pack: without -> with\)"):
@@ -241,7 +243,8 @@ def test_a_finished_run_is_not_up_to_date_without_its_pack(monkeypatch, tmp_path
   monkeypatch.setattr(stages, "is_done", is_done)
   config = synthetic.get_config("prototypes")
   config.loss.alignment = "none"
+  (train_stage,) = (stage for stage in class_retrieval._STAGES if stage.name == "train")
   for folder in ("", "here", "there"):
     config.data.pack = folder
-    main._train(config, str(tmp_path))
+    stages.run_all([train_stage], config, str(tmp_path))
   assert keys[0] != keys[1] == keys[2]

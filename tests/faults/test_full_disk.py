@@ -8,7 +8,9 @@ import pytest
 
 from lafg_jax.language.describers import describe, llm
 from lafg_jax.language.encoders import cache as feature_cache
+from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
+from lafg_jax.training.step import Objective
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
@@ -23,7 +25,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
   small_disk, tmp_path, dataset, config_with, monkeypatch, capfd
 ):
   config = config_with(loss__alignment="none")
-  loop.run(config, str(tmp_path / "unbroken"), dataset, None)
+  train.run(config, str(tmp_path / "unbroken"), dataset, None)
   whole = checkpoints.read(str(tmp_path / "unbroken"), 8)[0]
   workdir, save = str(small_disk.folder / "run"), checkpoints.save
 
@@ -35,7 +37,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
 
   monkeypatch.setattr(checkpoints, "save", save_on_a_full_disk)
   with pytest.raises(UserError, match="No space left on device") as error:
-    loop.run(config, workdir, dataset, None)
+    train.run(config, workdir, dataset, None)
   one_line(error, checkpoints.folder(workdir))
   assert "Traceback" not in capfd.readouterr().err
   monkeypatch.undo()
@@ -43,7 +45,7 @@ def test_the_disk_fills_up_while_a_checkpoint_is_saved(
   names = {path.name for path in Path(checkpoints.folder(workdir)).iterdir()}
   assert names == {"2"}, "what is half written takes no room"
   small_disk.free()
-  assert loop.run(config, workdir, dataset, None) == (8, False)
+  assert train.run(config, workdir, dataset, None) == (8, False)
   resumed = checkpoints.read(workdir, 8)[0]
   for path, x in whole.items():
     np.testing.assert_array_equal(x, resumed[path], err_msg=path)
@@ -74,12 +76,17 @@ class Scalar:
     return np.ones(1, np.float32)
 
 
+MADE = Objective({}, None, None, {}, {}, 8, {})
+FEED = loop.Feed(None, None, (), lambda step: [])
+
+
 def test_metrics_that_cannot_be_written_name_their_file(
-  tmp_path, dataset, config_with, files_end_at, monkeypatch
+  tmp_path, config_with, files_end_at, monkeypatch
 ):
   monkeypatch.setattr(metrics_log.divergence, "number", lambda x: 1.0 if type(x) is Scalar else x)
   metrics = dict.fromkeys(("loss", "grad_norm", "param_norm"), Scalar())
-  log = metrics_log.MetricsLog(str(tmp_path), 0, config_with(train__steps=10**6), dataset)
+  config = config_with(train__steps=10**6)
+  log = metrics_log.MetricsLog(str(tmp_path), 0, config.train, MADE, FEED)
   with pytest.raises(OSError) as error, files_end_at(5_000), log:
     for step in range(1, 1000):
       log.write(step, metrics)

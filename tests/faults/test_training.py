@@ -15,6 +15,7 @@ from PIL import Image
 
 from lafg_jax.data import datasets, pipeline
 from lafg_jax.runtime import out_of_memory
+from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
@@ -35,9 +36,9 @@ def test_divergence_names_its_first_step_and_the_batch(
   def make(*args):
     sound = make_sound(*args)
 
-    def with_nan(state, batch, targets):
+    def with_nan(state, *given):
       factor = jnp.where(state.step == step - 1, jnp.nan, 1.0)
-      state, metrics = sound(state, batch, targets)
+      state, metrics = sound(state, *given)
       params = jax.tree.map(lambda x: x * factor, state.params)
       return state.replace(params=params), metrics | {"loss": metrics["loss"] * factor}
 
@@ -47,7 +48,7 @@ def test_divergence_names_its_first_step_and_the_batch(
   # Neither the program of another test nor, for another test, this one.
   monkeypatch.setattr(loop, "_mapped_steps", {})
   with pytest.raises(UserError, match=f"diverged at step {step} .*{saved}") as error:
-    loop.run(config, str(tmp_path), dataset, None)
+    train.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
   # What the loop was given at that step, rather than what anybody computes anew.
   batches = pipeline.train_batches(
@@ -82,12 +83,12 @@ def test_memory_that_runs_out_says_which_batch_fits(tmp_path, dataset, config, m
   monkeypatch.setattr(out_of_memory, "device_bytes", lambda: limit[0])
   limit = [2**40]
   with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
-    loop.run(config, str(tmp_path), dataset, None)
+    train.run(config, str(tmp_path), dataset, None)
   # All of it fits, as XLA plans: something else is in the way, and half is tried.
   assert "--config.data.classes_per_batch=20 (40 images a batch)" in str(error.value)
   limit[0] = (plans[40] * 3 + plans[20]) // 4
   with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
-    loop.run(config, str(tmp_path), dataset, None)
+    train.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
   fits = int(str(error.value).split("--config.data.classes_per_batch=")[1].split()[0])
   # Three quarters of the way, but for what is left over between allocations.
@@ -168,7 +169,7 @@ def test_images_that_vanish_are_named_and_the_run_goes_on(
   monkeypatch.setattr(metrics_log.MetricsLog, "watch", vanish)
   config.train.steps, config.data.prefetch = 9, 0
   with caplog.at_level("WARNING", logger="absl"):
-    assert loop.run(config, str(tmp_path / "run"), files, None) == (9, False)
+    assert train.run(config, str(tmp_path / "run"), files, None) == (9, False)
   named = [line.split("cannot read ")[1].split(";")[0] for line in caplog.text.splitlines()
            if "cannot read " in line]  # fmt: skip
   assert named and len(named) == len(set(named)) and set(named) <= set(paths)
@@ -176,7 +177,7 @@ def test_images_that_vanish_are_named_and_the_run_goes_on(
 
 
 def test_a_clock_that_is_set_back_changes_nothing(tmp_path, dataset, config, monkeypatch, caplog):
-  loop.run(config, str(tmp_path / "unbroken"), dataset, None)
+  train.run(config, str(tmp_path / "unbroken"), dataset, None)
   now = [time.time()]
 
   def backwards():
@@ -194,13 +195,13 @@ def test_a_clock_that_is_set_back_changes_nothing(tmp_path, dataset, config, mon
 
   monkeypatch.setattr(metrics_log.MetricsLog, "watch", stop)
   with caplog.at_level("INFO", logger="absl"):
-    step, stopped = loop.run(config, str(workdir), dataset, None)
+    step, stopped = train.run(config, str(workdir), dataset, None)
     assert stopped and 7 <= step < 12
     # The newest checkpoint is the oldest file.
     for saved in checkpoints.steps(str(workdir)):
       os.utime(workdir / checkpoints.FOLDER / str(saved), (10**9 - saved * 1000,) * 2)
     monkeypatch.setattr(metrics_log.MetricsLog, "watch", watch)
-    assert loop.run(config, str(workdir), dataset, None) == (12, False)
+    assert train.run(config, str(workdir), dataset, None) == (12, False)
   assert f"going on from the checkpoint of step {step}" in caplog.text
   assert "ETA 0m" in caplog.text and "ETA -" not in caplog.text
   whole, broken = (checkpoints.read(str(tmp_path / n), 12)[0] for n in ("unbroken", "broken"))
@@ -224,7 +225,7 @@ def at_step(monkeypatch, step, numbers):
 def test_the_first_signal_saves_and_ends(tmp_path, dataset, config, monkeypatch, number):
   before = signal.getsignal(number)
   at_step(monkeypatch, 4, [number])
-  step, stopped = loop.run(config, str(tmp_path), dataset, None)
+  step, stopped = train.run(config, str(tmp_path), dataset, None)
   assert stopped and 4 <= step <= 5
   assert checkpoints.latest(str(tmp_path))[1]["step"] == step
   assert signal.getsignal(number) is before
@@ -244,7 +245,7 @@ def test_the_second_signal_leaves_whichever_came_first(
 ):
   at_step(monkeypatch, 4, [first, signal.SIGINT])
   with pytest.raises(KeyboardInterrupt):
-    loop.run(config, str(tmp_path), dataset, None)
+    train.run(config, str(tmp_path), dataset, None)
   assert checkpoints.latest(str(tmp_path))[1]["step"] == 3
   assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -267,8 +268,8 @@ def test_a_signal_while_features_are_made_keeps_the_files_that_are_done(
 
   monkeypatch.setattr(frozen_features, "_write", write_and_stop)
   with caplog.at_level("INFO", logger="absl"):
-    assert loop.run(config, str(tmp_path), dataset, None) == (0, True)
+    assert train.run(config, str(tmp_path), dataset, None) == (0, True)
   assert "features: stopped, 3 of 75 files are kept" in caplog.text
   assert len(list(tmp_path.glob("features/*/*.npz"))) == 3
-  assert loop.run(config, str(tmp_path), dataset, None) == (2, False)
+  assert train.run(config, str(tmp_path), dataset, None) == (2, False)
   assert sorted(written) == list(range(0, 1200, 16)), "no file was made twice"

@@ -7,13 +7,13 @@ import pytest
 
 import lafg_jax
 from configs import aircraft
-from lafg_jax import main
+from lafg_jax import tasks
 from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import results
 from lafg_jax.models.weights import resolve
-from lafg_jax.tasks.class_retrieval import protocol
-from lafg_jax.training import checkpoints, resume
+from lafg_jax.tasks.class_retrieval import protocol, train
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
 CHANGES = {
@@ -43,7 +43,7 @@ def evaluated(request, photos, small, tmp_path_factory):
   config.data.root, config.data.box_crop = str(photos), request.param
   stages = ("train", "evaluate", "report")
   validation.validate(config, stages)
-  main.run_stages(config, str(workdir), stages)
+  tasks.run(config, str(workdir), stages)
   return workdir, config
 
 
@@ -75,7 +75,7 @@ def test_images_cut_otherwise_than_in_training_are_refused(evaluated, key, says)
   other = config.copy_and_resolve_references()
   other.data[key] = 20 if key == "resize_size" else not config.data.box_crop
   with pytest.raises(UserError, match=f"another config .data.{key}: .*({says})"):
-    main.run_stages(other, str(workdir), ("evaluate",))
+    tasks.run(other, str(workdir), ("evaluate",))
   # A checkpoint from before there were boxes is of whole images.
   meta = checkpoints.read(str(workdir), 1)[1]
   del meta["config"]["data.box_crop"]
@@ -91,11 +91,11 @@ def test_only_a_box_that_all_share_is_kept(photos):
   config = aircraft.get_config()
   config.data.root, config.data.expect_counts = str(photos), False
   dataset = datasets.load_splits(config.data, ("train",))["train"]
-  assert resume.shared_box(dataset) == [0, 0, 0, -20]
+  assert train.shared_box(dataset) == [0, 0, 0, -20]
   boxes = dataset.boxes.copy()
   boxes[-1, 3] = -19
-  assert resume.shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
-  assert resume.shared_box(dataclasses.replace(dataset, boxes=None)) is None
+  assert train.shared_box(dataclasses.replace(dataset, boxes=boxes)) is None
+  assert train.shared_box(dataclasses.replace(dataset, boxes=None)) is None
 
 
 def test_boxes_that_cannot_be_are_one_line(evaluated, photos):

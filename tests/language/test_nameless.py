@@ -13,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from configs import default
-from lafg_jax import main
+from lafg_jax import tasks
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.finches import classes
@@ -224,7 +224,7 @@ def command(config, workdir, *more):
 def test_inspecting_needs_images_too(config, tmp_path):
   config.language.query = "name"
   with pytest.raises(UserError, match="pass --config.language.query=image"):
-    main.run_stages(config, str(tmp_path / "run"), ("inspect",))
+    tasks.run(config, str(tmp_path / "run"), ("inspect",))
   assert not (tmp_path / "run").exists()
 
 

@@ -10,12 +10,13 @@ import pytest
 from pytorch_metric_learning import losses as oracle
 
 import lafg_jax
-from lafg_jax import main
 from lafg_jax.config import validation
 from lafg_jax.losses import metric_learning
 from lafg_jax.models import embedder as embedders
-from lafg_jax.training import checkpoints, loop, optimizers, resume
+from lafg_jax.tasks.class_retrieval import objective, stages, train
+from lafg_jax.training import checkpoints, optimizers, resume
 from lafg_jax.training import step as train_step
+from lafg_jax.training.step import Objective
 from lafg_jax.utils.errors import UserError
 
 NAMES = ("supcon", "norm_softmax", "proxy_anchor")
@@ -115,22 +116,22 @@ def test_extreme_embeddings_have_a_finite_loss_and_gradient(name):
 def test_what_cannot_be_is_one_line(config_with, changes, line):
   config = config_with(**{f"loss__{key}": value for key, value in changes.items()})
   with pytest.raises(UserError, match=line):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize("auxiliary", ["pairwise", *NAMES])
 def test_every_value_is_valid_with_and_without_words(config_with, auxiliary):
   for alignment in ("none", "prototype", "onehot"):
     config = config_with(loss__auxiliary=auxiliary, loss__alignment=alignment)
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 def test_proxies_disturb_no_other_number_and_follow_the_seed(config_with, monkeypatch):
   model = embedders.init_model(config_with())
   monkeypatch.setattr(embedders, "init_model", lambda config: (model[0], dict(model[1])))
-  plain = train_step.init_state(config_with(), 7, 24)[2].params
+  plain = objective.init_params(config_with(), 7, 24)
   states = [
-    train_step.init_state(config_with(loss__auxiliary="proxy_anchor", seed=seed), 7, 24)[2].params
+    objective.init_params(config_with(loss__auxiliary="proxy_anchor", seed=seed), 7, 24)
     for seed in (0, 0, 1)
   ]
   proxies = [np.asarray(params.pop("proxies")) for params in states]
@@ -151,7 +152,9 @@ def test_proxies_learn_at_a_rate_of_their_own_and_do_not_decay(config_with, opti
   rng = np.random.default_rng(0)
   start = {"embedding": {"kernel": rng.standard_normal((3, 2))}, "proxies": rng.random((4, 2))}
   params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start)
-  rule = optimizers.make(config, params)
+  rates = (("^proxies$", config.loss.proxy_lr_factor),)
+  made = Objective(params, None, None, {}, {}, 0, {}, rate_of=rates)
+  rule = optimizers.make(config.train, made)
   state, update = rule.init(params), jax.jit(rule.update)
   tensors = [torch.nn.Parameter(torch.tensor(x)) for x in jax.tree.leaves(start)]
   groups = [{"params": [x], "weight_decay": d} for x, d in zip(tensors, (0.3, 0.0), strict=True)]
@@ -175,9 +178,10 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
   tmp_path, dataset, prototypes, config_with
 ):
   config = config_with(loss__auxiliary="proxy_anchor", train__steps=2, train__warmup=0.0)
-  loop.run(config, str(tmp_path), dataset, prototypes)
+  train.run(config, str(tmp_path), dataset, prototypes)
   arrays, meta = checkpoints.read(str(tmp_path), 2)
-  template = train_step.init_state(config, len(dataset.class_names), 24)[2]
+  made = objective.build(config, len(dataset.class_names), prototypes)
+  template = train_step.init_state(made, config.train)[1]
   assert np.abs(arrays["state/params/proxies"] - template.params["proxies"]).max() > 0.01
   again = checkpoints.flatten({"state": resume.restore(template, arrays, meta)})
   assert set(again) == {path for path in arrays if path.startswith("state/")}
@@ -189,19 +193,3 @@ def test_a_run_keeps_its_proxies_and_its_retriever_needs_none(
     checkpoints.save(mngr, 2, kept, meta)
   vectors = lafg_jax.load_retriever(str(tmp_path / "without")).embed(dataset.images[:3])
   np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-
-
-def test_a_run_from_before_there_was_a_choice_goes_on(dataset, prototypes, config_with):
-  config = config_with()
-  new = resume.meta(config, dataset, prototypes)
-  old = new | {
-    "config": {
-      key: value
-      for key, value in new["config"].items()
-      if key != "loss.auxiliary" and not key.startswith("loss.proxy_")
-    }
-  }
-  resume.check_same(config, old, new, "workdir")
-  config = config_with(loss__auxiliary="supcon")
-  with pytest.raises(UserError, match="loss.auxiliary: pairwise -> supcon"):
-    resume.check_same(config, old, resume.meta(config, dataset, prototypes), "workdir")

@@ -11,6 +11,7 @@ from lafg_jax.models import embedder
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.weights import from_resnet, load
 from lafg_jax.training import optimizers
+from lafg_jax.training.step import Objective
 from lafg_jax.utils.errors import UserError
 
 SHAPE = {"depths": (1, 2, 1), "channels": (16, 24, 32), "stem_channels": 8}
@@ -126,7 +127,7 @@ def test_training_leaves_the_statistics_bit_for_bit(optimizer):
   config = get_config()
   config.train.update(optimizer=optimizer, weight_decay=0.1, learning_rate=1e-2, warmup=0.0)
   config.train.update(freeze="", steps=10)
-  tx = optimizers.make(config, params)
+  tx = optimizers.make(config.train, Objective(params, None, None, {}, {}, 0, {}))
 
   @jax.jit
   def step(params, state):

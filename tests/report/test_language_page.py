@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from configs import cars, manifest, sop, synthetic
-from lafg_jax import main
+from lafg_jax import tasks
 from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.report import language_page
@@ -96,7 +96,7 @@ def test_inspecting_everything_writes_the_page_alone_and_tells_who_is_not_traine
   before = {p.name: files.file_hash(p) for p in workdir.iterdir()}
   page_before = (workdir / "language.html").read_text()
   config.language.inspect_all = True
-  main.run_stages(config, str(workdir), ["inspect"])
+  tasks.run(config, str(workdir), ["inspect"])
   text = (workdir / "language.html").read_text()
   after = {p.name: files.file_hash(p) for p in workdir.iterdir()}
   assert after.pop("language.html") != before.pop("language.html") and after == before
@@ -107,7 +107,7 @@ def test_inspecting_everything_writes_the_page_alone_and_tells_who_is_not_traine
   assert len(split_of) == 100 and page["covers_all"] is True
   # The page of the training classes comes back, though its inputs did not change.
   config.language.inspect_all = False
-  main.run_stages(config, str(workdir), ["inspect"])
+  tasks.run(config, str(workdir), ["inspect"])
   assert (workdir / "language.html").read_text() == page_before
 
 
@@ -146,7 +146,7 @@ def inspect(config, path, workdir, **language):
   config.language.update(descriptions=str(path), encoder="tiny_clip", inspect_all=True, cache="")
   config.language.update(num_attributes=4, top_k=2, kmeans_restarts=1, **language)
   validation.validate(config, ["inspect"])
-  main.run_stages(config, str(workdir), ["inspect"])
+  tasks.run(config, str(workdir), ["inspect"])
   return (workdir / "language.html").read_text()
 
 

@@ -21,8 +21,9 @@ from lafg_jax.data import datasets
 from lafg_jax.evaluate import embed, metrics
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
+from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import checkpoints, loop, metrics_log
+from lafg_jax.training import checkpoints, metrics_log
 
 
 def config_of(*changes):
@@ -66,7 +67,7 @@ def main(folder, name, spec):
       dataset = datasets.load_splits(config.data, splits=("train",))["train"]
       workdir = os.path.join(folder, name, run)
       os.makedirs(workdir, exist_ok=True)
-      loop.run(config, workdir, dataset, words(len(dataset.class_names)))
+      train.run(config, workdir, dataset, words(len(dataset.class_names)))
       distributed.barrier("the metrics are written")
       lines = metrics_log.read(os.path.join(workdir, metrics_log.FILE))
       results[f"loss {run}"] = np.array([line["loss"] for line in lines])

@@ -12,7 +12,8 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 
 from lafg_jax.runtime import distributed, remote_workdir
-from lafg_jax.training import checkpoints, loop
+from lafg_jax.tasks.class_retrieval import train
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import Incomplete, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,7 +36,7 @@ def folder_of(url=URL):
 def trained(config, dataset, prototypes, url=URL):
   folder = folder_of(url)
   with remote_workdir.synced(url, folder):
-    assert loop.run(config, folder, dataset, prototypes) == (config.train.steps, False)
+    assert train.run(config, folder, dataset, prototypes) == (config.train.steps, False)
   return checkpoints.latest(folder)[0]
 
 
@@ -43,7 +44,7 @@ def test_a_preempted_run_goes_on_on_another_machine_bit_for_bit(
   bucket, config_with, dataset, prototypes, tmp_path, monkeypatch, caplog
 ):
   config = config_with(train__steps=4, train__checkpoint_every=1, train__keep_checkpoints=3)
-  loop.run(config, str(tmp_path / "local"), dataset, prototypes)
+  train.run(config, str(tmp_path / "local"), dataset, prototypes)
   expected = checkpoints.latest(str(tmp_path / "local"))[0]
   trained(config, dataset, prototypes)
   run = bucket / "run"

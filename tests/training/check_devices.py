@@ -12,9 +12,9 @@ import numpy as np
 from configs import synthetic
 from lafg_jax.data import datasets, sampling
 from lafg_jax.runtime import devices
-from lafg_jax.tasks.class_retrieval import choices
+from lafg_jax.tasks.class_retrieval import choices, objective, train
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import loop, step
+from lafg_jax.training import step
 
 # n, m, the alignment, its projector and reduction, the rank of LoRA, blocks (the gradient of
 # one takes long to compile, and is the same whatever the loss), and L_aux.
@@ -81,24 +81,23 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   seen = {"directions": draw(11, 20), "image_cosine": draw(count, 11)}
   words = LoadedPrototypes(draw(n, 20), draw(n, 20), draw(11, 20), draw(20), "random", (), seen)
   reads_words = choices.reads_words(config)
-  embedder, _, state = step.init_state(
-    config, n, *((20, words.reading_dim) if reads_words else (None, None))
-  )
-  params = dict(state.params)
+  made = objective.build(config, n, words if reads_words else None)
+  averages = step.init_state(made, config.train)[1].averages
+  params = dict(made.params)
   if lora_rank:
     # B starts at 0, where A has no gradient.
     params["lora"] = jax.tree.map(lambda x: draw(*x.shape), params["lora"])
-  targets = step.alignment_targets(config, n, words if reads_words else None)
   images = rng.integers(0, 256, (count, 16, 16, 3), np.uint8)
   labels = np.resize(np.arange(n, dtype=np.int32), count)
   labels[n * m :] = -1
   index = rng.permutation(count).astype(np.int32)
 
   def value_and_grad(axis):
-    gradients = step.make_gradients(embedder, config, axis)
+    gradients = step.make_gradients(made, config.train, axis)
 
     def mapped(batch):
-      grads, metrics = gradients(params, state.mean_projectors, batch, targets)
+      key = step.step_key(0, 0)
+      grads, metrics = gradients(params, averages, batch, made.constants, key)
       return metrics["loss"], grads
 
     return mapped
@@ -136,7 +135,7 @@ def run_loop(workdir, changes):
   config = synthetic.get_config("prototypes")
   config.update_from_flattened_dict(changes)
   dataset = datasets.load_splits(config.data, splits=("train",))["train"]
-  loop.run(config, workdir, dataset, None)
+  train.run(config, workdir, dataset, None)
 
 
 if __name__ == "__main__":

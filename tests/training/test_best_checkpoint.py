@@ -10,8 +10,8 @@ from lafg_jax.config.validation import validate
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import embed, metrics, results
 from lafg_jax.models import embedder as embedders
-from lafg_jax.tasks.class_retrieval import protocol
-from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, resume
+from lafg_jax.tasks.class_retrieval import protocol, train
+from lafg_jax.training import best_checkpoint, checkpoints, metrics_log
 from lafg_jax.utils.errors import UserError
 
 CHANGES = {
@@ -23,13 +23,15 @@ CHANGES = {
   "train__checkpoint_every": 1,
   "train__learning_rate": 0.02,
 }
+# Its measure is not asked for.
+VALIDATION = best_checkpoint.Validation(lambda params: {}, "val_map@r")
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, config_with):
   workdir, config = tmp_path_factory.mktemp("run"), config_with(**CHANGES)
   splits = datasets.load_splits(config.data, ("train", "val"))
-  assert loop.run(config, str(workdir), splits["train"], None, splits["val"]) == (8, False)
+  assert train.run(config, str(workdir), splits["train"], None, splits["val"]) == (8, False)
   return workdir, config, splits
 
 
@@ -62,13 +64,10 @@ def test_what_is_measured_is_the_evaluation_of_that_step_and_the_best_is_kept(tr
 
 def test_only_a_better_step_takes_the_place_of_the_best(tmp_path, trained, config_with):
   _, config, splits = trained
-  embedder = embedders.build(config.model)
-  meta = resume.meta(config, splits["train"], None)
+  meta = train.meta(config, splits["train"], None)
   arrays, saved = {"x": np.zeros(3)}, []
   for given in ([0.2, 0.1, 0.2, 0.3], [0.3, 0.4]):
-    with best_checkpoint.open_selection(
-      config, str(tmp_path), splits["val"], embedder, meta
-    ) as one:
+    with best_checkpoint.open_selection(config, str(tmp_path), VALIDATION, meta) as one:
       for value in given:
         step = len(saved) + 1
         one.keep(step, {"val_map@r": value}, arrays, meta)
@@ -76,14 +75,14 @@ def test_only_a_better_step_takes_the_place_of_the_best(tmp_path, trained, confi
   assert saved == [0.2, 0.2, 0.2, 0.3, 0.3, 0.4]
   assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == [6]
   # On other devices the step that is there may measure more: it is there all the same.
-  with best_checkpoint.open_selection(config, str(tmp_path), splits["val"], embedder, meta) as one:
+  with best_checkpoint.open_selection(config, str(tmp_path), VALIDATION, meta) as one:
     one.keep(6, {"val_map@r": 0.41}, arrays, meta)
   assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == [6]
   # Under another config what was there is no measure, and no checkpoint beside it need say so.
   config = config_with(**CHANGES | {"train__learning_rate": 0.01})
-  meta = resume.meta(config, splits["train"], None)
-  with best_checkpoint.open_selection(config, str(tmp_path), splits["val"], embedder, meta) as one:
-    assert one.best == -1.0
+  meta = train.meta(config, splits["train"], None)
+  with best_checkpoint.open_selection(config, str(tmp_path), VALIDATION, meta) as one:
+    assert one.best == -np.inf
   assert checkpoints.steps(str(tmp_path), checkpoints.BEST) == []
   assert (tmp_path / checkpoints.BEST / "before-6-0").is_dir()
 
@@ -94,7 +93,7 @@ def test_a_run_that_was_stopped_keeps_the_same_best(tmp_path, trained):
   shutil.copytree(workdir, again)
   for step in (5, 6, 7, 8):
     shutil.rmtree(again / checkpoints.FOLDER / str(step))
-  assert loop.run(config, str(again), splits["train"], None, splits["val"]) == (8, False)
+  assert train.run(config, str(again), splits["train"], None, splits["val"]) == (8, False)
   assert validations(again) == validations(workdir)
   one, other = (checkpoints.latest(str(x), where=checkpoints.BEST) for x in (workdir, again))
   assert one[1]["step"] == other[1]["step"]

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from lafg_jax.data import datasets, images, pipeline
-from lafg_jax.training import checkpoints, frozen_features, loop, step
+from lafg_jax.models import embedder as embedders
+from lafg_jax.tasks.class_retrieval import objective, train
+from lafg_jax.training import checkpoints, frozen_features, step
 
 ROOT = Path(__file__).resolve().parents[2]
 # 1,200 images in files of 8, each embedded at once.
@@ -24,11 +26,12 @@ MANY_FILES = {"train.frozen_backbone": True, "evaluate.batch_size": 8, "train.st
 SCRIPT = """
 import json, os, pathlib, signal, sys, threading, time
 from configs import synthetic
-from lafg_jax import frozen, train
 from lafg_jax.data import datasets
+from lafg_jax.tasks.class_retrieval import train
+from lafg_jax.training import frozen_features
 config = synthetic.get_config("prototypes")
 config.update_from_flattened_dict(json.loads(sys.argv[2]))
-frozen.CHUNK = 8
+frozen_features.CHUNK = 8
 dataset = datasets.load_splits(config.data, splits=("train",))["train"]
 def strike():
   while len(list(pathlib.Path(sys.argv[1]).glob("features/*/[0-9]*.npz"))) < 5:
@@ -44,21 +47,23 @@ def test_loss_and_head_gradient_are_those_of_the_whole_model(
 ):
   config = config_with(train__frozen_backbone=True, model__embedding_norm="layer")
   config.model.conv_stem, config.model.depth = False, 1
-  embedder, _, state = step.init_state(config, len(dataset.class_names), 24)
-  targets = step.alignment_targets(config, len(dataset.class_names), prototypes)
-  cached = frozen_features.features(config, str(tmp_path), dataset, embedder, state.params)
+  made = objective.build(config, len(dataset.class_names), prototypes)
+  averages = step.init_state(made, config.train)[1].averages
+  embedder, key = embedders.build(config.model), step.step_key(0, 0)
+  cached = frozen_features.features(config, str(tmp_path), dataset, embedder, made.params)
   batch = next(frozen_features.batches(config, dataset, cached, 0))
   crops = np.stack([images.resize_centre_crop(dataset.images[i], 16, 16) for i in batch["index"]])
   # The whole model, backbone and all, without anything that this mode does.
-  loss = step.make_loss(embedder, config, axis=None)
+  loss = step.make_loss(made._replace(embed_reads={"image": None}), axis=None)
   whole = jax.jit(jax.value_and_grad(loss, has_aux=True))
   pictures = {"image": crops, "label": batch["label"]}
-  (value, _), expected = whole(state.params, state.mean_projectors, pictures, targets)
-  grads, metrics = jax.jit(step.make_gradients(embedder, config, axis=None))(
-    state.params,
-    state.mean_projectors,
+  (value, _), expected = whole(made.params, averages, pictures, made.constants, key)
+  grads, metrics = jax.jit(step.make_gradients(made, config.train, axis=None))(
+    made.params,
+    averages,
     {"feature": batch["feature"], "label": batch["label"]},
-    targets,
+    made.constants,
+    key,
   )
   assert set(grads) == {"embedding", "projectors"}
   assert metrics["loss"] == pytest.approx(float(value), rel=1e-5)
@@ -154,7 +159,7 @@ def test_a_kill_while_features_are_made_costs_no_more_than_one_file(
   config = config_with()
   config.update_from_flattened_dict(changes)
   with caplog.at_level("INFO", logger="absl"):
-    assert loop.run(config, str(tmp_path / "run"), dataset, None) == (2, False)
+    assert train.run(config, str(tmp_path / "run"), dataset, None) == (2, False)
   assert f"features: {len(kept) - 1} of 150 files are there already" in caplog.text
   assert f"{damaged} does not read whole" in caplog.text
   assert all(path.stat().st_mtime_ns == then for path, then in times.items())

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax import main
 from lafg_jax.config import validation
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
-from lafg_jax.training import checkpoints, loop, optimizers, step
+from lafg_jax.tasks.class_retrieval import checks, objective, stages, train
+from lafg_jax.training import checkpoints, optimizers
 from lafg_jax.utils.errors import UserError
 
 # What changes in the config, and which of the backbone's parameters stay as they are.
@@ -37,8 +37,8 @@ def trained(request, tmp_path_factory, config_with, dataset, prototypes):
   config.model.conv_stem, config.model.depth = False, 2
   config.update_from_flattened_dict(changes)
   workdir = tmp_path_factory.mktemp("run")
-  before = step.init_state(config, len(dataset.class_names), 24)[2]
-  assert loop.run(config, str(workdir), dataset, prototypes) == (4, False)
+  before = objective.build(config, len(dataset.class_names), prototypes)
+  assert train.run(config, str(workdir), dataset, prototypes) == (4, False)
   return config, workdir, before, checkpoints.read(str(workdir), 4)[0], "^backbone/" + fixed
 
 
@@ -56,7 +56,7 @@ def test_the_optimiser_keeps_nothing_for_what_is_frozen(trained):
   moments = [x for path, x in after.items() if re.search("/(mu|nu)/", path)]
   learned = [
     x for path, x in checkpoints.flatten(before.params).items()
-    if not optimizers.is_frozen(config, path)
+    if not optimizers.frozen(config.train, before)(path)
   ]  # fmt: skip
   everything = jax.tree.leaves(before.params)
   assert len(moments) == 2 * len(learned) < 2 * len(everything)
@@ -69,7 +69,7 @@ def test_a_run_that_goes_on_ends_in_the_same_bits(trained, tmp_path, dataset, pr
   config, workdir, _, after, _ = trained
   shutil.copytree(workdir, tmp_path / "copy")
   shutil.rmtree(tmp_path / "copy" / checkpoints.FOLDER / "4")
-  assert loop.run(config, str(tmp_path / "copy"), dataset, prototypes) == (4, False)
+  assert train.run(config, str(tmp_path / "copy"), dataset, prototypes) == (4, False)
   again = checkpoints.read(str(tmp_path / "copy"), 4)[0]
   assert set(again) == set(after)
   for path, x in after.items():
@@ -95,11 +95,11 @@ def test_the_checkpoint_is_a_whole_retriever(trained, dataset):
 
 def test_lora_and_prompts_go_together(config_with, dataset):
   config = config_with(model__lora_rank=1, model__num_prompts=1, loss__alignment="none")
-  shapes = jax.eval_shape(lambda: step.init_state(config, len(dataset.class_names), None)[2])
-  learned, fixed = optimizers.split(config, shapes.params)
+  made = objective.build(config, len(dataset.class_names), None)
+  learned, fixed = optimizers.split(made.params, optimizers.frozen(config.train, made))
   assert set(learned) == {"lora", "prompts", "embedding"} and set(fixed) == {"backbone"}
   whole = optimizers.join(learned, fixed)
-  assert jax.tree.structure(whole) == jax.tree.structure(shapes.params)
+  assert jax.tree.structure(whole) == jax.tree.structure(made.params)
   assert set(lora.merge(jax.tree.map(lambda x: np.zeros(x.shape), whole), 1.0)) == (
     set(whole) - {"lora"}
   )
@@ -117,7 +117,7 @@ def test_lora_and_prompts_go_together(config_with, dataset):
 )
 def test_what_finds_no_parameters_is_one_line_before_work_starts(config_with, changes, says):
   with pytest.raises(UserError, match=says):
-    main._check_parameters(config_with(**changes))
+    checks.parameters(config_with(**changes))
 
 
 PRETRAINED = {"model.pretrained": "weights", "model.conv_stem": False}
@@ -158,10 +158,10 @@ REFUSED = [
 def test_what_does_not_go_together_is_one_line(config_with, changes, says):
   config = config_with()
   config.update_from_flattened_dict(PRETRAINED)
-  validation.validate(config, main.STAGES)
+  validation.validate(config, stages.STAGES)
   config.update_from_flattened_dict(changes)
   with pytest.raises(UserError, match=says):
-    validation.validate(config, main.STAGES)
+    validation.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +174,4 @@ def test_what_does_not_go_together_is_one_line(config_with, changes, says):
 def test_what_goes_together_is_accepted(config_with, changes):
   config = config_with()
   config.update_from_flattened_dict(PRETRAINED | changes)
-  validation.validate(config, main.STAGES)
+  validation.validate(config, stages.STAGES)

@@ -10,6 +10,7 @@ import pytest
 
 from configs import synthetic
 from lafg_jax.training import optimizers
+from lafg_jax.training.step import Objective
 
 
 def config_with(**train):
@@ -36,7 +37,7 @@ def gradients(step):
 
 def run(config, steps):
   state_params = params()
-  optimizer = optimizers.make(config, state_params)
+  optimizer = optimizers.make(config.train, Objective(state_params, None, None, {}, {}, 0, {}))
   state = optimizer.init(state_params)
   for step in range(steps):
     updates, state = optimizer.update(gradients(step), state, state_params)

@@ -2,6 +2,8 @@
 
 from ml_collections import ConfigDict
 
+# Values of evaluate.source that embed images; any other is the path of an embeddings.npz.
+OF_MODELS = ("checkpoint", "best", "pretrained", "untrained")
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
 

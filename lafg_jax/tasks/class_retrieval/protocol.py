@@ -2,23 +2,27 @@
 
 import json
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
-from lafg_jax.evaluate.embed import embed_dataset, make_embed
+from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
 from lafg_jax.evaluate.results import (
   EMBEDDINGS,
   FILE,
   evaluate_file,
   metrics_only,
+  read_result,
   write_embeddings,
 )
 from lafg_jax.models import embedder as embedders
+from lafg_jax.runtime import distributed
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
@@ -34,6 +38,9 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   if source in ("checkpoint", "best"):
     where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
     result = _evaluate_checkpoint(config, workdir, where)
+  elif source == "untrained":
+    result = _evaluate_params(config, *embedders.init_model(config), _dataset(config), workdir)
+    result["step"] = 0
   elif source == "pretrained":
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -67,6 +74,28 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   embedder, params = embedders.init_model(config)
   result["untrained"] = metrics_only(_evaluate_params(config, embedder, params, dataset))
   return result
+
+
+def make_validation(
+  config: ConfigDict, val: datasets.Dataset
+) -> Callable[[dict[str, Any]], dict[str, float]]:
+  """`measure(params) -> {'val_recall@1', 'val_map@r'}` of unreplicated parameters.
+
+  Args:
+    config: resolved.
+    val: images of the validation classes.
+  """
+  embedding = embedding_function(embedders.build(config.model))
+
+  def measure(params: dict[str, Any]) -> dict[str, float]:
+    with distributed.unhurried("validation"):
+      embed = embedding(params)
+      vectors, rows = embed_dataset(embed, val, config.data, config.evaluate.batch_size)
+      asks = None if val.is_query is None else val.is_query[rows]
+      found = metrics.evaluate_embeddings(vectors, val.labels[rows], (1,), is_query=asks)
+    return {f"val_{name}": float(found[name]) for name in ("recall@1", "map@r")}
+
+  return measure
 
 
 def _dataset(config: ConfigDict) -> datasets.Dataset:
@@ -128,3 +157,41 @@ def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> 
       f"the checkpoint in {folder} was trained on {len(trained)} of the {len(classes)} classes of "
       f"evaluate.split={split}: pass the data.num_val_classes it was trained with"
     )
+
+
+def figures(workdir: str) -> dict[str, Any]:
+  """What the study keeps of an evaluation: its result, and means by class.
+
+  Returns:
+    evaluation.json without the untrained model; 'steps'; and 'by_class', {'num_queries',
+    'recall@1', 'map@r': [C]}, means over the class's queries that have a match, in the order of the
+    class names.
+
+  Raises:
+    UserError: evaluation.json or embeddings.npz is missing or damaged.
+  """
+  result = read_result(workdir)
+  names = ("vectors", "labels", "class_names")
+  path = os.path.join(workdir, EMBEDDINGS)
+  arrays = files.read_npz(path, names, stage="evaluate", optional=("is_query",))
+  vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
+  kept = {k: v for k, v in result.items() if k not in ("source", "untrained", "step")}
+  by_class = by_class_means(vectors, labels, len(arrays["class_names"]), asks)
+  return kept | {"steps": result["step"], "by_class": by_class}
+
+
+def by_class_means(
+  vectors: np.ndarray, labels: np.ndarray, count: int, is_query: np.ndarray | None = None
+) -> dict[str, list[float]]:
+  """Recall@1 and MAP@R of embeddings [n, D] with labels [n] by class, as `figures` has them."""
+  pair = (vectors, labels, vectors, labels)
+  if is_query is not None:
+    pair = (vectors[is_query], labels[is_query], vectors[~is_query], labels[~is_query])
+  scores, counted = metrics.per_query(*pair, ks=(1,), exclude_self=is_query is None)
+  owners = pair[1][counted]
+  numbers = np.bincount(owners, minlength=count)
+  found: dict[str, list[float]] = {"num_queries": numbers.tolist()}
+  for name in ("recall@1", "map@r"):
+    sums = np.bincount(owners, weights=scores[name], minlength=count)
+    found[name] = (sums / np.maximum(numbers, 1)).round(6).tolist()
+  return found

@@ -7,10 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from lafg_jax import export, main
+from lafg_jax import export
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import from_lafg_jax, resolve
-from lafg_jax.training import checkpoints, loop
+from lafg_jax.tasks.class_retrieval import checks, train
+from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 
 # More columns than there are classes.
@@ -22,9 +23,9 @@ SELF_SUPERVISED = {"data__instances": True, "loss__alignment": "none", "model__c
 def self_supervised(config_with, dataset, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("self_supervised")
   config = config_with(train__steps=1, **SELF_SUPERVISED)
-  main._check_batch(config)
+  checks.batch(config)
   assert len(dataset.class_names) < 45
-  loop.run(config, str(workdir), dataset, None)
+  train.run(config, str(workdir), dataset, None)
   return workdir
 
 

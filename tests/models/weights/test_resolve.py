@@ -290,13 +290,3 @@ def test_positions_of_no_square_need_their_grid(dinov2):
   with pytest.raises(UserError, match="position_embeddings is 1 x 17 x 32, not 1 x 13 x 32"):
     load(config, (24, 32))
   assert load(config, (24, 32), (3, 4))["position_embedding"].shape == (1, 13, 32)
-
-
-def test_a_run_from_before_there_were_options_goes_on():
-  config = synthetic.get_config("prototypes")
-  new = {"config": config_keys.flatten(config), "dataset": {}, "prototypes": None}
-  old = new | {"config": {k: v for k, v in new["config"].items() if k != "model.options"}}
-  resume.check_same(config, old, new, "runs/x")
-  config.model.options = "registers=4"
-  with pytest.raises(UserError, match="model.options:  -> registers=4"):
-    resume.check_same(config, old, new | {"config": config_keys.flatten(config)}, "runs/x")

@@ -20,7 +20,7 @@ def test_the_projectors_of_the_checkpoint_are_read(trained_run):
   state = checkpoints.read(str(trained_run), 1)[0]
   # The default: 'prototype' through the mean projector, centred words.
   vocabulary = state["prototypes/vocabulary"]
-  places = (vocabulary - vocabulary.mean(0)) @ state["state/mean_projectors/text"]
+  places = (vocabulary - vocabulary.mean(0)) @ state["state/averages/projectors/text"]
   vectors = retriever.embed(PIXELS)
   cosines = units(vectors @ state["state/params/projectors/image"]) @ units(places).T
   for entries, row in zip(retriever.attributes(PIXELS, k=3), cosines, strict=True):

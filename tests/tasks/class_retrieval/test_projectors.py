@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from lafg_jax.config import model_rules, validation
+from lafg_jax.models import embedder
 from lafg_jax.models.weights import load, resolve
-from lafg_jax.tasks.class_retrieval import projectors
-from lafg_jax.training import step
+from lafg_jax.tasks.class_retrieval import objective, projectors
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -36,18 +36,17 @@ def test_embeddings_through_p_v_are_clips_own_image_features(tmp_path, save_mode
   save_model("clip", tmp_path)
   model = CLIPModel.from_pretrained(tmp_path).eval()
   config = config_on(tmp_path, loss__projector_width=512)
-  network, _, state = step.init_state(config, num_classes=4, text_dim=512)
-  v = network.apply({"params": state.params}, PIXELS)
+  network, params = embedder.build(config.model), objective.init_params(config, 4, 512)
+  v = network.apply({"params": params}, PIXELS)
   normalised = (PIXELS / 255.0 - np.array(config.model.mean)) / np.array(config.model.std)
   with torch.no_grad():
     pixels = torch.from_numpy(normalised.transpose(0, 3, 1, 2).astype(np.float32))
     wanted = model.get_image_features(pixels)
   wanted = getattr(wanted, "pooler_output", wanted).numpy()
-  got = v @ state.params["projectors"]["image"]
+  got = v @ params["projectors"]["image"]
   assert np.abs(wanted).std() > 0.1
   np.testing.assert_allclose(got, wanted, atol=2e-4 * np.abs(wanted).max())
-  np.testing.assert_array_equal(state.params["projectors"]["text"], np.eye(512))
-  np.testing.assert_array_equal(state.mean_projectors["image"], state.params["projectors"]["image"])
+  np.testing.assert_array_equal(params["projectors"]["text"], np.eye(512))
 
 
 def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, dataset):
@@ -55,9 +54,9 @@ def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, 
 
   size = {"data__image_size": 48, "data__resize_size": 48}
   config = config_on("tiny_clip", **size)
-  network, _, state = step.init_state(config, num_classes=4, text_dim=64)
+  network, params = embedder.build(config.model), objective.init_params(config, 4, 64)
   images = np.asarray(dataset.images[:5])
-  seen = network.apply({"params": state.params}, images) @ state.params["projectors"]["image"]
+  seen = network.apply({"params": params}, images) @ params["projectors"]["image"]
   seen /= np.linalg.norm(seen, axis=1, keepdims=True)
   wanted = image_features.encode_images(images, "tiny_clip", 8)
   np.testing.assert_allclose(seen, wanted, atol=1e-4)
@@ -65,14 +64,12 @@ def test_the_shipped_tower_reads_finches_as_the_shipped_encoder_does(config_on, 
 
 def test_controls_without_words_start_in_the_same_space(config_on):
   sizes = {"data__image_size": 48, "data__resize_size": 48}
-  words = step.init_state(config_on("tiny_clip", **sizes), 4, 64)[2]
+  words = objective.init_params(config_on("tiny_clip", **sizes), 4, 64)
   config = config_on("tiny_clip", loss__alignment="onehot", **sizes)
-  state = step.init_state(config, 4, None)[2]
-  assert state.params["projectors"].keys() == {"image"}
-  np.testing.assert_array_equal(
-    state.params["projectors"]["image"], words.params["projectors"]["image"]
-  )
-  assert state.params["class_vectors"].shape == (4, 64)
+  params = objective.init_params(config, 4, None)
+  assert params["projectors"].keys() == {"image"}
+  np.testing.assert_array_equal(params["projectors"]["image"], words["projectors"]["image"])
+  assert params["class_vectors"].shape == (4, 64)
 
 
 def test_siglips_towers_meet_without_a_projection(tmp_path, save_model):
@@ -94,7 +91,7 @@ def test_what_cannot_be_is_one_line(tmp_path, save_model, config_on):
     config_on("", model__size="tiny")
   size = {"data__image_size": 48, "data__resize_size": 48, "loss__projector_width": 63}
   with pytest.raises(UserError, match="pass --config.loss.projector_width=64"):
-    step.check_paths(config_on("tiny_clip", **size))
+    objective.check_paths(config_on("tiny_clip", **size))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,316 @@
+"""What LaFG trains: L = L_aux + beta L_ali (+ image_beta L_img) of a global batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.losses import alignment, contrastive, metric_learning
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models import lora
+from lafg_jax.tasks.class_retrieval import projectors
+from lafg_jax.tasks.class_retrieval.choices import PROXIED, WORDLESS, reads_words
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
+from lafg_jax.training import optimizers
+from lafg_jax.training.step import Objective
+from lafg_jax.utils.vectors import l2_normalise
+
+# An image or text side this near to uniform or constant no longer tells classes apart.
+UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
+_SHOWN = ("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread")
+
+
+def build(
+  config: ConfigDict,
+  num_classes: int,
+  prototypes: LoadedPrototypes | None = None,
+  params: dict[str, Any] | None = None,
+) -> Objective:
+  """The objective of a config.
+
+  A batch has N x m rows of classes, slot-major, then R recoloured rows of no class. L_aux and L_ali
+  compare the former; L_img compares the latter, or where there are none, the former.
+
+  Args:
+    config: resolved.
+    num_classes: C, of the training classes.
+    prototypes: the language base as training reads it; None without words.
+    params: the parameters; by default those before training, `init_params`.
+  """
+  loss = config.loss
+  if params is None:
+    text_dim = None if prototypes is None else prototypes.prototypes.shape[1]
+    teacher_dim = None if prototypes is None else prototypes.reading_dim
+    params = init_params(config, num_classes, text_dim, teacher_dim)
+  # L_img has no EMA copy of its projector.
+  averaged = [name for name in params.get("projectors", {}) if name != "reading"]
+  whole_number = jax.ShapeDtypeStruct((), np.int32)
+  loss_reads = ("label",) if loss.image_alignment == "none" else ("label", "index")
+  return Objective(
+    params=params,
+    embed=_make_embed(config),
+    loss=make_loss(config),
+    embed_reads=_embed_reads(config),
+    loss_reads=dict.fromkeys(loss_reads, whole_number),
+    rows=num_rows(config),
+    constants=targets(config, num_classes, prototypes),
+    is_frozen=_frozen_by(config),
+    # Their learning rates go with the length that `init_proxies` gives them.
+    rate_of=((r"^proxies$", loss.proxy_lr_factor),),
+    averaged=tuple(f"projectors/{name}" for name in averaged),
+    ema_step=loss.ema_step,
+    shown=_SHOWN,
+    warning=_collapse,
+  )
+
+
+def _embed_reads(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+  if config.train.frozen_backbone:
+    width = embedders.build(config.model).backbone.width
+    return {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
+  size = config.data.image_size
+  return {"image": jax.ShapeDtypeStruct((size, size, 3), np.uint8)}
+
+
+def init_params(
+  config: ConfigDict, num_classes: int, text_dim: int | None, teacher_dim: int | None = None
+) -> dict[str, Any]:
+  """The parameters before training, a pure function of the config.
+
+  {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W] and, of L_img,
+  'reading' P_r [D, d]}}, what `Embedder` and model.lora_rank add, for the control `onehot`
+  'class_vectors' [C, W], and where loss.auxiliary has proxies, 'proxies' [C, D].
+
+  Args:
+    config: resolved.
+    num_classes: C.
+    text_dim: width of the prototypes; None without words.
+    teacher_dim: d, width of the teacher features that L_img reads; None without it.
+  """
+  loss = config.loss
+  embedder, params = embedders.init_model(config)
+  embedding_dim = config.model.embedding_dim or embedder.backbone.width
+  if loss.auxiliary in PROXIED:
+    # A key of its own: all else starts the same with and without.
+    key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
+    params["proxies"] = metric_learning.init_proxies(key, num_classes, embedding_dim)
+  if loss.alignment != "none" or loss.image_alignment != "none":
+    params["projectors"] = _projectors(config, embedding_dim, text_dim, teacher_dim)
+  if loss.alignment == "onehot":
+    params["class_vectors"] = jnp.asarray(
+      projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+    )
+  return params
+
+
+def _projectors(
+  config: ConfigDict, embedding_dim: int, text_dim: int | None, teacher_dim: int | None
+) -> dict[str, jax.Array]:
+  """P_v where there is L_ali, P_t where that reads prototypes, P_r where there is L_img."""
+  loss, source, made = config.loss, config.model.pretrained, {}
+  pretrained, key = loss.projector_init == "pretrained", embedders.seeds(config)[1]
+  if loss.alignment in WORDLESS:
+    text_dim = None
+  if loss.alignment != "none":
+    args = (embedding_dim, text_dim, loss.projector_width)
+    made = (
+      projectors.pretrained_projectors(source, *args)
+      if pretrained
+      else projectors.init_projectors(key, *args)
+    )
+  if loss.image_alignment != "none":
+    assert teacher_dim is not None
+    made["reading"] = (
+      projectors.pretrained_reading(source, embedding_dim, teacher_dim)
+      if pretrained
+      else projectors.init_reading(key, embedding_dim, teacher_dim)
+    )
+  return made
+
+
+def check_paths(config: ConfigDict) -> None:
+  """Raises UserError where model.lora_targets or train.freeze find nothing; computes nothing."""
+  # Paths depend neither on the number of classes nor on the width of the text features, but what
+  # projectors start from may.
+  random = config.loss.projector_init == "random"
+  dim = (2 if random else config.loss.projector_width) if reads_words(config) else None
+
+  params = jax.eval_shape(lambda: init_params(config, 2, dim, dim))
+  optimizers.check_freeze(config.train, params, _frozen_by(config))
+
+
+def _frozen_by(config: ConfigDict) -> Callable[[str], bool]:
+  """Whether a parameter stays as it started, whatever train.freeze says."""
+  loss, model = config.loss, config.model
+  # Where the text side is not learned, its projector must not decay or drift either: in the
+  # 'prototype' form P_t takes no gradient unless it is 'free', and 'fixed' means what it says.
+  text_is_fixed = (
+    loss.projector == "fixed"
+    or (loss.projector == "mean" and loss.alignment == "prototype")
+    # L_img reads the text side as it is.
+    or loss.alignment in WORDLESS
+  )
+  # LoRA and prompts leave what was pretrained as it is: that is what they are for.
+  keeps_backbone = bool(model.lora_rank or model.num_prompts or config.train.frozen_backbone)
+
+  def is_frozen(path: str) -> bool:
+    if path == "projectors/text":
+      return text_is_fixed
+    return keeps_backbone and path.startswith("backbone/")
+
+  return is_frozen
+
+
+def targets(
+  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
+) -> dict[str, np.ndarray]:
+  """What the losses compare images with, float32: the `targets` of both forms of `alignment`."""
+  readings = {} if prototypes is None else prototypes.readings
+  return _class_targets(config, num_classes, prototypes) | readings
+
+
+def _class_targets(
+  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
+) -> dict[str, np.ndarray]:
+  loss = config.loss
+  if loss.alignment == "orthogonal":
+    vectors = projectors.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
+    return {"class_vectors": vectors}
+  if prototypes is None:
+    return {}
+  targets = {"prototypes": prototypes.prototypes}
+  if loss.unit_variance and loss.alignment == "distribution":
+    targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
+  if loss.alignment == "vocabulary":
+    centre = prototypes.vocabulary.mean(axis=0) * config.language.centre
+    queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
+    cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
+    # The formula centres the class's side of the comparison only.
+    targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
+  return {name: np.asarray(x, np.float32) for name, x in targets.items()}
+
+
+def auxiliary(
+  config: ConfigDict, v: jax.Array, labels: jax.Array, params: dict[str, Any]
+) -> jax.Array:
+  """L_aux of a global batch, as `loss.auxiliary` has it.
+
+  Args:
+    config: all keys.
+    v: [N m, D] embeddings, slot-major, without padding.
+    labels: [N m] int.
+    params: those of the state, of which the proxies are read.
+  """
+  loss, data = config.loss, config.data
+  if loss.auxiliary == "supcon":
+    return metric_learning.supcon(v, labels, temperature=loss.temperature)
+  if loss.auxiliary == "norm_softmax":
+    return metric_learning.norm_softmax(v, labels, params["proxies"], temperature=loss.temperature)
+  if loss.auxiliary == "proxy_anchor":
+    return metric_learning.proxy_anchor(
+      v, labels, params["proxies"], alpha=loss.proxy_alpha, margin=loss.proxy_margin
+    )
+  return contrastive.pairwise_contrastive(
+    v,
+    classes=data.classes_per_batch,
+    slots=data.images_per_class,
+    temperature=loss.temperature,
+    reduction=loss.reduction,
+  )
+
+
+def _make_embed(config: ConfigDict) -> Callable[..., jax.Array]:
+  """Images uint8 [b, S, S, 3], or what a frozen backbone made of them [b, width], to [b, D]."""
+  embedder = embedders.build(config.model)
+
+  def embed(params, averages, rows, constants, keys):
+    del averages, constants, keys
+    if "feature" in rows:
+      return embedder.apply({"params": params}, rows["feature"], method="head")
+    return embedder.apply({"params": lora.merge(params, embedder.lora_alpha)}, rows["image"])
+
+  return embed
+
+
+def num_rows(config: ConfigDict) -> int:
+  """N m + R, the rows of a global batch."""
+  data = config.data
+  return data.classes_per_batch * data.images_per_class + data.recoloured_per_batch
+
+
+def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+  """`Objective.loss` of a config."""
+  options, data = config.loss, config.data
+  n, m = data.classes_per_batch, data.images_per_class
+  # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
+  scale = m * (m - 1) if options.reduction == "sum" else 1
+  beta, image_beta = options.beta * scale, options.image_beta * scale
+  read = slice(n * m if data.recoloured_per_batch else 0, None)
+
+  def loss(embeddings, params, averages, batch, constants, key):
+    del key
+    v, labels = embeddings[: n * m], batch["label"][: n * m]
+    total = auxiliary(config, v, labels, params)
+    metrics = {"l_aux": total}
+    if options.alignment != "none":
+      ali, found = _aligned(config, v, labels, params, averages, constants)
+      total = total + beta * ali
+      metrics |= found
+    if options.image_alignment != "none":
+      metrics["l_img"] = alignment.image_alignment(
+        embeddings[read],
+        batch["index"][read],
+        constants,
+        params["projectors"]["reading"],
+        form=options.image_alignment,
+        temperature=options.image_temperature,
+      )
+      total = total + image_beta * metrics["l_img"]
+    return total, metrics
+
+  return loss
+
+
+def _aligned(
+  config: ConfigDict,
+  v: jax.Array,
+  labels: jax.Array,
+  params: dict[str, Any],
+  averages: dict[str, Any],
+  constants: dict[str, jax.Array],
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+  """L_ali of the rows of classes, and how alive both sides of it are."""
+  options = config.loss
+  if options.alignment == "onehot":
+    constants = {"class_vectors": params["class_vectors"]}
+  ali, log_p, log_q = alignment.alignment(
+    v,
+    labels,
+    constants,
+    params["projectors"],
+    averages["projectors"],
+    form=options.alignment,
+    projector=options.projector,
+    temperature=options.alignment_temperature,
+  )
+  metrics = {"l_ali": ali}
+  for side, log_probs in (("image", log_p), ("text", log_q)):
+    stats = alignment.collapse_stats(jax.lax.stop_gradient(log_probs))
+    metrics |= {f"{side}_{name}": value for name, value in stats.items()}
+  return ali, metrics
+
+
+def _collapse(metrics: dict[str, float]) -> str:
+  """What to say where a side of L_ali no longer tells classes apart; '' where it does."""
+  for side in ("image", "text"):
+    entropy, spread = metrics.get(f"{side}_entropy", 0.0), metrics.get(f"{side}_spread", 1.0)
+    if entropy > UNIFORM_ENTROPY or spread < CONSTANT_SPREAD:
+      return (
+        f"the projected distributions of the {side} side have collapsed: entropy {entropy:.4f} of "
+        f"1, spread {spread:.4f}; L_ali teaches nothing so (try language.centre, "
+        "loss.unit_variance or loss.alignment_temperature)"
+      )
+  return ""

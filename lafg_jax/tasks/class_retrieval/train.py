@@ -1,0 +1,162 @@
+"""The train stage of class retrieval: its objective, batches and facts, handed to the loop."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.data import datasets, pack, pipeline, sampling
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models.weights import files
+from lafg_jax.runtime.out_of_memory import BatchSize
+from lafg_jax.tasks.class_retrieval import objective, protocol
+from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
+from lafg_jax.training import frozen_features, loop
+from lafg_jax.training.best_checkpoint import Validation
+from lafg_jax.training.step import Objective
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.files import fingerprint
+
+
+def run(
+  config: ConfigDict,
+  workdir: str,
+  dataset: Dataset,
+  prototypes: LoadedPrototypes | None,
+  val: Dataset | None = None,
+) -> tuple[int, bool]:
+  """Trains as `loop.run` does.
+
+  Args:
+    config: resolved.
+    dataset: the training images.
+    prototypes: the language base as training reads it; None without words.
+    val: images of the validation classes, for train.validate_every.
+
+  Returns:
+    The step reached, and whether a signal asked to stop there.
+
+  Raises:
+    UserError: as `loop.run`.
+  """
+  num_classes = len(dataset.class_names)
+  validation = None
+  if val is not None:
+    validation = Validation(protocol.make_validation(config, val), "val_map@r")
+  return loop.run(
+    config,
+    workdir,
+    lambda: objective.build(config, num_classes, prototypes),
+    make_feed(config, workdir, dataset),
+    meta=meta(config, dataset, prototypes),
+    kept={"prototypes": prototype_arrays(prototypes)},
+    validation=validation,
+  )
+
+
+def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
+  """The class-balanced batches of a data set: images, or features of a frozen backbone."""
+  data = config.data
+
+  def batches(start: int, params: dict[str, Any], stopped: Any) -> Any:
+    if config.train.frozen_backbone:
+      embedder = embedders.build(config.model)
+      cached = frozen_features.features(config, workdir, dataset, embedder, params, stopped)
+      return None if cached is None else frozen_features.batches(config, dataset, cached, start)
+    return pipeline.train_batches(
+      dataset,
+      data,
+      seed=config.seed,
+      start_step=start,
+      num_steps=config.train.steps - start,
+      num_devices=jax.device_count(),
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+    )
+
+  def names_in(step: int) -> list[str]:
+    rows = sampling.make_sampler(
+      sampling.batch_labels(dataset, data),
+      classes_per_batch=data.classes_per_batch,
+      images_per_class=data.images_per_class,
+      seed=config.seed,
+      instances=data.instances,
+    )
+    return [dataset.ids[row] for row in rows(step - 1).ravel()]
+
+  return loop.Feed(batches, _batch_size(config), dataset.ids, names_in)
+
+
+def _batch_size(config: ConfigDict) -> BatchSize:
+  images, others = config.data.images_per_class, config.data.recoloured_per_batch
+  beside = f" and {others} recoloured" if others else ""
+
+  def resized(made: Objective, classes: int) -> Objective:
+    smaller = config.copy_and_resolve_references()
+    with smaller.unlocked():
+      smaller.data.classes_per_batch = classes
+    # It compares nothing: the parameters and constants are those that are there.
+    return made._replace(rows=objective.num_rows(smaller), loss=objective.make_loss(smaller))
+
+  return BatchSize(
+    key="data.classes_per_batch",
+    value=config.data.classes_per_batch,
+    unit="classes",
+    words=lambda classes: f"{classes} classes x {images} images{beside}",
+    rows=lambda classes: f"{classes * images + others} images",
+    resized=resized,
+  )
+
+
+def meta(
+  config: ConfigDict, dataset: Dataset, prototypes: LoadedPrototypes | None
+) -> dict[str, Any]:
+  """What a checkpoint says of itself beside its arrays; JSON."""
+  of_dataset = {
+    "name": dataset.name,
+    "fingerprint": datasets.fingerprint(dataset),
+    "content": datasets.content_of(dataset),
+    "class_names": list(dataset.class_names),
+    "partial": dataset.partial,
+  }
+  words = None
+  if prototypes is not None:
+    words = fingerprint(prototypes.encoder, prototype_arrays(prototypes) | prototypes.readings)
+  return {
+    "config": config_keys.flatten(config),
+    "dataset": of_dataset,
+    "made_of": {
+      "the training images or classes": fingerprint(of_dataset),
+      # Where a pack lies may change within a run; whether there is one, and of what size, may not.
+      "data.pack": f"with {pack.side(config.data)} px" if config.data.pack else "without",
+      "the pretrained weights": _weights_hash(config.model.pretrained),
+      "the prototypes": words,
+    },
+    "box": shared_box(dataset),
+    # What the rows of the vocabulary are, for people.
+    "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],
+  }
+
+
+def _weights_hash(source: str) -> str | None:
+  """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
+  if files.local(source) is None:
+    return None
+  return fingerprint([Path(path) for path in files.find(source)])
+
+
+def shared_box(dataset: Dataset) -> list[float] | None:
+  """What of each image is shown, where that is the same for all: what a retriever cuts by."""
+  boxes = dataset.boxes
+  if boxes is None or not len(boxes) or (boxes != boxes[0]).any():
+    return None
+  return [float(x) for x in boxes[0]]
+
+
+def prototype_arrays(prototypes: LoadedPrototypes | None) -> dict[str, np.ndarray]:
+  """What a checkpoint keeps of the language base."""
+  names = ("prototypes", "queries", "vocabulary", "mean")
+  return {} if prototypes is None else {name: getattr(prototypes, name) for name in names}
