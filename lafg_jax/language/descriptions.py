@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from lafg_jax.utils.errors import UserError
@@ -136,4 +137,19 @@ def _read_csv(path: Path) -> list[Record]:
       records.append(record(name, text, f"file:{path.name}"))
   except csv.Error as error:
     raise UserError(f"{path} line {rows.line_num} is not CSV ({error}): {HINT}") from None
+  return records
+
+
+def read(workdir: str | os.PathLike, class_names: Sequence[str]) -> list[Record]:
+  """The descriptions that `run` wrote.
+
+  Raises:
+    UserError: the file is missing or damaged, or is not about exactly these classes.
+  """
+  path = Path(workdir) / "descriptions.jsonl"
+  if not path.is_file():
+    raise UserError(f"{path} does not exist: run --stage=describe first")
+  records = read_jsonl(path, "run --stage=describe again")
+  if {record["class"] for record in records} != set(class_names):
+    raise UserError(f"{path} was written for other classes: run --stage=describe again")
   return records

@@ -17,7 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets, readers
-from lafg_jax.language import prototypes, statistics
+from lafg_jax.language import descriptions, prototypes, statistics
 from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders import texts
@@ -51,7 +51,7 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     stage="encode",
   )
   stats = json.loads((Path(workdir) / prototypes.STATS).read_text(encoding="utf-8"))
-  records = describe.read(workdir, [str(name) for name in features["described"]])
+  records = descriptions.read(workdir, [str(name) for name in features["described"]])
   return _write(workdir, content(config.data.name, arrays, stats, features, records))
 
 

@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import os, signal, sys
-from lafg_jax import interrupts
+from lafg_jax.runtime import interrupts
 signal.signal(signal.SIGINT, signal.{before})
 interrupts.watch()
 class Dropped:

@@ -11,9 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Page faults of blocks that are taken and freed over and over, as XLA's threads do.
 COUNT = """
 import resource, sys, threading
-from lafg_jax import allocator
+from lafg_jax.runtime import malloc
 if sys.argv[1] == "keep":
-  allocator.keep_freed()
+  malloc.keep_freed()
 found, size = [], 40 << 20
 def work():
   for _ in range(8):

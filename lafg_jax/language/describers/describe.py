@@ -140,21 +140,6 @@ def _keeps_all(own_name: str, sentence: str) -> bool:
   return False
 
 
-def read(workdir: str | os.PathLike, class_names: Sequence[str]) -> list[Record]:
-  """The descriptions that `run` wrote.
-
-  Raises:
-    UserError: the file is missing or damaged, or is not about exactly these classes.
-  """
-  path = Path(workdir) / "descriptions.jsonl"
-  if not path.is_file():
-    raise UserError(f"{path} does not exist: run --stage=describe first")
-  records = files.read_jsonl(path, "run --stage=describe again")
-  if {record["class"] for record in records} != set(class_names):
-    raise UserError(f"{path} was written for other classes: run --stage=describe again")
-  return records
-
-
 def leak_guard(held_out: Sequence[str]) -> Leaks:
   """Tells sentences that hold the full name of a class that is known but not trained on.
 

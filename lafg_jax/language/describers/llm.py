@@ -5,11 +5,10 @@ run goes on; the fingerprint is that of the settings and of the prompt. What fai
 raw answer, in `<workdir>/descriptions_failed.jsonl`, and is asked again by the next run.
 """
 
-import dataclasses
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +16,7 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from lafg_jax.language.describers import neighbours, prompt
+from lafg_jax.language.describers.answer import Answer, Ask
 from lafg_jax.language.descriptions import Record, record
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
@@ -30,19 +30,6 @@ _DECIDING = (
   *("describer", "llm", "sentences_per_class", "num_neighbours"),
   *("max_tokens", "temperature", "llm_seed"),
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """What came back for one question."""
-
-  text: str
-  finish_reason: str = "stop"  # 'length' where it was cut off
-  error: str = ""  # why no answer came, after all retries
-
-
-# Questions in, (position, answer) out in any order; attempt 0, 1, ... varies the seed.
-Ask = Callable[[Sequence[str], int], Iterator[tuple[int, Answer]]]
 
 
 def settings(language: Any) -> dict[str, Any]:

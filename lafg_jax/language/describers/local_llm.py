@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lafg_jax.language.describers.llm import Answer, Ask
+from lafg_jax.language.describers.answer import Answer, Ask
 from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder or hub id of a chat model, --config.language.llm=MODEL"

@@ -13,7 +13,7 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.language.describers.llm import Answer, Ask
+from lafg_jax.language.describers.answer import Answer, Ask
 from lafg_jax.utils.errors import UserError
 
 # Seconds before the first retry; each further one waits twice as long, up to the second number.

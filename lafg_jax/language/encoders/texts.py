@@ -9,7 +9,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.language.describers import describe
+from lafg_jax.language import descriptions
 from lafg_jax.language.encoders import load, split_sentences
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.language.encoders.images import class_image_means
@@ -36,7 +36,7 @@ def run(
     UserError: descriptions missing or of other classes, encoder not loadable, bad prompt.
   """
   _check_settings(language)
-  records = describe.read(workdir, described_as(class_names, super_classes)[0])
+  records = descriptions.read(workdir, described_as(class_names, super_classes)[0])
   arrays: dict[str, Any] = compute(language, records, class_names, super_classes, images)
   path = Path(workdir) / "text_features.npz"
   with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -46,7 +46,7 @@ def run(
 
 def compute(
   language: Any,
-  records: Sequence[describe.Record],
+  records: Sequence[descriptions.Record],
   class_names: Sequence[str],
   super_classes: Sequence[str] | None = None,
   images: Dataset | None = None,

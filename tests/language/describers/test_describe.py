@@ -74,7 +74,7 @@ def test_jsonl_file_gives_the_same_and_keeps_its_source(tmp_path):
     {"class": "b", "description": "Two lines.", "source": "model-x"},
   ]
   assert lines(path) == expected
-  assert describe.read(tmp_path, ["b", "a"]) == expected
+  assert descriptions.read(tmp_path, ["b", "a"]) == expected
 
 
 def test_class_that_stands_twice_in_json_keeps_both_lists(tmp_path):
@@ -252,15 +252,15 @@ def test_absent_file_and_unknown_describer(tmp_path):
 
 def test_reading_back_refuses_other_classes_and_a_missing_file(tmp_path):
   with pytest.raises(UserError, match="does not exist: run --stage=describe"):
-    describe.read(tmp_path, ["a"])
+    descriptions.read(tmp_path, ["a"])
   path = tmp_path / "descriptions.jsonl"
   path.write_text('{"class": "a", "description": "x"}\n')
   for names in (["a", "b"], [], ["b"]):
     with pytest.raises(UserError, match="other classes: run --stage=describe"):
-      describe.read(tmp_path, names)
+      descriptions.read(tmp_path, names)
   path.write_text('{"class": "a", "description": ')
   with pytest.raises(UserError, match="line 1 is not JSON.*run --stage=describe"):
-    describe.read(tmp_path, ["a"])
+    descriptions.read(tmp_path, ["a"])
 
 
 def test_synthetic_describer_writes_what_the_renderer_says(tmp_path):

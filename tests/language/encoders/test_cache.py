@@ -176,17 +176,17 @@ def test_adding_one_class_encodes_one_class(tmp_path, logged, monkeypatch):
 
 KILLED = """
 import sys, time
-from lafg_jax.language import encode, encoders
-pool, begun = encoders.pool, []
+from lafg_jax.language.encoders import load, texts
+pool, begun = load.pool, []
 def slow(*args):
   print("batch", flush=True)
   begun.append(args)
   # It never ends by itself, however late it is killed.
   time.sleep(0.03 if len(begun) < 20 else 10_000)
   return pool(*args)
-encoders.pool = slow
-encode.FeatureCache = lambda *a, kind=encode.FeatureCache: kind(*a, seconds=0.0)
-encode.encode_texts([f"a {i} finch" for i in range(400)], "tiny_clip", 4, cache=sys.argv[1])
+load.pool = slow
+texts.FeatureCache = lambda *a, kind=texts.FeatureCache: kind(*a, seconds=0.0)
+texts.encode_texts([f"a {i} finch" for i in range(400)], "tiny_clip", 4, cache=sys.argv[1])
 """
 
 
