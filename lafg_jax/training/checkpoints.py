@@ -302,8 +302,8 @@ def latest(
       damaged[step] = error
   if found is None and damaged:
     raise _all_damaged(workdir, damaged, where)
-  for step, error in damaged.items():
-    logging.warning("skipping the damaged checkpoint %s: %s", _path(workdir, step, where), error)
+  for step, why in damaged.items():
+    logging.warning("skipping the damaged checkpoint %s: %s", _path(workdir, step, where), why)
   if set_aside and jax.process_index() == 0:
     rename(workdir, list(damaged), "damaged", where)
   return found
@@ -350,8 +350,8 @@ def shared(
     return read(workdir, step, where)
   except (ValueError, OSError) as error:
     raise UserError(
-      f"{_path(workdir, step, where)}: process {jax.process_index()} cannot read what process 0 reads; put --workdir in "
-      "a folder that all machines share"
+      f"{_path(workdir, step, where)}: process {jax.process_index()} cannot read what process 0 "
+      "reads; put --workdir in a folder that all machines share"
     ) from error
 
 
