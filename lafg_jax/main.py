@@ -99,9 +99,10 @@ def _run_stages(config: ConfigDict, workdir: str, wanted: Sequence[str]) -> None
     _check_names(config)
   if "train" in wanted or _embeds(config, wanted):
     from lafg_jax.models.weights import resolve
+    from lafg_jax.training import checkpoints
 
     # Here, so that weights which do not go with the config stop the run before hours of encoding.
-    config = resolve.resolve(config)
+    config = resolve.resolve(config, checkpoints.recorded_config(workdir))
   if "train" in wanted:
     _check_parameters(config)
   run = {
