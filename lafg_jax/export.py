@@ -2,6 +2,7 @@
 
   python -m lafg_jax.export --workdir=runs/cars --out=cars_model [--formats=safetensors,stablehlo]
   python -m lafg_jax.export --workdir=runs/cars --out=cars_model --gallery=photos/
+  python -m lafg_jax.export --workdir=runs/cars --out=cars_model --checkpoint=best
 
 safetensors: model.safetensors and config.json, which load_retriever reads, and README.md, a model
 card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
@@ -38,6 +39,13 @@ _WORKDIR = flags.DEFINE_string(
 _OUT = flags.DEFINE_string(
   "out", None, "Folder to write; what else is in it stays.", allow_override=True
 )
+_CHECKPOINT = flags.DEFINE_enum(
+  "checkpoint",
+  "newest",
+  ["newest", "best", "auto"],
+  "Of a workdir: the newest checkpoint; the best on the validation classes, which "
+  "train.keep_best kept; or auto, the best where there is one.",
+)
 _FORMATS = flags.DEFINE_string(
   "formats",
   None,
@@ -62,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
   if _GALLERY.value and not os.path.exists(_GALLERY.value):
     raise UserError(f"--gallery={_GALLERY.value} does not exist")
   command_line.make_folder("out", out)
-  print("\n".join(export(workdir, out, formats, _GALLERY.value)))
+  print("\n".join(export(workdir, out, formats, _GALLERY.value, _CHECKPOINT.value)))
 
 
 def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
@@ -79,8 +87,16 @@ def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
   return formats
 
 
-def export(source: str, out: str, formats: Sequence[str], gallery: str | None = None) -> list[str]:
+def export(
+  source: str,
+  out: str,
+  formats: Sequence[str],
+  gallery: str | None = None,
+  checkpoint: str = "newest",
+) -> list[str]:
   """Writes `formats` of the model that `source` holds into the folder `out`.
+
+  `checkpoint` is one of a workdir's, as `load_retriever` takes it.
 
   Returns:
     The paths that were written.
@@ -91,7 +107,7 @@ def export(source: str, out: str, formats: Sequence[str], gallery: str | None = 
   from lafg_jax.inference import bundle, model_card, retriever
   from lafg_jax.utils.files import replacing
 
-  model = bundle.read(source)
+  model = bundle.read(source, checkpoint)
   written = []
   if "safetensors" in formats:
     bundle.write(model, out)
@@ -109,7 +125,7 @@ def export(source: str, out: str, formats: Sequence[str], gallery: str | None = 
 
 
 def stablehlo(model: Any) -> bytes:
-  """The embedding of a `trained.Trained` as a serialised jax.export.Exported, weights within.
+  """The embedding of a `bundle.Trained` as a serialised jax.export.Exported, weights within.
 
   uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
 

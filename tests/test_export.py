@@ -199,6 +199,8 @@ def command(*args):
     (("--workdri=runs/x",), "did you mean --workdir"),
     (("--config=configs/cars.py",), "unknown flag --config"),
     (("--workdir=.", "--out={out}", "--gallery=nowhere"), "--gallery=nowhere does not exist"),
+    (("--workdir=.", "--out={out}", "--checkpoint=last"), "--checkpoint=last"),
+    (("--workdir=.", "--out={out}", "--checkpoint=best"), "no readable checkpoint in"),
   ],
 )
 def test_a_misuse_is_one_line(tmp_path, args, says):

@@ -30,7 +30,7 @@ def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
   """
   begun, task = time.monotonic(), tasks.find(config)
   with tempfile.TemporaryDirectory(dir=scratch) as folder:
-    config, wanted = task.plan(config, task.studied(config))
+    config, wanted = task.plan(config, folder, task.studied(config))
     if not stages.run_all(wanted, config, folder, store):
       raise Stopped("by a signal")
     figures = task.figures(config, folder)
@@ -53,7 +53,7 @@ def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
   done = set()
   for config in configs:
     task = tasks.find(config)
-    config, wanted = task.plan(config, task.studied(config))
+    config, wanted = task.plan(config, scratch, task.studied(config))
     # Seeds differ in what comes after.
     alone = [stage for stage in wanted if not stage.all_processes]
     config.seed = 0

@@ -22,7 +22,7 @@ from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 # What a config.json that was edited or is of something else makes of the lines that read it.
 _FOREIGN = (ValueError, KeyError, TypeError, AttributeError)
 
@@ -33,8 +33,10 @@ class Trained:
 
   config: what it was trained with. params: the tree that `Embedder` takes, without training's.
   prototypes: the language base, as `Retriever` has it. readout: of `attributes.readout`.
-  facts: JSON: 'step', 'class_names', 'dataset', 'partial', 'box' (or None), 'sentences' (of the
-  vocabulary), 'evaluation' (evaluation.json of that step, or None) and 'versions'.
+  facts: JSON: 'step', 'checkpoint' ('newest' or 'best'), 'validation' ('step', 'val_map@r' and
+  'val_recall@1' that made it the best, or None), 'class_names', 'dataset', 'partial', 'box' (or
+  None), 'sentences' (of the vocabulary), 'evaluation' (evaluation.json of that very checkpoint, or
+  None) and 'versions'.
   """
 
   config: ConfigDict
@@ -44,16 +46,25 @@ class Trained:
   facts: dict[str, Any]
 
 
-def read(source: str) -> Trained:
-  """The model that `source` holds, as `sources.opened` takes it.
+def read(source: str, checkpoint: str = "newest") -> Trained:
+  """The model that `source` holds; the arguments are those of `locations.opened`.
+
+  An export holds one checkpoint, which is taken unless 'best' is asked for and it is not the best.
 
   Raises:
-    UserError: nothing is there, it cannot be reached, or it does not read whole.
+    UserError: nothing is there, it cannot be reached, it does not read whole, or it has no such
+      checkpoint.
   """
-  with locations.opened(source) as folder:
-    if locations.is_export(folder):
-      return _of_export(folder)
-    return _of_checkpoint(folder)
+  with locations.opened(source, checkpoint) as (folder, where):
+    if not locations.is_export(folder):
+      return _of_checkpoint(folder, where)
+    model = _of_export(folder)
+  if checkpoint == "best" and model.facts["checkpoint"] != "best":
+    raise UserError(
+      f"{source} is an export of the newest checkpoint, of step {model.facts['step']}: export the "
+      "workdir again with --checkpoint=best"
+    )
+  return model
 
 
 def embedding_dim(config: ConfigDict) -> int:
@@ -61,8 +72,8 @@ def embedding_dim(config: ConfigDict) -> int:
   return config.model.embedding_dim or embedders.build(config.model).backbone.width
 
 
-def _of_checkpoint(workdir: str) -> Trained:
-  arrays, meta = checkpoints.require(workdir)
+def _of_checkpoint(workdir: str, where: str) -> Trained:
+  arrays, meta = checkpoints.require(workdir, where)
   config = config_keys.nested(meta["config"])
   params = checkpoints.subtree(arrays, "state/params")
   prototypes = checkpoints.subtree(arrays, "prototypes")
@@ -78,13 +89,15 @@ def _of_checkpoint(workdir: str) -> Trained:
     readout=readout,
     facts={
       "step": meta["step"],
+      "checkpoint": "best" if where == checkpoints.BEST else "newest",
+      "validation": meta.get("validation"),
       "class_names": meta["dataset"]["class_names"],
       "dataset": meta["dataset"]["name"],
       "partial": meta["dataset"]["partial"],
       # Checkpoints from before boxes and sentences were kept have none.
       "box": meta.get("box"),
       "sentences": meta.get("sentences", []),
-      "evaluation": _evaluation(workdir, meta["step"]),
+      "evaluation": _evaluation(workdir, where, meta["step"]),
       "versions": meta["versions"],
     },
   )
@@ -95,7 +108,7 @@ def _map(function: Any, tree: dict[str, Any]) -> dict[str, Any]:
   return traverse_util.unflatten_dict({path: function(x) for path, x in flat.items()})
 
 
-def _evaluation(workdir: str, step: int) -> dict[str, Any] | None:
+def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   """evaluation.json, where it is of this very checkpoint."""
   path = os.path.join(workdir, locations.EVALUATION)
   if not os.path.isfile(path):
@@ -103,7 +116,8 @@ def _evaluation(workdir: str, step: int) -> dict[str, Any] | None:
   try:
     with open(path, encoding="utf-8") as file:
       result = json.load(file)
-    return result if (result["source"], result["step"]) == ("checkpoint", step) else None
+    source = "best" if where == checkpoints.BEST else "checkpoint"
+    return result if (result["source"], result["step"]) == (source, step) else None
   except _FOREIGN as error:
     # The model embeds all the same.
     logging.warning("%s is damaged and left out: %s", path, error)
@@ -157,8 +171,8 @@ def _of_export(folder: str) -> Trained:
     flat = load_file(weights)
     config, facts = config_keys.nested(found["config"]), found["facts"]
     embedding_dim(config)
-    names = ("step", "class_names", "dataset", "partial", "box", "sentences", "evaluation")
-    facts = {name: facts[name] for name in (*names, "versions")}
+    names = ("step", "checkpoint", "validation", "class_names", "dataset", "partial", "box")
+    facts = {name: facts[name] for name in (*names, "sentences", "evaluation", "versions")}
     return Trained(
       config=config,
       params=checkpoints.subtree(flat, "params"),

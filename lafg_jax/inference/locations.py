@@ -1,20 +1,25 @@
 """Where a trained model lies: a workdir, an export, a .tar of one, the hub, or a URL (gs://)."""
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+
+from absl import logging
 
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import urls
 from lafg_jax.utils.errors import UserError
 
 WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.json"
+# Which checkpoint of a workdir; 'auto' is the best where there is one, and else the newest.
+CHECKPOINTS = ("newest", "best", "auto")
 _HUB = "hf://"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 # What tarfile and its decompressors raise for bytes that are no archive or end early.
@@ -22,29 +27,37 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError
 
 
 @contextlib.contextmanager
-def opened(source: str) -> Iterator[str]:
-  """Yields a local folder that holds an export or the checkpoints of a workdir.
+def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]:
+  """Yields a local folder with an export or a workdir's checkpoints, and which of these to read.
+
+  The second is `checkpoints.FOLDER` or `checkpoints.BEST`; of an export it means nothing.
 
   Args:
     source: a folder, a .tar, .tar.gz or .tgz of one, hf://org/name[@revision], or a URL that fsspec
-      reads, such as gs://bucket/workdir. Of a URL's checkpoints only the newest that reads whole is
-      downloaded. What is downloaded or unpacked is deleted again, but for the hub's own cache.
+      reads, such as gs://bucket/workdir. An archive gives only the checkpoints of the wanted kind,
+      and a URL only the newest of them that reads whole. What is downloaded or unpacked is deleted
+      again, but for the hub's own cache.
+    checkpoint: one of CHECKPOINTS.
 
   Raises:
-    UserError: nothing is there, or it cannot be reached or unpacked.
+    UserError: nothing is there, it cannot be reached or unpacked, or it has no such checkpoint.
   """
   source = os.fspath(source)
+  if checkpoint not in CHECKPOINTS:
+    raise UserError(f"checkpoint={checkpoint!r}: it takes one of {', '.join(CHECKPOINTS)}")
   if source.startswith(_HUB):
-    yield _from_hub(source)
+    yield _from_hub(source), checkpoints.FOLDER
   elif not source:
     raise UserError(
       "no trained model: pass a workdir, an export, a .tar, hf://org/name or gs://..."
     )
   elif urls.is_url(source) or source.endswith(_ARCHIVES):
     with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
-      yield _brought(source, folder)
+      yield _local_copy(source, folder, checkpoint)
   elif os.path.isdir(source):
-    yield source
+    kinds = (checkpoints.FOLDER, checkpoints.BEST)
+    steps = {where: checkpoints.steps(source, where) for where in kinds}
+    yield source, checkpoints.FOLDER if is_export(source) else _chosen(source, checkpoint, steps)
   else:
     what = "is a file, and no .tar, .tar.gz or .tgz" if os.path.exists(source) else "does not exist"
     raise UserError(
@@ -57,41 +70,84 @@ def is_export(folder: str) -> bool:
   return all(os.path.isfile(os.path.join(folder, name)) for name in (WEIGHTS, FACTS))
 
 
-def _brought(source: str, folder: str) -> str:
-  """The local folder of an archive or URL, below the temporary `folder`."""
+# {checkpoints.FOLDER and checkpoints.BEST: the steps there, newest first}.
+_Steps = dict[str, list[int]]
+
+
+def _steps_of(names: Iterable[tuple[str, str]]) -> _Steps:
+  """From (folder, name) pairs, such as ('best', '60')."""
+  found: _Steps = {checkpoints.FOLDER: [], checkpoints.BEST: []}
+  for where, name in set(names):
+    if where in found and re.fullmatch(r"\d+", name):
+      found[where].append(int(name))
+  return {where: sorted(steps, reverse=True) for where, steps in found.items()}
+
+
+def _chosen(source: str, checkpoint: str, steps: _Steps) -> str:
+  """The kind that `checkpoint` asks for; the newest of a source that has no checkpoints.
+
+  Raises:
+    UserError: there are checkpoints, and none of this kind.
+  """
+  newest, best = steps[checkpoints.FOLDER], steps[checkpoints.BEST]
+  if checkpoint == "best" and newest and not best:
+    raise UserError(
+      f"{source} has no best checkpoint: take the newest, or train with "
+      "--config.train.keep_best=True"
+    )
+  if checkpoint == "newest" and best and not newest:
+    raise UserError(f"{source} has no checkpoint but the best: pass checkpoint=best")
+  if best and checkpoint != "newest":
+    return checkpoints.BEST
+  if best and best[0] != newest[0]:
+    logging.info(
+      "%s: step %d is taken, the newest; the best on the validation classes was step %d "
+      "(checkpoint=best takes it)", *(source, newest[0], best[0])
+    )  # fmt: skip
+  return checkpoints.FOLDER
+
+
+def _local_copy(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
+  """What `opened` yields of an archive or URL, below the temporary `folder`."""
   if not urls.is_url(source):
-    return _unpacked(source, folder)
+    return _unpacked(source, folder, checkpoint)
   if not source.endswith(_ARCHIVES):
-    return _downloaded(source, folder)
+    return _downloaded(source, folder, checkpoint)
   archive = os.path.join(folder, "archive.tar")
   with urls.told(source):
     system, remote = urls.opened(source)
     system.get_file(remote, archive)
-  return _unpacked(archive, os.path.join(folder, "unpacked"), source)
+  return _unpacked(archive, os.path.join(folder, "unpacked"), checkpoint, source)
 
 
-def _unpacked(path: str, folder: str, named: str = "") -> str:
+def _unpacked(path: str, folder: str, checkpoint: str, named: str = "") -> tuple[str, str]:
   """Unpacks what a retriever reads, wherever in the archive it lies; features and logs stay."""
   named = named or path
   if not os.path.isfile(path):
     raise UserError(f"{named} does not exist: pass a workdir, an export, a .tar, hf:// or gs://...")
   try:
     with tarfile.open(path) as archive:
-      members = [member for member in archive.getmembers() if _is_wanted(member.name)]
+      names = archive.getnames()
+      steps = _steps_of(pair for name in names for pair in itertools.pairwise(name.split("/")))
+      where = _chosen(named, checkpoint, steps)
+      members = [member for member in archive.getmembers() if _is_wanted(member.name, where)]
       archive.extractall(folder, members, filter="data")
+  except UserError:
+    raise
   except _DAMAGE as error:
     raise UserError(f"{named} cannot be unpacked: {error}") from error
-  found = [root for root, folders, files in os.walk(folder)
-           if checkpoints.FOLDER in folders or {WEIGHTS, FACTS} <= set(files)]  # fmt: skip
+  found = [root for root, _, files in os.walk(folder)
+           if checkpoints.steps(root, where) or {WEIGHTS, FACTS} <= set(files)]  # fmt: skip
   if len(found) != 1:
     count = "no workdir with checkpoints and no export" if not found else f"{len(found)} models"
     raise UserError(f"{named} holds {count}; one is needed")
-  return found[0]
+  return found[0], where
 
 
-def _is_wanted(name: str) -> bool:
+def _is_wanted(name: str, where: str) -> bool:
   parts = name.split("/")
-  return checkpoints.FOLDER in parts or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
+  wanted = any(folder == where and x.isdecimal() for folder, x in itertools.pairwise(parts))
+  return wanted or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
 
 
 def _from_hub(source: str) -> str:
@@ -118,31 +174,37 @@ def _from_hub(source: str) -> str:
     ) from error
 
 
-def _downloaded(source: str, folder: str) -> str:
+def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   with urls.told(source):
     system, remote = urls.opened(source)
-    names = {path.rstrip("/").rpartition("/")[2] for path in system.ls(remote, detail=False)}
+    names = _listed(system, remote)
     for name in (FACTS, WEIGHTS, EVALUATION):
       if name in names:
         system.get_file(f"{remote}/{name}", os.path.join(folder, name))
     if is_export(folder):
-      return folder
-    steps: list[str] = []
-    if checkpoints.FOLDER in names:
-      paths = system.ls(f"{remote}/{checkpoints.FOLDER}", detail=False)
-      steps = [path.rstrip("/").rpartition("/")[2] for path in paths]
-    steps = sorted((step for step in steps if re.fullmatch(r"\d+", step)), key=int, reverse=True)
-  if not steps:
+      return folder, checkpoints.FOLDER
+    kinds = names & {checkpoints.FOLDER, checkpoints.BEST}
+    steps = _steps_of((kind, x) for kind in kinds for x in _listed(system, f"{remote}/{kind}"))
+  where = _chosen(source, checkpoint, steps)
+  if not steps[where]:
     raise UserError(f"{source} has neither checkpoints/ nor {WEIGHTS} with {FACTS}")
-  for step in steps:
-    local = os.path.join(folder, checkpoints.FOLDER, step)
+  for step in steps[where]:
+    local = os.path.join(folder, where, str(step))
     with urls.told(source):
-      _copy(system, f"{remote}/{checkpoints.FOLDER}/{step}", local)
-    if checkpoints.latest(folder) is not None:
-      return folder
-    # A damaged one must not stand beside the next, which would be skipped with it.
-    shutil.rmtree(local)
-  raise UserError(f"{source}: no checkpoint of {len(steps)} reads whole")
+      _copy(system, f"{remote}/{where}/{step}", local)
+    try:
+      checkpoints.read(folder, step, where)
+      return folder, where
+    except checkpoints.Damaged as error:
+      logging.warning("skipping the damaged checkpoint %s/%s/%d: %s", source, where, step, error)
+      # It must not stand beside the next.
+      shutil.rmtree(local)
+  raise UserError(f"{source}: no checkpoint of {len(steps[where])} reads whole")
+
+
+def _listed(system: Any, remote: str) -> set[str]:
+  """The names of what lies in a folder."""
+  return {path.rstrip("/").rpartition("/")[2] for path in system.ls(remote, detail=False)}
 
 
 def _copy(system: Any, remote: str, local: str) -> None:

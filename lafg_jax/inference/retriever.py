@@ -20,15 +20,17 @@ from lafg_jax.utils.errors import UserError
 class Retriever:
   """A restored model with its preprocessing.
 
-  config: what it was trained with. class_names: the training classes. prototypes: their language
-  base as arrays (queries, vocabulary, prototypes, mean), empty for a run without words. box: what
-  of each image was shown where that is the same for all, as `images.cut` takes it (Aircraft's
-  banner of 20 pixels is left out), else None. sentences: of each vocabulary entry, those nearest
-  to it. readout: what `attributes` reads images with.
+  config: what it was trained with. step: of training, after which these parameters were saved.
+  checkpoint: 'newest' or 'best', as `load_retriever` has them. class_names: the training classes.
+  prototypes: their language base as arrays (queries, vocabulary, prototypes, mean), empty for a run
+  without words. box: what of each image was shown where that is the same for all, as `images.cut`
+  takes it (Aircraft's banner of 20 pixels is left out), else None. sentences: of each vocabulary
+  entry, those nearest to it. readout: what `attributes` reads images with.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
   step: int
+  checkpoint: str
   embedding_dim: int
   class_names: tuple[str, ...] = dataclasses.field(repr=False)
   prototypes: dict[str, np.ndarray] = dataclasses.field(repr=False)
@@ -139,18 +141,28 @@ def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
     raise UserError(str(error)) from error
 
 
-def load_retriever(source: str) -> Retriever:
+def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
   """Restores a trained model, on whatever devices there are.
 
   Args:
-    source: a workdir, of which the newest readable checkpoint is taken; a folder that
-      lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either; hf://org/name[@revision], where such
-      a folder was pushed; or a URL of any of them, such as gs://bucket/workdir.
+    source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
+      hf://org/name[@revision], where such a folder was pushed; or a URL of any of them, such as
+      gs://bucket/workdir.
+    checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
+      one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
+      there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it
+      must be the best.
+
+      The default is 'newest', because that is what evaluate.source=checkpoint measures by default:
+      the model in use and the figures in evaluation.json then belong together. It also does not
+      depend on whether a run happened to keep a best checkpoint. A line in the log says so where
+      the best one is of another step.
 
   Raises:
-    UserError: there is no model that reads whole, or it cannot be reached.
+    UserError: there is no model that reads whole, it cannot be reached, or the source has no such
+      checkpoint.
   """
-  return of(bundle.read(source))
+  return of(bundle.read(source, checkpoint))
 
 
 def of(model: bundle.Trained) -> Retriever:
@@ -159,6 +171,7 @@ def of(model: bundle.Trained) -> Retriever:
   return Retriever(
     config=model.config,
     step=model.facts["step"],
+    checkpoint=model.facts["checkpoint"],
     embedding_dim=bundle.embedding_dim(model.config),
     class_names=tuple(model.facts["class_names"]),
     prototypes=model.prototypes,

@@ -5,7 +5,7 @@ Each has a module `stages` with what `lafg_jax.main` and `lafg_jax.ablate` ask o
   STAGES, ON_REQUEST: names of the stages of a bare run, and of others.
   check(config, names): raises UserError for a config that cannot be, before any work starts.
   default_names(config): the stages of a bare run of this config.
-  plan(config, names) -> (config, stages): checks what takes a look at the data, resolves 'auto'.
+  plan(config, workdir, names) -> (config, stages): checks what takes a look at the data, resolves 'auto'.
   summary(config, workdir, names): prints what came of it.
 """
 
@@ -40,6 +40,6 @@ def run(config: ConfigDict, workdir: str, names: Any) -> None:
   devices.keep_compiled()
   task = find(config)
   with datasets.remembered():
-    config, wanted = task.plan(config, list(names))
+    config, wanted = task.plan(config, workdir, list(names))
     if stages.run_all(wanted, config, workdir) and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))

@@ -39,6 +39,10 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 Arrays = dict[str, np.ndarray]
 
 
+class Damaged(ValueError):
+  """Part of a checkpoint is missing, cut or changed."""
+
+
 def folder(workdir: str, where: str = FOLDER) -> str:
   """The checkpoint folder of a workdir, absolute (Orbax asks for that)."""
   return os.path.abspath(os.path.join(workdir, where))
@@ -63,11 +67,11 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
     enable_async_checkpointing=True,
     multiprocessing_options=_alone(where),
   )
-  # For as long as it is open, as the thread that saves speaks whenever it fails.
+  # For as long as the manager is open: its thread may fail, and log that, at any time.
   logger = logging.get_absl_logger()
-  logger.addFilter(_says_nothing_new)
+  logger.addFilter(_without_orbax_tracebacks)
   try:
-    with _write_failures_told(path):
+    with _as_user_error(path):
       os.makedirs(path, exist_ok=True)
       # Of a run that was killed: Orbax removes one only where that very step is saved again.
       _drop_unfinished(path)
@@ -75,12 +79,12 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
     try:
       yield mngr
     finally:
-      with _write_failures_told(path):
+      with _as_user_error(path):
         mngr.close()
   finally:
     # Where a save failed, another of its threads may have gone on writing until the close.
     _drop_unfinished(path)
-    logger.removeFilter(_says_nothing_new)
+    logger.removeFilter(_without_orbax_tracebacks)
 
 
 def _alone(what: str) -> MultiprocessingOptions:
@@ -92,7 +96,8 @@ def _alone(what: str) -> MultiprocessingOptions:
 
 
 @contextlib.contextmanager
-def _write_failures_told(path: str) -> Iterator[None]:
+def _as_user_error(path: str) -> Iterator[None]:
+  """Raises a UserError for what the operating system refuses while a checkpoint is written."""
   try:
     yield
   except (OSError, ValueError) as error:
@@ -109,8 +114,8 @@ def _write_failures_told(path: str) -> Iterator[None]:
     ) from error
 
 
-def _says_nothing_new(record: Any) -> bool:
-  """False for Orbax's own account, a screenful, of a failure that is told in a line."""
+def _without_orbax_tracebacks(record: Any) -> bool:
+  """A log filter: False for Orbax's tracebacks of failures that end in one line of ours."""
   return not (record.exc_info and "orbax" in record.pathname)
 
 
@@ -183,7 +188,7 @@ def save(
   meta["crc32"] = _meta_crc(meta)
   tree = traverse_util.unflatten_dict(arrays, sep="/")
   arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-  with _write_failures_told(str(mngr.directory)):
+  with _as_user_error(str(mngr.directory)):
     mngr.save(step, args=arguments, force=True)
 
 
@@ -208,18 +213,20 @@ def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str
   """The arrays and meta of one checkpoint, every checksum verified.
 
   Raises:
-    ValueError (or what Orbax raises): something is missing, cut or changed.
+    Damaged: something is missing, cut or changed.
+    UserError: the checkpoint is of another format.
+    PermissionError: it may not be read.
   """
-  path = os.path.join(folder(workdir, where), str(step))
-  with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
-    meta = json.load(file)
-  # Checkpoints from before meta had a checksum have none.
-  if "crc32" in meta and meta["crc32"] != _meta_crc(meta):
-    raise ValueError("the meta differs from its checksum")
-  if meta["format"] != FORMAT:
-    raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}")
-  if meta["step"] != step:
-    raise ValueError(f"the meta is of step {meta['step']}")
+  try:
+    return _read(workdir, step, where)
+  except (UserError, PermissionError):
+    raise
+  except _CORRUPT as error:
+    raise Damaged((str(error).strip() or type(error).__name__).splitlines()[0]) from error
+
+
+def _read(workdir: str, step: int, where: str) -> tuple[Arrays, dict[str, Any]]:
+  path, meta = _path(workdir, step, where), _read_meta(workdir, step, where)
   described = meta["arrays"]
   template = traverse_util.unflatten_dict(
     {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}, sep="/"
@@ -233,10 +240,48 @@ def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str
   return arrays, meta
 
 
+def _path(workdir: str, step: int, where: str) -> str:
+  return os.path.join(folder(workdir, where), str(step))
+
+
+def _read_meta(workdir: str, step: int, where: str) -> dict[str, Any]:
+  path = _path(workdir, step, where)
+  with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
+    meta = json.load(file)
+  # Checkpoints from before meta had a checksum have none.
+  if "crc32" in meta and meta["crc32"] != _meta_crc(meta):
+    raise ValueError("the meta differs from its checksum")
+  if meta["format"] != FORMAT:
+    raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}")
+  if meta["step"] != step:
+    raise ValueError(f"the meta is of step {meta['step']}")
+  return meta
+
+
+def recorded_config(workdir: str) -> dict[str, Any] | None:
+  """The flat config that the newest checkpoint was trained with, on every process of a run.
+
+  Only meta is read. A workdir that has no checkpoint but the best gives the config of that one.
+  None where there is no meta that can be read.
+  """
+
+  def find() -> dict[str, Any] | None:
+    for where in (FOLDER, BEST):
+      for step in steps(workdir, where):
+        # Whoever reads the whole checkpoint says what is wrong with it.
+        with contextlib.suppress(*_CORRUPT):
+          return _read_meta(workdir, step, where)["config"]
+    return None
+
+  return distributed.agree("the config of the checkpoint", find)
+
+
 def latest(
   workdir: str, *, set_aside: bool = False, where: str = FOLDER
 ) -> tuple[Arrays, dict[str, Any]] | None:
-  """The newest checkpoint that reads whole, or None; damaged ones are skipped with a warning.
+  """The newest checkpoint that reads whole; damaged ones are skipped with a warning.
+
+  None where there is no checkpoint; the unfinished folder of a killed save does not count as one.
 
   Args:
     workdir: the run's folder.
@@ -244,37 +289,42 @@ def latest(
     where: FOLDER, or BEST for the best on the validation classes.
 
   Raises:
-    UserError: a checkpoint is of another format or may not be read, or several are there and all
-      are damaged: then something other than a broken write is wrong, and training must not start
-      anew over it.
+    UserError: a checkpoint is of another format, or all are damaged: training must not start anew
+      over them unasked. PermissionError: a checkpoint may not be read.
   """
-  damaged: list[int] = []
+  damaged: dict[int, Damaged] = {}
   found = None
   for step in steps(workdir, where):
     try:
       found = read(workdir, step, where)
       break
-    except (UserError, PermissionError):
-      raise
-    except _CORRUPT as error:
-      path = os.path.join(folder(workdir, where), str(step))
-      why = (str(error).strip() or type(error).__name__).splitlines()[0]
-      logging.warning("skipping the damaged checkpoint %s: %s", path, why)
-      damaged.append(step)
-  if found is None and len(damaged) > 1:
-    raise UserError(
-      f"all {len(damaged)} checkpoints in {folder(workdir, where)} are damaged: move that folder "
-      "away to start anew"
-    )
+    except Damaged as error:
+      damaged[step] = error
+  if found is None and damaged:
+    raise _all_damaged(workdir, damaged, where)
+  for step, why in damaged.items():
+    logging.warning("skipping the damaged checkpoint %s: %s", _path(workdir, step, where), why)
   if set_aside and jax.process_index() == 0:
-    rename(workdir, damaged, "damaged", where)
+    rename(workdir, list(damaged), "damaged", where)
   return found
+
+
+def _all_damaged(workdir: str, damaged: dict[int, Damaged], where: str) -> UserError:
+  (step, error), *more = damaged.items()
+  anew = "choose the best anew" if where == BEST else "start anew"
+  if more:
+    path = folder(workdir, where)
+    what = f"all {len(damaged)} checkpoints in {path} are damaged (step {step}: {error})"
+  else:
+    path = _path(workdir, step, where)
+    what = f"{path} is damaged ({error}), and there is no other checkpoint"
+  return UserError(f"{what}: put a whole copy in its place, or rename or delete {path} to {anew}")
 
 
 def rename(workdir: str, old: list[int], name: str, where: str = FOLDER) -> None:
   """Renames checkpoints to '<name>-<step>-<n>', which none is read from."""
   for step in old:
-    path = os.path.join(folder(workdir, where), str(step))
+    path = _path(workdir, step, where)
     os.replace(path, _free_name(os.path.join(folder(workdir, where), f"{name}-{step}")))
 
 
@@ -298,11 +348,10 @@ def shared(
   remote_workdir.fetch(where, step)
   try:
     return read(workdir, step, where)
-  except _CORRUPT as error:
-    path = os.path.join(folder(workdir, where), str(step))
+  except (ValueError, OSError) as error:
     raise UserError(
-      f"{path}: process {jax.process_index()} cannot read what process 0 reads; put --workdir in "
-      "a folder that all machines share"
+      f"{_path(workdir, step, where)}: process {jax.process_index()} cannot read what process 0 "
+      "reads; put --workdir in a folder that all machines share"
     ) from error
 
 

@@ -149,7 +149,9 @@ def test_orbaxs_own_account_of_a_failure_is_left_out_and_others_are_not(tmp_path
     return logging.LogRecord("absl", logging.ERROR, path, 1, "text", (), info)
 
   orbax = checkpoints.ocp.__file__
-  said = [checkpoints._says_nothing_new(record(p, f)) for p in (orbax, "a.py") for f in (1, 0)]
+  said = [
+    checkpoints._without_orbax_tracebacks(record(p, f)) for p in (orbax, "a.py") for f in (1, 0)
+  ]
   assert said == [False, True, True, True]
 
 

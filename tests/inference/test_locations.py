@@ -141,7 +141,9 @@ def test_local_places_that_hold_no_model(tmp_path, trained_run):
       lafg_jax.load_retriever(source)
 
 
-@pytest.mark.parametrize("name", ["../checkpoints/1/out", "/checkpoints/../../checkpoints/out"])
+@pytest.mark.parametrize(
+  "name", ["../checkpoints/1/out", "/checkpoints/1/../../../checkpoints/out"]
+)
 def test_an_archive_writes_nothing_outside_of_its_folder(tmp_path, name):
   with tarfile.open(tmp_path / "evil.tar", "w") as tar:
     entry = tarfile.TarInfo(name)
@@ -173,6 +175,124 @@ def test_a_server_writes_nothing_outside_of_its_folder(tmp_path, name):
     locations._copy(Server(), "srv/run", str(tmp_path / "local"))
 
 
+@pytest.fixture(scope="module")
+def run_with_best(trained_run, tmp_path_factory):
+  """A workdir: best/1 is the model of `trained_run`, checkpoints/2 one with other numbers."""
+  run = shutil.copytree(trained_run, tmp_path_factory.mktemp("with_best") / "run")
+  arrays, meta = checkpoints.read(str(run), 1)
+  validation = {"step": 1, "val_map@r": 0.25, "val_recall@1": 0.5}
+  with checkpoints.manager(str(run), 1, checkpoints.BEST) as mngr:
+    checkpoints.save(mngr, 1, arrays, meta | {"validation": validation})
+  changed = {path: x[::-1] if "embedding/kernel" in path else x for path, x in arrays.items()}
+  with checkpoints.manager(str(run), 1) as mngr:
+    checkpoints.save(mngr, 2, changed, meta)
+  return run
+
+
+@pytest.fixture
+def places(bucket, run_with_best, tmp_path):
+  """That workdir everywhere: {where: source}."""
+  shutil.copytree(run_with_best, bucket / "run")
+  # A folder that is called as the checkpoints are, and more than one of these.
+  archive(bucket / "run.tar", run_with_best, "best/run")
+  return {
+    "folder": str(run_with_best),
+    "archive": archive(tmp_path / "run.tar.gz", run_with_best, "best/7th/run", "w:gz"),
+    "url": "gs://bucket/run",
+    "archive behind a url": "gs://bucket/run.tar",
+  }
+
+
+def test_the_newest_or_the_best_of_a_workdir_wherever_it_lies(places, expected):
+  for place, source in places.items():
+    newest, default = (lafg_jax.load_retriever(source, *x) for x in (["newest"], []))
+    assert (newest.step, newest.checkpoint) == (default.step, default.checkpoint) == (2, "newest")
+    np.testing.assert_array_equal(newest.embed(PIXELS), default.embed(PIXELS), err_msg=place)
+    assert np.abs(newest.embed(PIXELS) - expected).max() > 0.01
+    for checkpoint in ("best", "auto"):
+      best = lafg_jax.load_retriever(source, checkpoint)
+      assert (best.step, best.checkpoint) == (1, "best"), place
+      np.testing.assert_allclose(best.embed(PIXELS), expected, atol=1e-6, err_msg=place)
+    assert "step=1" in repr(best) and "checkpoint='best'" in repr(best)
+
+
+def test_only_the_checkpoints_that_are_asked_for_are_brought(places):
+  del places["folder"]
+  for source in places.values():
+    for checkpoint, kind, step in (("newest", "checkpoints", "2"), ("best", "best", "1")):
+      with locations.opened(source, checkpoint) as (folder, where):
+        assert where == kind
+        brought = fsspec.filesystem("file").find(folder)
+        assert brought and all(f"/{kind}/{step}/" in path for path in brought)
+
+
+def test_a_line_says_that_there_is_a_best_one_of_another_step(places, trained_run, caplog):
+  with caplog.at_level("INFO", logger="absl"):
+    for source in places.values():
+      with locations.opened(source):
+        assert [line for line in caplog.messages if "taken" in line] == [
+          f"{source}: step 2 is taken, the newest; the best on the validation classes was step 1 "
+          "(checkpoint=best takes it)"
+        ]
+      caplog.clear()
+      with locations.opened(source, "auto"), locations.opened(trained_run):
+        assert not any("taken" in line for line in caplog.messages)
+
+
+def test_a_source_without_the_checkpoint_that_is_asked_for(
+  bucket, trained_run, exported, run_with_best, tmp_path
+):
+  shutil.copytree(trained_run, bucket / "run")
+  sources = [str(trained_run), "gs://bucket/run", archive(tmp_path / "a.tar", trained_run, "run")]
+  for source in sources:
+    with pytest.raises(UserError, match=f"^{source} has no best checkpoint: take the newest, or"):
+      lafg_jax.load_retriever(source, "best")
+    assert lafg_jax.load_retriever(source, "auto").checkpoint == "newest"
+  with pytest.raises(UserError, match="is an export of the newest checkpoint, of step 1: export"):
+    lafg_jax.load_retriever(exported, "best")
+  with pytest.raises(UserError, match="checkpoint='last': it takes one of newest, best, auto"):
+    lafg_jax.load_retriever(trained_run, "last")
+  alone = shutil.copytree(run_with_best / "best", tmp_path / "alone" / "best").parent
+  with pytest.raises(UserError, match="alone has no checkpoint but the best: pass checkpoint=best"):
+    lafg_jax.load_retriever(alone)
+  assert lafg_jax.load_retriever(alone, "auto").step == 1
+  (alone / "best/1/meta/metadata").write_text("{")
+  with pytest.raises(UserError, match="best/1 is damaged .* to choose the best anew"):
+    lafg_jax.load_retriever(alone, "best")
+  shutil.copytree(alone, bucket / "alone")
+  with pytest.raises(UserError, match="gs://bucket/alone: no checkpoint of 1 reads whole"):
+    lafg_jax.load_retriever("gs://bucket/alone", "best")
+
+
+def test_an_export_of_the_best_says_so_with_its_figures(run_with_best, expected, tmp_path):
+  run = shutil.copytree(run_with_best, tmp_path / "run")
+  figures = {"recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7}
+  figures |= {"num_classes": 3, "split": "test"}
+  for source, step, card, other in (
+    ("best", 1, "| recall@1 | 50.0 |", "It has not been evaluated (`--stage=evaluate` does)"),
+    ("checkpoint", 2, "(`--stage=evaluate --config.evaluate.source=best` does)", "| 50.0 |"),
+    # The best step was evaluated as the newest of some other run.
+    ("checkpoint", 1, "(`--stage=evaluate --config.evaluate.source=best` does)", "has not been"),
+  ):
+    (run / locations.EVALUATION).write_text(json.dumps(figures | {"source": source, "step": step}))
+    for checkpoint, text in (("best", card), ("newest", other)):
+      out = tmp_path / f"{source}{step}{checkpoint}"
+      export.export(str(run), str(out), ("safetensors",), checkpoint=checkpoint)
+      assert text in (out / "README.md").read_text(), (source, step, checkpoint)
+  best, newest = tmp_path / "best1best", tmp_path / "best1newest"
+  chosen = "1 steps (the best of those validated, with MAP@R 25.0 % and recall@1 50.0 % on"
+  assert chosen in (best / "README.md").read_text()
+  assert "Trained for 2 steps on 40 classes" in (newest / "README.md").read_text()
+  # It holds one checkpoint, whichever is asked for.
+  for checkpoint in locations.CHECKPOINTS:
+    retriever = lafg_jax.load_retriever(best, checkpoint)
+    assert (retriever.step, retriever.checkpoint) == (1, "best")
+    np.testing.assert_allclose(retriever.embed(PIXELS), expected, atol=1e-6)
+  facts = bundle.read(str(best)).facts
+  assert facts["validation"]["val_map@r"] == 0.25 and facts["evaluation"]["source"] == "best"
+  assert bundle.read(str(newest)).facts["validation"] is None
+
+
 def edit(**changes):
   def damage(folder):
     path = folder / "config.json"
@@ -192,7 +312,7 @@ def flip(folder):
   [
     (flip, "is not the file that .*config.json was written with"),
     (edit(library="transformers"), "of another library"),
-    (edit(format=2), "has format 2, this version reads 1"),
+    (edit(format=1), "has format 1, this version reads 2"),
     (edit(facts={}), "is damaged: 'step'; export it again"),
     (edit(config={}), "is damaged: .*; export it again"),
     (lambda folder: (folder / "config.json").write_text("[1]"), "is damaged or no config"),
@@ -222,6 +342,6 @@ def test_what_was_brought_is_deleted_again(trained_run, tmp_path, monkeypatch):
   path = archive(tmp_path / "run.tar", trained_run, "run")
   monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
   (tmp_path / "temporary").mkdir()
-  with locations.opened(path) as folder:
+  with locations.opened(path) as (folder, _):
     assert checkpoints.steps(folder) == [1]
   assert not list((tmp_path / "temporary").iterdir())

@@ -9,6 +9,7 @@ import pytest
 from lafg_jax.config.validation import validate
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import embed, metrics, results
+from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import protocol, train
 from lafg_jax.training import best_checkpoint, checkpoints, metrics_log
@@ -101,12 +102,30 @@ def test_a_run_that_was_stopped_keeps_the_same_best(tmp_path, trained):
     np.testing.assert_array_equal(x, other[0][path], err_msg=path)
 
 
+def test_a_damaged_best_stops_the_run_instead_of_being_forgotten(tmp_path, trained):
+  workdir, config, splits = trained
+  shutil.copytree(workdir, tmp_path / "run")
+  for step in (7, 8):
+    shutil.rmtree(tmp_path / "run" / checkpoints.FOLDER / str(step))
+  (best,) = (tmp_path / "run" / checkpoints.BEST).iterdir()
+  (best / "meta" / "metadata").write_text("{")
+  with pytest.raises(UserError, match=f"^{best} is damaged .* to choose the best anew$"):
+    loop.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])
+  shutil.rmtree(best)
+  assert loop.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])[0] == 8
+  assert checkpoints.steps(str(tmp_path / "run"), checkpoints.BEST) == [8]
+
+
 def test_the_best_is_evaluated_on_request(trained, config_with):
   workdir, _, _ = trained
   config = config_with(**CHANGES, evaluate__source="best", evaluate__split="val")
   result = protocol.run(config, str(workdir))
   best = checkpoints.steps(str(workdir), checkpoints.BEST)[0]
   assert result["step"] == best and result["source"] == "best"
+  model = bundle.read(str(workdir), "best")
+  assert model.facts["step"] == best and model.facts["evaluation"] == result
+  assert model.facts["validation"]["val_map@r"] == validations(workdir)[best]["val_map@r"]
+  assert bundle.read(str(workdir)).facts["evaluation"] is None, "it is of another checkpoint"
   assert result["map@r"] == pytest.approx(validations(workdir)[best]["val_map@r"], abs=1e-6)
   assert json.loads((workdir / results.FILE).read_text())["step"] == best
 

@@ -107,6 +107,43 @@ def test_a_damaged_newest_is_skipped_with_a_warning(workdir, damage, caplog):
   assert newest(workdir).exists(), "reading must not touch what it cannot read"
 
 
+@pytest.mark.parametrize("where", [checkpoints.FOLDER, checkpoints.BEST])
+@pytest.mark.parametrize("damage", [d for d in DAMAGES if d is not other_format],
+                         ids=lambda f: f.__name__)  # fmt: skip
+def test_a_damaged_checkpoint_that_is_alone_stops_and_says_what_to_do(
+  workdir, damage, where, caplog
+):
+  shutil.rmtree(workdir / checkpoints.FOLDER / "2")
+  (workdir / checkpoints.FOLDER).rename(workdir / where)
+  path = workdir / where / "3"
+  damage(path)
+  for read in (checkpoints.latest, checkpoints.shared, checkpoints.require):
+    with pytest.raises(UserError) as error:
+      read(str(workdir), where=where)
+    text = str(error.value)
+    assert text.startswith(f"{path} is damaged (") and "\n" not in text
+    anew = "start anew" if where == checkpoints.FOLDER else "choose the best anew"
+    assert text.endswith(f"there is no other checkpoint: put a whole copy in its place, or rename "
+                         f"or delete {path} to {anew}")  # fmt: skip
+  assert path.exists() and "skipping" not in caplog.text
+  # As the line says.
+  path.rename(path.with_name("3-damaged"))
+  assert checkpoints.latest(str(workdir), where=where) is None
+
+
+def test_the_config_of_a_workdir_comes_from_the_newest_meta_that_reads(workdir):
+  assert checkpoints.recorded_config(str(workdir)) == {"seed": 3}
+  lose_arrays(newest(workdir))
+  assert checkpoints.recorded_config(str(workdir)) == {"seed": 3}
+  cut_meta(newest(workdir))
+  assert checkpoints.recorded_config(str(workdir)) == {"seed": 2}
+  (workdir / checkpoints.FOLDER).rename(workdir / checkpoints.BEST)
+  assert checkpoints.recorded_config(str(workdir)) == {"seed": 2}
+  cut_meta(workdir / checkpoints.BEST / "2")
+  assert checkpoints.recorded_config(str(workdir)) is None
+  assert checkpoints.recorded_config(str(workdir / "nothing")) is None
+
+
 def read_whole(workdir, caplog):
   """The step that is read, after a look at every bit of what it holds."""
   caplog.clear()

@@ -31,6 +31,7 @@ from lafg_jax.models.weights import (
 )
 from lafg_jax.models.weights.family import HALF, Family, Settings, place, strip
 from lafg_jax.models.weights.files import Tensor
+from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
 FAMILIES: tuple[Family, ...] = (
@@ -42,20 +43,68 @@ FAMILIES: tuple[Family, ...] = (
   from_lafg_jax.FAMILY,
 )
 _NUMBERS = ("width", "depth", "num_heads", "mlp_dim")
+# What stands for "as the source has it", by key.
+_AUTO = {
+  **{"size": "auto", "patch_size": 0, "pool": "auto", "options": "auto", "conv_stem": False},
+  **{"layer_norm_eps": 0.0, "mean": (), "std": ()},
+}
 
 
-def resolve(config: ConfigDict) -> ConfigDict:
+def resolve(config: ConfigDict, recorded: dict[str, Any] | None = None) -> ConfigDict:
   """A copy of a whole config whose `model` section has no 'auto' left.
 
   What the source of `model.pretrained` decides (sizes, patch size, options) must not be set to
   anything else; pool, mean, std and layer_norm_eps hold where they are set. Resolving twice changes
   nothing.
 
+  Args:
+    config: with 'auto' or without.
+    recorded: the flat, resolved config of a checkpoint. Where it agrees with `config`, it stands
+      for a source that does not lie on this machine, so that neither hub nor network is needed.
+
   Raises:
     UserError: the source cannot be read, or a value of the config does not go with it.
   """
   config = config.copy_and_resolve_references()
   model, source = config.model, config.model.pretrained
+  known = config_keys.nested(recorded).model if recorded else None
+  if known and source and files.local(source) is None and _agree(model, known):
+    with config.unlocked():
+      model.update({key: known[key] for key in (*_AUTO, *_NUMBERS)})
+    logging.info("backbone: that of the checkpoint, %s, %s", source, _summary(model))
+  else:
+    _resolve_from_source(model, source)
+  if config.data.image_size % model.patch_size and model.size != RESNET:
+    raise UserError(
+      f"--config.data.image_size={config.data.image_size}: it takes a multiple of the patch size, "
+      f"which is {model.patch_size}"
+    )
+  _check_rotary(model, parse_options(model.options))
+  return config
+
+
+def _agree(model: ConfigDict, known: ConfigDict) -> bool:
+  """Whether `known`, a resolved section, may be what `model` with its 'auto' resolves to."""
+  same = [
+    model.pretrained == known.pretrained,
+    model.size == "auto" or _size(model) == _size(known),
+  ]
+  keys = [key for key in _AUTO if key != "size"]
+  return all(same) and all(model[key] in (known[key], _AUTO[key]) for key in keys)
+
+
+def _size(model: ConfigDict) -> Any:
+  """Width, depth, heads and MLP width of a ViT, whatever its size is called; or 'resnet50'."""
+  numbers = tuple(model[name] for name in _NUMBERS)
+  return RESNET if model.size == RESNET else SIZES.get(model.size, numbers)
+
+
+def _resolve_from_source(model: ConfigDict, source: str) -> None:
+  """Puts into `model` what the source says, or, without one, what LaFG's recipe has.
+
+  Raises:
+    UserError: as `resolve`.
+  """
   family, settings = _of_source(source, model) if source else (None, _without_source(model))
   if source:
     _check_sizes(model, settings)
@@ -66,12 +115,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
   patch_size = model.patch_size or settings.patch_size
   if source and patch_size != settings.patch_size:
     raise _clash(model, "patch_size", f"patches of {settings.patch_size}", "0")
-  if config.data.image_size % patch_size and settings.size != RESNET:
-    raise UserError(
-      f"--config.data.image_size={config.data.image_size}: it takes a multiple of the patch size, "
-      f"which is {patch_size}"
-    )
-  with config.unlocked():
+  with model.unlocked():
     if source and settings.size == "custom":
       model.size = "base" if settings[:4] == SIZES["base"] else "custom"
       model.update(dict(zip(_NUMBERS, settings[:4], strict=True)))
@@ -82,10 +126,8 @@ def resolve(config: ConfigDict) -> ConfigDict:
     model.layer_norm_eps = float(model.layer_norm_eps or settings.layer_norm_eps)
     model.mean = tuple(model.mean or settings.mean or HALF)
     model.std = tuple(model.std or settings.std or HALF)
-  _check_rotary(model, options)
   if family is not None:
     logging.info("backbone: %s of %s, %s", family.name, source, _summary(model))
-  return config
 
 
 def _without_source(model: ConfigDict) -> Settings:

@@ -27,12 +27,16 @@ from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
+# Figures of the model before training, by the hash of all that decides them.
+UNTRAINED = "untrained.json"
+
 
 def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """Evaluates `evaluate.source` on the classes of `evaluate.split`; writes and returns the result.
 
   Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and, unless it was read
-  from one, `<workdir>/embeddings.npz`.
+  from one, `<workdir>/embeddings.npz`. With a checkpoint, the figures of the model before training
+  are measured too, once: `<workdir>/untrained.json` keeps them.
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
@@ -71,9 +75,65 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
     result["partial"] = True
-  embedder, params = embedders.init_model(config)
-  result["untrained"] = metrics_only(_evaluate_params(config, embedder, params, dataset))
-  return result
+  untrained = _evaluate_untrained(
+    config, workdir, dataset, meta["made_of"]["the pretrained weights"]
+  )
+  return result if untrained is None else result | {"untrained": untrained}
+
+
+def _evaluate_untrained(
+  config: ConfigDict, workdir: str, dataset: datasets.Dataset, weights: str | None
+) -> dict[str, float] | None:
+  """Metrics of the model before training: those that the workdir keeps, or measured and kept.
+
+  None, with a warning, where the pretrained weights cannot be read any more: the figures of the
+  checkpoint need neither them nor the network.
+
+  Args:
+    weights: the hash of the pretrained weights that training began with, or None.
+  """
+  path, split = os.path.join(workdir, UNTRAINED), config.evaluate.split
+  keys = ("image_size", "resize_size", "box_crop")
+  key = files.fingerprint(
+    *(config.model, config.seed, [config.data[name] for name in keys], weights),
+    datasets.content_fingerprint(config.data, split),
+    *(split, config.evaluate.ks),
+  )
+  kept = distributed.agree("the untrained model", lambda: _read_kept(path))
+  if key in kept:
+    return kept[key]
+  failed = ""
+  try:
+    embedder, params = embedders.init_model(config)
+  except UserError as error:
+    failed = str(error)
+  # All processes embed together, or none does.
+  why = distributed.agree("the pretrained weights", lambda: failed)
+  if why:
+    logging.warning(
+      "evaluate: the figures before training are left out (%s); to have them, delete %s and "
+      "evaluate again where the weights can be read", *(why, os.path.join(workdir, FILE))
+    )  # fmt: skip
+    return None
+  if failed:
+    raise UserError(failed)
+  found = metrics_only(_evaluate_params(config, embedder, params, dataset))
+  if jax.process_index() == 0:
+    with files.replacing(path) as temporary:
+      temporary.write_text(json.dumps(kept | {key: found}, indent=2) + "\n", encoding="utf-8")
+  return found
+
+
+def _read_kept(path: str) -> dict[str, dict[str, float]]:
+  """What an earlier evaluation kept, by the hash of all that decides it."""
+  try:
+    with open(path, encoding="utf-8") as file:
+      return dict(json.load(file))
+  except FileNotFoundError:
+    return {}
+  except (OSError, ValueError, TypeError) as error:
+    logging.warning("%s is damaged, and what it kept is measured again: %s", path, error)
+    return {}
 
 
 def make_validation(

@@ -47,7 +47,7 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   return protocol.figures(workdir)
 
 
-def plan(config: ConfigDict, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
+def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
   """The stages to run, with the config that they share, in which no 'auto' is left.
 
   What could stop a run after hours is looked at here: the data set, the weights, the model.
@@ -57,6 +57,7 @@ def plan(config: ConfigDict, names: Sequence[str]) -> tuple[ConfigDict, list[Sta
   """
   from lafg_jax.models.weights import resolve
   from lafg_jax.tasks.class_retrieval import checks
+  from lafg_jax.training import checkpoints
 
   inspects = "inspect" in names and not config.language.inspect_all
   if inspects:
@@ -70,7 +71,7 @@ def plan(config: ConfigDict, names: Sequence[str]) -> tuple[ConfigDict, list[Sta
     checks.names(config)
   if trains or embeds:
     # Here, so that weights which do not go with the config stop the run before hours of encoding.
-    config = resolve.resolve(config)
+    config = resolve.resolve(config, checkpoints.recorded_config(workdir))
   if trains:
     checks.parameters(config)
   every = {stage.name: stage for stage in _STAGES}

@@ -134,6 +134,67 @@ def test_what_the_user_says_of_pool_mean_std_and_eps_holds(dinov2, copied):
   assert backbones.resolve(config_for(dinov2[0], model__pool="mean")).model.mean == IMAGENET[0]
 
 
+def recorded(dinov2, **changes):
+  """What a checkpoint says that was trained from that source while it lay on a hub."""
+  flat = config_keys.flatten(backbones.resolve(config_for(dinov2[0], **changes)))
+  return json.loads(json.dumps(flat | {"model.pretrained": "org/gone"}))
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {},
+    {"model.patch_size": 8, "model.pool": "token", "model.mean": IMAGENET[0]},
+    {"model.size": "custom", "model.width": 32, "model.depth": 2, "model.num_heads": 2,
+     "model.mlp_dim": 128},
+    # These are not the source's to say.
+    {"model.embedding_dim": 7, "model.dtype": "float32", "data.image_size": 40},
+  ],
+  ids=str,
+)  # fmt: skip
+def test_what_a_checkpoint_recorded_stands_for_a_source_that_cannot_be_reached(dinov2, changes):
+  config = config_for("org/gone", **changes)
+  with pytest.raises(UserError, match="the hub did not give it"):
+    backbones.resolve(config)
+  got = backbones.resolve(config, recorded(dinov2))
+  want = backbones.resolve(config_for(dinov2[0], **changes))
+  assert got.is_locked and got.model.mean == IMAGENET[0]
+  assert got.model.to_dict() == want.model.to_dict() | {"pretrained": "org/gone"}
+
+
+def test_a_named_size_is_the_one_that_was_recorded():
+  flat = config_keys.flatten(backbones.resolve(config_for("", model__patch_size=8)))
+  small = {"width": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536, "size": "custom"}
+  flat |= {f"model.{key}": value for key, value in small.items()}
+  flat["model.pretrained"] = "org/gone"
+  assert backbones.resolve(config_for("org/gone", model__size="small"), flat).model.width == 384
+  with pytest.raises(UserError, match="the hub did not give it"):
+    backbones.resolve(config_for("org/gone", model__size="tiny"), flat)
+
+
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    ({"model.pretrained": "org/other"}, "org/other: .*the hub did not give it"),
+    ({"model.patch_size": 16}, "the hub did not give it"),
+    ({"model.size": "base"}, "the hub did not give it"),
+    ({"model.pool": "mean"}, "the hub did not give it"),
+    ({"model.std": (1.0, 1.0, 1.0)}, "the hub did not give it"),
+    ({"data.image_size": 36}, "data.image_size=36: it takes a multiple of the patch size"),
+  ],
+)
+def test_what_was_recorded_of_another_model_stands_for_nothing(dinov2, changes, says):
+  with pytest.raises(UserError, match=says):
+    backbones.resolve(config_for("org/gone", **changes), recorded(dinov2))
+
+
+def test_a_source_on_this_machine_is_read_whatever_was_recorded(dinov2, copied):
+  flat = config_keys.flatten(backbones.resolve(config_for(copied)))
+  rewrite(copied / "config.json", hidden_act="silu")
+  got = backbones.resolve(config_for(copied), flat).model.options
+  assert "silu" in got and "silu" not in flat["model.options"]
+
+
 @pytest.mark.parametrize(
   ("changes", "says"),
   [

@@ -1,10 +1,12 @@
 """What training does to retrieval, and an embeddings file that cannot be evaluated."""
 
 import re
+import shutil
 
 import numpy as np
 import pytest
 
+from lafg_jax import export, main
 from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import protocol, train
 from lafg_jax.training import metrics_log
@@ -36,6 +38,100 @@ def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
     assert result[name] > 2 * result["untrained"][name], (name, result)
   progress = [text for text in told if text.startswith("step 300/300 (100%)")]
   assert len(progress) == 1 and re.search(r"  [1-9]\d* img/s  ETA 0m00s$", progress[0])
+
+
+@pytest.fixture(scope="module")
+def trained_from_the_hub(config_with, trained_run, tmp_path_factory):
+  """A finished run whose pretrained weights can be reached no more, with its config."""
+  workdir, hub = tmp_path_factory.mktemp("run"), tmp_path_factory.mktemp("hub")
+  snapshot = hub / "models--me--tiny" / "snapshots" / ("a" * 40)
+  snapshot.mkdir(parents=True)
+  export.export(str(trained_run), str(snapshot), ("safetensors",))
+  (hub / "models--me--tiny" / "refs").mkdir()
+  (hub / "models--me--tiny" / "refs" / "main").write_text("a" * 40)
+  config = config_with(
+    model__pretrained="me/tiny", loss__alignment="none", train__steps=2, train__validate_every=1,
+    train__keep_best=True, data__num_val_classes=8,
+  )  # fmt: skip
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
+    main.run_stages(config, str(workdir), ["train", "evaluate", "report"])
+  return workdir, config
+
+
+@pytest.fixture
+def offline(trained_from_the_hub, tmp_path):
+  """`offline(**changes)`: evaluates and reports on a copy of that run; the result and the page."""
+  workdir, config = trained_from_the_hub
+  copy = shutil.copytree(workdir, tmp_path / "copy")
+
+  def evaluate(**changes):
+    changed = config.copy_and_resolve_references()
+    changed.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
+    main.run_stages(changed, str(copy), ["evaluate", "report"])
+    return results.read_result(str(copy)), (copy / "report.html").read_text()
+
+  evaluate.workdir = copy
+  return evaluate
+
+
+def test_a_finished_run_is_evaluated_without_the_hub_its_weights_came_from(
+  trained_from_the_hub, offline, caplog
+):
+  workdir, _ = trained_from_the_hub
+  before = results.read_result(str(workdir))
+  assert before["untrained"]["map@r"] != before["map@r"]
+  with pytest.raises(UserError, match="me/tiny: no such file or folder, and the hub did not"):
+    offline(evaluate__source="pretrained")
+  (offline.workdir / results.FILE).unlink()
+  after, page = offline()
+  assert after == before and "<th>untrained</th>" in page
+  best, _ = offline(evaluate__source="best")
+  assert best["source"] == "best" and best["untrained"] == before["untrained"]
+  assert not any("left out" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize("lost", ["nothing", "its content"])
+def test_figures_before_training_that_cannot_be_measured_are_left_out_with_a_warning(
+  trained_from_the_hub, offline, caplog, lost
+):
+  before = results.read_result(str(trained_from_the_hub[0]))
+  kept, changes = offline.workdir / protocol.UNTRAINED, {}
+  if lost == "nothing":
+    # It was measured with other cut-offs.
+    changes["evaluate__ks"] = (1, 3)
+  else:
+    kept.write_text("[1]")
+  (offline.workdir / results.FILE).unlink()
+  with caplog.at_level("WARNING", logger="absl"):
+    result, page = offline(**changes)
+  assert "untrained" not in result and result["map@r"] == before["map@r"]
+  assert "<th>untrained</th>" not in page and "<th>checkpoint</th>" in page
+  assert "untrained" not in results.table(result)
+  said = [line for line in caplog.messages if "figures before training are left out" in line]
+  assert len(said) == 1 and "me/tiny" in said[0] and "\n" not in said[0]
+  assert str(offline.workdir / results.FILE) in said[0]
+  assert any("is damaged" in line for line in caplog.messages) == (lost == "its content")
+
+
+def test_the_model_before_training_is_measured_once(
+  trained_run, config_with, tmp_path, monkeypatch
+):
+  workdir = shutil.copytree(trained_run, tmp_path / "run")
+  config, init, made = config_with(train__steps=1), protocol.embedders.init_model, []
+  monkeypatch.setattr(
+    protocol.embedders, "init_model", lambda config: made.append(1) or init(config)
+  )
+  first = protocol.run(config, str(workdir))
+  assert protocol.run(config, str(workdir)) == first and len(made) == 1
+  # Whatever decides the figures measures them again.
+  config.evaluate.ks = (1,)
+  assert list(protocol.run(config, str(workdir))["untrained"]) == [
+    "recall@1",
+    "map@r",
+    "r_precision",
+  ]
+  assert len(made) == 2
 
 
 @pytest.mark.parametrize("value", [True, False])
