@@ -79,7 +79,7 @@ def _of_checkpoint(workdir: str, where: str) -> Trained:
   prototypes = checkpoints.subtree(arrays, "prototypes")
   readout = {}
   if prototypes:
-    means = checkpoints.subtree(arrays, "state/mean_projectors")
+    means = checkpoints.subtree(arrays, "state/averages/projectors")
     readout = attributes.readout(config, prototypes["vocabulary"], params["projectors"], means)
   inference = inference_params(embedders.build(config.model), params)
   return Trained(

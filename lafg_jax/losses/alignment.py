@@ -33,7 +33,7 @@ def alignment(
       'attribute_cosine' [C, N], cos(t_c - mean a, a_n - mean a); or 'class_vectors' [C, W] for the
       word-free controls. Centred or not by whoever loaded them.
     projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
-    mean_projectors: their EMA twins E_v and E_t; never take a gradient.
+    mean_projectors: their EMA copies E_v and E_t; never take a gradient.
     form: 'distribution', 'prototype', 'vocabulary', or the controls 'orthogonal' and 'onehot'.
     projector: what the image side is compared with: 'free' (P_t, learned), 'mean' (E_t) or
       'fixed' (P_t, not learned).

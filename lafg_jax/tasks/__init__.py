@@ -5,8 +5,10 @@ Each has a module `stages` with what `lafg_jax.main` and `lafg_jax.ablate` ask o
   STAGES, ON_REQUEST: names of the stages of a bare run, and of others.
   check(config, names): raises UserError for a config that cannot be, before any work starts.
   default_names(config): the stages of a bare run of this config.
-  plan(config, workdir, names) -> (config, stages): checks what takes a look at the data, resolves 'auto'.
+  plan(config, workdir, names) -> (config, stages): resolves 'auto', and looks for what would stop
+    the run after hours.
   summary(config, workdir, names): prints what came of it.
+  studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
 """
 
 import importlib

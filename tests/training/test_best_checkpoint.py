@@ -110,9 +110,9 @@ def test_a_damaged_best_stops_the_run_instead_of_being_forgotten(tmp_path, train
   (best,) = (tmp_path / "run" / checkpoints.BEST).iterdir()
   (best / "meta" / "metadata").write_text("{")
   with pytest.raises(UserError, match=f"^{best} is damaged .* to choose the best anew$"):
-    loop.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])
+    train.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])
   shutil.rmtree(best)
-  assert loop.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])[0] == 8
+  assert train.run(config, str(tmp_path / "run"), splits["train"], None, splits["val"])[0] == 8
   assert checkpoints.steps(str(tmp_path / "run"), checkpoints.BEST) == [8]
 
 

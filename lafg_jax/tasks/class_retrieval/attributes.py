@@ -47,7 +47,7 @@ def readout(
     vocabulary: [N, d] a_n.
     projectors: 'image' P_v [D, W] and 'text' P_t [d, W], with profiles [N, W]; of L_img, 'reading'
       P_r [D, d].
-    mean_projectors: the EMA twins of P_v and P_t.
+    mean_projectors: the EMA copies of P_v and P_t.
 
   Returns:
     'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
