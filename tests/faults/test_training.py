@@ -214,16 +214,16 @@ def test_a_damaged_checkpoint_that_is_alone_does_not_let_the_run_start_anew(
   tmp_path, dataset, config
 ):
   config.train.keep_checkpoints = 1
-  assert loop.run(config, str(tmp_path), dataset, None) == (12, False)
+  assert train.run(config, str(tmp_path), dataset, None) == (12, False)
   (path,) = (tmp_path / checkpoints.FOLDER).iterdir()
   log = (tmp_path / metrics_log.FILE).read_bytes()
   (path / "meta" / "metadata").write_text("{")
   for _ in range(2):
     with pytest.raises(UserError, match=f"^{path} is damaged .* or delete {path} to start anew$"):
-      loop.run(config, str(tmp_path), dataset, None)
+      train.run(config, str(tmp_path), dataset, None)
   assert (tmp_path / metrics_log.FILE).read_bytes() == log
   path.rename(path.with_name("12-damaged"))
-  assert loop.run(config, str(tmp_path), dataset, None) == (12, False)
+  assert train.run(config, str(tmp_path), dataset, None) == (12, False)
   lines = metrics_log.read(str(tmp_path / metrics_log.FILE))
   assert [line["step"] for line in lines] == list(range(1, 13))
 
@@ -231,10 +231,10 @@ def test_a_damaged_checkpoint_that_is_alone_does_not_let_the_run_start_anew(
 def test_a_crash_in_the_very_first_save_is_no_damage(tmp_path, dataset, config):
   # A kill leaves all that Orbax wrote under its temporary name: the last thing it does is rename.
   whole = tmp_path / "whole"
-  loop.run(config, str(whole), dataset, None)
+  train.run(config, str(whole), dataset, None)
   unfinished = tmp_path / "run" / checkpoints.FOLDER / "3.orbax-checkpoint-tmp-1"
   shutil.copytree(whole / checkpoints.FOLDER / "12", unfinished)
-  assert loop.run(config, str(tmp_path / "run"), dataset, None) == (12, False)
+  assert train.run(config, str(tmp_path / "run"), dataset, None) == (12, False)
   assert not unfinished.exists()
   one, other = (checkpoints.read(str(tmp_path / name), 12)[0] for name in ("whole", "run"))
   for path, x in one.items():
