@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim
 
 FILE = "README.md"
@@ -85,7 +86,6 @@ def _evaluation(model: Trained) -> str:
   result = model.facts["evaluation"]
   if result is None:
     return "It has not been evaluated (`--stage=evaluate` does).\n"
-  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
   columns = {"trained": result}
   if "untrained" in result:
     columns = {"before training": result["untrained"], "trained": result}
@@ -96,7 +96,7 @@ def _evaluation(model: Trained) -> str:
     "| | " + " | ".join(columns) + " |",
     "|---|" + "---|" * len(columns),
   ]
-  for name in names:
-    values = " | ".join(f"{100 * column[name]:.1f}" for column in columns.values())
+  for name in results.names_of(result):
+    values = " | ".join(results.percent(column[name]) for column in columns.values())
     lines.append(f"| {name} | {values} |")
   return "\n".join(lines) + "\n"
