@@ -140,5 +140,5 @@ def _fold(summary: str, note: str, *tables: Rows) -> list[str]:
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
-  rule = ["---"] + ["---:"] * (len(rows[0]) - 1)
+  rule = ["---:" if k and name not in ("name", "B") else "---" for k, name in enumerate(rows[0])]
   return "\n".join("| " + " | ".join(row) + " |" for row in (rows[0], rule, *rows[1:]))
