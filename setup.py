@@ -39,6 +39,9 @@ LANGUAGE = TRAIN + [
   "torch>=2.4",
   "transformers>=4.50",
 ]
+# `python -m lafg_jax.ablate`. Its figures alone need matplotlib: the pages of a run draw their two
+# kinds of small plots themselves, which saves each run two seconds and each machine 75 MB.
+STUDY = TRAIN + ["matplotlib>=3.9"]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
 # A workdir, a model or weights under gs://; a TPU slice shares no other folder.
@@ -77,12 +80,13 @@ setup(
   extras_require={
     "train": TRAIN,
     "language": LANGUAGE,
+    "study": STUDY,
     "data": DATA,
     "faiss": FAISS,
     "gcs": GCS,
     "cuda12": CUDA12,
     "tpu": TPU,
-    "dev": DEV + LANGUAGE + DATA + FAISS,
-    "all": LANGUAGE + DATA + FAISS + CUDA12,
+    "dev": DEV + LANGUAGE + STUDY + DATA + FAISS,
+    "all": LANGUAGE + STUDY + DATA + FAISS + CUDA12,
   },
 )

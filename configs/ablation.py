@@ -24,6 +24,37 @@ PAIRS = (
   ("prototypes@profiles", "prototypes"),
 )
 
+# Variants in plain words, for tables and figures: NAME, '@CHANGE' or '@KEY', or a whole variant.
+LABELS = {
+  "untrained": "before training",
+  "l_aux": "contrastive loss alone",
+  "l_aux+onehot": "learned class vectors",
+  "l_aux+orthogonal": "fixed class vectors",
+  "full": "the config's default",
+  "full-shuffled": "the config's default, shuffled",
+  "full@random": "the default, random directions for attributes",
+  "full@feature": "the default, image features for attributes",
+  "prototypes": "prototypes of words",
+  "prototypes-shuffled": "prototypes of other classes",
+  "l_aux@supcon": "SupCon alone",
+  "l_aux@norm_softmax": "normalised softmax alone",
+  "l_aux@proxy_anchor": "Proxy-Anchor alone",
+  "@supcon": "with SupCon",
+  "@norm_softmax": "with normalised softmax",
+  "@proxy_anchor": "with Proxy-Anchor",
+  "@recoloured": "features of recoloured images",
+  "@classes": "training classes",
+  "@paper-literal": "as the paper's text reads",
+  "@images": "from images, without words",
+  "@name-template": "of class names in a prompt",
+  "@descriptions-mean": "means of the descriptions",
+  "@vocabulary-of-names": "queried by names",
+  "@vocabulary-of-descriptions": "queried by descriptions",
+}
+# The figure of the means shows these groups, and marks these variants as controls.
+FIGURE_GROUPS = ("headline", "prototypes", "recoloured")
+FIGURE_CONTROLS = (*CONTROLS, "prototypes-shuffled", "full@random", "full@feature")
+
 # Groups that take fewer seeds than --seeds.
 SEEDS = {"sweeps": 1}
 

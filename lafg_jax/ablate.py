@@ -3,12 +3,13 @@
   python -m lafg_jax.ablate --config configs/synthetic.py --seeds=8 [--groups=headline,forms] \\
       [--starts=scratch,pretrained] [--only=REGEX] [--jobs=N] [--config.KEY=VALUE ...]
 
-Variants stand in configs/ablation.py, in groups; without --groups it is the headline group. A cell
-is a start, a variant and a seed, trained and evaluated in a worker process; a finished cell is kept
-in <workdir>/cells, and with --out in its ablation.json, and not run again while its settings and
-inputs are the same. In the end (and with --report_only, without running any) all finished cells
-make ablation.json, ablation.md and ablation.html. --tune looks for settings on held-out training
-classes alone, as many for every variant, and writes tuning.json.
+The groups of variants are defined in configs/ablation.py; without --groups the headline group runs.
+A cell is a start, a variant and a seed, trained and evaluated in a worker process. Finished cells
+are kept in <workdir>/cells, and with --out in its ablation.json; they do not run again while their
+settings and inputs are the same. In the end (and with --report_only, without running any) all
+finished cells are written to ablation.json. Of these, study/generated gets for each dataset and
+start a Markdown file with the tables, and figures. --tune chooses settings on held-out training
+classes alone, from as many for every variant, and writes tuning.json.
 """
 
 import os
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
   """Plans the cells, runs those that are not there, reports all that are."""
   del argv
   only = _check_flags()
-  packages.require("train", *packages.TRAINING)
+  packages.require("study", *packages.TRAINING, "matplotlib")
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)

@@ -46,7 +46,7 @@ _OF_INIT = ("seed", "data.", "model.", "evaluate.")
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-  """One training with its evaluation; `config` is resolved and says all of it."""
+  """One training with its evaluation; `config` is resolved and has every setting."""
 
   dataset: str
   start: str
@@ -67,18 +67,18 @@ class Cell:
     return self.config.train.steps if self.trains else 0
 
   def with_seed(self, seed: int) -> "Cell":
-    """The same with another seed."""
+    """The same cell with another seed."""
     where = (self.start, self.variant, seed, self.group)
     return cell(self.config, where, self.trains, self.path.with_name(f"{seed}.json"))
 
   def finished(self) -> dict[str, Any] | None:
-    """Its result, or None where it is not there, or is of other settings."""
+    """Its result; None if there is none, or if it is of other settings."""
     found = read_cell(self.path)
     return found if found is not None and found.get("config_hash") == self.key else None
 
 
 def read_cell(path: Path) -> dict[str, Any] | None:
-  """A cell's JSON, or None where there is none that reads whole."""
+  """A cell's JSON; None if it is missing or damaged."""
   try:
     found = json.loads(path.read_text(encoding="utf-8"))
   except (FileNotFoundError, ValueError):
@@ -116,20 +116,20 @@ def cells(
   seeds: int,
   groups: Sequence[str] = (),
 ) -> list[Cell]:
-  """Every cell of a variants file, seed by seed, so that what is finished can be paired.
+  """Every cell of a variants file, seed by seed, so that finished cells can be paired early.
 
-  What cannot go with the config is left out with one line.
+  Variants that do not go with the config are left out with one line.
 
   Args:
     file: the module of `read_variants`.
     config: with the command line's overrides.
-    workdir: cells lie below it.
+    workdir: cells are kept below it.
     tuned: {dataset: {start: {variant: overrides}}}.
     seeds: of each variant, unless its group takes fewer.
-    groups: of these alone; none is all.
+    groups: to plan; empty for all.
 
   Raises:
-    UserError: a key or value that no config can have, a name that no file can have, or no variant
+    UserError: a key is unknown or its value impossible, a name cannot name a file, or no variant
       goes with the config.
   """
   validation.validate_values(config)
@@ -164,16 +164,16 @@ def cells(
 
 
 def prepared(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: str) -> ConfigDict:
-  """The config with overrides, later ones over earlier ones, checked and resolved.
+  """The config with overrides, checked and resolved; later overrides win.
 
   Raises:
-    UserError: a key is unknown, or the values cannot be; it names the variant.
+    UserError: a key is unknown or a value impossible; the message names the variant.
   """
   return _resolved(_changed(config, settings, name))
 
 
 def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: str) -> ConfigDict:
-  """Each key and value by itself can be; whether they go together is `_resolved`'s to say."""
+  """The config with overrides, each checked by itself; `_resolved` checks them together."""
   if not all(re.fullmatch(r"[\w.+=@-]+", part) for part in name.split("/", 1)):
     raise UserError(f"variant {name!r}: names take letters, digits and . + = @ _ -")
   made, known = config.copy_and_resolve_references(), config_keys.keys(config)
@@ -198,7 +198,7 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   from lafg_jax.models.weights import resolve
 
   with made.unlocked():
-    # The last step alone is looked at.
+    # Only the last step is evaluated.
     made.train.checkpoint_every = made.train.steps
     made.train.keep_checkpoints = 1
     made.evaluate.source = "checkpoint"
@@ -273,7 +273,7 @@ def _content(data: ConfigDict, split: str) -> str:
   )
 
 
-# Of one plan: hundreds of cells ask for the same few files.
+# Hundreds of cells ask for the hashes of the same few files.
 _memory: dict[str, Any] = {}
 
 
@@ -285,7 +285,7 @@ def _remembered(key: Sequence[Any], make: Callable[[], Any]) -> Any:
 
 
 def _check_equal_steps(found: Sequence[Cell]) -> None:
-  """Within a start: one that is pretrained needs fewer."""
+  """Within a start; a pretrained start may take fewer steps than one from scratch."""
   first: dict[str, Cell] = {}
   for one in (one for one in found if one.trains):
     other = first.setdefault(one.start, one)
@@ -316,7 +316,7 @@ def check_names(
 def select(
   every: Sequence[Cell], groups: Sequence[str], starts: Sequence[str] | None, only: re.Pattern[str]
 ) -> list[Cell]:
-  """The cells of some groups and starts whose 'start/variant' has what `only` finds.
+  """The cells of some groups and starts in whose 'start/variant' `only` finds something.
 
   Raises:
     UserError: nothing is left.

@@ -17,6 +17,7 @@ from absl import logging
 from lafg_jax import command_line
 from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
+from lafg_jax.evaluate.results import TITLES, percent
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
@@ -159,7 +160,7 @@ def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float
   for one in cells:
     results.keep(one, result)
   log.unlink(missing_ok=True)
-  figures = f"R@1 {100 * result['recall@1']:.1f}  " if "recall@1" in result else ""
-  figures += f"MAP@R {100 * result['map@r']:.1f}"
+  named = [(title, result[metric]) for metric, title in TITLES.items() if metric in result]
+  figures = "  ".join(f"{title} {percent(value)}" for title, value in named)
   logging.info("cell %s %s: %s (%.0f s)  %s", count, name, figures, result["seconds"], eta)
   return True

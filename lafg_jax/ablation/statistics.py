@@ -1,5 +1,6 @@
 """Means over seeds, paired differences, and how sure they are."""
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -49,8 +50,15 @@ def cluster_bootstrap(
   x, w = np.asarray(values, np.float64)[counted], np.asarray(weights, np.float64)[counted]
   if len(x) < 2:
     return None
-  rng = np.random.default_rng(seed)
-  counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=resamples)
+  counts = _draws(len(x), resamples, seed)
   means = counts @ (w * x) / (counts @ w)
   low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
   return float(low), float(high)
+
+
+@functools.lru_cache(maxsize=4)
+def _draws(classes: int, resamples: int, seed: int) -> np.ndarray:
+  """[resamples, C]: how often each class is drawn. The same for each difference of a table."""
+  rng = np.random.default_rng(seed)
+  counts = rng.multinomial(classes, np.full(classes, 1 / classes), size=resamples)
+  return counts.astype(np.float64)

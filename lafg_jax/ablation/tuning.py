@@ -1,6 +1,6 @@
-"""Settings chosen on held-out training classes: as many tried for every variant.
+"""Chooses settings on held-out training classes, from as many for every variant.
 
-Test classes have no part in it: `data.num_val_classes` training classes are taken out, and
+Test classes are never evaluated: `data.num_val_classes` training classes are held out, and
 `evaluate.split` is 'val'.
 """
 
@@ -25,7 +25,7 @@ FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
 
 @dataclasses.dataclass(frozen=True)
 class Trial(Cell):
-  """A cell on validation classes, with the settings it tries."""
+  """A cell on validation classes, and the settings that it tries."""
 
   tried: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -84,9 +84,7 @@ def cells(
       for seed in range(file.TUNING_SEEDS):
         path = Path(workdir, "cells", "tuning", one.start, one.variant, f"{number}-{seed}.json")
         where = (one.start, one.variant, seed, one.group)
-        trial = plan.cell(made, where, True, path)
-        fields = {f.name: getattr(trial, f.name) for f in dataclasses.fields(trial)}
-        found.append(Trial(**fields, tried=tried))
+        found.append(Trial(**vars(plan.cell(made, where, True, path)), tried=tried))
   if len(sizes) > 1:
     raise UserError(f"grids of different sizes: {'; '.join(sizes.values())}; make them equal")
   if not found:
@@ -95,7 +93,7 @@ def cells(
 
 
 def _fit_batch(config: ConfigDict) -> None:
-  """As many classes a batch as are left, where they were all in it."""
+  """Where a batch has more classes than are left, it takes those that are left."""
   from lafg_jax.data import datasets
 
   left = len(datasets.class_splits(config.data)["train"])
@@ -108,15 +106,14 @@ def _fit_batch(config: ConfigDict) -> None:
 def choose(trials: Sequence[Trial], workdir: str, out: str) -> None:
   """Writes tuning.json: for each start and variant the settings of highest mean MAP@R.
 
-  Those with an unfinished trial are left out. With `out`, the chosen ones also go into
+  Variants with an unfinished trial are left out. With `out`, the chosen settings also go into
   `<out>/ablation_tuned.json`, which `--tuned` reads, beside those of other datasets and starts.
   """
   chosen: dict[str, Any] = {}
   rows = []
   for dataset, start, variant in dict.fromkeys((t.dataset, t.start, t.variant) for t in trials):
     of = [t for t in trials if (t.dataset, t.start, t.variant) == (dataset, start, variant)]
-    results = [trial.finished() for trial in of]
-    done = [(t, r) for t, r in zip(of, results, strict=True) if r is not None]
+    done = [(trial, result) for trial in of if (result := trial.finished())]
     rows += [_row(trial, result) for trial, result in done]
     if len(done) < len(of):
       logging.warning("%s/%s: %d of %d trials done", start, variant, len(done), len(of))

@@ -13,12 +13,23 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
 
 FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
+# The metrics that variants are compared by, as papers write them; the first one ranks.
+TITLES = {"recall@1": "R@1", "map@r": "MAP@R"}
+
+
+def names_of(result: dict[str, Any]) -> list[str]:
+  """The metrics of an evaluation, in the order of its tables."""
+  return [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
 
 
 def metrics_only(result: dict[str, Any]) -> dict[str, float]:
-  return {
-    k: v for k, v in result.items() if k.startswith("recall@") or k in ("map@r", "r_precision")
-  }
+  """{metric: fraction} of an evaluation, without what it was measured on."""
+  return {name: result[name] for name in names_of(result)}
+
+
+def percent(fraction: float, sign: str = "") -> str:
+  """0.655 -> '65.5'; with sign='+' a difference: '+65.5'."""
+  return f"{100 * fraction:{sign}.1f}"
 
 
 def write_embeddings(
@@ -83,25 +94,23 @@ def read_result(workdir: str) -> dict[str, Any]:
     raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 
 
-def columns_of(result: dict[str, Any]) -> tuple[list[str], dict[str, dict[str, Any]]]:
-  """The names of the metrics, and the columns of a table: what was measured, by its name."""
-  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
-  if "untrained" in result:
-    return names, {"untrained": result["untrained"], "trained": result}
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+  """Head and rows of the result's table in percent, the untrained model beside it if measured."""
   source = result["source"]
-  return names, {source if source == "pretrained" else os.path.basename(source): result}
+  columns = {source if source == "pretrained" else os.path.basename(source): result}
+  if "untrained" in result:
+    columns = {"untrained": result["untrained"], "trained": result}
+  head = ["%", *columns]
+  return [head] + [[n, *(percent(c[n]) for c in columns.values())] for n in names_of(result)]
 
 
 def table(result: dict[str, Any]) -> str:
-  """The result as a small text table, in percent; the untrained model beside it where measured."""
-  names, columns = columns_of(result)
+  """The table as text, with what was measured above it."""
   title = (
     f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
     f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")
   )
   if result.get("box_crop"):
     title += ", cut to their boxes"
-  lines = [title, f"{'%':<12}" + "".join(f"{name:>12}" for name in columns)]
-  for name in names:
-    lines.append(f"{name:<12}" + "".join(f"{100 * c[name]:>12.1f}" for c in columns.values()))
-  return "\n".join(lines)
+  rows = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows_of(result)]
+  return "\n".join([title, *rows])

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim
 
 FILE = "README.md"
@@ -98,7 +99,6 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  names = [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
   columns = {"trained": result}
   if "untrained" in result:
     columns = {"before training": result["untrained"], "trained": result}
@@ -109,7 +109,7 @@ def _evaluation(model: Trained) -> str:
     "| | " + " | ".join(columns) + " |",
     "|---|" + "---|" * len(columns),
   ]
-  for name in names:
-    values = " | ".join(f"{100 * column[name]:.1f}" for column in columns.values())
+  for name in results.names_of(result):
+    values = " | ".join(results.percent(column[name]) for column in columns.values())
     lines.append(f"| {name} | {values} |")
   return "\n".join(lines) + "\n"

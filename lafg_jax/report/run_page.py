@@ -129,10 +129,7 @@ is the same class, red another.</p>
 
 
 def _table(result: dict) -> str:
-  names, columns = results.columns_of(result)
-  head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-  body = "".join(
-    f"<tr><td>{name}</td>" + "".join(f"<td>{100 * c[name]:.1f}</td>" for c in columns.values())
-    for name in names
-  )
-  return f"<table><tr><th>in %</th>{head}</tr>{body}</table>"
+  head, *rows = results.rows_of(result)
+  lines = ["".join(f"<th>{html.escape(cell)}</th>" for cell in head)]
+  lines += ["".join(f"<td>{cell}</td>" for cell in row) for row in rows]
+  return f"<table><tr>{'</tr><tr>'.join(lines)}</tr></table>"

@@ -1,6 +1,8 @@
-"""A variants file of two variants that train in a blink, and one that cannot."""
+"""A variants file of two variants that train in a blink, and one that cannot; made-up cells."""
 
 import pytest
+
+CLASSES = 4
 
 TEXT = """
 REFERENCE, CONTROLS, SEEDS = "l_aux", ("l_aux+orthogonal",), {"bad": 1}
@@ -37,3 +39,30 @@ def variants(tmp_path):
     return str(path)
 
   return write
+
+
+@pytest.fixture(scope="session")
+def record():
+  """`record(variant, seed, recall, ...)`: the content of a cell."""
+  return made_up
+
+
+def made_up(variant, seed, recall, *, dataset="synthetic", start="scratch", steps=5):
+  by_class = [recall - 0.03, recall - 0.01, recall + 0.01, recall + 0.03]
+  return {
+    "dataset": dataset,
+    "start": start,
+    "variant": variant,
+    "seed": seed,
+    "split": "test",
+    "steps": 0 if variant == "untrained" else steps,
+    "recall@1": recall,
+    "map@r": recall / 2,
+    "num_queries": 40,
+    "num_classes": CLASSES,
+    "by_class": {
+      "num_queries": [10] * CLASSES,
+      "recall@1": by_class,
+      "map@r": [x / 2 for x in by_class],
+    },
+  }

@@ -139,8 +139,10 @@ def _check_the_results(workdir, cells):
   found = json.loads((workdir / "ablation.json").read_text())["cells"]
   wanted = {(path.parent.name, int(path.stem)) for path in cells}
   assert {(x["variant"], x["seed"]) for x in found} == wanted
-  assert "| l_aux+orthogonal - l_aux | 3 |" in (workdir / "ablation.md").read_text()
-  assert "<svg" in (workdir / "ablation.html").read_text()
+  generated = workdir / "study/generated"
+  tables = (generated / "synthetic_scratch.md").read_text()
+  assert "| l_aux+orthogonal | l_aux | 3 |" in tables
+  assert "<svg" in (generated / "synthetic_scratch.svg").read_text()
 
 
 def test_every_misuse_is_one_line(tmp_path, small, variants, forked):

@@ -62,12 +62,19 @@ def test_a_base_install_restores_embeds_searches_and_reads(python, trained_run, 
   np.testing.assert_allclose(np.load(tmp_path / "v.npy"), ours, atol=1e-6)
 
 
-def test_training_names_its_extra(python, tmp_path):
-  done = python("-m", "lafg_jax.main", "--config", "configs/synthetic.py", f"--workdir={tmp_path}")
+@pytest.mark.parametrize(
+  ("command", "missing", "extra"),
+  [
+    ("main", "grain, imagehash, tensorboardX", "train"),
+    ("ablate", "grain, imagehash, tensorboardX, matplotlib", "study"),
+  ],
+)
+def test_a_command_names_its_extra(python, tmp_path, command, missing, extra):
+  config = ("--config", "configs/synthetic.py", f"--workdir={tmp_path / 'w'}")
+  done = python("-m", f"lafg_jax.{command}", *config)
   assert done.returncode == 2
-  assert done.stderr == (
-    "error: grain, imagehash, tensorboardX are not installed: pip install 'lafg_jax[train]'\n"
-  )
+  assert done.stderr == f"error: {missing} are not installed: pip install 'lafg_jax[{extra}]'\n"
+  assert not (tmp_path / "w").exists()
 
 
 def test_only_what_is_missing_is_named():

@@ -1,0 +1,164 @@
+"""Finished cells -> means, paired differences and sweeps, as numbers for tables and figures."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.ablation import statistics
+from lafg_jax.evaluate.results import TITLES
+from lafg_jax.utils.errors import UserError
+
+Record = dict[str, Any]
+_SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
+# Rows are sorted by the first metric.
+_RANKING = next(iter(TITLES))
+
+
+def summarise(
+  records: Sequence[Record],
+  reference: str,
+  controls: Sequence[str],
+  pairs: Sequence[tuple[str, str]] = (),
+) -> list[dict[str, Any]]:
+  """One table for each dataset and start.
+
+  Args:
+    records: contents of cells.
+    reference: the variant that every other one is compared with.
+    controls: those that `full` is compared with as well.
+    pairs: further comparisons, made where both variants were measured.
+
+  Returns:
+    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'rows',
+    'differences', 'sweeps'}] with
+    'rows', highest R@1 first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}];
+    'differences': [{'variant', 'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}];
+    'sweeps', of the variants NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value:
+    row}}}], values in ascending order and words last.
+    All numbers are fractions; 'sd', 't' and 'bootstrap' are None where one seed or class is.
+
+  Raises:
+    UserError: cells of one table trained for different numbers of steps, or on other splits.
+  """
+  tables = []
+  for dataset, start in dict.fromkeys((r["dataset"], r["start"]) for r in records):
+    of = [r for r in records if (r["dataset"], r["start"]) == (dataset, start)]
+    _check_comparable(of, f"{dataset}, {start}")
+    variants: dict[str, dict[int, Record]] = {}
+    for record in of:
+      variants.setdefault(record["variant"], {})[record["seed"]] = record
+    every = [_row(name, list(cells.values())) for name, cells in variants.items()]
+    rows = [row for row in every if not parse(row["variant"])]
+    rows.sort(key=lambda row: -row.get(_RANKING, {"mean": 0.0})["mean"])
+    compared = _pairs([row["variant"] for row in rows], list(variants), reference, controls, pairs)
+    differences = [_difference(variants, *pair) for pair in compared]
+    tables.append(
+      {
+        "dataset": dataset,
+        "start": start,
+        "split": of[0]["split"],
+        "steps": max(r["steps"] for r in of),
+        "num_classes": of[0]["num_classes"],
+        "num_queries": of[0]["num_queries"],
+        "partial": any(r.get("partial") for r in of),
+        "rows": rows,
+        "differences": [found for found in differences if found["seeds"]],
+        "sweeps": _sweeps([row for row in every if parse(row["variant"])]),
+      }
+    )
+  return tables
+
+
+def parse(variant: str) -> tuple[str, str, str] | None:
+  """'l_aux@classes=10' -> ('l_aux', 'classes', '10'); None for a variant of no sweep."""
+  found = _SWEPT.fullmatch(variant)
+  return None if found is None else (found["name"], found["key"], found["value"])
+
+
+def _sweeps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  found: dict[str, dict[str, Any]] = {}
+  for row in rows:
+    name, key, value = parse(row["variant"]) or ("", "", "")
+    sweep = found.setdefault(key, {"key": key, "values": [], "lines": {}})
+    sweep["lines"].setdefault(name, {})[value] = row
+    if value not in sweep["values"]:
+      sweep["values"].append(value)
+  for sweep in found.values():
+    sweep["values"].sort(key=_order)
+  return list(found.values())
+
+
+def _order(value: str) -> tuple[bool, float, str]:
+  try:
+    return False, float(value), value
+  except ValueError:
+    return True, 0.0, value
+
+
+def _pairs(
+  rows: Sequence[str],
+  variants: Sequence[str],
+  reference: str,
+  controls: Sequence[str],
+  more: Sequence[tuple[str, str]],
+) -> list[tuple[str, str]]:
+  """What is compared; under each @CHANGE the same pairs again, both variants changed."""
+  pairs = [("full", control) for control in controls if control != reference]
+  pairs += [pair for pair in more if pair not in pairs]
+  plain = [(row, reference) for row in rows if "@" not in row]
+  plain += [pair for pair in pairs if "@" not in "".join(pair)]
+  changes = dict.fromkeys(x.partition("@")[2] for x in variants if "@" in x)
+  changed = [(f"{a}@{change}", f"{b}@{change}") for change in changes for a, b in plain]
+  found = [(row, reference) for row in rows] + pairs + changed
+  return [(a, b) for a, b in dict.fromkeys(found) if a in variants and b in variants and a != b]
+
+
+def _check_comparable(of: Sequence[Record], what: str) -> None:
+  steps = {r["steps"] for r in of if r["steps"]}
+  for name, values in (("steps", steps), ("split", {r["split"] for r in of})):
+    if len(values) > 1:
+      raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
+
+
+def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
+  row: dict[str, Any] = {"variant": variant, "seeds": [r["seed"] for r in cells]}
+  for metric in TITLES:
+    values = [r[metric] for r in cells if metric in r]
+    if values:
+      sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+      interval = statistics.t_interval(values)
+      row[metric] = {"values": values, "mean": float(np.mean(values)), "sd": sd, "t": interval}
+  return row
+
+
+def _difference(
+  variants: Mapping[str, Mapping[int, Record]], variant: str, against: str
+) -> dict[str, Any]:
+  """Paired by seed, over the seeds that both have."""
+  seeds = sorted(variants[variant].keys() & variants[against].keys())
+  a, b = ([variants[name][seed] for seed in seeds] for name in (variant, against))
+  found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
+  for metric in TITLES:
+    if seeds and all(metric in record for record in a + b):
+      values = [x[metric] - y[metric] for x, y in zip(a, b, strict=True)]
+      found[metric] = {
+        "mean": float(np.mean(values)),
+        "t": statistics.t_interval(values),
+        "bootstrap": _bootstrap(a, b, metric),
+      }
+  return found
+
+
+def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
+  """Interval over test classes of the difference, averaged over seeds."""
+  weights = [np.array(r["by_class"]["num_queries"]) for r in (*a, *b)]
+  if any((w != weights[0]).any() for w in weights[1:]):
+    # Some images could not be read in one cell alone: no class can be paired with itself.
+    return None
+  values = [
+    np.array(x["by_class"][metric]) - np.array(y["by_class"][metric])
+    for x, y in zip(a, b, strict=True)
+  ]
+  return statistics.cluster_bootstrap(np.mean(values, axis=0), weights[0])

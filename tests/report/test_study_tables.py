@@ -1,0 +1,92 @@
+"""Tables of the study, read back cell by cell."""
+
+import re
+
+import pytest
+
+from lafg_jax.report import study_tables
+
+
+def of(*values, sd=None, t=None):
+  return {"values": list(values), "mean": sum(values) / len(values), "sd": sd, "t": t}
+
+
+def row(variant, first, second=None):
+  found = {"variant": variant, "seeds": list(range(len(first["values"]))), "recall@1": first}
+  return found | ({} if second is None else {"map@r": second})
+
+
+DIFFERENCE = {"mean": 0.123, "t": (-0.01, 0.256), "bootstrap": (0.1, 0.146)}
+SWEEP = {
+  "key": "loss.beta",
+  "values": ["0.3", "10"],
+  "lines": {
+    "full": {"0.3": row("full@loss.beta=0.3", of(0.4, 0.5), of(0.2, 0.25)),
+             "10": row("full@loss.beta=10", of(0.6))},
+    "l_aux": {"0.3": row("l_aux@loss.beta=0.3", of(0.1), of(0.05))},
+  },
+}  # fmt: skip
+TABLE = {
+  "dataset": "synthetic", "start": "scratch", "split": "test", "steps": 5, "num_classes": 4,
+  "num_queries": 40, "partial": True, "sweeps": [SWEEP],
+  "rows": [
+    row("full", of(0.5, 0.54, sd=0.0283, t=(0.266, 0.774)), of(0.25, 0.27, sd=0.014, t=(0.1, 0.4))),
+    row("untrained", of(0.1)),
+  ],
+  "differences": [{"variant": "full@classes=10", "against": "l_aux", "seeds": [0, 1],
+                   "recall@1": DIFFERENCE}],
+}  # fmt: skip
+LABELS = {"full": "with words", "@classes": "classes", "l_aux": "alone"}
+
+
+def cells(text):
+  """The rows of the Markdown's tables, without the rules."""
+  lines = [x.strip("| ").split(" | ") for x in text.splitlines() if x.startswith("|")]
+  return [[cell.strip() for cell in line] for line in lines if line[0] != "---"]
+
+
+def test_the_tables_have_every_figure():
+  found = cells(study_tables.markdown(TABLE, LABELS))
+  assert found[1] == [
+    *("with words", "`full`", "2", "52.0 (2.8)", "[26.6, 77.4]", "26.0 (1.4)", "[10.0, 40.0]"),
+  ]
+  assert found[2][:4] == ["untrained", "`untrained`", "1", "10.0"]
+  assert found[4][:6] == [
+    *("with words, classes = 10", "alone", "2", "+12.3", "[-1.0, +25.6]", "[+10.0, +14.6]"),
+  ]
+  assert found[5:] == [
+    ["`loss.beta`", "0.3", "10"],
+    ["with words", "45.0 / 22.5 (2 seeds)", "60.0 / - (1 seed)"],
+    ["alone", "10.0 / 5.0 (1 seed)"],
+  ]
+  widths = [len(line.split("|")) for line in study_tables.markdown(TABLE, {}).splitlines()]
+  assert set(widths) == {1, 9, 11, 5}, "the three tables, each of one width"
+
+
+def test_each_table_is_folded_and_closed_again():
+  text = study_tables.markdown(TABLE, {})
+  assert "40 images of 4 classes never seen; 5 steps" in text and "A partial copy" in text
+  folds = re.findall(r'<details markdown="1">\n<summary>(.+?)</summary>\n\n(.+?)\n\n</details>\n',
+                     text, re.DOTALL)  # fmt: skip
+  assert [name for name, _ in folds] == [
+    "Means of 2 variants", "Paired differences", "One value at a time",
+  ]  # fmt: skip
+  # Markdown needs an empty line before a table and after it.
+  assert all("\n\n| " in content and content.endswith("|") for _, content in folds)
+  bare = TABLE | {"sweeps": [], "rows": [], "differences": []}
+  assert "<details" not in study_tables.markdown(bare, {})
+
+
+@pytest.mark.parametrize(
+  ("variant", "words"),
+  [
+    ("full", "with words"),
+    ("full-shuffled", "full-shuffled"),
+    ("full@classes=10", "with words, classes = 10"),
+    ("full@a@b", "with words, a, b"),
+    ("full@whole", "all of it"),
+    ("full@a@loss.beta=1.0", "with words, a, loss.beta = 1.0"),
+  ],
+)
+def test_a_variant_has_words_of_its_own_or_of_its_parts(variant, words):
+  assert study_tables.label(variant, LABELS | {"full@whole": "all of it"}) == words
