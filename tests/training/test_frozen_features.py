@@ -164,7 +164,7 @@ def test_a_kill_while_features_are_made_costs_no_more_than_one_file(
   assert f"{damaged} does not read whole" in caplog.text
   assert all(path.stat().st_mtime_ns == then for path, then in times.items())
   params = checkpoints.subtree(checkpoints.read(str(tmp_path / "run"), 2)[0], "state/params")
-  embedder = step.embedders.build(config.model)
+  embedder = embedders.build(config.model)
   resumed, rows = frozen_features.features(config, str(tmp_path / "run"), dataset, embedder, params)
   unbroken, _ = frozen_features.features(config, str(tmp_path / "new"), dataset, embedder, params)
   np.testing.assert_array_equal(resumed, unbroken)

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lafg_jax import export, main
+from lafg_jax import export, tasks
 from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import protocol, train
 from lafg_jax.training import metrics_log
@@ -37,7 +37,7 @@ def test_training_finds_more_of_unseen_classes_than_the_model_did_before(
   for name in ("recall@1", "map@r"):
     assert result[name] > 2 * result["untrained"][name], (name, result)
   progress = [text for text in told if text.startswith("step 300/300 (100%)")]
-  assert len(progress) == 1 and re.search(r"  [1-9]\d* img/s  ETA 0m00s$", progress[0])
+  assert len(progress) == 1 and re.search(r"  [1-9]\d* images/s  ETA 0m00s$", progress[0])
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def trained_from_the_hub(config_with, trained_run, tmp_path_factory):
   )  # fmt: skip
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(hub))
-    main.run_stages(config, str(workdir), ["train", "evaluate", "report"])
+    tasks.run(config, str(workdir), ["train", "evaluate", "report"])
   return workdir, config
 
 
@@ -68,7 +68,7 @@ def offline(trained_from_the_hub, tmp_path):
   def evaluate(**changes):
     changed = config.copy_and_resolve_references()
     changed.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    main.run_stages(changed, str(copy), ["evaluate", "report"])
+    tasks.run(changed, str(copy), ["evaluate", "report"])
     return results.read_result(str(copy)), (copy / "report.html").read_text()
 
   evaluate.workdir = copy
