@@ -1,4 +1,4 @@
-"""Draws README's picture: queries with names, their nearest images, and what the model reads in words.
+"""Draws README's picture: queries with class names, their nearest images, attributes in words.
 
   python experiments/draw_examples.py --workdir=runs/demo --out=docs/images/examples.png
 
@@ -38,7 +38,10 @@ def main(unused: list[str]) -> None:
   queries = queries.astype(int)
   # The image itself is the nearest to itself.
   _, found = knn.search(vectors[queries], vectors, _FOUND.value + 1)
-  rows = [[q, *[x for x in near if x != q][: _FOUND.value]] for q, near in zip(queries, found)]
+  rows = [
+    [query, *[row for row in near if row != query][: _FOUND.value]]
+    for query, near in zip(queries, found, strict=True)
+  ]
   attributes = retriever.attributes(vectors[queries], k=3)
   words = [[entry.sentences[0] for entry in entries] for entries in attributes]
   _draw(dataset, rows, words).quantize(96).save(_OUT.value, optimize=True)
@@ -52,7 +55,8 @@ def _draw(dataset: datasets.Dataset, rows: list[list[int]], words: list[list[str
   size = (left_of_words + _WORDS, _TOP + len(rows) * (_SIDE + _LABEL + _GAP))
   sheet = Image.new("RGB", size, "white")
   draw, small, bold = ImageDraw.Draw(sheet), ImageFont.load_default(14), ImageFont.load_default(16)
-  heads = (("Query", 0), ("Nearest images", cell + _GAP), ("The attributes nearest to the query, in words", left_of_words))
+  said = "The attributes nearest to the query, in words"
+  heads = (("Query", 0), ("Nearest images", cell + _GAP), (said, left_of_words))
   for text, x in heads:
     draw.text((x + _GAP / 2, 10), text, "black", bold)
   for line, row in enumerate(rows):
