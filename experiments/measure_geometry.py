@@ -1,4 +1,4 @@
-"""How far prototypes of finches follow what their classes look like: a table in docs/ablation.md.
+"""How far prototypes of finches follow what their classes look like: a table in docs/study.
 
   python experiments/measure_geometry.py
 

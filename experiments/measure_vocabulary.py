@@ -1,4 +1,4 @@
-"""Prints the tables of docs/language.md for a file of descriptions.
+"""Prints the tables of docs/study/language_bases.md for a file of descriptions.
 
   python experiments/measure_vocabulary.py --descriptions=FILE --encoder=FOLDER [--classes="A;B"]
 

@@ -170,14 +170,18 @@ def bucket(tmp_path, monkeypatch):
 FORKED = """
 import importlib, json, os, sys
 from lafg_jax import command_line
-name, lines, folder = sys.argv[1:]
+name, lines, folder, *imports = sys.argv[1:]
+for module in imports:
+  importlib.import_module(module)
 command = importlib.import_module(f"lafg_jax.{name}")
 for number, args in enumerate(json.loads(lines)):
   child = os.fork()
   if not child:
     with open(f"{folder}/{number}", "w") as file:
+      os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
-    command_line.run(command.main, command.__doc__, [f"lafg_jax/{name}.py", *args])
+    argv = [f"lafg_jax/{name}.py", *args]
+    command_line.run(command.main, command.__doc__, argv, with_config=name != "export")
     sys.exit()
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -185,13 +189,17 @@ for number, args in enumerate(json.loads(lines)):
 
 @pytest.fixture(scope="session")
 def forked():
-  """`forked("main", command lines, folder)`: [(exit code, what stood on stderr)] of each."""
+  """`forked("main", command lines, folder)`: [(exit code, what it printed)] of each.
 
-  def run(name, lines, folder):
+  cwd: where they run, the checkout by default. imports: modules that most of them take long to
+  import.
+  """
+
+  def run(name, lines, folder, cwd=ROOT, imports=()):
     said = Path(tempfile.mkdtemp(prefix="forked", dir=folder))
     done = subprocess.run(
-      [sys.executable, "-c", FORKED, name, json.dumps(lines), str(said)],
-      cwd=ROOT,
+      [sys.executable, "-c", FORKED, name, json.dumps(lines), str(said), *imports],
+      cwd=cwd,
       env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
       capture_output=True,
       text=True,

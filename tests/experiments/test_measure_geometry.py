@@ -1,4 +1,4 @@
-"""The script behind the table of docs/ablation.md about prototypes and true attributes."""
+"""The script behind a table of docs/study/finches_scratch.md: prototypes and true attributes."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""The script behind the tables of docs/language.md, on words small enough for a test."""
+"""The script behind the tables of docs/study/language_bases.md, on words small enough here."""
 
 import json
 import os
