@@ -3,8 +3,8 @@
   python -m lafg_jax.main --config configs/synthetic.py
 
 A small ViT with a convolutional stem is trained from scratch; a few minutes on two CPU cores. What
-stands beside the contrastive loss is what the study (docs/study) found best: class targets without words,
-and images of no class, as the shipped encoder reads them in the mined attributes.
+stands beside the contrastive loss is what docs/study found best: class targets without words, and
+images of no class, as the shipped encoder reads them in the mined attributes.
 
   --config configs/synthetic.py:prototypes
 

@@ -67,7 +67,7 @@ def test_keys_that_a_page_names_exist(page):
   text = text_of(page)
   found = re.findall(rf"--config\.([\w.]+?)=|`((?:{sections})\.\w+)(?:=[^`]*)?`", text)
   # Files and modules, such as `data.html`, are written as keys are.
-  files = re.compile(r".+\.(html|json|jsonl|npz|png|py|parquet|sh|stablehlo)$")
+  files = re.compile(r".+\.(html|json|jsonl|npz|png|py|parquet|safetensors|sh|stablehlo)$")
   for key in {a or b for a, b in found}:
     if key != "KEY" and not files.match(key):
       assert key in KEYS, f"{page.name}: {key}"
