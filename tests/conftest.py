@@ -218,6 +218,7 @@ SLOW = ("test_train_step.py", "test_train.py", "test_main.py", "test_tuning.py",
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_the_commands_of_the_start_pages_write_what_they_say",
   "test_the_command_on_a_folder",
   "test_validation_classes_are_evaluated_when_they_were_held_out",
   "test_two_processes_of_four_devices_train_restore_and_evaluate_as_eight_and_one",

@@ -90,7 +90,18 @@ BLOCKS = [
   for page in PAGES
   for found in BLOCK.findall(page.read_text(encoding="utf-8"))
 ]
-COMMANDS = list(dict.fromkeys(c for b in BLOCKS if b.language == "bash" for c in b.lines()))
+README = "README.md"
+
+
+def commands(page):
+  """Of README, or of the pages beside it what README has not."""
+  found = dict.fromkeys(
+    line
+    for block in BLOCKS
+    if block.language == "bash" and (block.page == README) == (page == README)
+    for line in block.lines()
+  )
+  return [line for line in found if page == README or line not in commands(README)]
 
 
 def recipe(target):
@@ -103,24 +114,26 @@ def _rule(target):
   return re.search(rf"^{target}:.*?\n\n", (ROOT / "Makefile").read_text(), re.M | re.S)[0]
 
 
-def arguments(name):
-  """Of each command of this name on the pages, its arguments with what makes it small."""
-  found = []
-  for command in COMMANDS:
+def run(forked, here, page):
+  """Runs the commands of a page in this folder."""
+  lines = {"main": [], "export": []}
+  for command in commands(page):
     words = shlex.split(recipe("demo") if command == "make demo" else command)
     assert words[:2] == ["python", "-m"], f"{command}: run it here, or say on the page why not"
-    if words[2] != f"lafg_jax.{name}":
-      continue
+    name = words[2].removeprefix("lafg_jax.")
     changes = {}
     if name == "main":
-      changes = SMALLER[re.search(r"configs/(\w+)\.py", command + recipe("demo"))[1]]
-    found.append([*words[3:], *(f"--config.{key}={value}" for key, value in changes.items())])
-  return found
+      changes = SMALLER[re.search(r"configs/(\w+)\.py", " ".join(words))[1]]
+    lines[name].append([*words[3:], *(f"--config.{key}={x}" for key, x in changes.items())])
+  for name, given in lines.items():
+    done = forked(name, given, here, cwd=here, imports=IMPORTS) if given else []
+    for line, (code, said) in zip(given, done, strict=True):
+      assert code == 0, f"{shlex.join(line)}\n{said[-3000:]}"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, forked):
-  """Where all commands of the pages have run."""
+  """Where the commands of README have run."""
   here = tmp_path_factory.mktemp("reader")
   (here / "configs").symlink_to(ROOT / "configs")
   rng = np.random.default_rng(0)
@@ -135,11 +148,7 @@ def folder(tmp_path_factory, forked):
   (here / "images.csv").write_text("\n".join(["path,class", *rows]) + "\n")
   words = {name: [f"A grey {name}.", f"Leaves of a kind, {k}."] for k, name in enumerate(CLASSES)}
   (here / "words.json").write_text(json.dumps(words))
-  for name in ("main", "export"):
-    lines = arguments(name)
-    done = forked(name, lines, here, cwd=here, imports=IMPORTS)
-    for line, (code, said) in zip(lines, done, strict=True):
-      assert code == 0, f"{shlex.join(line)}\n{said[-3000:]}"
+  run(forked, here, README)
   return here
 
 
@@ -150,35 +159,46 @@ def test_every_block_runs_or_says_why_not():
     assert block.reason == "" or len(block.reason) > 20, f"{block.page}: {block.text}"
     # An exemption is of commands; Python always runs.
     assert not (block.reason and block.language == "python")
-  assert {"main", "export"} == {
-    re.search(r"lafg_jax\.(\w+)", c)[1] for c in COMMANDS if " -m " in c
-  }
 
 
-def test_the_commands_write_what_the_pages_say(folder):
-  runs = folder / "runs"
-  for name in ("demo", "folder", "scratch", "words", "manifest"):
-    result = json.loads((runs / name / "evaluation.json").read_text())
-    assert result["step"] == 2 and (runs / name / "report.html").exists()
-  assert (runs / "folder/data.html").exists() and (runs / "demo/language.html").exists()
-  assert not (runs / "folder/prototypes.npz").exists() and (runs / "words/prototypes.npz").exists()
+def check(folder, name):
+  result = json.loads((folder / "runs" / name / "evaluation.json").read_text())
+  assert result["step"] == 2 and (folder / "runs" / name / "report.html").exists()
+  return (folder / "runs" / name / "prototypes.npz").exists()
+
+
+def test_the_commands_and_the_python_of_the_readme_do_what_it_says(folder):
+  assert check(folder, "demo") and not check(folder, "folder")
+  assert (folder / "runs/folder/data.html").exists()
   index = folder / "exported"
   assert (index / "model.safetensors").exists() and (index / "gallery.faiss").exists()
-  assert len(json.loads((index / "gallery.json").read_text())["paths"]) == 12
+  assert len(json.loads((index / "gallery.json").read_text())) == 12
+
+  # The Python of the pages runs on what the commands wrote.
+  blocks = [block for block in BLOCKS if block.language == "python"]
+  assert {block.page for block in blocks} == {README, "first_run.md"}
+  printed = python(folder, "-c", "".join(dict.fromkeys(block.text for block in blocks)))
+  assert printed.count("synthetic/") == 5
+  records = [json.loads(line) for line in (folder / "runs/demo/descriptions.jsonl").open()]
+  assert printed.splitlines()[-1] in {record["description"] for record in records}
 
 
-@pytest.mark.parametrize("page", ["README.md", "first_run.md"])
-def test_the_python_of_a_page_runs(folder, page):
-  program = "".join(b.text for b in BLOCKS if b.page == page and b.language == "python")
-  assert program.strip()
-  done = subprocess.run(
-    [sys.executable, "-c", program],
-    cwd=folder,
-    env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)},
-    capture_output=True,
-    text=True,
-  )
+def test_the_commands_of_the_start_pages_write_what_they_say(folder, forked):
+  run(forked, folder, "docs/start")
+  assert check(folder, "words") and not check(folder, "scratch") and not check(folder, "manifest")
+  assert (folder / "runs/demo/language.html").exists()
+
+  # README's picture is drawn from the demo.
+  args = ("--workdir=runs/demo", "--out=examples.png", "--queries=2", "--found=3")
+  assert "examples.png" in python(folder, str(ROOT / "experiments/draw_examples.py"), *args)
+  with Image.open(folder / "examples.png") as picture:
+    assert picture.size == (1044, 424)
+
+
+def python(folder, *args):
+  """What it prints."""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+  command = [sys.executable, *args]
+  done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
-  assert done.stdout.count("synthetic/") == 5
-  said = [json.loads(line) for line in (folder / "runs/demo/descriptions.jsonl").open()]
-  assert done.stdout.splitlines()[-1] in {record["description"] for record in said}
+  return done.stdout
