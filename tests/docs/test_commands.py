@@ -126,7 +126,8 @@ def run(forked, here, page):
       changes = SMALLER[re.search(r"configs/(\w+)\.py", " ".join(words))[1]]
     lines[name].append([*words[3:], *(f"--config.{key}={x}" for key, x in changes.items())])
   for name, given in lines.items():
-    done = forked(name, given, here, cwd=here, imports=IMPORTS) if given else []
+    imports = IMPORTS if name == "main" else ()
+    done = forked(name, given, here, cwd=here, imports=imports) if given else []
     for line, (code, said) in zip(given, done, strict=True):
       assert code == 0, f"{shlex.join(line)}\n{said[-3000:]}"
 
