@@ -28,7 +28,7 @@ test-all: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
-	@echo "Open site/index.html"
+	@echo "Look at it with: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit("lafg_jax needs Python 3.11.4 or newer; pass PYTHON=python3.11" if sys.version_info < (3, 11, 4) else 0)'
