@@ -187,20 +187,13 @@ def _load(path: str) -> ConfigDict:
     raise UserError(f"--config: no such file {file}{hint}; it takes {_SHIPPED}")
   try:
     config = flags.FLAGS["config"].parser.parse(path)
-    return config if isinstance(config, ConfigDict) else _reject(file, "returns no ConfigDict")
-  except (
-    SyntaxError,
-    ImportError,
-    NameError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    KeyError,
-  ) as error:
+  except Exception as error:
+    # Whatever a person's own file raises; --debug shows where.
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "configs":
       return _reject(file, "write from lafg_jax.tasks.class_retrieval import default")
     said = str(error).strip().splitlines()
     return _reject(file, said[-1] if said else type(error).__name__)
+  return config if isinstance(config, ConfigDict) else _reject(file, "returns no ConfigDict")
 
 
 def _reject(file: str, why: str) -> ConfigDict:
