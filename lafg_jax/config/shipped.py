@@ -1,7 +1,10 @@
 """Where the configs that come with this package are: by a name such as 'cars'."""
 
 import re
+import runpy
 from pathlib import Path
+
+from ml_collections import ConfigDict
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -23,3 +26,9 @@ def find(name: str) -> str:
   if not re.fullmatch(r"\w+", word) or word not in names():
     return name
   return f"{folder() / word}.py{colon}{variant}"
+
+
+def get_config(name: str) -> ConfigDict:
+  """The config that --config=NAME gives, such as 'cars:scratch'."""
+  path, _, variant = find(name).partition(":")
+  return runpy.run_path(path)["get_config"](*([variant] if variant else []))
