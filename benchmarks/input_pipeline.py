@@ -29,9 +29,9 @@ import psutil
 import torch
 from PIL import Image
 
-from configs import default
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.tasks.class_retrieval import default
 
 SIZE, RESIZE, BATCH, CLASSES = 224, 256, 64, 16
 BICUBIC = Image.Resampling.BICUBIC

@@ -1,0 +1,1 @@
+"""The shipped configs; in an installed package lafg_jax.shipped_configs."""

@@ -9,7 +9,7 @@ variants, {"707-320": [...], ...}. The banner with the copyright is cut off ever
 --config.data.box_crop=True shows the aircraft's box alone. LaFG publishes no figure for it.
 """
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config():

@@ -22,7 +22,7 @@ trains the tower of that model on the same photographs without labels or words. 
 is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), in sphere mode.
 """
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config(variant: str = "pretrained"):

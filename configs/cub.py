@@ -13,7 +13,7 @@ is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), i
 Published for Hyp-ViT, which is hyperbolic: R@1 85.6, R@2 91.4, R@4 94.8.
 """
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config(variant: str = "lafg"):

@@ -9,11 +9,9 @@ splits are pooled; the first half of the labels trains, the other half is the te
 configs/folder.py says. Needs the package `datasets`: pip install lafg_jax[data].
 """
 
-from configs import folder
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config():
   """As for a folder; configs/folder.py says where the recipe is from."""
-  config = folder.get_config()
-  config.data.name = "hf"
-  return config
+  return default.own_images("hf")

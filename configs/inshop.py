@@ -12,7 +12,7 @@ the mean image feature of its training images, and FILE describes what there is,
 image's box alone (Anno/list_bbox_inshop.txt, made for the images of img.zip).
 """
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config():

@@ -14,11 +14,9 @@ Listed images that are missing stop the run; --config.data.expect_counts=False l
 marks the results as those of a partial copy. No split may lose all of its images.
 """
 
-from configs import folder
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config():
   """As for a folder; configs/folder.py says where the recipe is from."""
-  config = folder.get_config()
-  config.data.name = "manifest"
-  return config
+  return default.own_images("manifest")

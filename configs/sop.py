@@ -14,7 +14,7 @@ This reading is ours; the paper leaves it open. Without words: --config.loss.ali
 is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), in sphere mode.
 """
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config(variant: str = "lafg"):

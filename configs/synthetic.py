@@ -20,37 +20,7 @@ trains a tower on the finches of the 40 classes without labels or words; exporte
 --config.model.pretrained=FOLDER.
 """
 
-from configs import default
-
-# Half as many images again a batch, in other colours. The weight is the better of 1 and 5 on
-# held-out training classes.
-RECOLOURED = {
-  "loss.alignment": "orthogonal",
-  "data.recoloured_per_batch": 40,
-  "loss.image_alignment": "vocabulary",
-  "loss.image_beta": 1.0,
-}
-
-# What a start from the tiny CLIP's image tower changes; configs/ablation.py has both as well.
-PRETRAINED = {
-  "model.pretrained": "tiny_clip",
-  "model.size": "auto",
-  "model.width": 768,
-  "model.depth": 12,
-  "model.num_heads": 12,
-  "model.mlp_dim": 3072,
-  "model.patch_size": 0,
-  "model.pool": "auto",
-  "model.options": "auto",
-  "model.conv_stem": False,
-  "model.layer_norm_eps": 0.0,
-  "model.mean": (),
-  "model.std": (),
-  "model.embedding_dim": 0,
-  "loss.projector_init": "pretrained",
-  "loss.projector_width": 64,
-  "train.learning_rate": 2e-4,
-}
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config(variant: str = "recoloured"):
@@ -71,11 +41,11 @@ def get_config(variant: str = "recoloured"):
   config.train.steps = 500
   config.train.checkpoint_every = 100
   if variant == "recoloured":
-    config.update_from_flattened_dict(RECOLOURED)
+    config.update_from_flattened_dict(default.RECOLOURED)
     # The better of 1e-3 and 2e-3 there.
     config.train.learning_rate = 2e-3
   if variant == "pretrained":
-    config.update_from_flattened_dict(PRETRAINED)
+    config.update_from_flattened_dict(default.TINY_CLIP)
   if variant == "self_supervised":
     default.self_supervised(config)
     config.data.classes_per_batch = 64

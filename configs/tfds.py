@@ -13,11 +13,9 @@ pooled; the first half of the labels trains, the other half is the test, as is t
 CUB-200-2011 and of Cars-196. Other splits: as configs/folder.py says.
 """
 
-from configs import folder
+from lafg_jax.tasks.class_retrieval import default
 
 
 def get_config():
   """As for a folder; configs/folder.py says where the recipe is from."""
-  config = folder.get_config()
-  config.data.name = "tfds"
-  return config
+  return default.own_images("tfds")

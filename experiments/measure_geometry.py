@@ -12,7 +12,7 @@ import tempfile
 import numpy as np
 from absl import app, flags
 
-from configs import synthetic as finches
+from lafg_jax.config import shipped
 from lafg_jax.data import datasets
 from lafg_jax.finches import classes, text
 from lafg_jax.language import prototypes
@@ -22,7 +22,9 @@ from lafg_jax.language.encoders import texts
 from lafg_jax.tasks.class_retrieval.language_base import KINDS
 from lafg_jax.utils.vectors import l2_normalise
 
-_CACHE = flags.DEFINE_string("cache", finches.get_config().language.cache, "Of features.")
+_CACHE = flags.DEFINE_string(
+  "cache", shipped.get_config("synthetic").language.cache, "Of features."
+)
 _SAID = {
   "profile": "profiles of the sentences' attributes (`profile`)",
   "descriptions": "mean of the descriptions (`descriptions`)",
@@ -61,7 +63,7 @@ def claims(names: tuple[str, ...]) -> np.ndarray:
 
 def measured(language) -> dict[str, np.ndarray]:
   """{what: prototypes [C, d]} of the seen classes."""
-  data = datasets.load_splits(finches.get_config().data, ("train",))["train"]
+  data = datasets.load_splits(shipped.get_config("synthetic").data, ("train",))["train"]
   names = data.class_names
   with tempfile.TemporaryDirectory() as workdir:
     describe.run(language, workdir, names)
@@ -79,7 +81,7 @@ def measured(language) -> dict[str, np.ndarray]:
 def main(argv) -> None:
   """Prints the table."""
   del argv
-  language = finches.get_config().language
+  language = shipped.get_config("synthetic").language
   language.cache = _CACHE.value
   found = measured(language)
   truth = cosines(looks(classes.class_names("seen")))

@@ -20,8 +20,8 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from configs import synthetic as finches
 from lafg_jax.ablation import statistics
+from lafg_jax.config import shipped
 from lafg_jax.data import datasets
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate import metrics
@@ -61,7 +61,7 @@ _TARGETS = flags.DEFINE_list("targets", list(TARGETS), "Some of these.")
 
 def config(steps: int, cache: str) -> ConfigDict:
   """That of the small model; `cache` is a folder of text features."""
-  made = finches.get_config("prototypes")
+  made = shipped.get_config("synthetic:prototypes")
   made.update_from_flattened_dict(SMALL)
   made.train.steps = made.train.checkpoint_every = made.train.log_every = steps
   made.language.cache = cache

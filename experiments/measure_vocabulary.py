@@ -12,10 +12,10 @@ import tempfile
 import numpy as np
 from absl import app, flags
 
-from configs import default
 from lafg_jax.language import descriptions, prototypes, statistics, vocabulary
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import texts
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils.files import read_npz
 
 _DESCRIPTIONS = flags.DEFINE_string("descriptions", None, "JSON or JSONL.", required=True)

@@ -3,13 +3,13 @@
   python -m lafg_jax.ablate --config configs/synthetic.py --seeds=8 [--groups=headline,forms] \\
       [--starts=scratch,pretrained] [--only=REGEX] [--jobs=N] [--config.KEY=VALUE ...]
 
-The groups of variants are defined in configs/ablation.py; without --groups the headline group runs.
-A cell is a start, a variant and a seed, trained and evaluated in a worker process. Finished cells
-are kept in <workdir>/cells, and with --out in its ablation.json; they do not run again while their
-settings and inputs are the same. In the end (and with --report_only, without running any) all
-finished cells are written to ablation.json. Of these, study/generated gets for each dataset and
-start a Markdown file with the tables, and figures. --tune chooses settings on held-out training
-classes alone, from as many for every variant, and writes tuning.json.
+The groups of variants are defined in lafg_jax/tasks/class_retrieval/variants.py; without --groups
+the headline group runs. A cell is a start, a variant and a seed, trained and evaluated in a worker
+process. Finished cells are kept in <workdir>/cells, and with --out in its ablation.json; they do
+not run again while their settings and inputs are the same. In the end (and with --report_only,
+without running any) all finished cells are written to ablation.json. Of these, study/generated gets
+for each dataset and start a Markdown file with the tables, and figures. --tune chooses settings on
+held-out training classes alone, from as many for every variant, and writes tuning.json.
 """
 
 import os
@@ -24,10 +24,10 @@ from lafg_jax.utils.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
 _VARIANTS = flags.DEFINE_string(
-  "variants", "configs/ablation.py", "Python file with starts, groups of variants and the grid."
+  "variants", "", "Python file with starts, groups of variants and the grid (default: the task's)."
 )
 _TUNED = flags.DEFINE_string(
-  "tuned", "configs/ablation_tuned.json", "Settings that --tune chose, which cells take; '': none."
+  "tuned", None, "Settings that --tune chose, which cells take; '': none (default: the task's)."
 )
 # allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE_string(

@@ -3,19 +3,22 @@
 Nothing here imports jax: `--help` and every misuse answer before that.
 """
 
+import contextlib
 import difflib
 import logging as python_logging
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from lafg_jax.config import keys, shipped
 from lafg_jax.runtime import interrupts
-from lafg_jax.utils.config_keys import get, keys
+from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import Incomplete, PeerLost, UserError
 
 # ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
@@ -23,9 +26,12 @@ _ARGV: list[str] = []
 CONFIG = config_flags.DEFINE_config_file(
   "config",
   None,
-  "Path of a config file, such as configs/cars.py; --config.KEY=VALUE overrides.",
+  "Path of a config file, such as configs/cars.py, or the name of a shipped one, such as cars; "
+  "--config.KEY=VALUE overrides.",
   sys_argv=_ARGV,
 )
+flags.DEFINE_bool("debug", False, "Show the traceback of an error before its one line.")
+_SHIPPED = "configs/NAME.py, or NAME of a shipped one: " + ", ".join(shipped.names())
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
 
@@ -45,10 +51,11 @@ def run(
     print(_help(doc))
     sys.exit(0)
   try:
-    _parse(argv, with_config)
-    set_up_logging()
-    interrupts.watch()
-    main(argv)
+    with _tracebacks(argv):
+      _parse(argv, with_config)
+      set_up_logging()
+      interrupts.watch()
+      main(argv)
   except UserError as error:
     _fail(str(error))
   except Incomplete as error:
@@ -57,11 +64,21 @@ def run(
     _fail(str(error), code=1)
   except OSError as error:
     # A full disk, a folder without permission: what a person mends outside the program.
-    logging.debug("the operating system refused", exc_info=True)
     _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
   except KeyboardInterrupt:
     print("interrupted: the same command goes on from here", file=sys.stderr)
     sys.exit(130)
+
+
+@contextlib.contextmanager
+def _tracebacks(argv: Sequence[str]) -> Iterator[None]:
+  """With --debug prints the traceback of what goes wrong, be it the flags themselves."""
+  try:
+    yield
+  except Exception:
+    if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
+      traceback.print_exc()
+    raise
 
 
 def _fail(message: str, code: int = 2) -> None:
@@ -103,7 +120,10 @@ def _parse(argv: list[str], with_config: bool) -> None:
   """Parses argv into absl's flags; raises UserError for anything absl would trip over."""
   _check_names(argv, with_config)
   if with_config:
-    config = _load(_config_path(argv))
+    at, given = _config_path(argv)
+    path = shipped.find(given)
+    argv = [*argv[:at], argv[at].removesuffix(given) + path, *argv[at + 1 :]]
+    config = _load(path)
     for arg in argv[1:]:
       match = _KEY_FLAG.match(arg)
       if match:
@@ -135,21 +155,22 @@ def _check_names(argv: list[str], with_config: bool) -> None:
       raise UserError(f"unknown flag --{name}{_nearest(name, known, '--')}; see --help")
 
 
-def _config_path(argv: list[str]) -> str:
-  paths: list[str] = []
+def _config_path(argv: list[str]) -> tuple[int, str]:
+  """The word of argv that ends in the path of the config, and the path."""
+  paths: list[tuple[int, str]] = []
   for i, arg in enumerate(argv[1:], start=1):
     if re.match(r"^--?config=", arg):
-      paths.append(arg.split("=", 1)[1])
+      paths.append((i, arg.split("=", 1)[1]))
     elif arg in ("--config", "-config"):
       if i + 1 >= len(argv) or argv[i + 1].startswith("-"):
-        raise UserError("--config has no value: pass --config configs/NAME.py")
-      paths.append(argv[i + 1])
+        raise UserError(f"--config has no value: pass {_SHIPPED}")
+      paths.append((i + 1, argv[i + 1]))
     elif not paths and _KEY_FLAG.match(arg):
       raise UserError(f"{arg}: put --config configs/NAME.py before the keys that it overrides")
   if len(paths) > 1:
-    raise UserError(f"two configs, {paths[0]} and {paths[1]}: pass --config once")
-  if not paths or not paths[0]:
-    raise UserError("no config: pass --config configs/NAME.py (configs/ holds the shipped ones)")
+    raise UserError(f"two configs, {paths[0][1]} and {paths[1][1]}: pass --config once")
+  if not paths or not paths[0][1]:
+    raise UserError(f"no config: pass --config {_SHIPPED}")
   return paths[0]
 
 
@@ -160,25 +181,19 @@ def _load(path: str) -> ConfigDict:
     names = (
       sorted(n for n in os.listdir(folder) if n.endswith(".py")) if os.path.isdir(folder) else []
     )
-    hint = _nearest(os.path.basename(file), names, f"{folder}/")
-    raise UserError(f"--config: no such file {file}{hint}; configs/ holds the shipped ones")
-  # A config imports its neighbours (`from configs import default`), wherever the command is run.
-  root = os.path.dirname(os.path.dirname(os.path.abspath(file)))
-  if root not in sys.path:
-    sys.path.append(root)
+    hint = _nearest(os.path.basename(file), names, f"{folder}/") or _nearest(
+      file, shipped.names(), ""
+    )
+    raise UserError(f"--config: no such file {file}{hint}; it takes {_SHIPPED}")
   try:
     config = flags.FLAGS["config"].parser.parse(path)
-    return config if isinstance(config, ConfigDict) else _reject(file, "returns no ConfigDict")
-  except (
-    SyntaxError,
-    ImportError,
-    NameError,
-    TypeError,
-    ValueError,
-    AttributeError,
-    KeyError,
-  ) as e:
-    return _reject(file, str(e).strip().splitlines()[-1] if str(e).strip() else type(e).__name__)
+  except Exception as error:
+    # Whatever a person's own file raises; --debug shows where.
+    if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "configs":
+      return _reject(file, "write from lafg_jax.tasks.class_retrieval import default")
+    said = str(error).strip().splitlines()
+    return _reject(file, said[-1] if said else type(error).__name__)
+  return config if isinstance(config, ConfigDict) else _reject(file, "returns no ConfigDict")
 
 
 def _reject(file: str, why: str) -> ConfigDict:
@@ -191,9 +206,9 @@ def _nearest(word: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
-  leaves = keys(config)
+  leaves = config_keys.keys(config)
   if key in leaves:
-    if not has_value and not isinstance(get(config, key), bool):
+    if not has_value and not isinstance(config_keys.get(config, key), bool):
       raise UserError(f"{arg} has no value: write {arg}=VALUE")
     return
   inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
@@ -205,7 +220,7 @@ def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
   hint = (
     f" (did you mean --config.{same_name[0]}?)" if same_name else _nearest(key, leaves, "--config.")
   )
-  raise UserError(f"unknown key --config.{key}{hint}; configs/default.py lists them all")
+  raise UserError(f"unknown key --config.{key}{hint}; {keys.LISTED}")
 
 
 def make_folder(flag: str, path: str) -> None:

@@ -8,7 +8,7 @@ describe, encode, prototypes, train, evaluate, report. A stage whose output is t
 inputs are unchanged is skipped; a stopped one goes on where it stopped. On request: --stage=data
 checks a data set before hours are spent (counts, sizes, unreadable images, near duplicates), and
 --stage=inspect makes language.html, a page to browse what was written and mined about the classes.
-configs/default.py explains every key.
+python -m lafg_jax.config.reference explains every key.
 """
 
 import os

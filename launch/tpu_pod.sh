@@ -109,7 +109,10 @@ commit=$(git -C "$ROOT" rev-parse --verify --quiet "${ref:-HEAD}^{commit}") || f
 if [[ -z $ref ]] && ! git -C "$ROOT" diff --quiet HEAD; then
   fail "changes that are not committed would not be on the workers: commit them, or pass --commit=HEAD"
 fi
-git -C "$ROOT" cat-file -e "$commit:${CONFIG%%:*}" 2> /dev/null || fail "--config: ${CONFIG%%:*} is not in commit $commit"
+file=${CONFIG%%:*}
+# The name of a shipped config.
+if [[ $file =~ ^[A-Za-z0-9_]+$ ]]; then file=configs/$file.py; fi
+git -C "$ROOT" cat-file -e "$commit:$file" 2> /dev/null || fail "--config: $file is not in commit $commit"
 
 worker="bash lafg_jax/$commit/launch/tpu_worker.sh"
 

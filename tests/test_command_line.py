@@ -26,6 +26,8 @@ MISUSES = [
   ((), "--config"),
   (("--config",), "--config"),
   (("--config=",), "--config"),
+  (("--config=karz",), "did you mean cars?"),
+  (("--config=cars:huge",), "the variants are pretrained, scratch"),
   (("--config", "configs/carz.py"), "configs/cars.py"),
   ((*SYNTHETIC, *SYNTHETIC), "once"),
   ((*SYNTHETIC, "--config.train.stepz=3"), "--config.train.steps"),
@@ -56,6 +58,7 @@ MISUSES = [
   ((*SYNTHETIC, "--workdir=gs://bucket/run"), "gs://bucket/run"),
   (("--config.seed=1", *SYNTHETIC), "before"),
   (("--config", "configs/cars.py"), "--config.data.root=FOLDER"),
+  (("--config", "cars:scratch", "--nodebug"), "--config.data.root=FOLDER"),
   (
     ("--config", "configs/cars.py", "--config.language.describer=file"),
     "--config.language.descriptions=FILE",
@@ -94,6 +97,15 @@ def test_a_broken_config_is_one_line(tmp_path):
     assert done.stderr.count("\n") == 1 and says in done.stderr and "broken.py" in done.stderr
 
 
+def test_debug_shows_the_traceback_before_the_line(forked, tmp_path):
+  values = ("train.steps=0", "validate"), ("train.stepz=1", "_check_key")
+  lines = [(*SYNTHETIC, f"--config.{value}", "--debug") for value, _ in values]
+  for (code, said), (_, where) in zip(forked("main", lines, tmp_path), values, strict=True):
+    first, *_, last = said.splitlines()
+    assert code == 2 and first.startswith("Traceback") and where in said
+    assert last.startswith("error: ") and "train.steps" in last
+
+
 def test_missing_inputs_of_a_stage_say_which_stage_to_run(tmp_path):
   for stage, says in (
     ("encode", "--stage=describe"),
@@ -116,7 +128,7 @@ def test_help_exits_0_within_two_seconds_of_the_processor():
   assert done.returncode == 0
   # Not by the clock, which other tests share.
   assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
-  for word in ("--config", "--workdir", "--stage", "inspect", "configs/default.py"):
+  for word in ("--config", "--workdir", "--stage", "--debug", "inspect", "config.reference"):
     assert word in done.stdout
 
 

@@ -12,9 +12,8 @@ from PIL import Image
 
 from configs import aircraft, cars, cub, inshop, sop
 from lafg_jax import tasks
-from lafg_jax.config import validation
 from lafg_jax.language.encoders import images
-from lafg_jax.tasks.class_retrieval import stages
+from lafg_jax.tasks.class_retrieval import default, stages
 from lafg_jax.training import checkpoints
 
 DATA = {
@@ -74,7 +73,7 @@ def run(config, root, workdir, flags):
   """The stages of a bare run, and its evaluation.json."""
   config.update_from_flattened_dict({"data.root": str(root), **flags})
   names = stages.default_names(config)
-  validation.validate(config, names)
+  default.validate(config, names)
   workdir.mkdir()
   tasks.run(config, str(workdir), names)
   return json.loads((workdir / "evaluation.json").read_text())

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import default, synthetic
+from configs import synthetic
 from lafg_jax import tasks
-from lafg_jax.config import validation
-from lafg_jax.data import readers
-from lafg_jax.tasks.class_retrieval import stages
+from lafg_jax.config.table import ROWS
+from lafg_jax.config.table.data import SOURCES
+from lafg_jax.tasks.class_retrieval import default, stages
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -112,7 +112,7 @@ def run_here(config, workdir, changes):
   settings = importlib.import_module(f"configs.{config}").get_config()
   settings.update_from_flattened_dict(changes)
   stages = ("train", "evaluate", "report")
-  validation.validate(settings, stages)
+  default.validate(settings, stages)
   workdir.mkdir()
   tasks.run(settings, str(workdir), stages)
 
@@ -164,30 +164,34 @@ def test_a_config_is_valid_and_locked(config):
   assert settings.is_locked and settings.data.name == config
   assert config_keys.keys(settings) == config_keys.keys(default.get_config())
   with pytest.raises(UserError, match="this config needs your data: pass --config.data"):
-    validation.validate(settings, stages.STAGES)
-  source = "root" if config == "folder" else readers.SOURCES[config][0]
+    default.validate(settings, stages.STAGES)
+  source = "root" if config == "folder" else SOURCES[config][0]
   settings.data[source] = settings.language.descriptions = "somewhere"
-  validation.validate(settings, stages.STAGES)
+  default.validate(settings, stages.STAGES)
 
 
-@pytest.mark.parametrize("key", sorted(readers.READ_BY))
+OF_READERS = [name for name, x in ROWS.items() if x.read_by and x.read_by.key == "data.name"]
+
+
+@pytest.mark.parametrize("key", OF_READERS)
 def test_a_key_of_another_reader_is_refused(key):
-  unset, names = readers.READ_BY[key]
-  assert default.get_config().data[key] == unset
+  _, names, unset = ROWS[key].read_by
+  assert ROWS[key].default == unset
   settings = synthetic.get_config("prototypes")
-  settings.data[key] = {bool: True, int: 1, str: "x", float: 0.25}[type(unset)]
-  with pytest.raises(UserError, match=f"data.{key}=.*synthetic does not read it, only {names[0]}"):
-    validation.validate(settings, stages.STAGES)
+  value = {bool: True, int: 1, str: "x", float: 0.25}[type(unset)]
+  settings.update_from_flattened_dict({key: value})
+  with pytest.raises(UserError, match=f"{key}=.*synthetic does not read it, only {names[0]}"):
+    default.validate(settings, stages.STAGES)
 
 
 def test_a_list_of_classes_and_a_fraction_are_one_too_many():
   settings = importlib.import_module("configs.folder").get_config()
   settings.data.root = settings.language.descriptions = "somewhere"
   settings.data.test_classes = "list.txt"
-  validation.validate(settings, stages.STAGES)
+  default.validate(settings, stages.STAGES)
   settings.data.split_seed = 3
   with pytest.raises(UserError, match="data.split_seed=3: data.test_classes already says"):
-    validation.validate(settings, stages.STAGES)
+    default.validate(settings, stages.STAGES)
 
 
 def test_without_a_class_to_evaluate_nothing_is_trained(photos, tmp_path):

@@ -13,35 +13,23 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.config import validation
-from lafg_jax.tasks.class_retrieval import choices
+from lafg_jax.config import keys, validation
+from lafg_jax.tasks.class_retrieval import choices, default
+from lafg_jax.tasks.class_retrieval import variants as shipped
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
-# Of a variants file; see configs/ablation.py.
+# Of a variants file; see lafg_jax/tasks/class_retrieval/variants.py.
 _NAMES = (
   *("starts", "groups", "grid", "REFERENCE", "CONTROLS", "SEEDS"),
   *("VAL_CLASSES", "TUNING_SEEDS", "TUNED_GROUP"),
 )
-# Part of the key: changes when the same inputs give other figures by this code.
-_VERSION = 1
-# Keys that change no figure; those of `language` decide how the words are got, not what they are.
-_FREE = (
-  "task",
-  *("data.root", "data.num_workers", "data.prefetch", "data.expect_counts", "data.manifest"),
-  *("data.builder", "data.pack", "train.log_every", "train.checkpoint_every"),
-  *("train.keep_checkpoints", "evaluate.batch_size", "evaluate.source", "model.pretrained"),
-  *("language.batch_size", "language.cache", "language.inspect_all", "language.encoder"),
-  *("language.concurrency", "language.timeout_s", "language.retries", "language.base_url"),
-)
-# Keys that came after the first cells: at the values of same_run.BEFORE they stand in no key.
-_ADDED = (
-  *("data.instances", "data.color_jitter"),
-  *("data.recoloured_per_batch", "data.recolourings"),
-)
-# Which the model before training depends on.
-_OF_INIT = ("seed", "data.", "model.", "evaluate.")
+# Part of the key: raised when the same inputs give other figures by this code, and when the default
+# of a config key changes.
+_VERSION = 2
+# Keys that name files: their content stands in the key instead.
+_FILES = ("model.pretrained", "language.encoder")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,16 +75,18 @@ def read_cell(path: Path) -> dict[str, Any] | None:
 
 
 def read_variants(path: str) -> Any:
-  """The module of a variants file.
+  """The module of a variants file; '' is the task's own.
 
   Raises:
     UserError: it cannot be read, or lacks a name.
   """
+  if not path:
+    return shipped
   if not os.path.isfile(path):
-    raise UserError(f"--variants={path}: no such file; configs/ablation.py is the shipped one")
+    raise UserError(f"--variants={path}: no such file; without the flag the shipped ones are taken")
   spec = importlib.util.spec_from_file_location("lafg_variants", path)
   if spec is None or spec.loader is None:
-    raise UserError(f"--variants={path}: it takes a Python file, such as configs/ablation.py")
+    raise UserError(f"--variants={path}: it takes a Python file, such as {shipped.__file__}")
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
@@ -104,7 +94,7 @@ def read_variants(path: str) -> Any:
     raise UserError(f"--variants={path}: it cannot be read: {error}") from error
   missing = [name for name in _NAMES if not hasattr(module, name)]
   if missing:
-    raise UserError(f"--variants={path}: it lacks {', '.join(missing)}; see configs/ablation.py")
+    raise UserError(f"--variants={path}: it lacks {', '.join(missing)}; see {shipped.__file__}")
   return module
 
 
@@ -132,7 +122,7 @@ def cells(
     UserError: a key is unknown or its value impossible, a name cannot name a file, or no variant
       goes with the config.
   """
-  validation.validate_values(config)
+  validation.validate_values(config, default.SECTIONS)
   found: list[Cell] = []
   left_out: dict[str, list[str]] = {}  # {reason: names}.
   for start, of_start in file.starts(config).items():
@@ -181,14 +171,14 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
     for key, value in overrides.items():
       if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else "configs/default.py lists them all"
+        hint = f"did you mean {near[0]}?" if near else keys.LISTED
         raise UserError(f"variant {name}: unknown key {key}; {hint}")
       try:
         made.update_from_flattened_dict({key: value})
       except (TypeError, ValueError) as error:
         raise UserError(f"variant {name}: {key}={value}: {error}") from error
   try:
-    validation.validate_values(made)
+    validation.validate_values(made, default.SECTIONS)
   except UserError as error:
     raise UserError(f"variant {name}: {error}") from error
   return made
@@ -203,7 +193,7 @@ def _resolved(made: ConfigDict) -> ConfigDict:
     made.train.keep_checkpoints = 1
     made.evaluate.source = "checkpoint"
   words = choices.reads_words(made)
-  validation.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
+  default.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   resolved = _remembered(asked, lambda: resolve.resolve(made).model)
   with made.unlocked():
@@ -223,36 +213,37 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
 
 
 def _key(one: Cell) -> str:
-  from lafg_jax.training.resume import BEFORE
-
-  config, split = one.config, one.config.evaluate.split
-  flat = {k: v for k, v in config_keys.flatten(config).items() if k not in _FREE}
-  flat = {k: v for k, v in flat.items() if k not in _ADDED or v != BEFORE[k]}
-  words: Any = None
-  if not one.trains:
-    flat = {k: v for k, v in flat.items() if k.startswith(_OF_INIT) and k not in _ADDED}
-  elif choices.reads_words(config):
-    words = _words(config.language)
-    if config.language.prototype != "profile":
-      # Unread.
-      del flat["language.tau_profile"]
-  if not (one.trains and choices.reads_words(config)):
-    flat = {k: v for k, v in flat.items() if not k.startswith("language.")}
-  content = [_content(config.data, s) for s in ("train", split)]
+  """Of all that decides its figures: values off their defaults that are read, files, images."""
+  config = one.config
+  kinds, splits = ["embedding", "evaluation"], [config.evaluate.split]
+  if one.trains:
+    kinds, splits = [*kinds, "training"], ["train", *splits]
+  words = one.trains and choices.reads_words(config)
+  if words:
+    kinds += ["features", "prototypes", "targets"]
+  values = {
+    key: value
+    for key, value in keys.deciding(config, *kinds).items()
+    if key not in _FILES and not keys.is_default(key, value) and keys.is_read(config, key)
+  }
   weights = _weights(config.model.pretrained)
-  return fingerprint(_VERSION, flat, words, weights, content, one.steps)
+  content = [_content(config.data, split) for split in splits]
+  said = _words(config.language) if words else None
+  return fingerprint(_VERSION, one.trains, values, said, weights, content)
 
 
 def _words(language: ConfigDict) -> str:
-  """Of what words are got from."""
+  """Of the sentences, or of what they are got from, and of the encoder."""
   from lafg_jax.language.describers import describe
   from lafg_jax.language.encoders import texts
 
+  folder = texts.encoder_folder(language.encoder)
+  encoder: Any = language.encoder
+  if folder:
+    # A model's card decides nothing.
+    encoder = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".md"]
   return _remembered(
-    ("words", *sorted(language.items())),
-    lambda: fingerprint(
-      describe.inputs(language), texts.encoder_folder(language.encoder) or language.encoder
-    ),
+    ("words", *sorted(language.items())), lambda: fingerprint(describe.inputs(language), encoder)
   )
 
 

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.ablation import plan
 from lafg_jax.ablation.plan import Cell
+from lafg_jax.tasks.class_retrieval import variants
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
@@ -34,14 +35,17 @@ class Trial(Cell):
     return f"{super().__str__()} ({settings})"
 
 
-def read(path: str) -> dict[str, Any]:
-  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; '' has none.
+def read(path: str | None) -> dict[str, Any]:
+  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote.
+
+  '' has none; None is the task's own.
 
   Raises:
     UserError: it is missing or damaged.
   """
-  if not path:
+  if path == "":
     return {}
+  path = path or str(variants.TUNED)
   try:
     found = json.loads(Path(path).read_text(encoding="utf-8"))["chosen"]
     return {

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.data.readers import NAMES
+from lafg_jax.config.table.data import NAMES
 from lafg_jax.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -244,8 +244,7 @@ def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str,
 
 def _fewer(splits: dict[str, tuple[str, ...]], data: Any) -> dict[str, tuple[str, ...]]:
   """The splits with `data.max_train_classes` training classes; the others are in no split."""
-  # Sections of checkpoints from before it was a key train on all.
-  names, most = splits["train"], getattr(data, "max_train_classes", 0)
+  names, most = splits["train"], data.max_train_classes
   if most > len(names):
     raise UserError(
       f"data.max_train_classes={most}: only {len(names)} training classes are there; pass "

@@ -94,9 +94,8 @@ def _of_checkpoint(workdir: str, where: str) -> Trained:
       "class_names": meta["dataset"]["class_names"],
       "dataset": meta["dataset"]["name"],
       "partial": meta["dataset"]["partial"],
-      # Checkpoints from before boxes and sentences were kept have none.
-      "box": meta.get("box"),
-      "sentences": meta.get("sentences", []),
+      "box": meta["box"],
+      "sentences": meta["sentences"],
       "evaluation": _evaluation(workdir, where, meta["step"]),
       "versions": meta["versions"],
     },

@@ -50,8 +50,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     "resize": config.data.resize_size,
     "cut": _cut(facts["box"]),
   }
-  # Of configs from before it was a key, none.
-  unlabelled = "the images, without labels, of " if config.data.get("instances", False) else ""
+  unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
     "- image-retrieval\n- fine-grained\n- jax\n---\n",

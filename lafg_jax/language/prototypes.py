@@ -19,12 +19,6 @@ from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
 STATS = "prototypes_stats.json"
 
-# Keys of the language section that decide what `run` writes, beside the features it reads.
-DECIDING = (
-  *("query", "num_attributes", "top_k", "tau_k", "kmeans_seed", "kmeans_restarts"),
-  *("minibatch_above", "spherical", "drop_generic", "wrong_sentences", "tau_profile"),
-)
-
 
 def attend(
   queries: np.ndarray, vocabulary: np.ndarray, top_k: int, tau_k: float

@@ -89,23 +89,21 @@ def build(model: ConfigDict) -> Embedder:
     embedding_dim=model.embedding_dim,
     mean=tuple(model.mean),
     std=tuple(model.std),
-    embedding_norm=model.get("embedding_norm", ""),
-    gem_initial_p=model.get("gem_p", 3.0),
-    gem_learned=model.get("gem_learned", False),
-    num_prompts=model.get("num_prompts", 0),
-    prompts_depth=model.get("prompts_depth", "shallow"),
-    lora_alpha=model.get("lora_alpha", 0.0),
+    embedding_norm=model.embedding_norm,
+    gem_initial_p=model.gem_p,
+    gem_learned=model.gem_learned,
+    num_prompts=model.num_prompts,
+    prompts_depth=model.prompts_depth,
+    lora_alpha=model.lora_alpha,
   )
 
 
 def _backbone(model: ConfigDict) -> ViT | ResNet:
-  # Checkpoints from before there were options are of plain ViTs.
-  options = model.get("options", "")
-  if "auto" in (model.size, model.pool, options):
+  if "auto" in (model.size, model.pool, model.options):
     raise ValueError("a config with 'auto' in its model section: backbones.resolve it first")
   dtype = jnp.dtype(model.dtype)
   if model.size == RESNET:
-    if model.get("num_prompts", 0):
+    if model.num_prompts:
       raise UserError("--config.model.num_prompts: a ResNet has no tokens to stand among; pass 0")
     return ResNet(pool=model.pool, dtype=dtype)
   numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
@@ -119,7 +117,7 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     pool=model.pool,
     conv_stem=model.conv_stem,
     layer_norm_eps=model.layer_norm_eps,
-    options=parse_options(options),
+    options=parse_options(model.options),
     dtype=dtype,
   )
 

@@ -29,7 +29,7 @@ from lafg_jax.utils.errors import UserError
 
 # The newest, and of train.keep_best the best on the validation classes.
 FOLDER, BEST = "checkpoints", "best"
-FORMAT = 1
+FORMAT = 2
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 
@@ -248,8 +248,7 @@ def _read_meta(workdir: str, step: int, where: str) -> dict[str, Any]:
   path = _path(workdir, step, where)
   with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
     meta = json.load(file)
-  # Checkpoints from before meta had a checksum have none.
-  if "crc32" in meta and meta["crc32"] != _meta_crc(meta):
+  if meta["crc32"] != _meta_crc(meta):
     raise ValueError("the meta differs from its checksum")
   if meta["format"] != FORMAT:
     raise UserError(f"{path} has format {meta['format']}, this version reads {FORMAT}")

@@ -19,7 +19,6 @@ from lafg_jax.training import checkpoints, optimizers, resume
 from lafg_jax.training.best_checkpoint import Selection, Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
-from lafg_jax.utils import config_keys
 
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
@@ -58,7 +57,7 @@ def run(
   """Trains to `train.steps`, from the newest checkpoint when there is one.
 
   Args:
-    config: reads `seed`, `train` and the keys that decide training (`resume.deciding_keys`).
+    config: reads `seed`, `train` and the keys that decide training (`resume.deciding`).
     objective: makes what is trained; called once, and not where training is done already.
     feed: the batches.
     meta: what a checkpoint says of itself; JSON. 'config' and 'made_of' decide whether a run may go
@@ -208,9 +207,7 @@ def _mapped_step(objective: Objective, optimizer: Any, config: ConfigDict) -> An
 
   Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
   """
-  program = repr(
-    [(key, config_keys.get(config, key)) for key in resume.deciding_keys(config) if key != "seed"]
-  )
+  program = repr({key: x for key, x in resume.deciding(config).items() if key != "seed"})
   if program not in _mapped_steps:
     while len(_mapped_steps) >= MAX_PROGRAMS:
       del _mapped_steps[next(iter(_mapped_steps))]

@@ -5,29 +5,20 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax.config import keys
 from lafg_jax.training import checkpoints
 from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
-# Keys that do not change what is learned: a run may go on under other values of these.
-FREE_KEYS = ("data.root", "data.num_workers", "data.prefetch", "train.log_every",
-             "train.checkpoint_every", "train.keep_checkpoints", "data.expect_counts",
-             "data.manifest", "data.builder", "data.test_classes", "data.pack",
-             "train.validate_every", "train.keep_best", "train.allow_changed")  # fmt: skip
 
+def deciding(config: ConfigDict) -> dict[str, Any]:
+  """{key: value} of what decides what is learned.
 
-def deciding_keys(config: ConfigDict) -> list[str]:
-  """The keys that decide what is learned.
-
-  What the language base is made of is not among them: the hash of what training reads of it is in
-  the checkpoint's `made_of`.
+  What the language base is made of is not in it: the hash of what training reads of it is in the
+  checkpoint's `made_of`.
   """
-  return [
-    k
-    for k in config_keys.keys(config)
-    if (k == "seed" or k.startswith(("data.", "model.", "loss.", "train."))) and k not in FREE_KEYS
-  ]
+  return keys.deciding(config, "embedding", "training")
 
 
 def changes(config: ConfigDict, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -36,7 +27,7 @@ def changes(config: ConfigDict, old: dict[str, Any], new: dict[str, Any]) -> lis
   Compared are the deciding keys of 'config', and all of 'made_of': {what, in words: hash or a few
   words}. A hash says only that it changed.
   """
-  changed = config_keys.differences(deciding_keys(config), old["config"], new["config"])
+  changed = config_keys.differences(deciding(config), old["config"], new["config"])
   before, now = old["made_of"], new["made_of"]
   for what in dict.fromkeys((*before, *now)):
     values = before.get(what), now.get(what)

@@ -7,8 +7,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from configs import default
 from lafg_jax.data import datasets, images
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils.errors import UserError
 
 

@@ -74,7 +74,7 @@ def test_halves_share_no_class_and_lose_none(section_of, count, fraction, seed):
 
 @pytest.fixture(scope="module")
 def section_of():
-  from configs import default
+  from lafg_jax.tasks.class_retrieval import default
 
   def make(**changes):
     data = default.get_config().data

@@ -19,11 +19,10 @@ from PIL import Image
 
 from configs import cars, synthetic
 from lafg_jax import stages
-from lafg_jax.config import validation
 from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.tasks.class_retrieval import default, train
 from lafg_jax.tasks.class_retrieval import stages as class_retrieval
-from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.training import resume
 from lafg_jax.utils.errors import UserError
 
@@ -212,10 +211,10 @@ def test_finches_are_not_packed():
   config = synthetic.get_config("prototypes")
   config.data.pack = "packs"
   with pytest.raises(UserError, match=r"data\.pack=packs"):
-    validation.validate(config, ["train"])
+    default.validate(config, ["train"])
   config = cars.get_config()
   config.data.pack, config.data.root = "packs", "somewhere"
-  validation.validate(config, ["train"])
+  default.validate(config, ["train"])
 
 
 def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):

@@ -1,6 +1,8 @@
 """notebooks/restore_in_colab.ipynb runs from top to bottom, on the CPU, without a network."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -60,6 +62,17 @@ def test_it_shows_pictures_and_attributes(ran):
     entries = lines[at + 1 : at + 6]
     assert sum(line.startswith("  *") for line in entries) == shared
     assert all("nearest to entry" in line for line in entries)
+
+
+def test_it_says_what_to_fill_in_and_installs_nothing_else(tmp_path):
+  cells = nbformat.read(PATH, as_version=4).cells
+  first, install = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+  assert 'PACKAGE = ""' in first and "git+https://" in first
+  # -S: without what is installed here.
+  command = [sys.executable, "-S", "-c", f"{first}\n{install}"]
+  done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True)
+  assert done.returncode == 1 and done.stderr.count("\n") == 1
+  assert "Set PACKAGE in the first cell to the git URL" in done.stderr
 
 
 def test_it_is_stored_without_outputs():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 
 ROOT = Path(__file__).resolve().parents[2]
 

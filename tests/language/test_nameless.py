@@ -12,7 +12,6 @@ import pytest
 from absl import logging
 from PIL import Image
 
-from configs import default
 from lafg_jax import tasks
 from lafg_jax.data import datasets
 from lafg_jax.data.images import UnreadableImage
@@ -22,6 +21,7 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import images as image_features
 from lafg_jax.language.encoders import texts
 from lafg_jax.report import language_page
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 

@@ -314,6 +314,7 @@ def test_a_dry_run_prints_what_a_run_does(pod, commands, queued):
     ((*SLICE, *WORDS[:2], "--workdir", "runs/x"), "--workdir=runs/x"),
     ((*SLICE, *WORDS, "--extras=data; id"), "--extras=data; id"),
     ((*SLICE, "--config", "configs/none.py", WORDS[2]), "configs/none.py"),
+    ((*SLICE, "--config=none:scratch", WORDS[2]), "configs/none.py"),
     ((*SLICE, "--commit=none", *WORDS), "--commit=none"),
     ((*SLICE, "--process_id=1", *WORDS), "--process_id"),
     ((*WHERE, "--tear-down", *WORDS), "--tear-down"),
@@ -333,5 +334,7 @@ def test_changes_that_are_not_committed_are_refused(pod, repository, is_one_line
     is_one_line(pod.pod(*SLICE, *WORDS), "--commit=HEAD")
     pod.answer({"tpu-vm + describe": [READY]})
     assert pod.pod(*SLICE, "--commit=HEAD", *WORDS).returncode == 0
+    named = ("--config=synthetic", *WORDS[2:])
+    assert pod.pod(*SLICE, "--commit=HEAD", *named).returncode == 0
   finally:
     file.write_text(before)

@@ -10,10 +10,9 @@ import pytest
 from pytorch_metric_learning import losses as oracle
 
 import lafg_jax
-from lafg_jax.config import validation
 from lafg_jax.losses import metric_learning
 from lafg_jax.models import embedder as embedders
-from lafg_jax.tasks.class_retrieval import objective, stages, train
+from lafg_jax.tasks.class_retrieval import default, objective, stages, train
 from lafg_jax.training import checkpoints, optimizers, resume
 from lafg_jax.training import step as train_step
 from lafg_jax.training.step import Objective
@@ -116,14 +115,14 @@ def test_extreme_embeddings_have_a_finite_loss_and_gradient(name):
 def test_what_cannot_be_is_one_line(config_with, changes, line):
   config = config_with(**{f"loss__{key}": value for key, value in changes.items()})
   with pytest.raises(UserError, match=line):
-    validation.validate(config, stages.STAGES)
+    default.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize("auxiliary", ["pairwise", *NAMES])
 def test_every_value_is_valid_with_and_without_words(config_with, auxiliary):
   for alignment in ("none", "prototype", "onehot"):
     config = config_with(loss__auxiliary=auxiliary, loss__alignment=alignment)
-    validation.validate(config, stages.STAGES)
+    default.validate(config, stages.STAGES)
 
 
 def test_proxies_disturb_no_other_number_and_follow_the_seed(config_with, monkeypatch):

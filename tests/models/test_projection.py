@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from lafg_jax.config import model_rules, validation
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load, resolve
-from lafg_jax.tasks.class_retrieval import objective, projectors
+from lafg_jax.tasks.class_retrieval import default, objective, projectors
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -15,15 +14,14 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint
 @pytest.fixture(scope="session")
 def config_on(config_with):
   """`config_on(source, **changes)`: the resolved config that starts from a model's image tower."""
-  from configs import synthetic
 
   def make(source, **changes):
     config = config_with()
-    config.update_from_flattened_dict(synthetic.PRETRAINED)
+    config.update_from_flattened_dict(default.TINY_CLIP)
     config.update_from_flattened_dict({"data.image_size": 32, "data.resize_size": 32})
     config.model.pretrained = str(source)
     config.update_from_flattened_dict({k.replace("__", "."): v for k, v in changes.items()})
-    validation.validate(config, ["describe", "train"])
+    default.validate(config, ["describe", "train"])
     return resolve.resolve(config)
 
   return make
@@ -106,7 +104,7 @@ def test_profiles_meet_no_features_of_texts(config_with, changes):
   config.model.embedding_dim = 0
   key = [name for name in changes if name.startswith("loss")][0].replace("__", ".")
   with pytest.raises(UserError, match=f"--config.{key}=.*language.prototype=attention"):
-    model_rules.check_profile(config)
+    default.check_profile(config)
   # Unread, it stands in nobody's way.
   control = {"loss__alignment": "orthogonal", "loss__projector_init": "pretrained"}
-  model_rules.check_profile(config_with(language__prototype="profile", **control))
+  default.check_profile(config_with(language__prototype="profile", **control))

@@ -6,10 +6,10 @@ import optax
 import pytest
 from flax import traverse_util
 
-from configs.default import get_config
 from lafg_jax.models import embedder
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.weights import from_resnet, load
+from lafg_jax.tasks.class_retrieval.default import get_config
 from lafg_jax.training import optimizers
 from lafg_jax.training.step import Objective
 from lafg_jax.utils.errors import UserError

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import default
 from lafg_jax.report import data_page
+from lafg_jax.tasks.class_retrieval import default
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from configs import cars, manifest, sop, synthetic
 from lafg_jax import tasks
-from lafg_jax.config import validation
 from lafg_jax.data import datasets
 from lafg_jax.report import language_page
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
@@ -145,7 +145,7 @@ def inspect_file(path, workdir, **language):
 def inspect(config, path, workdir, **language):
   config.language.update(descriptions=str(path), encoder="tiny_clip", inspect_all=True, cache="")
   config.language.update(num_attributes=4, top_k=2, kmeans_restarts=1, **language)
-  validation.validate(config, ["inspect"])
+  default.validate(config, ["inspect"])
   tasks.run(config, str(workdir), ["inspect"])
   return (workdir / "language.html").read_text()
 
@@ -265,9 +265,9 @@ def test_what_has_no_list_of_classes_cannot_show_them_all():
   config = cars.get_config()
   config.language.inspect_all, config.language.describer = True, "openai"
   with pytest.raises(UserError, match="inspect_all=True.*descriptions=FILE"):
-    validation.validate(config, ["inspect"])
+    default.validate(config, ["inspect"])
   config.language.descriptions = "some.json"
-  validation.validate(config, ["inspect"])
+  default.validate(config, ["inspect"])
   config.language.inspect_all = False
   with pytest.raises(UserError, match="data.root=FOLDER"):
-    validation.validate(config, ["inspect"])
+    default.validate(config, ["inspect"])

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from lafg_jax.config.validation import validate
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import embed, metrics, results
 from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import protocol, train
+from lafg_jax.tasks.class_retrieval.default import validate
 from lafg_jax.training import best_checkpoint, checkpoints, metrics_log
 from lafg_jax.utils.errors import UserError
 

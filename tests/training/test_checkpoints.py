@@ -177,12 +177,14 @@ def test_no_file_of_a_checkpoint_can_be_damaged_unnoticed(workdir, caplog):
   assert noticed >= 15
 
 
-def test_meta_from_before_it_had_a_checksum_reads(workdir):
+def test_a_checkpoint_of_another_format_is_refused_in_one_line(workdir):
   path = newest(workdir) / "meta" / "metadata"
-  meta = json.loads(path.read_text())
-  del meta["crc32"]
+  meta = json.loads(path.read_text()) | {"format": checkpoints.FORMAT - 1}
+  meta["crc32"] = checkpoints._meta_crc(meta)
   path.write_text(json.dumps(meta))
-  assert checkpoints.latest(str(workdir))[1]["step"] == 3
+  said = f"has format {checkpoints.FORMAT - 1}, this version reads {checkpoints.FORMAT}"
+  with pytest.raises(UserError, match=said):
+    checkpoints.latest(str(workdir))
 
 
 def test_a_half_written_checkpoint_has_another_name(workdir):

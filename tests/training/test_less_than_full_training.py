@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import lafg_jax
-from lafg_jax.config import validation
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
-from lafg_jax.tasks.class_retrieval import checks, objective, stages, train
+from lafg_jax.tasks.class_retrieval import checks, default, objective, stages, train
 from lafg_jax.training import checkpoints, optimizers
 from lafg_jax.utils.errors import UserError
 
@@ -158,10 +157,10 @@ REFUSED = [
 def test_what_does_not_go_together_is_one_line(config_with, changes, says):
   config = config_with()
   config.update_from_flattened_dict(PRETRAINED)
-  validation.validate(config, stages.STAGES)
+  default.validate(config, stages.STAGES)
   config.update_from_flattened_dict(changes)
   with pytest.raises(UserError, match=says):
-    validation.validate(config, stages.STAGES)
+    default.validate(config, stages.STAGES)
 
 
 @pytest.mark.parametrize(
@@ -174,4 +173,4 @@ def test_what_does_not_go_together_is_one_line(config_with, changes, says):
 def test_what_goes_together_is_accepted(config_with, changes):
   config = config_with()
   config.update_from_flattened_dict(PRETRAINED | changes)
-  validation.validate(config, stages.STAGES)
+  default.validate(config, stages.STAGES)

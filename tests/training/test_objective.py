@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import default
 from lafg_jax.runtime.out_of_memory import BatchSize
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, step
 from lafg_jax.utils.errors import UserError
 

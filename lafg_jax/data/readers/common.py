@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from lafg_jax.config.table.data import LAYOUTS
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.readers import LAYOUTS
 from lafg_jax.utils.errors import UserError
 
 

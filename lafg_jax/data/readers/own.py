@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from lafg_jax.config.table import ROWS
 from lafg_jax.data.datasets import Dataset, of_classes
-from lafg_jax.data.readers import READ_BY, common
+from lafg_jax.data.readers import common
 from lafg_jax.utils.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
@@ -106,7 +107,7 @@ def _listed(data: Any, names: Sequence[str], where: str) -> set[str]:
 def refuse_split_keys(data: Any, why: str) -> None:
   """Raises UserError where a key splits classes of a data set that brings its own split."""
   for key in ("test_classes", "split_seed", "train_fraction"):
-    if data[key] != READ_BY[key][0]:
+    if data[key] != ROWS[f"data.{key}"].default:
       raise UserError(f"--config.data.{key}={data[key]}: {why}; leave it out")
 
 

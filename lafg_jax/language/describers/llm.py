@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from absl import logging
 
+from lafg_jax.config import keys
 from lafg_jax.language.describers import neighbours, prompt
 from lafg_jax.language.describers.answer import Answer, Ask
 from lafg_jax.language.descriptions import Record, record
@@ -25,18 +26,14 @@ from lafg_jax.utils.progress import Progress
 
 FAILED = "descriptions_failed.jsonl"
 
-# Settings that decide what a model writes; the others only say how it is reached.
-_DECIDING = (
-  *("describer", "llm", "sentences_per_class", "num_neighbours"),
-  *("max_tokens", "temperature", "llm_seed"),
-)
-
 
 def settings(language: Any) -> dict[str, Any]:
   """What decides what a model writes, besides the class names and the prompt's own text."""
-  found = {name: language[name] for name in _DECIDING}
+  found = keys.deciding({"language": language}, "words")
+  # Read in place of what a model writes.
+  del found["language.descriptions"]
   by_encoder = language.num_neighbours and not language.neighbours
-  found["neighbours"] = Path(language.neighbours) if language.neighbours else None
+  found["language.neighbours"] = Path(language.neighbours) if language.neighbours else None
   return found | {"encoder": language.encoder if by_encoder else None}
 
 

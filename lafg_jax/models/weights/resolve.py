@@ -89,8 +89,8 @@ def _agree(model: ConfigDict, known: ConfigDict) -> bool:
     model.pretrained == known.pretrained,
     model.size == "auto" or _size(model) == _size(known),
   ]
-  keys = [key for key in _AUTO if key != "size"]
-  return all(same) and all(model[key] in (known[key], _AUTO[key]) for key in keys)
+  names = [name for name in _AUTO if name != "size"]
+  return all(same) and all(model[name] in (known[name], _AUTO[name]) for name in names)
 
 
 def _size(model: ConfigDict) -> Any:

@@ -53,13 +53,13 @@ def readout(
     'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
   """
   loss, centred = config.loss, vocabulary - vocabulary.mean(axis=0, dtype=np.float64)
-  if loss.get("image_alignment") == "vocabulary" and "reading" in projectors:
+  if loss.image_alignment == "vocabulary" and "reading" in projectors:
     directions = l2_normalise(centred if config.language.centre else vocabulary, "attributes")
     return {"image": np.asarray(projectors["reading"], np.float32), "entries": directions}
   if loss.alignment not in READABLE:
     return {}
   text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]
-  profile = loss.alignment == "prototype" and config.language.get("prototype") == "profile"
+  profile = loss.alignment == "prototype" and config.language.prototype == "profile"
   entries = np.eye(len(vocabulary)) if profile else vocabulary.astype(np.float64)
   if loss.alignment == "prototype" and config.language.centre:
     entries = entries - entries.mean(axis=0)
@@ -77,8 +77,8 @@ def check(config: ConfigDict, found: Readout, sentences: Sequence[Any]) -> None:
     )
   if not len(sentences):
     raise UserError(
-      "this checkpoint is from before the sentences of the vocabulary were kept in it: train again "
-      "to read attributes"
+      "this checkpoint has no sentences of its vocabulary: train with the prototypes.npz that "
+      "--stage=prototypes writes to read attributes"
     )
 
 

@@ -2,10 +2,10 @@
 
 from ml_collections import ConfigDict
 
-# Values of evaluate.source that embed images; any other is the path of an embeddings.npz.
-OF_MODELS = ("checkpoint", "best", "pretrained", "untrained")
-# Values of loss.alignment that read no words.
-WORDLESS = ("none", "orthogonal", "onehot")
+from lafg_jax.config.table.loss import PROXIED, WORDLESS
+from lafg_jax.config.table.train import OF_MODELS
+
+__all__ = ["OF_MODELS", "PROXIED", "WORDLESS", "reads_images", "reads_words", "recolourings"]
 
 
 def reads_words(config: ConfigDict) -> bool:
@@ -23,7 +23,3 @@ def reads_images(config: ConfigDict) -> bool:
 def recolourings(config: ConfigDict) -> int:
   """K, in how many other colours language.encoder sees each training image; 0 for none."""
   return config.data.recolourings if config.data.recoloured_per_batch else 0
-
-
-# Values of loss.auxiliary that learn a proxy a class.
-PROXIED = ("norm_softmax", "proxy_anchor")

@@ -10,6 +10,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax.config import keys
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
@@ -93,9 +94,8 @@ def _evaluate_untrained(
     weights: the hash of the pretrained weights that training began with, or None.
   """
   path, split = os.path.join(workdir, UNTRAINED), config.evaluate.split
-  keys = ("image_size", "resize_size", "box_crop")
   key = files.fingerprint(
-    *(config.model, config.seed, [config.data[name] for name in keys], weights),
+    *(keys.deciding(config, "embedding"), weights),
     datasets.content_fingerprint(config.data, split),
     *(split, config.evaluate.ks),
   )
@@ -196,14 +196,11 @@ def _evaluate_params(
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
   """The checkpoint is of this model, and never saw the classes it is evaluated on."""
-  # Checkpoints from before these were keys are of their defaults.
-  old = {"data.box_crop": False, "data.resize_size": 256} | meta["config"]
-  names = [k for k in old if k.startswith("model.")]
-  names += ["seed", "data.image_size", "data.resize_size"]
-  if meta["dataset"]["name"] == config.data.name:
+  names = keys.deciding(config, "embedding")
+  if meta["dataset"]["name"] != config.data.name:
     # Another data set may have no boxes to crop to.
-    names.append("data.box_crop")
-  changed = config_keys.differences(names, old, config_keys.flatten(config))
+    del names["data.box_crop"]
+  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
   if changed:
     raise UserError(
       f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "

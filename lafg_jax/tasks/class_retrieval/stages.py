@@ -12,10 +12,9 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.config import validation
+from lafg_jax.config import keys
 from lafg_jax.stages import Stage
-from lafg_jax.tasks.class_retrieval import choices
-from lafg_jax.utils import config_keys
+from lafg_jax.tasks.class_retrieval import choices, default
 
 STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
 # Not in a bare run: only people look at what they write.
@@ -23,7 +22,7 @@ ON_REQUEST = ("data", "inspect")
 # What the page of the language base is made from.
 _OF_LANGUAGE = ("describe", "encode", "prototypes")
 
-check = validation.validate
+check = default.validate
 
 
 def default_names(config: ConfigDict) -> list[str]:
@@ -144,12 +143,11 @@ def _encode_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   from lafg_jax.data import datasets
   from lafg_jax.language.encoders import texts
 
-  language = config.language
   return [
-    [language.encoder, language.prompt, language.long_sentences, choices.recolourings(config)],
+    [keys.deciding(config, "features"), choices.recolourings(config)],
     datasets.super_classes(config.data),
     _training_classes(config),
-    [texts.encoder_folder(language.encoder), Path(workdir, "descriptions.jsonl")],
+    [texts.encoder_folder(config.language.encoder), Path(workdir, "descriptions.jsonl")],
     datasets.content_fingerprint(config.data, "train") if _sees_images(config) else None,
   ]
 
@@ -175,9 +173,7 @@ def _encode_outputs(config: ConfigDict) -> list[str]:
 
 
 def _prototypes_inputs(config: ConfigDict, workdir: str) -> list[Any]:
-  from lafg_jax.language import prototypes
-
-  deciding = [config.language[name] for name in prototypes.DECIDING]
+  deciding = keys.deciding(config, "prototypes")
   return [deciding, _training_classes(config), Path(workdir, "text_features.npz")]
 
 
@@ -190,13 +186,10 @@ def _prototypes(config: ConfigDict, workdir: str) -> None:
 def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   from lafg_jax.data import datasets
   from lafg_jax.language.encoders import images
-  from lafg_jax.training import resume
 
-  deciding = {key: config_keys.get(config, key) for key in resume.deciding_keys(config)}
   words = choices.reads_words(config)
-  shown = ("language.centre", "language.shuffle", "language.prototype")
   return [
-    deciding | ({key: config_keys.get(config, key) for key in shown} if words else {}),
+    keys.deciding(config, "embedding", "training", *(["targets"] if words else [])),
     # Where the pack lies decides nothing.
     bool(config.data.pack),
     datasets.content_fingerprint(config.data, "train"),
@@ -249,9 +242,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
     where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
     newest, folder = checkpoints.steps(workdir, where)[:1], checkpoints.folder(workdir, where)
     read = [Path(folder, str(step), "meta", "metadata") for step in newest]
-  data = config.data
-  deciding = [config.evaluate, config.model, config.seed, data.image_size, data.resize_size]
-  return [deciding, content, read]
+  return [keys.deciding(config, "embedding", "evaluation"), content, read]
 
 
 def _evaluate(config: ConfigDict, workdir: str) -> None:

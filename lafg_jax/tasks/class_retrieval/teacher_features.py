@@ -17,6 +17,10 @@ from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise
 
+# Values of language.shuffle that give each class the prototype, or each image the teacher features,
+# of another class.
+_OF_PROTOTYPES, _OF_TEACHER = ("all", "prototypes"), ("all", "teacher")
+
 
 def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> LoadedPrototypes:
   """`prototypes.npz` at `path`, and what the config wants of the image features beside it.
@@ -31,7 +35,7 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
     path,
     dataset.class_names,
     centre=language.centre,
-    shuffle=language.shuffle,
+    shuffle=language.shuffle in _OF_PROTOTYPES,
     seed=config.seed,
     # Those of images take the place of any.
     kind=language.prototype if language.prototype in language_base.KINDS else "attention",
@@ -55,7 +59,7 @@ def _of_images(
   """Prototypes without words: the mean feature of each class's images that could be read."""
   language, count = config.language, len(dataset.class_names)
   means = class_means(features, dataset.labels, count)
-  if language.shuffle:
+  if language.shuffle in _OF_PROTOTYPES:
     means = means[language_base.other_classes(count, config.seed)]
   mean = means.mean(axis=0) * language.centre
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
@@ -77,7 +81,7 @@ def _readings(
   if language.centre:
     mean = features[np.any(features != 0, axis=1)].mean(axis=0)
     seen = np.where(np.any(seen != 0, axis=-1, keepdims=True), seen - mean, 0)
-  if language.shuffle:
+  if language.shuffle in _OF_TEACHER:
     seen = seen[_of_other_classes(dataset.labels, config.seed)]
   features = seen.reshape(-1, seen.shape[-1])
   readable = np.any(features != 0, axis=1)
@@ -112,7 +116,7 @@ def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
 
 
 def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:
-  """[n] for each image one of the class whose words its class is given under language.shuffle."""
+  """[n] for each image one of the class that language.shuffle gives to its class."""
   rows = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
   given = language_base.other_classes(len(rows), seed)
   place = np.empty(len(labels), int)

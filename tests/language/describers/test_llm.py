@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from absl import logging
 
-from configs import default
 from lafg_jax.language.describers import describe, llm, neighbours, openai_api
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils.errors import Incomplete, UserError
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from configs import default
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]

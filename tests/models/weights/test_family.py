@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import default
 from lafg_jax.models import embedder
 from lafg_jax.models.options import options_text
 from lafg_jax.models.weights import from_transformers, resolve
 from lafg_jax.models.weights import load as pretrained
+from lafg_jax.tasks.class_retrieval import default
 
 # What a config.json must tell beside the sizes.
 OPTIONS = {

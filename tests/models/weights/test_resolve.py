@@ -10,10 +10,11 @@ from absl import logging
 from safetensors.numpy import load_file, save_file
 
 import lafg_jax
-from configs import cars, default, synthetic
+from configs import cars, synthetic
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import load as pretrained
 from lafg_jax.models.weights import resolve as backbones
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.training import checkpoints, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
@@ -330,6 +331,8 @@ def test_a_checkpoint_needs_its_source_no_more(copied, dinov2, tmp_path, torch_t
   meta = {
     "config": config_keys.flatten(config),
     "dataset": {"name": "one", "class_names": ["a"], "partial": False},
+    "box": None,
+    "sentences": [],
   }
   with checkpoints.manager(str(tmp_path), keep=1) as mngr:
     state = {"state": {"params": params}, "prototypes": {}}
@@ -342,7 +345,7 @@ def test_a_checkpoint_needs_its_source_no_more(copied, dinov2, tmp_path, torch_t
   want = torch_tokens(dinov2[1], normalised)["pooler_output"]
   np.testing.assert_allclose(got, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-4)
   # Training from it takes the same backbone; a run of other options is another run.
-  assert {"model.options", "model.mean", "model.pretrained"} <= set(resume.deciding_keys(config))
+  assert {"model.options", "model.mean", "model.pretrained"} <= set(resume.deciding(config))
 
 
 def test_positions_of_no_square_need_their_grid(dinov2):
@@ -351,3 +354,12 @@ def test_positions_of_no_square_need_their_grid(dinov2):
   with pytest.raises(UserError, match="position_embeddings is 1 x 17 x 32, not 1 x 13 x 32"):
     load(config, (24, 32))
   assert load(config, (24, 32), (3, 4))["position_embedding"].shape == (1, 13, 32)
+
+
+def test_a_run_of_other_options_is_another_run():
+  config = synthetic.get_config("prototypes")
+  old = {"config": config_keys.flatten(config), "made_of": {}}
+  resume.check_same(config, old, old, "runs/x")
+  config.model.options = "registers=4"
+  with pytest.raises(UserError, match="model.options:  -> registers=4"):
+    resume.check_same(config, old, old | {"config": config_keys.flatten(config)}, "runs/x")

@@ -93,7 +93,7 @@ def test_models_without_attributes_say_so(config_with):
       attributes.check(config, found, [("a",)])
   config = config_with(loss__alignment="vocabulary")
   found = attributes.readout(config, words, projectors, projectors)
-  with pytest.raises(UserError, match="before the sentences of the vocabulary were kept"):
+  with pytest.raises(UserError, match="has no sentences of its vocabulary"):
     attributes.check(config, found, [])
   attributes.check(config, found, [("a",)] * 4)
 

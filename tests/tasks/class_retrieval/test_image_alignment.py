@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import synthetic
 from lafg_jax import tasks
-from lafg_jax.config import validation
 from lafg_jax.data import colours, datasets
 from lafg_jax.language.encoders import images
 from lafg_jax.losses import alignment
 from lafg_jax.models import embedder
 from lafg_jax.models.weights import resolve
-from lafg_jax.tasks.class_retrieval import objective, projectors, stages
+from lafg_jax.tasks.class_retrieval import default, objective, projectors, stages
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import metrics_log, step
 from lafg_jax.utils.errors import UserError
@@ -74,7 +72,7 @@ def test_an_unread_image_counts_for_nothing(case, form):
 def test_its_projector_disturbs_no_other_number(config_with, init):
   changes = {"loss__projector_init": init, "train__steps": 1}
   if init == "pretrained":
-    changes |= {k.replace(".", "__"): v for k, v in synthetic.PRETRAINED.items()}
+    changes |= {k.replace(".", "__"): v for k, v in default.TINY_CLIP.items()}
     changes |= {"data__image_size": 48, "data__resize_size": 48}
 
   def params(**more):
@@ -109,7 +107,7 @@ def test_readings_of_another_model_are_one_line(config_with):
     # An axis for each attribute, beside the space of the texts.
     {"language.prototype": "profile"},
     # The default of the finches.
-    synthetic.RECOLOURED | {"data.recoloured_per_batch": 6, "data.recolourings": 2},
+    default.RECOLOURED | {"data.recoloured_per_batch": 6, "data.recolourings": 2},
   ],
   ids=str,
 )
@@ -118,7 +116,7 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
     loss__image_alignment="vocabulary", train__steps=4, language__cache=str(tmp_path / "cache")
   )
   config.update_from_flattened_dict(changes)
-  validation.validate(config, stages.STAGES)
+  default.validate(config, stages.STAGES)
   assert stages.default_names(config) == list(stages.STAGES), "words are read"
   tasks.run(config, str(tmp_path / "run"), stages.STAGES)
   lines = metrics_log.read(str(tmp_path / "run" / metrics_log.FILE))
@@ -179,7 +177,7 @@ def test_recoloured_images_that_nobody_would_read_are_one_line(config_with, chan
   config = config_with(loss__image_alignment="vocabulary", data__recoloured_per_batch=2)
   config.update_from_flattened_dict(changes)
   with pytest.raises(UserError, match=f"recoloured_per_batch=2: .*{said}"):
-    validation.validate(config, ["train"])
+    default.validate(config, ["train"])
 
 
 def test_more_of_them_than_images_are_refused_before_any_work(tmp_path, config_with):

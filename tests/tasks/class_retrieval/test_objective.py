@@ -17,7 +17,7 @@ def test_controls_start_as_full_does(config_with):
     for name in ("backbone", "embedding"):
       jax.tree.map(np.testing.assert_array_equal, control[name], full[name])
     np.testing.assert_array_equal(control["projectors"]["image"], full["projectors"]["image"])
-  shuffled = objective.init_params(config_with(language__shuffle=True), 40, 24)
+  shuffled = objective.init_params(config_with(language__shuffle="all"), 40, 24)
   jax.tree.map(np.testing.assert_array_equal, shuffled, full)
 
 

@@ -70,11 +70,29 @@ def test_shuffled_images_read_as_those_of_the_class_whose_words_they_get(
   changes = {"loss__image_alignment": "feature", "language__centre": False}
   own = load(folder, dataset, config_with, **changes).readings["image_feature"]
   np.testing.assert_array_equal(own, features)
-  found = load(folder, dataset, config_with, language__shuffle=True, **changes)
+  found = load(folder, dataset, config_with, language__shuffle="all", **changes)
   given = [int(np.abs(words - row).sum(axis=1).argmin()) for row in found.prototypes]
   assert all(c != other for c, other in enumerate(given))
   seen = found.readings["image_feature"][:, 0] - 1
   np.testing.assert_array_equal(seen, np.array(given)[dataset.labels])
+
+
+@pytest.mark.parametrize("form", ["vocabulary", "feature"])
+@pytest.mark.parametrize("prototype", ["attention", "images"])
+def test_each_part_is_shuffled_alone_as_it_is_in_all(folder, dataset, config_with, form, prototype):
+  changes = {"loss__image_alignment": form, "language__prototype": prototype}
+  found = {
+    value: load(folder, dataset, config_with, language__shuffle=value, **changes)
+    for value in ("", "all", "prototypes", "teacher")
+  }
+  for value, base, of_images in (("prototypes", "all", ""), ("teacher", "", "all")):
+    np.testing.assert_array_equal(found[value].prototypes, found[base].prototypes)
+    np.testing.assert_array_equal(found[value].queries, found[base].queries)
+    for name, given in found[value].readings.items():
+      np.testing.assert_array_equal(given, found[of_images].readings[name])
+  assert (found["all"].prototypes != found[""].prototypes).any()
+  (name,) = {"image_cosine", "image_feature"} & found[""].readings.keys()
+  assert (found["all"].readings[name] != found[""].readings[name]).any()
 
 
 def test_the_controls_hold_no_words(folder, dataset, config_with):
@@ -103,7 +121,7 @@ def test_recoloured_images_are_read_in_place_of_the_others(folder, dataset, conf
   wanted = unit(centred[None]) @ found["directions"].T
   np.testing.assert_allclose(found["image_cosine"][7 * versions + 1], wanted[0], atol=1e-5)
   assert not found["image_cosine"][5 * versions + 1].any()
-  shuffled = load(folder, dataset, config_with, language__shuffle=True, **changes).readings
+  shuffled = load(folder, dataset, config_with, language__shuffle="all", **changes).readings
   given = shuffled["image_cosine"].reshape(n, versions, 9)
   own = found["image_cosine"].reshape(n, versions, 9)
   for row in (0, n - 1):
@@ -153,7 +171,7 @@ def test_prototypes_of_images_are_the_means_of_their_classes(folder, dataset, co
   assert found.prototypes.dtype == found.mean.dtype == np.float32 and found.readings == {}
   raw = load(folder, dataset, config_with, language__centre=False, **changes)
   np.testing.assert_allclose(raw.prototypes, means, atol=1e-6)
-  shuffled = load(folder, dataset, config_with, language__shuffle=True, **changes).prototypes
+  shuffled = load(folder, dataset, config_with, language__shuffle="all", **changes).prototypes
   nearest = [int(np.abs(found.prototypes - row).sum(axis=1).argmin()) for row in shuffled]
   assert sorted(nearest) == list(range(count))
   assert all(c != other for c, other in enumerate(nearest))

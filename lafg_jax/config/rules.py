@@ -1,9 +1,40 @@
-"""Rules between keys of the model, and between them and those of training."""
+"""Rules between the keys of data, model, train and evaluate, for every task."""
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from lafg_jax.config.table import ROWS
+from lafg_jax.config.table.data import LAYOUTS, SOURCES
 from lafg_jax.models.options import RESNET, SIZES
 from lafg_jax.utils.errors import UserError
+
+
+def missing_data(config: ConfigDict) -> list[str]:
+  """What to pass so that the images can be found: flags with what they take."""
+  data = config.data
+  missing = []
+  if data.name in LAYOUTS and not data.root:
+    missing.append(f"--config.data.root=FOLDER with {LAYOUTS[data.name]}")
+  key, wanted = SOURCES.get(data.name, ("root", ""))
+  if wanted and not data[key]:
+    missing.append(f"--config.data.{key}={wanted}")
+  return missing
+
+
+def check_data(config: ConfigDict) -> None:
+  """Raises UserError for sizes and splits that contradict each other."""
+  data = config.data
+  if data.resize_size < data.image_size:
+    reject("data.resize_size", data.resize_size, "at least data.image_size", data)
+  for key in ("train_fraction", "split_seed"):
+    if data.test_classes and data[key] != ROWS[f"data.{key}"].default:
+      raise UserError(
+        f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
+      )
+  if data.pack and data.name == "synthetic":
+    why = "the finches of data.name=synthetic are in memory; leave it out"
+    raise UserError(f"--config.data.pack={data.pack}: {why}")
 
 
 def check_model(config: ConfigDict) -> None:
@@ -31,36 +62,6 @@ def check_model(config: ConfigDict) -> None:
     )
   if model.conv_stem and model.size == RESNET:
     raise UserError(f"--config.model.conv_stem: {RESNET} has convolutions; it is for ViTs")
-  if config.loss.projector_init == "pretrained" and not (
-    model.pretrained and not model.embedding_dim and not model.embedding_norm
-  ):
-    raise UserError(
-      "--config.loss.projector_init=pretrained: it projects what a pretrained tower gives; pass "
-      "--config.model.pretrained (CLIP, SigLIP), --config.model.embedding_dim=0 and no "
-      "model.embedding_norm"
-    )
-  if config.evaluate.source == "pretrained" and not model.pretrained:
-    raise UserError(
-      "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
-    )
-
-
-def check_profile(config: ConfigDict) -> None:
-  """Raises UserError where P_t would meet both profiles and features of texts, of another width."""
-  loss = config.loss
-  if config.language.prototype != "profile":
-    return
-  clashes = {
-    "alignment": loss.alignment == "vocabulary",
-    "projector_init": loss.projector_init == "pretrained"
-    and loss.alignment in ("prototype", "distribution"),
-  }
-  for key, clash in clashes.items():
-    if clash:
-      raise UserError(
-        f"--config.loss.{key}={loss[key]}: it takes prototypes in the space of the texts, and a "
-        "profile has an axis for each attribute; pass --config.language.prototype=attention"
-      )
 
 
 def check_tuning(config: ConfigDict) -> None:
@@ -104,3 +105,31 @@ def check_tuning(config: ConfigDict) -> None:
       "--config.train.frozen_backbone: without an embedding nothing that retrieves would learn; "
       "pass --config.model.embedding_dim=D"
     )
+
+
+def check_evaluation(config: ConfigDict) -> None:
+  """Raises UserError where what is evaluated, or the classes it is evaluated on, are not there."""
+  train, evaluate = config.train, config.evaluate
+  if evaluate.source == "pretrained" and not config.model.pretrained:
+    raise UserError(
+      "--config.evaluate.source=pretrained: no pretrained backbone; pass --config.model.pretrained"
+    )
+  held_out = config.data.num_val_classes
+  for key, value in (
+    ("train.validate_every", train.validate_every),
+    ("evaluate.split", evaluate.split if evaluate.split == "val" else ""),
+  ):
+    if value and not held_out:
+      why = "no classes are held out; pass --config.data.num_val_classes=V"
+      raise UserError(f"--config.{key}={value}: {why}")
+  if train.keep_best and not train.validate_every:
+    raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")
+  if evaluate.source == "best" and not train.keep_best:
+    why = "nothing keeps it; pass --config.train.keep_best=True"
+    raise UserError(f"--config.evaluate.source=best: {why}")
+
+
+def reject(key: str, value: Any, wanted: str, section: ConfigDict) -> None:
+  """Raises UserError for a value that another key of its section limits: `wanted` ends in it."""
+  other = wanted.rsplit(".", 1)[-1]
+  raise UserError(f"--config.{key}={value}: it takes {wanted} (now {section[other]})")

@@ -1,14 +1,18 @@
-"""What `python -m lafg_jax.ablate` compares, as plain data: edit it, or pass --variants=FILE.
+"""What `python -m lafg_jax.ablate` compares, as plain data; --variants=FILE takes another file.
 
 A variant is {dotted key: value}, what it changes in the config; None is the model before training.
 Cells take their settings in this order: the config, the start, what was tuned for this dataset,
-start and variant (configs/ablation_tuned.json), the variant. NAME@CHANGE is NAME with a change, and
-takes what was tuned for NAME.
+start and variant (`TUNED`), the variant. NAME@CHANGE is NAME with a change, and takes what was
+tuned for NAME.
 """
 
 import itertools
+from pathlib import Path
 
-from configs import synthetic
+from lafg_jax.tasks.class_retrieval.default import RECOLOURED, TINY_CLIP
+
+# What --tune chose; --tuned=FILE takes another file.
+TUNED = Path(__file__).with_name("ablation_tuned.json")
 
 # Differences are paired with this variant, and those of `full` with each control as well. Variants
 # NAME@CHANGE are paired with those of the same change too.
@@ -74,11 +78,11 @@ ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # The words of classes, LaFG's way.
 PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
-# The words of other classes, or of `full` the readings of other images.
-FULL_SHUFFLED: dict[str, object] = {"language.shuffle": True}
+# The words of other classes, or of `full` the teacher features of other images.
+FULL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
 SHUFFLED = PROTOTYPES | FULL_SHUFFLED
 # Images of no class beside them, as `full` of the finches has.
-RECOLOURED = synthetic.RECOLOURED | {"loss.alignment": "prototype"}
+PROTOTYPES_RECOLOURED = RECOLOURED | {"loss.alignment": "prototype"}
 # Ours, of the same sentences. They are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
 # What other losses and numbers of classes are compared in: without class targets, with those that
@@ -110,7 +114,7 @@ def starts(config):
     # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
     # what it can do already is not there to be learned, only to be forgotten.
     steps = {"train.steps": max(1, config.train.steps * 3 // 10)}
-    return {"scratch": {}, "pretrained": synthetic.PRETRAINED | steps}
+    return {"scratch": {}, "pretrained": TINY_CLIP | steps}
   if config.model.pretrained:
     return {"pretrained": {}, "scratch": "the config starts from model.pretrained"}
   return {"scratch": {}, "pretrained": "no weights: pass --config.model.pretrained=FOLDER"}
@@ -131,8 +135,8 @@ def groups():
     "prototypes": {
       "prototypes": PROTOTYPES,
       "prototypes-shuffled": SHUFFLED,
-      "prototypes@recoloured": RECOLOURED,
-      "prototypes-shuffled@recoloured": RECOLOURED | {"language.shuffle": True},
+      "prototypes@recoloured": PROTOTYPES_RECOLOURED,
+      "prototypes-shuffled@recoloured": PROTOTYPES_RECOLOURED | FULL_SHUFFLED,
     },
     # `full` without words: directions that are none, and what the encoder sees as it is.
     "recoloured": {

@@ -1,0 +1,50 @@
+"""What the table of keys says of a config: defaults, and which of its values decide what.
+
+A key is dotted, such as 'model.width'. Nothing here imports jax, and no flag is read.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lafg_jax.config.record import Key
+from lafg_jax.config.table import ROWS
+from lafg_jax.utils import config_keys
+
+# For an error about a key that no config has.
+LISTED = "python -m lafg_jax.config.reference lists them all"
+
+
+def rows(sections: Sequence[str]) -> list[Key]:
+  """The rows of some sections ('seed' is one of its own), in the order of the table."""
+  return [row for row in ROWS.values() if row.name.split(".")[0] in sections]
+
+
+def defaults(sections: Sequence[str]) -> ConfigDict:
+  """A locked config of some sections, each key at its default."""
+  return config_keys.nested({row.name: row.default for row in rows(sections)}).lock()
+
+
+def deciding(config: Any, *kinds: str) -> dict[str, Any]:
+  """{key: value} of the keys of a config, or of some of its sections, that decide these things.
+
+  Args:
+    config: what is in no table counts as 'training'.
+    kinds: of `record.KINDS`. What is trained is decided by 'embedding' and 'training', and where
+      words are read by 'targets'; what is evaluated, by 'embedding' and 'evaluation'.
+  """
+  found = config_keys.keys(config)
+  chosen = [key for key in found if (ROWS[key].decides if key in ROWS else "training") in kinds]
+  return {key: config_keys.get(config, key) for key in chosen}
+
+
+def is_read(config: Any, key: str) -> bool:
+  """Whether the value of the other key that `Key.read_by` names reads this one."""
+  by = ROWS[key].read_by if key in ROWS else None
+  return by is None or config_keys.get(config, by.key) in by.values
+
+
+def is_default(key: str, value: Any) -> bool:
+  """Whether the table has the key with this default."""
+  return key in ROWS and value == ROWS[key].default

@@ -1,0 +1,73 @@
+"""Rows of `config.model`: the backbone, its head, and what tunes it with few parameters."""
+
+from lafg_jax.config.record import (
+  BOOL,
+  POSITIVE,
+  REGEX,
+  TEXT,
+  Key,
+  Rule,
+  at_least,
+  numbers,
+  one_of,
+)
+from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
+
+# fmt: off
+ROWS = (
+  Key("model.size", "auto", one_of("auto", *SIZES, "custom", RESNET), "embedding",
+      "'auto' (that of the pretrained weights; without any 'base'), 'tiny', 'small', 'base', "
+      "'large' or 'custom', a ViT of the four numbers below; or 'resnet50'."),
+  Key("model.width", 768, at_least(1), "embedding", "'custom': channels of a token."),
+  Key("model.depth", 12, at_least(1), "embedding", "'custom': blocks."),
+  Key("model.num_heads", 12, at_least(1), "embedding", "'custom': attention heads of a block."),
+  Key("model.mlp_dim", 3072, at_least(1), "embedding", "'custom': hidden units of a block's MLP."),
+  Key("model.patch_size", 0, at_least(0), "embedding",
+      "Side of a patch in pixels, with conv_stem a power of 2; 0: that of the weights, or else "
+      "16."),
+  Key("model.pool", "auto", one_of("auto", "token", "mean", "gem", "map"), "embedding",
+      "'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (attention "
+      "pooling as in SigLIP), or 'auto': as the weights were trained, or else 'token' ('mean' of "
+      "a ResNet)."),
+  Key("model.gem_p", 3.0, POSITIVE, "embedding",
+      "p of 'gem', where it starts: 1 is the mean, large values near the maximum."),
+  Key("model.gem_learned", True, BOOL, "embedding", "p is learned."),
+  Key("model.options", "auto", Rule(lambda x: x == "auto" or bool(parse_options(x) or True),
+           f"auto, or words separated by spaces, of {', '.join(Options._fields)}"), "embedding",
+      "What a ViT has beyond the plain one, such as 'layer_scale registers=4' "
+      "(lafg_jax/models/options.py lists them); 'auto': what the weights have, or else nothing."),
+  Key("model.conv_stem", False, BOOL, "embedding",
+      "Convolutions in place of the patch embedding: for training from scratch at small sizes."),
+  Key("model.layer_norm_eps", 0.0, at_least(0), "embedding",
+      "Epsilon of every LayerNorm of the backbone; 0: that of the weights, or else 1e-12."),
+  Key("model.embedding_dim", 512, at_least(0), "embedding",
+      "Width D of the embedding, a linear layer; 0 uses the backbone's own feature."),
+  Key("model.embedding_norm", "", one_of("", "layer"), "embedding",
+      "Between feature and linear layer: '' or 'layer', a LayerNorm without parameters "
+      "(ProxyNCA++)."),
+  Key("model.lora_rank", 0, at_least(0), "embedding",
+      "LoRA: rank of the update of each target kernel; the backbone stays fixed, the head learns. "
+      "0 = off."),
+  Key("model.lora_alpha", 16.0, POSITIVE, "embedding",
+      "The update is lora_alpha / lora_rank times A B."),
+  Key("model.lora_targets", "attention/(query|value)/kernel", REGEX, "embedding",
+      "Regular expression over the paths of the backbone's kernels that get one."),
+  Key("model.num_prompts", 0, at_least(0), "embedding",
+      "Visual prompts, learned tokens behind the class token; the backbone stays fixed, the head "
+      "learns. 0 = off."),
+  Key("model.prompts_depth", "shallow", one_of("shallow", "deep"), "embedding",
+      "'shallow' (before the first block) or 'deep' (anew before every block)."),
+  Key("model.mean", (),
+      Rule(lambda x: x == () or numbers(x, 3), "three numbers, for R, G and B, or ()"), "embedding",
+      "Mean that normalises images in [0, 1], for R, G, B; (): that of the weights, or else 0.5."),
+  Key("model.std", (), Rule(lambda x: x == () or (numbers(x, 3) and min(x) > 0),
+           "three numbers above 0, for R, G and B, or ()"), "embedding",
+      "Standard deviation that does so; (): that of the weights, or else 0.5."),
+  Key("model.dtype", "bfloat16", one_of("float32", "bfloat16"), "embedding",
+      "Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32."),
+  Key("model.pretrained", "google/vit-base-patch16-224-in21k", TEXT, "embedding",
+      "Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of "
+      "safetensors of transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or "
+      "of a vit_jax .npz; what lafg_jax.export wrote; or 'tiny_clip', the image tower of the "
+      "shipped encoder."),
+)

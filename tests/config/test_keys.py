@@ -1,0 +1,86 @@
+"""The table of keys: whole, documented, and what is derived from it."""
+
+from pathlib import Path
+
+import pytest
+
+from configs import synthetic
+from lafg_jax.config import keys, record, reference
+from lafg_jax.config.table import ROWS
+from lafg_jax.tasks.class_retrieval import default
+from lafg_jax.utils import config_keys
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/keys.md"
+
+
+def test_every_key_of_the_default_has_a_row_that_says_all_of_it():
+  config = default.get_config()
+  assert sorted(config_keys.keys(config)) == sorted(ROWS)
+  for name, row in ROWS.items():
+    assert name == row.name and config_keys.get(config, name) == row.default
+    assert row.rule.accepts(row.default) and row.rule.wanted, name
+    assert row.decides in record.KINDS and row.comment.endswith("."), name
+    if row.read_by is not None:
+      by = ROWS[row.read_by.key]
+      assert all(by.rule.accepts(value) for value in row.read_by.values), name
+
+
+def test_the_page_of_the_documentation_is_what_the_table_gives():
+  # python -m lafg_jax.config.reference > docs/reference/keys.md
+  assert PAGE.read_text(encoding="utf-8") == reference.text()
+
+
+def test_a_row_of_the_page_has_five_cells_whatever_stands_in_it():
+  rows = [line for line in reference.text().splitlines() if line.startswith("| `")]
+  assert len(rows) == len(ROWS)
+  for line in rows:
+    assert len(line.replace("\\|", "").split("|")) == 7, line
+  (targets,) = [line for line in rows if "`model.lora_targets`" in line]
+  assert "attention/(query\\|value)/kernel" in targets
+
+
+@pytest.mark.parametrize(
+  ("kinds", "has", "has_not"),
+  [
+    (["words"], ["language.llm", "language.temperature"], ["language.retries", "seed"]),
+    (["features"], ["language.encoder", "language.prompt"], ["language.query"]),
+    (["prototypes"], ["language.query", "language.tau_profile"], ["language.centre"]),
+    (
+      ["embedding", "training"],
+      ["seed", "data.flip", "model.options", "model.pretrained", "loss.beta", "train.steps"],
+      ["data.root", "data.pack", "train.log_every", "language.centre", "evaluate.ks"],
+    ),
+    (["targets"], ["language.centre", "language.shuffle", "language.prototype"], ["seed"]),
+    (
+      ["embedding", "evaluation"],
+      ["seed", "model.pool", "data.resize_size", "data.box_crop", "evaluate.ks", "evaluate.split"],
+      ["evaluate.batch_size", "train.steps", "data.flip"],
+    ),
+  ],
+)
+def test_what_decides_a_stage(kinds, has, has_not):
+  config = synthetic.get_config("prototypes")
+  found = keys.deciding(config, *kinds)
+  assert set(has) <= found.keys() and not set(has_not) & found.keys()
+  assert all(value == config_keys.get(config, key) for key, value in found.items())
+  if "words" in kinds:
+    assert keys.deciding({"language": config.language}, *kinds) == found
+
+
+def test_every_key_decides_one_thing():
+  config = default.get_config()
+  found = [key for kind in record.KINDS for key in keys.deciding(config, kind)]
+  assert sorted(found) == sorted(ROWS)
+
+
+def test_a_key_is_read_with_some_values_of_another():
+  config = synthetic.get_config("prototypes")
+  assert not keys.is_read(config, "language.tau_profile") and keys.is_read(config, "language.tau_k")
+  config.language.prototype = "profile"
+  assert keys.is_read(config, "language.tau_profile")
+
+
+def test_flat_configs_come_back_nested():
+  config = synthetic.get_config("prototypes")
+  again = config_keys.nested(config_keys.flatten(config))
+  assert again.to_dict() == config.to_dict()

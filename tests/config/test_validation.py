@@ -1,0 +1,59 @@
+"""Each key alone: a wrong value is one line that names it, and says what it takes."""
+
+import re
+
+import pytest
+
+from configs import synthetic
+from lafg_jax.config import record
+from lafg_jax.config.table import ROWS
+from lafg_jax.tasks.class_retrieval import default, stages
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
+
+
+@pytest.mark.parametrize("key", sorted(ROWS))
+def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
+  config = synthetic.get_config("prototypes")
+  value = config_keys.get(config, key)
+  wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",), bool: None}[type(value)]
+  if key == "data.split_seed":
+    wrong = -2
+  if key in ("task", "language.encoder", "evaluate.source"):
+    wrong = ""
+  if ROWS[key].rule is record.TEXT:
+    wrong = None
+  if ROWS[key].rule is record.REGEX:
+    wrong = "("
+  section, name = ("", key) if "." not in key else key.split(".")
+  with config.unlocked(), config.ignore_type():
+    (config[section] if section else config)[name] = wrong
+  with pytest.raises(UserError, match=re.escape(f"--config.{key}=")):
+    default.validate(config, stages.STAGES)
+
+
+def test_a_config_without_a_section_is_one_line():
+  config = synthetic.get_config("prototypes")
+  with config.unlocked():
+    del config["loss"]
+  with pytest.raises(UserError, match="lacks loss"):
+    default.validate(config, stages.STAGES)
+
+
+@pytest.mark.parametrize(
+  ("key", "value"),
+  [("api_key_env", "sk-secret"), ("base_url", "https://me:secret@host/v1"), ("base_url", "secret")],
+)
+def test_what_may_be_a_key_is_refused_and_not_printed(key, value):
+  config = synthetic.get_config("prototypes")
+  config.language[key] = value
+  with pytest.raises(UserError, match=f"--config.language.{key}=") as raised:
+    default.validate(config, stages.STAGES)
+  assert "secret" not in str(raised.value)
+
+
+def test_boxes_are_refused_where_a_data_set_has_none():
+  config = synthetic.get_config("prototypes")
+  config.data.box_crop = True
+  with pytest.raises(UserError, match="box_crop=True: .* does not read it, only aircraft"):
+    default.validate(config, stages.STAGES)
