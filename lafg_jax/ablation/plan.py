@@ -246,13 +246,11 @@ def _key(one: Cell) -> str:
 def _words(language: ConfigDict) -> str:
   """Of what words are got from."""
   from lafg_jax.language.describers import describe
-  from lafg_jax.language.encoders import texts
+  from lafg_jax.language.encoders import load
 
   return _remembered(
     ("words", *sorted(language.items())),
-    lambda: fingerprint(
-      describe.inputs(language), texts.encoder_folder(language.encoder) or language.encoder
-    ),
+    lambda: fingerprint(describe.inputs(language), load.content(language.encoder)),
   )
 
 
