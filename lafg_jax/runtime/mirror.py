@@ -138,11 +138,10 @@ class Mirror:
         if not same and step not in vanished and not self._upload(name, here[name]):
           vanished.add(step)
       kept = [m for m in map(_STEP.fullmatch, here) if m]
-      newest = {where: max([int(m[2]) for m in kept if m[1] == where], default=-1)
-                for where in STEP_FOLDERS}  # fmt: skip
+      newest = {m[1]: int(m[2]) for m in sorted(kept, key=lambda m: int(m[2]))}
       for name in sorted(self.there.keys() - here.keys(), key=_order, reverse=True):
         match = _STEP.fullmatch(name)
-        if match and int(match[2]) <= newest[match[1]]:
+        if match and int(match[2]) <= newest.get(match[1], -1):
           with contextlib.suppress(FileNotFoundError):
             self.system.rm_file(f"{self.root}/{name}")
           del self.there[name]
@@ -167,9 +166,9 @@ class Mirror:
       self.system.makedirs(os.path.dirname(there), exist_ok=True)
       self.system.put_file(self._path(name), there)
     except FileNotFoundError:
-      if os.path.exists(self._path(name)):
-        raise
-      return False
+      if not os.path.exists(self._path(name)):
+        return False
+      raise
     self.there[name] = _token(self.system.info(there))
     self._write_record(name, stat)
     return True

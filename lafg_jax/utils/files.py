@@ -142,9 +142,7 @@ def read_npz(
 
 
 def read_cached_npz(
-  path: str | os.PathLike,
-  keys: tuple[str, str],
-  is_sound: Callable[[np.ndarray, np.ndarray], bool],
+  path: str | os.PathLike, keys: tuple[str, str], is_sound: Callable[..., bool]
 ) -> tuple[np.ndarray, np.ndarray] | None:
   """The two arrays `keys` of a file, or None where it is missing or damaged.
 

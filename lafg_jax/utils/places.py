@@ -16,20 +16,18 @@ from typing import Any
 
 from lafg_jax.utils.errors import UserError
 
-# What the clients of buckets and of the hub raise beside Python's own errors. Such an error can
-# only be raised where its module was imported, so none is imported for it here.
+# What the clients of buckets and of the hub raise beside Python's own errors. A client that raises
+# one has imported its module, so nothing is imported here.
 _CLIENT_ERRORS = (
-  ("gcsfs.retry", "HttpError"),
-  ("gcsfs.retry", "ChecksumError"),
-  ("gcsfs.retry", "NonRetryableError"),
-  ("google.auth.exceptions", "GoogleAuthError"),
-  ("google.api_core.exceptions", "GoogleAPIError"),
-  ("aiohttp", "ClientError"),
-  ("botocore.exceptions", "BotoCoreError"),
-  ("botocore.exceptions", "ClientError"),
-  ("azure.core.exceptions", "AzureError"),
-  ("httpx", "HTTPError"),
-  ("httpx2", "HTTPError"),
+  *("gcsfs.retry.HttpError", "gcsfs.retry.ChecksumError", "gcsfs.retry.NonRetryableError"),
+  *("google.auth.exceptions.GoogleAuthError", "google.api_core.exceptions.GoogleAPIError"),
+  *(
+    "aiohttp.ClientError",
+    "httpx.HTTPError",
+    "httpx2.HTTPError",
+    "azure.core.exceptions.AzureError",
+  ),
+  *("botocore.exceptions.BotoCoreError", "botocore.exceptions.ClientError"),
 )
 
 
@@ -68,8 +66,9 @@ def as_user_error(url: str, what: str = "read") -> Iterator[None]:
 
 def errors() -> tuple[type[Exception], ...]:
   """What a file system behind a URL and the hub raise, except for a missing package."""
-  known = (getattr(sys.modules.get(module), name, None) for module, name in _CLIENT_ERRORS)
-  return (ValueError, OSError, RuntimeError, *(error for error in known if error is not None))
+  names = (name.rpartition(".") for name in _CLIENT_ERRORS)
+  known = (getattr(sys.modules.get(module), name, None) for module, _, name in names)
+  return (ValueError, OSError, RuntimeError, *filter(None, known))
 
 
 def reason(error: Exception) -> str:
@@ -93,15 +92,13 @@ def download(url: str, key: str = "") -> str | None:
   path = os.path.join(folder, os.path.basename(url))
   with as_user_error(f"{key}{url}"):
     system, remote = opened(url)
-    try:
-      # Unlike `isfile`, this tells a missing file from a server that does not answer.
-      if system.info(remote)["type"] != "file":
-        return None
-    except FileNotFoundError:
-      return None
-    os.makedirs(folder, exist_ok=True)
-    system.get_file(remote, path)
-  return path
+    # Unlike `isfile`, `info` tells a missing file from a server that does not answer.
+    with contextlib.suppress(FileNotFoundError):
+      if system.info(remote)["type"] == "file":
+        os.makedirs(folder, exist_ok=True)
+        system.get_file(remote, path)
+        return path
+  return None
 
 
 @functools.cache
@@ -121,21 +118,23 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
   with _hub_as_user_error(problem):
     try:
       return hub.hf_hub_download(repository, name, revision=revision)
-    except errors.LocalEntryNotFoundError:
-      # Offline. Only where the hub said so before is it known that there is no such file.
+    except errors.EntryNotFoundError as error:
+      # Offline, only what the hub has said before tells that there is no such file.
       known = hub.try_to_load_from_cache(repository, name, revision=revision)
-      if known is not hub._CACHED_NO_EXIST:
+      offline = isinstance(error, errors.LocalEntryNotFoundError)
+      if offline and known is not hub._CACHED_NO_EXIST:
         raise
-    except errors.EntryNotFoundError:
-      pass
   return None
 
 
-def hub_folder(repository: str, problem: str, allow: list[str], ignore: list[str]) -> str:
-  """The folder of a hub repository in the hub's cache, with the files that match the patterns.
+def hub_folder(repository: str, problem: str, **patterns: Any) -> str:
+  """The folder of a hub repository in the hub's cache.
 
   What is missing is downloaded. The revision that is in the cache is kept, so that a run that is
   resumed reads the same files; `hf download <repository>` takes a newer one.
+
+  Args:
+    patterns: `allow_patterns` and `ignore_patterns` of the files, as lists of globs.
 
   Raises:
     UserError: as `hub_file`.
@@ -144,10 +143,7 @@ def hub_folder(repository: str, problem: str, allow: list[str], ignore: list[str
 
   with _hub_as_user_error(problem):
     return hub.snapshot_download(
-      repository,
-      revision=_cached_commit(repository) or None,
-      allow_patterns=allow,
-      ignore_patterns=ignore,
+      repository, revision=_cached_commit(repository) or None, **patterns
     )
 
 
@@ -173,11 +169,11 @@ def _cached_commit(repository: str) -> str:
 
 @contextlib.contextmanager
 def _hub_as_user_error(problem: str) -> Iterator[None]:
-  from huggingface_hub import errors as hub_errors
+  from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
   try:
     yield
-  except (hub_errors.LocalEntryNotFoundError, hub_errors.OfflineModeIsEnabled) as error:
-    raise UserError(problem.replace("{}", "it cannot be reached")) from error
   except errors() as error:
-    raise UserError(problem.replace("{}", type(error).__name__)) from error
+    offline = isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
+    why = "it cannot be reached" if offline else type(error).__name__
+    raise UserError(problem.replace("{}", why)) from error

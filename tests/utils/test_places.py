@@ -135,7 +135,7 @@ def test_the_commit_is_that_of_the_folder_and_found_without_the_hub(hub, monkeyp
   for commit in (A, B):
     hub(commit)
     assert places.hub_commit("owner/name") == commit
-    assert Path(places.hub_folder("owner/name", "{}", ["*.json"], [])).name == commit
+    assert Path(places.hub_folder("owner/name", "{}")).name == commit
   assert len(asked) == 1
 
 
@@ -145,9 +145,9 @@ def test_a_cached_revision_stays_until_another_is_downloaded(hub, monkeypatch):
   monkeypatch.setattr(
     huggingface_hub, "snapshot_download", lambda name, revision, **_: asked.append(revision) or "x"
   )
-  places.hub_folder("owner/name", "{}", [], [])
+  places.hub_folder("owner/name", "{}")
   hub(A)
-  places.hub_folder("owner/name", "{}", [], [])
+  places.hub_folder("owner/name", "{}")
   # Of a repository that is not there, the newest is taken, and refs/main names it afterwards.
   assert asked == [None, A]
 
@@ -156,7 +156,7 @@ def test_what_the_hub_does_not_give_is_one_line_and_has_no_commit(hub, tmp_path)
   assert places.hub_commit("owner/name") == "" == places.hub_commit("no/such/id")
   for call in (
     lambda problem: places.hub_file("owner/name", "config.json", problem),
-    lambda problem: places.hub_folder("owner/name", problem, [], []),
+    lambda problem: places.hub_folder("owner/name", problem),
   ):
     with pytest.raises(UserError, match="^no model .it cannot be reached.: try$"):
       call("no model ({}): try")

@@ -17,8 +17,10 @@ from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
 # Of a hub repository: no weights in other formats or precisions, no modules that are not read.
-_HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
-_HUB_REST = ["onnx/*", "openvino/*"]
+_HUB_FILES = {
+  "allow_patterns": ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"],
+  "ignore_patterns": ["onnx/*", "openvino/*"],
+}
 # The text tower of a model of two towers.
 _TEXT_TOWERS = {
   "clip": "CLIPTextModelWithProjection",
@@ -100,7 +102,7 @@ def resolve(encoder: str) -> tuple[Path, str]:
   problem = (
     f"language.encoder {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
   )
-  found = Path(places.hub_folder(encoder, problem, _HUB_FILES, _HUB_REST))
+  found = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
   return found, f"{encoder}@{found.name}"
 
 
