@@ -7,6 +7,7 @@ imported only when they are used.
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import sys
 import tempfile
@@ -40,6 +41,8 @@ def opened(place: str) -> tuple[Any, str]:
   """The fsspec file system of a URL or path, and the path in it, without a slash at the end."""
   import fsspec
 
+  # gcsfs logs each failed request with a traceback, beside the error that it raises.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   system, path = fsspec.url_to_fs(place)
   return system, path.rstrip("/")
 
