@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from absl import flags, logging
 
 from lafg_jax import command_line
-from lafg_jax.utils import packages, urls
+from lafg_jax.utils import locks, packages, places
 from lafg_jax.utils.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
@@ -62,14 +62,16 @@ def main(argv: Sequence[str]) -> None:
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)
-  from lafg_jax.ablation import plan, pool, results, tuning
+  from lafg_jax.ablation import plan, results, tuning
   from lafg_jax.data import datasets
 
   groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
   file = plan.read_variants(_VARIANTS.value)
   plan.check_names(file, command_line.CONFIG.value, groups, _STARTS.value)
   tuned = {} if _TUNE.value else tuning.read(_TUNED.value)
-  with pool.only_one_in(workdir), datasets.remembered():
+  command_line.make_folder("workdir", workdir)
+  # Two commands in one folder would run the same cells.
+  with locks.locked(os.path.join(workdir, ".lock"), workdir), datasets.remembered():
     if _TUNE.value:
       cells = tuning.cells(file, command_line.CONFIG.value, workdir, _STARTS.value, only)
       failed = _run(cells, workdir)
@@ -101,7 +103,7 @@ def _check_flags() -> re.Pattern[str]:
     raise UserError(f"--jobs={_JOBS.value}: it takes 1 or more, or 0 for one a core")
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out")
-  if urls.is_url(_WORKDIR.value or ""):
+  if places.is_url(_WORKDIR.value or ""):
     raise UserError(f"--workdir={_WORKDIR.value}: it takes a folder of this machine")
   if _TUNE.value and _REPORT_ONLY.value:
     raise UserError("--report_only: --tune reports what is finished anyway; pass one of the two")

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags, logging
 
 from lafg_jax import command_line
-from lafg_jax.utils import packages, urls
+from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
 FORMATS = ("safetensors", "stablehlo", "faiss")
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
   workdir, out = _WORKDIR.value, _OUT.value
   if not workdir or not out:
     raise UserError(f"pass --{'out' if workdir else 'workdir'}; see --help")
-  if urls.is_url(out):
+  if places.is_url(out):
     raise UserError(f"--out={out}: it takes a folder of this machine")
   formats = _chosen(_FORMATS.value, _GALLERY.value)
   if "faiss" in formats:

@@ -235,13 +235,12 @@ def _key(one: Cell) -> str:
 def _words(language: ConfigDict) -> str:
   """Of the sentences, or of what they are got from, and of the encoder."""
   from lafg_jax.language.describers import describe
-  from lafg_jax.language.encoders import texts
+  from lafg_jax.language.encoders import load
 
-  folder = texts.encoder_folder(language.encoder)
-  encoder: Any = language.encoder
-  if folder:
+  encoder: Any = load.content(language.encoder)
+  if isinstance(encoder, Path):
     # A model's card decides nothing.
-    encoder = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".md"]
+    encoder = [p for p in sorted(encoder.rglob("*")) if p.is_file() and p.suffix != ".md"]
   return _remembered(
     ("words", *sorted(language.items())), lambda: fingerprint(describe.inputs(language), encoder)
   )

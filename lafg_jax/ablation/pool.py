@@ -1,43 +1,27 @@
 """Runs cells in worker processes, each of which takes many: starting one takes seconds."""
 
-import contextlib
-import fcntl
 import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from lafg_jax import command_line
 from lafg_jax.ablation import results, worker
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.evaluate.results import TITLES, percent
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys, files
-from lafg_jax.utils.errors import UserError
 
 _SCRATCH = "scratch"
 # What stages before the training wrote, for all cells.
 _STORE = "store"
 _CONTEXT = multiprocessing.get_context("spawn")
-
-
-@contextlib.contextmanager
-def only_one_in(workdir: str) -> Iterator[None]:
-  """Two commands in one folder would run the same cells."""
-  command_line.make_folder("workdir", workdir)
-  with open(os.path.join(workdir, ".lock"), "a", encoding="utf-8") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      raise UserError(f"another run is at work in {workdir}: pass another --workdir") from error
-    yield
 
 
 class _Worker:

@@ -8,13 +8,10 @@ final name is whole.
 """
 
 import concurrent.futures
-import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -23,7 +20,7 @@ from absl import logging
 
 from lafg_jax.data import datasets, images
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.utils import files
+from lafg_jax.utils import files, locks
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
@@ -62,7 +59,8 @@ def packed(dataset: Dataset, data: Any) -> Dataset:
   root = Path(os.path.expanduser(data.pack))
   folder = root / name
   root.mkdir(parents=True, exist_ok=True)
-  with _only_builder(root / f".{name}.lock"):
+  # Processes that want the same pack wait for the one that builds it.
+  with locks.locked(root / f".{name}.lock"):
     if not folder.is_dir():
       with files.naming(root / f"{name}.partial"):
         _build(dataset, root / f"{name}.partial", data)
@@ -108,18 +106,6 @@ def _end(index: np.ndarray) -> int:
     return 0
   start, height, width, *_ = index[-1].tolist()
   return start + 3 * height * width
-
-
-@contextlib.contextmanager
-def _only_builder(path: Path) -> Iterator[None]:
-  """Processes that want the same pack wait for the one that builds it."""
-  with open(path, "a", encoding="utf-8") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      logging.info("waiting for another process that uses %s", path)
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _build(dataset: Dataset, folder: Path, data: Any) -> None:

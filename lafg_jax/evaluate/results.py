@@ -36,15 +36,14 @@ def write_embeddings(
   path: str, vectors: np.ndarray, labels: np.ndarray, rows: np.ndarray, dataset: datasets.Dataset
 ) -> None:
   """Writes paths, labels, vectors, class names and, if any, is_query, in dataset order."""
-  with files.replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(
-      file,
-      paths=np.array([dataset.ids[row] for row in rows]),
-      labels=labels,
-      vectors=vectors,
-      class_names=np.array(dataset.class_names),
-      **({} if dataset.is_query is None else {"is_query": dataset.is_query[rows]}),
-    )
+  files.write_npz(
+    path,
+    paths=np.array([dataset.ids[row] for row in rows]),
+    labels=labels,
+    vectors=vectors,
+    class_names=np.array(dataset.class_names),
+    **({} if dataset.is_query is None else {"is_query": dataset.is_query[rows]}),
+  )
 
 
 def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:

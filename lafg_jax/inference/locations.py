@@ -14,7 +14,7 @@ from typing import Any
 from absl import logging
 
 from lafg_jax.training import checkpoints
-from lafg_jax.utils import urls
+from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
 
 WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.json"
@@ -51,7 +51,7 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
     raise UserError(
       "no trained model: pass a workdir, an export, a .tar, hf://org/name or gs://..."
     )
-  elif urls.is_url(source) or source.endswith(_ARCHIVES):
+  elif places.is_url(source) or source.endswith(_ARCHIVES):
     with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
       yield _local_copy(source, folder, checkpoint)
   elif os.path.isdir(source):
@@ -109,13 +109,13 @@ def _chosen(source: str, checkpoint: str, steps: _Steps) -> str:
 
 def _local_copy(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   """What `opened` yields of an archive or URL, below the temporary `folder`."""
-  if not urls.is_url(source):
+  if not places.is_url(source):
     return _unpacked(source, folder, checkpoint)
   if not source.endswith(_ARCHIVES):
     return _downloaded(source, folder, checkpoint)
   archive = os.path.join(folder, "archive.tar")
-  with urls.told(source):
-    system, remote = urls.opened(source)
+  with places.as_user_error(source):
+    system, remote = places.opened(source)
     system.get_file(remote, archive)
   return _unpacked(archive, os.path.join(folder, "unpacked"), checkpoint, source)
 
@@ -151,32 +151,22 @@ def _is_wanted(name: str, where: str) -> bool:
 
 
 def _from_hub(source: str) -> str:
-  import huggingface_hub as hub
-  from huggingface_hub import errors
-
   name, _, revision = source.removeprefix(_HUB).rstrip("/").partition("@")
-  try:
-    paths = [
-      hub.hf_hub_download(name, file, revision=revision or None) for file in (FACTS, WEIGHTS)
-    ]
-    return os.path.dirname(paths[0])
-  except errors.LocalEntryNotFoundError as error:
-    raise UserError(f"{source}: the hub cannot be reached ({type(error).__name__})") from error
-  except errors.EntryNotFoundError as error:
+  problem = (
+    f"{source}: the hub did not give it ({{}}); is it hf://org/name, and may you read it "
+    "(hf auth login)?"
+  )
+  paths = [places.hub_file(name, file, problem, revision or None) for file in (FACTS, WEIGHTS)]
+  if paths[0] is None or paths[1] is None:
     raise UserError(
       f"{source}: it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
-    ) from error
-  except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled,
-          OSError) as error:  # fmt: skip
-    raise UserError(
-      f"{source}: the hub did not give it ({type(error).__name__}); is it hf://org/name, and may "
-      "you read it (hf auth login)?"
-    ) from error
+    )
+  return os.path.dirname(paths[0])
 
 
 def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
-  with urls.told(source):
-    system, remote = urls.opened(source)
+  with places.as_user_error(source):
+    system, remote = places.opened(source)
     names = _listed(system, remote)
     for name in (FACTS, WEIGHTS, EVALUATION):
       if name in names:
@@ -190,7 +180,7 @@ def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
     raise UserError(f"{source} has neither checkpoints/ nor {WEIGHTS} with {FACTS}")
   for step in steps[where]:
     local = os.path.join(folder, where, str(step))
-    with urls.told(source):
+    with places.as_user_error(source):
       _copy(system, f"{remote}/{where}/{step}", local)
     try:
       checkpoints.read(folder, step, where)

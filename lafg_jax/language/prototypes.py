@@ -132,9 +132,7 @@ def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -
   found = files.read_npz(features_path, keys, stage="encode", optional=("image_means",))
   order = class_order(features_path, found["class_names"], class_names, stage="encode")
   arrays, stats = compute(language, found, order)
-  path = Path(workdir) / "prototypes.npz"
-  with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, **arrays)
+  path = files.write_npz(Path(workdir) / "prototypes.npz", **arrays)
   with replacing(Path(workdir) / STATS) as temporary:
     temporary.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
   return path

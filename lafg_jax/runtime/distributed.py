@@ -7,7 +7,6 @@ is named within --peer_timeout_s. In a single process all of this is nothing.
 
 import atexit
 import contextlib
-import fcntl
 import itertools
 import json
 import logging as python_logging
@@ -24,7 +23,7 @@ from typing import Any
 from absl import flags, logging
 
 from lafg_jax.runtime import heartbeat
-from lafg_jax.utils import urls
+from lafg_jax.utils import locks, places
 from lafg_jax.utils.errors import UserError, exit_code
 
 _COORDINATOR = flags.DEFINE_string(
@@ -137,57 +136,57 @@ def only_run(folder: str, workdir: str = "") -> Iterator[None]:
   Raises:
     UserError: another run holds it, or not all processes of this one see the same workdir.
   """
-  check = (lambda: None) if urls.is_url(workdir) else (lambda: check_shared(folder))
-  if process_index() != 0:
-    check()
-    yield
-    return
-  with open(os.path.join(folder, ".lock"), "a", encoding="utf-8") as file:
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      place = workdir or folder
-      raise UserError(f"another run is at work in {place}: pass another --workdir") from error
-    check()
+  lock = locks.locked(os.path.join(folder, ".lock"), workdir or folder)
+  with lock if process_index() == 0 else contextlib.nullcontext():
+    # A copy is shared by no processes; its URL is checked when it is opened.
+    if not places.is_url(workdir):
+      check_shared(folder)
     yield
 
 
 def check_shared(workdir: str) -> None:
-  """Raises UserError where this process does not see what process 0 writes to the workdir."""
-  if _watch is None:
+  """Checks that all processes see what process 0 writes to the workdir, a folder or a URL.
+
+  A run of one process checks only that a URL can be written.
+
+  Raises:
+    UserError: this process does not see it, or process 0 cannot write it.
+  """
+  if _watch is None and not places.is_url(workdir):
     return
-  path = os.path.join(workdir, ".shared")
-  token = agree("the workdir", lambda: _write_token(path))
-  until = time.monotonic() + min(_SHARED_WITHIN_S, _watch.timeout_s)
-  while _read(path) != token:
+  with places.as_user_error(workdir, "written"):
+    system, root = places.opened(workdir)
+  path = f"{root}/.shared"
+
+  def write() -> str:
+    token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
+    with places.as_user_error(workdir, "written"):
+      system.makedirs(root, exist_ok=True)
+      system.pipe_file(path, token.encode())
+    return token
+
+  def sees(token: str) -> bool:
+    # Listing the folder makes a network file system look again.
+    system.invalidate_cache()
+    system.ls(root, detail=False)
+    return system.cat_file(path).decode() == token
+
+  token = agree("the workdir", write)
+  until = time.monotonic() + (min(_SHARED_WITHIN_S, _watch.timeout_s) if _watch else 0)
+  while process_index() != 0:
+    with contextlib.suppress(*places.errors()):
+      if sees(token):
+        break
     if time.monotonic() > until:
       raise UserError(
-        f"--workdir={workdir}: process {_watch.index} on {socket.gethostname()} does not see what "
-        "process 0 writes there; pass a folder that all machines share"
+        f"--workdir={workdir}: process {process_index()} on {socket.gethostname()} does not see "
+        "what process 0 writes there; pass a folder that all machines share"
       )
-    # Listing a folder makes a network file system look again.
-    os.listdir(workdir)
     time.sleep(0.2)
   barrier("the workdir is shared")
-  if _watch.index == 0:
-    os.unlink(path)
-
-
-def _write_token(path: str) -> str:
-  token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
-  with open(path, "w", encoding="utf-8") as file:
-    file.write(token)
-    file.flush()
-    os.fsync(file.fileno())
-  return token
-
-
-def _read(path: str) -> str:
-  try:
-    with open(path, encoding="utf-8") as file:
-      return file.read()
-  except OSError:
-    return ""
+  if process_index() == 0:
+    with places.as_user_error(workdir, "written"):
+      system.rm_file(path)
 
 
 @contextlib.contextmanager

@@ -15,11 +15,11 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.utils import files, urls
+from lafg_jax.utils import files, places
 
+STEP_FOLDERS = ("checkpoints", "best")
 _RECORD, _META = ".remote.json", "meta/metadata"
-_STEP_FOLDERS = ("checkpoints", "best")
-_STEP = re.compile(rf"({'|'.join(_STEP_FOLDERS)})/(\d+)/(.+)")
+_STEP = re.compile(rf"({'|'.join(STEP_FOLDERS)})/(\d+)/(.+)")
 # What changes whenever a file does, by the names that the file systems of fsspec give it.
 _CHANGES = ("generation", "etag", "ETag", "md5Hash", "mtime", "LastModified", "last_modified")
 
@@ -35,21 +35,21 @@ def _is_kept_equal(name: str) -> bool:
   unfinished = parts[-1].startswith(".") and parts[-1].endswith(".tmp")
   if not all(parts) or ".." in parts or parts[0].startswith(".") or unfinished:
     return False
-  return parts[0] not in _STEP_FOLDERS or is_in_checkpoint(name)
+  return parts[0] not in STEP_FOLDERS or is_in_checkpoint(name)
 
 
 def _order(name: str) -> tuple:
-  """Sorts files as they are copied: what a file speaks of is there before it."""
+  """Sorts files as they are copied: a file comes after those that it refers to."""
   match = _STEP.fullmatch(name)
   if not match:
-    # It says which stages are done.
+    # stages.json says which stages are done.
     return (3 if name == "stages.json" else 0, 0, 0, name)
-  # The best of before a step comes before it, and of several steps the newest.
+  # The best checkpoint before the newest, which names it, and of several steps the newest first.
   return (1 + (match[1] == "checkpoints"), -int(match[2]), match[3] == _META, name)
 
 
 def _token(info: dict[str, Any]) -> str:
-  """What differs between two contents of a file there."""
+  """A string that differs between two contents of a file there."""
   return f"{info.get('size')} {next((info[key] for key in _CHANGES if info.get(key)), '')}"
 
 
@@ -65,15 +65,26 @@ class Mirror:
 
   def __init__(self, url: str, folder: str) -> None:
     self.url, self.folder = url, folder
-    with urls.told(url):
-      self.system, self.root = urls.opened(url)
+    with places.as_user_error(url):
+      self.system, self.root = places.opened(url)
     self.lock = threading.Lock()
     self.there: dict[str, str] = {}
     self.record: dict[str, list] = {}
-    # Without it every file counts as changed there.
-    with contextlib.suppress(OSError, ValueError):
-      with open(os.path.join(folder, _RECORD), encoding="utf-8") as file:
-        self.record = json.load(file)
+    # Without a record every file counts as changed there.
+    with contextlib.suppress(OSError, ValueError), open(self._path(_RECORD)) as file:
+      self.record = json.load(file)
+
+  def _path(self, name: str) -> str:
+    return os.path.join(self.folder, name)
+
+  def _write_record(self, name: str, stat: os.stat_result | None) -> None:
+    """Records that a file is the same here and there; None: that it is no more."""
+    self.record.pop(name, None)
+    if stat is not None:
+      self.record[name] = [self.there[name], stat.st_size, stat.st_mtime_ns]
+    # At once: what a kill leaves unrecorded counts as changed there, and is downloaded again.
+    with files.replacing(self._path(_RECORD)) as temporary:
+      temporary.write_text(json.dumps(self.record), encoding="utf-8")
 
   def down(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """Downloads the wanted files that were changed there or are missing here.
@@ -81,9 +92,9 @@ class Mirror:
     Raises:
       UserError: the URL cannot be read.
     """
-    with self.lock, urls.told(self.url):
+    with self.lock, places.as_user_error(self.url):
       self.there = self._listing()
-      for name in [name for name in self.record if name not in self.there]:
+      for name in self.record.keys() - self.there.keys():
         self._delete_here(name)
       steps = {name[: -len(m[3])] for name in self.there if (m := _STEP.fullmatch(name))}
       half = tuple(sorted(step for step in steps if step + _META not in self.there))
@@ -91,9 +102,10 @@ class Mirror:
         logging.warning("skipping the half-uploaded checkpoint %s/%s", self.url, step[:-1])
       for name in sorted(filter(wanted, self.there), key=_order):
         same = self.record.get(name, [""])[0] == self.there[name]
-        here = os.path.exists(os.path.join(self.folder, name))
-        if not (same and here) and not name.startswith(half):
-          self._download(name)
+        if not (same and os.path.exists(self._path(name))) and not name.startswith(half):
+          with files.replacing(self._path(name)) as temporary:
+            self.system.get_file(f"{self.root}/{name}", str(temporary))
+          self._write_record(name, os.stat(self._path(name)))
 
   def _listing(self) -> dict[str, str]:
     found: dict[str, Any] = {}
@@ -103,61 +115,43 @@ class Mirror:
     named = {path.removeprefix(f"{self.root}/"): _token(info) for path, info in found.items()}
     return {name: token for name, token in named.items() if _is_kept_equal(name)}
 
-  def _download(self, name: str) -> None:
-    path = os.path.join(self.folder, name)
-    with files.replacing(path) as temporary:
-      self.system.get_file(f"{self.root}/{name}", str(temporary))
-    self._remember(name, os.stat(path))
-
   def _delete_here(self, name: str) -> None:
-    path = os.path.join(self.folder, name)
     with contextlib.suppress(FileNotFoundError):
-      os.unlink(path)
-    self._forget(name)
+      os.unlink(self._path(name))
+    self._write_record(name, None)
     # An empty folder of a step would count as a checkpoint; the record keeps the workdir itself.
     with contextlib.suppress(OSError):
-      os.removedirs(os.path.dirname(path))
-
-  def _remember(self, name: str, stat: os.stat_result) -> None:
-    self.record[name] = [self.there[name], stat.st_size, stat.st_mtime_ns]
-    self._write_record()
-
-  def _forget(self, name: str) -> None:
-    if self.record.pop(name, None):
-      self._write_record()
-
-  def _write_record(self) -> None:
-    # At once: what a kill leaves unrecorded counts as changed there, and is downloaded again.
-    with files.replacing(os.path.join(self.folder, _RECORD)) as temporary:
-      temporary.write_text(json.dumps(self.record), encoding="utf-8")
+      os.removedirs(os.path.dirname(self._path(name)))
 
   def up(self) -> None:
     """Uploads what was changed here, and deletes there the checkpoints that newer ones replaced.
 
     Raises:
-      What the file system raises, `urls.errors()`; the next call does what is left.
+      What the file system raises, `places.errors()`; the next call does what is left.
     """
     with self.lock:
       here, vanished = self._here(), set()
       for name in sorted(here, key=_order):
-        step = name.split("/")[:2] if is_in_checkpoint(name) else [name]
+        step = tuple(name.split("/")[:2]) if is_in_checkpoint(name) else name
         same = self.record.get(name, [])[1:] == [here[name].st_size, here[name].st_mtime_ns]
         # Of a checkpoint that is deleted here at this moment, no meta may say that it is whole.
-        if not same and tuple(step) not in vanished and not self._upload(name, here[name]):
-          vanished.add(tuple(step))
+        if not same and step not in vanished and not self._upload(name, here[name]):
+          vanished.add(step)
       kept = [m for m in map(_STEP.fullmatch, here) if m]
-      newest = {where: max([int(m[2]) for m in kept if m[1] == where], default=-1)
-                for where in _STEP_FOLDERS}  # fmt: skip
+      newest = {m[1]: int(m[2]) for m in sorted(kept, key=lambda m: int(m[2]))}
       for name in sorted(self.there.keys() - here.keys(), key=_order, reverse=True):
         match = _STEP.fullmatch(name)
-        if match and int(match[2]) <= newest[match[1]]:
-          self._delete_there(name)
+        if match and int(match[2]) <= newest.get(match[1], -1):
+          with contextlib.suppress(FileNotFoundError):
+            self.system.rm_file(f"{self.root}/{name}")
+          del self.there[name]
+          self._write_record(name, None)
 
   def _here(self) -> dict[str, os.stat_result]:
     found = {}
     # In this order: when a step is listed, the best of before it is on the disk, and listed too.
-    for below in (*_STEP_FOLDERS, ""):
-      for root, _, names in os.walk(os.path.join(self.folder, below)):
+    for below in (*STEP_FOLDERS, ""):
+      for root, _, names in os.walk(self._path(below)):
         for path in (os.path.join(root, name) for name in names):
           name = os.path.relpath(path, self.folder).replace(os.sep, "/")
           if _is_kept_equal(name) and (below or not is_in_checkpoint(name)):
@@ -166,21 +160,15 @@ class Mirror:
     return found
 
   def _upload(self, name: str, stat: os.stat_result) -> bool:
-    """False where the file was deleted here meanwhile."""
-    path, there = os.path.join(self.folder, name), f"{self.root}/{name}"
+    """Uploads a file; False where it was deleted here meanwhile."""
+    there = f"{self.root}/{name}"
     try:
       self.system.makedirs(os.path.dirname(there), exist_ok=True)
-      self.system.put_file(path, there)
+      self.system.put_file(self._path(name), there)
     except FileNotFoundError:
-      if os.path.exists(path):
-        raise
-      return False
+      if not os.path.exists(self._path(name)):
+        return False
+      raise
     self.there[name] = _token(self.system.info(there))
-    self._remember(name, stat)
+    self._write_record(name, stat)
     return True
-
-  def _delete_there(self, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-      self.system.rm_file(f"{self.root}/{name}")
-    del self.there[name]
-    self._forget(name)

@@ -7,7 +7,6 @@ work, whenever a checkpoint is finished, and after each stage; the others downlo
 import contextlib
 import hashlib
 import os
-import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,21 +14,20 @@ from collections.abc import Iterator, Sequence
 from absl import logging
 
 from lafg_jax.runtime import distributed, mirror
-from lafg_jax.utils import urls
+from lafg_jax.utils import places
 from lafg_jax.utils.errors import Incomplete, UserError
 
 # Seconds between the attempts of an upload.
 WAITS_S: tuple[float, ...] = (1.0, 5.0, 25.0)
 # Seconds between two looks for a new checkpoint, and between uploads where there is none.
 LOOK_S, EVERY_S = 1.0, 300.0
-_SHARED = ".shared"
 
 _open: "Workdir | None" = None
 
 
 def local_folder(workdir: str) -> str:
   """The folder that a run works in: the workdir, or of a URL one in the cache for each process."""
-  if not urls.is_url(workdir):
+  if not places.is_url(workdir):
     return workdir
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
   name = hashlib.sha256(workdir.rstrip("/").encode()).hexdigest()[:16]
@@ -48,7 +46,7 @@ def synced(workdir: str, folder: str) -> Iterator[None]:
     Incomplete: the work is done, but not all of it could be uploaded.
   """
   global _open
-  if not urls.is_url(workdir):
+  if not places.is_url(workdir):
     yield
     return
   opened = Workdir(workdir.rstrip("/"), folder)
@@ -111,34 +109,16 @@ class Workdir:
 
   def begin(self) -> None:
     """Makes here and there equal, on all processes; from then on process 0 uploads."""
-    url, system, token_path = self.mirror.url, self.mirror.system, f"{self.mirror.root}/{_SHARED}"
-    token = distributed.agree("the workdir", self._write_token)
-    with urls.told(url):
-      system.invalidate_cache()
-      seen = system.cat_file(token_path).decode()
-    if seen != token:
-      raise UserError(
-        f"--workdir={url}: process {distributed.process_index()} on {socket.gethostname()} does "
-        "not see what process 0 writes there"
-      )
-    distributed.barrier("the workdir is shared")
+    distributed.check_shared(self.mirror.url)
     if distributed.process_index() == 0:
       self.mirror.down()
-      with urls.told(url, "written"):
-        system.rm_file(token_path)
+      with places.as_user_error(self.mirror.url, "written"):
         # What an earlier run on this machine could not upload.
         self.mirror.up()
       self.thread.start()
     distributed.barrier("the workdir is up to date")
     if distributed.process_index():
       self.mirror.down(_is_read_by_all)
-
-  def _write_token(self) -> str:
-    token = f"{socket.gethostname()} {os.getpid()} {time.time_ns()}"
-    with urls.told(self.mirror.url, "written"):
-      self.mirror.system.makedirs(self.mirror.root, exist_ok=True)
-      self.mirror.system.pipe_file(f"{self.mirror.root}/{_SHARED}", token.encode())
-    return token
 
   def _keep_uploading(self) -> None:
     seen, last = self._steps(), time.monotonic()
@@ -149,7 +129,7 @@ class Workdir:
         seen, last = steps, time.monotonic()
 
   def _steps(self) -> list[str]:
-    folders = [os.path.join(self.mirror.folder, name) for name in ("checkpoints", "best")]
+    folders = [os.path.join(self.mirror.folder, name) for name in mirror.STEP_FOLDERS]
     return [path for f in folders if os.path.isdir(f) for path in sorted(os.listdir(f))]
 
   def upload(self, waits: Sequence[float]) -> str:
@@ -158,21 +138,21 @@ class Workdir:
     Returns:
       Why it failed, which the log says once; '' where all is there.
     """
-    before, self.failed = self.failed, ""
+    before = self.failed
     for wait in (*waits, None):
       try:
         self.mirror.up()
-        return ""
-      except urls.errors() as error:
-        why = " ".join(str(error).split()) or type(error).__name__
+        self.failed = ""
+        break
+      except places.errors() as error:
+        self.failed = places.reason(error)
       # At the end of the run the thread leaves the rest to `end`.
       if wait is None or self.stopped.wait(wait):
         break
-    self.failed = why
-    if not before:
-      where = self.mirror.folder
-      logging.warning("%s cannot be written (%s): going on in %s", self.mirror.url, why, where)
-    return why
+    if self.failed and not before:
+      why = (self.mirror.url, self.failed, self.mirror.folder)
+      logging.warning("%s cannot be written (%s): going on in %s", *why)
+    return self.failed
 
   def end(self, waits: Sequence[float]) -> str:
     """The last upload, of process 0: why it failed, or ''."""

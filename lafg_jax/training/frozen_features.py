@@ -7,7 +7,6 @@ the folder may be deleted at any time.
 """
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ from lafg_jax.runtime import devices
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import read_npz
 from lafg_jax.utils.progress import Progress
 
 FOLDER = "features"
@@ -143,10 +141,7 @@ def _write(folder: Path, start: int, chunk: Chunk) -> None:
   if jax.process_index() != 0:
     return
   try:
-    with files.replacing(_path(folder, start)) as temporary, open(temporary, "wb") as file:
-      np.savez(file, features=chunk[0], rows=chunk[1])
-      file.flush()
-      os.fsync(file.fileno())
+    files.write_npz(_path(folder, start), features=chunk[0], rows=chunk[1])
   except OSError as error:
     raise UserError(
       f"{folder} cannot be written to ({error.strerror}): pass another --workdir, or free space"
@@ -155,19 +150,12 @@ def _write(folder: Path, start: int, chunk: Chunk) -> None:
 
 def _read(folder: Path, start: int, count: int, views: int, width: int) -> Chunk | None:
   """A chunk, or None where its file is missing or damaged."""
-  path = _path(folder, start)
-  if not path.exists():
-    return None
-  try:
-    arrays = read_npz(path, ("features", "rows"), stage=None)
-    found = [(x.shape, x.dtype) for x in (arrays["features"], arrays["rows"])]
-    if found == [((count, views, width), np.float32), ((count,), np.int32)]:
-      return arrays["features"], arrays["rows"]
-    why = "other shapes"
-  except UserError as error:
-    why = str(error)
-  logging.warning("%s does not read whole (%s): its features are computed again", path, why)
-  return None
+
+  def is_sound(vectors: np.ndarray, rows: np.ndarray) -> bool:
+    shapes = (vectors.shape, rows.shape) == ((count, views, width), (count,))
+    return shapes and (vectors.dtype, rows.dtype) == (np.float32, np.int32)
+
+  return files.read_cached_npz(_path(folder, start), ("features", "rows"), is_sound)
 
 
 def batches(

@@ -7,12 +7,13 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 import numpy as np
+from absl import logging
 
 from lafg_jax.utils.errors import UserError
 
@@ -33,6 +34,19 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
       os.replace(temporary, path)
   finally:
     temporary.unlink(missing_ok=True)
+
+
+def write_npz(path: str | os.PathLike, **arrays: Any) -> Path:
+  """Writes an npz file whole; returns its path.
+
+  Raises:
+    OSError: as `replacing` does.
+  """
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+    file.flush()
+    os.fsync(file.fileno())
+  return Path(path)
 
 
 @contextlib.contextmanager
@@ -125,3 +139,28 @@ def read_npz(
     raise UserError(f"{path} lacks an array ({error.args[0]}){again}") from None
   except _DAMAGE as error:
     raise UserError(f"{path} is damaged or no npz file{again}") from error
+
+
+def read_cached_npz(
+  path: str | os.PathLike, keys: tuple[str, str], is_sound: Callable[..., bool]
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """The two arrays `keys` of a file, or None where it is missing or damaged.
+
+  A damaged file is renamed to *.damaged, with a warning that it is computed again.
+
+  Args:
+    is_sound: whether the two arrays have the shapes and values that they must have.
+  """
+  path = Path(path)
+  if not path.exists():
+    return None
+  with contextlib.suppress(UserError):
+    arrays = read_npz(path, keys, stage=None)
+    first, second = (arrays[key] for key in keys)
+    if is_sound(first, second):
+      return first, second
+  # Meanwhile another process may have merged, replaced or renamed it.
+  with contextlib.suppress(FileNotFoundError):
+    path.replace(path.with_suffix(".damaged"))
+    logging.warning("%s does not read whole, is damaged and set aside, and computed again", path)
+  return None

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from lafg_jax.runtime.mirror import Mirror
-from lafg_jax.utils import urls
+from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
 
 URL = "gs://bucket/run"
@@ -157,7 +157,7 @@ def test_an_upload_that_breaks_off_leaves_only_whole_checkpoints(here, there, mo
     (here / ".remote.json").unlink(missing_ok=True)
     shutil.rmtree(there, ignore_errors=True)
     left[0] = count
-    with pytest.raises(urls.errors(), match="no route"):
+    with pytest.raises(places.errors(), match="no route"):
       Mirror(URL, str(here)).up()
     got = content(there)
     assert len(got) == count and "stages.json" not in got

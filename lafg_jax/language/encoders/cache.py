@@ -17,7 +17,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import read_npz, replacing
+from lafg_jax.utils.files import read_cached_npz, write_npz
 from lafg_jax.utils.progress import Progress
 
 # Part of every key: changes when the same encoder and text give other features by this code.
@@ -59,7 +59,8 @@ class FeatureCache:
     """The features [d] float32 of those `keys` that are there; damaged files are set aside."""
     wanted, found = set(keys), {}
     paths = sorted(self.folder.glob("*.npz")) if self.folder else []
-    files = {path: entries for path in paths if (entries := _read_file(path)) is not None}
+    read = {path: read_cached_npz(path, ("keys", "features"), _is_sound) for path in paths}
+    files = {path: arrays for path, arrays in read.items() if arrays is not None}
     for stored, features in files.values():
       rows = zip(map(bytes, stored), features, strict=True)
       found.update({key: row for key, row in rows if key in wanted})
@@ -96,16 +97,12 @@ class FeatureCache:
     path = self.folder / f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.npz"
     rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
     try:
-      with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, keys=rows, features=features)
-        file.flush()
-        os.fsync(file.fileno())
+      return write_npz(path, keys=rows, features=features)
     except OSError as error:
       raise UserError(
         f"language.cache: {self.folder.parent} cannot be written to ({error.strerror}): "
         "pass --config.language.cache=FOLDER, or an empty one to keep nothing"
       ) from error
-    return path
 
   def _merge(self, files: dict[Path, tuple[np.ndarray, np.ndarray]]) -> None:
     unique = {
@@ -118,24 +115,12 @@ class FeatureCache:
       path.unlink(missing_ok=True)
 
 
-def _read_file(path: Path) -> tuple[np.ndarray, np.ndarray] | None:
-  """(keys [n, 32] uint8, features [n, d]), or None if the file is damaged or just merged away."""
-  try:
-    arrays = read_npz(path, ("keys", "features"), stage=None)
-    keys, features = arrays["keys"], arrays["features"]
-    sound = (
-      (keys.dtype, keys.ndim, keys.shape[1:]) == (np.uint8, 2, (_KEY_BYTES,))
-      and (features.dtype, features.ndim, len(features)) == (np.float32, 2, len(keys))
-      and bool(np.isfinite(features).all())
-    )
-  except UserError:
-    sound = False
-  if sound:
-    return keys, features
-  if path.exists():
-    logging.warning("%s is damaged and set aside: its features are computed again", path)
-    path.replace(path.with_suffix(".damaged"))
-  return None
+def _is_sound(keys: np.ndarray, features: np.ndarray) -> bool:
+  return (
+    (keys.dtype, keys.ndim, keys.shape[1:]) == (np.uint8, 2, (_KEY_BYTES,))
+    and (features.dtype, features.ndim, len(features)) == (np.float32, 2, len(keys))
+    and bool(np.isfinite(features).all())
+  )
 
 
 def computed(

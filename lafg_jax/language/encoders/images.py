@@ -16,7 +16,7 @@ from lafg_jax.language.encoders import load
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import replacing
+from lafg_jax.utils.files import write_npz
 from lafg_jax.utils.vectors import l2_normalise
 
 # What `run` writes, beside prototypes.npz.
@@ -64,10 +64,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
       for k in range(recolourings)
     ]
     arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
-  path = Path(workdir) / FILE
-  with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, **arrays, encoder=np.array(language.encoder))
-  return path
+  return write_npz(Path(workdir) / FILE, **arrays, encoder=np.array(language.encoder))
 
 
 def _of_dataset(

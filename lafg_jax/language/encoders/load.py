@@ -12,13 +12,15 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.utils import files
+from lafg_jax.utils import files, places
 from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
 # Of a hub repository: no weights in other formats or precisions, no modules that are not read.
-_HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
-_HUB_REST = ["onnx/*", "openvino/*"]
+_HUB_FILES = {
+  "allow_patterns": ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"],
+  "ignore_patterns": ["onnx/*", "openvino/*"],
+}
 # The text tower of a model of two towers.
 _TEXT_TOWERS = {
   "clip": "CLIPTextModelWithProjection",
@@ -97,16 +99,23 @@ def resolve(encoder: str) -> tuple[Path, str]:
     # Names relative to the folder: a copy elsewhere is the same encoder.
     content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
     return folder, files.fingerprint(content)
-  import huggingface_hub
-  from huggingface_hub import errors
+  problem = (
+    f"language.encoder {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+  )
+  found = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
+  return found, f"{encoder}@{found.name}"
 
-  try:
-    found = huggingface_hub.snapshot_download(
-      encoder, allow_patterns=_HUB_FILES, ignore_patterns=_HUB_REST
-    )
-  except (OSError, ValueError, errors.HfHubHTTPError) as error:
-    raise _not_loaded(encoder, error) from error
-  return Path(found), f"{encoder}@{Path(found).name}"
+
+def content(encoder: str) -> Path | str:
+  """What of an encoder decides its features, for a fingerprint: its folder, or id and commit.
+
+  Nothing is downloaded. A hub id without a commit is one that neither the hub's cache nor the hub
+  knows now: `resolve` fails, and says why.
+
+  Raises:
+    UserError: as `local_folder`.
+  """
+  return local_folder(encoder) or f"{encoder}@{places.hub_commit(encoder)}"
 
 
 def load_reader(encoder: str, folder: Path) -> TextReader:

@@ -13,12 +13,9 @@ from lafg_jax.language import descriptions
 from lafg_jax.language.encoders import load, split_sentences
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.language.encoders.images import class_image_means
-from lafg_jax.language.encoders.load import local_folder as encoder_folder
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import replacing
+from lafg_jax.utils.files import write_npz
 from lafg_jax.utils.vectors import l2_normalise
-
-__all__ = ["compute", "encode_texts", "encoder_folder", "run", "split_long"]
 
 
 def run(
@@ -38,10 +35,7 @@ def run(
   _check_settings(language)
   records = descriptions.read(workdir, described_as(class_names, super_classes)[0])
   arrays: dict[str, Any] = compute(language, records, class_names, super_classes, images)
-  path = Path(workdir) / "text_features.npz"
-  with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, **arrays)
-  return path
+  return write_npz(Path(workdir) / "text_features.npz", **arrays)
 
 
 def compute(

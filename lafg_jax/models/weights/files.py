@@ -4,7 +4,6 @@ import contextlib
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lafg_jax.models.weights import from_vit_jax
+from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
 
 # The image tower of the shipped text encoder, of 48 px.
@@ -37,7 +37,7 @@ def find(source: str) -> list[str]:
     raise UserError(f"{_key(source)}: no such file")
   index = read_json(source, _INDEX)
   if index is None:
-    kind = "the folder" if os.path.isdir(folder) or "://" in folder else "it"
+    kind = "the folder" if os.path.isdir(folder) or places.is_url(folder) else "it"
     raise UserError(
       f"{_key(source)}: {kind} has no {_WEIGHTS}; weights in other formats are saved again by "
       "transformers' save_pretrained"
@@ -108,12 +108,16 @@ def opened(source: str) -> Iterator[dict[str, Tensor]]:
 def fetch(source: str, name: str) -> str | None:
   """The local path of file `name` of a source, downloaded where it must be; None: it has none."""
   folder, file = _split(source)
-  if "://" in folder:
-    return _download(f"{folder}/{name}")
+  if places.is_url(folder):
+    return places.download(f"{folder}/{name}", "--config.model.pretrained=")
   if file or os.path.isdir(folder):
     path = os.path.join(folder, name)
     return path if os.path.isfile(path) else None
-  return _from_hub(source, name)
+  problem = (
+    f"{_key(source)}: no such file or folder, and the hub did not give it ({{}}); pass a folder "
+    f"with {_WEIGHTS}, or train from scratch with --config.model.pretrained="
+  )
+  return places.hub_file(source, name, problem)
 
 
 def local(source: str) -> str | None:
@@ -136,52 +140,3 @@ def _split(source: str) -> tuple[str, str]:
 
 def _key(source: str) -> str:
   return f"--config.model.pretrained={source}"
-
-
-def _from_hub(source: str, name: str) -> str | None:
-  import huggingface_hub as hub
-  from huggingface_hub import errors
-
-  try:
-    return hub.hf_hub_download(source, name)
-  except errors.LocalEntryNotFoundError as error:
-    # Offline, and never seen: that the file does not exist is known only if the hub said so once.
-    if hub.try_to_load_from_cache(source, name) is hub._CACHED_NO_EXIST:
-      return None
-    raise _unreachable(source, error) from error
-  except errors.EntryNotFoundError:
-    return None
-  except (errors.HfHubHTTPError, errors.HFValidationError, errors.OfflineModeIsEnabled,
-          OSError) as error:  # fmt: skip
-    raise _unreachable(source, error) from error
-
-
-def _unreachable(source: str, error: Exception) -> UserError:
-  return UserError(
-    f"{_key(source)}: no such file or folder, and the hub did not give it "
-    f"({type(error).__name__}); pass a folder with {_WEIGHTS}, or train from scratch with "
-    "--config.model.pretrained="
-  )
-
-
-@functools.cache
-def _downloads() -> tempfile.TemporaryDirectory:
-  # Emptied when the process ends.
-  return tempfile.TemporaryDirectory(prefix="lafg_jax-")
-
-
-@functools.cache
-def _download(url: str) -> str | None:
-  import fsspec
-
-  path = os.path.join(_downloads().name, url.replace("://", "/"))
-  try:
-    system, remote = fsspec.url_to_fs(url)
-    if not system.isfile(remote):
-      return None
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    system.get_file(remote, path)
-  except (ImportError, ValueError, OSError, RuntimeError) as error:
-    # Without the package of its protocol, of an unknown one, or not to be reached.
-    raise UserError(f"--config.model.pretrained: {url} cannot be read: {error}") from error
-  return path

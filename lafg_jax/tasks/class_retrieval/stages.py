@@ -141,13 +141,13 @@ def _sees_images(config: ConfigDict) -> bool:
 
 def _encode_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   from lafg_jax.data import datasets
-  from lafg_jax.language.encoders import texts
+  from lafg_jax.language.encoders import load
 
   return [
     [keys.deciding(config, "features"), choices.recolourings(config)],
     datasets.super_classes(config.data),
     _training_classes(config),
-    [texts.encoder_folder(config.language.encoder), Path(workdir, "descriptions.jsonl")],
+    [load.content(config.language.encoder), Path(workdir, "descriptions.jsonl")],
     datasets.content_fingerprint(config.data, "train") if _sees_images(config) else None,
   ]
 

@@ -1,6 +1,7 @@
 """SigLIP, SigLIP 2 and image towers against transformers' own; pooling of sentence encoders."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -342,3 +343,45 @@ def test_identity_of_a_folder_is_its_content(bert, tmp_path):
   (folder / "1_Pooling").mkdir()
   (folder / "1_Pooling/config.json").write_text("{}")
   assert load.resolve(str(folder))[1] not in (identity, changed)
+
+
+def test_a_new_revision_in_the_hub_cache_changes_what_is_fingerprinted(bert, tmp_path, monkeypatch):
+  import huggingface_hub
+
+  from lafg_jax.utils import files
+
+  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+  repository, seen = tmp_path / "models--owner--name", [load.content("owner/name")]
+  assert seen == ["owner/name@"]
+  (repository / "refs").mkdir(parents=True)
+  for commit in ("a" * 40, "b" * 40):
+    shutil.copytree(bert, repository / "snapshots" / commit)
+    (repository / "refs/main").write_text(commit)
+    assert load.content("owner/name") == load.resolve("owner/name")[1] == f"owner/name@{commit}"
+    seen.append(load.content("owner/name"))
+  assert len(set(map(files.fingerprint, seen))) == 3
+  # A folder counts by its content.
+  assert load.content(str(bert)) == bert
+
+
+def test_a_new_revision_of_a_hub_encoder_makes_the_stage_encode_run_again(
+  forked, tmp_path, monkeypatch
+):
+  monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+  repository, workdir = tmp_path / "hub/models--owner--clip", tmp_path / "run"
+  (repository / "refs").mkdir(parents=True)
+  for commit in ("a" * 40, "b" * 40):
+    shutil.copytree(load.local_folder("tiny_clip"), repository / "snapshots" / commit)
+  line = ["--config", "configs/synthetic.py:prototypes", f"--workdir={workdir}"]
+  line += ["--config.language.encoder=owner/clip", "--config.language.cache="]
+  said = []
+  for commit, stages in (("a" * 40, ["describe", "encode", "encode"]), ("b" * 40, ["encode"])):
+    (repository / "refs/main").write_text(commit)
+    done = forked("main", [[*line, f"--stage={stage}"] for stage in stages], tmp_path)
+    assert not any(code for code, _ in done), done
+    said += [re.findall(r"stage encode \[.*\]: (.*)", stderr) for _, stderr in done]
+  assert said == [
+    *([], ["running (first run)"], ["skipped (up to date)"]),
+    ["running (config or inputs changed)"],
+  ]

@@ -248,9 +248,9 @@ def test_missing_library_names_the_extra(clip, monkeypatch):
 
 
 def test_shipped_encoder_is_a_folder_of_the_package():
-  folder = texts.encoder_folder("tiny_clip")
+  folder = load.local_folder("tiny_clip")
   assert folder is not None and folder.parts[-3:] == ("lafg_jax", "finches", "tiny_clip")
-  assert texts.encoder_folder("openai/clip-vit-base-patch32") is None
+  assert load.local_folder("openai/clip-vit-base-patch32") is None
 
 
 @pytest.fixture

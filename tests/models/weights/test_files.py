@@ -97,7 +97,7 @@ def test_a_url_is_read_as_a_folder_or_a_file_is(folder, tmp_path):
   with pytest.raises(UserError, match="no://such/config.json cannot be read: Protocol not known"):
     files.read_json("no://such", "config.json")
   if not importlib.util.find_spec("gcsfs"):
-    with pytest.raises(UserError, match="gs://bucket/vit/model.safetensors cannot be read.*gcsfs"):
+    with pytest.raises(UserError, match="pretrained=gs://bucket/vit/model.safetensors: .*gcsfs"):
       files.find("gs://bucket/vit")
 
 
