@@ -354,9 +354,6 @@ def _validate_data(config: ConfigDict) -> None:
     _validate_instances(config)
   if data.recoloured_per_batch:
     _validate_recoloured(config)
-  if data.pack and data.name == "synthetic":
-    why = "the finches of data.name=synthetic are in memory; leave it out"
-    raise UserError(f"--config.data.pack={data.pack}: {why}")
   language = config.language
   if language.describer == "synthetic" and not language.descriptions and data.name != "synthetic":
     raise UserError(

@@ -58,9 +58,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   """Writes the page of every described class, seen in training or not, and no other file.
 
-  Which classes are trained on is told where the data set can be read: its key of `readers.source`
-  is set, or the data set is drawn. No image is read, so a class's query is its name where
-  language.query is 'image'; the page says so.
+  Which classes are trained on is told where the data set can be read (`readers.source`). No image
+  is read, so a class's query is its name where language.query is 'image'; the page says so.
 
   Raises:
     UserError: a file or setting is missing or malformed.
@@ -71,7 +70,7 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     language.query = "name"
     note = "No image was read for it: a class's query is its name, not language.query=image."
   split_of: dict[str, str] = {}
-  if readers.source(data) or data.name == "synthetic":
+  if readers.source(data):
     splits = datasets.class_splits(data)
     split_of = {name: split for split, names in splits.items() for name in names}
   records = describe.everything(language, data.name)

@@ -21,7 +21,7 @@ SOURCES = {
   "manifest": ("manifest", "FILE, a CSV or Parquet of path, label or class, and perhaps split"),
   "tfds": ("builder", "NAME of a prepared tensorflow-datasets builder, or its folder"),
 }
-# Keys that some readers alone read, with the value that asks for nothing.
+# Keys that only some data sets read, with the value that asks for nothing.
 _OWN = ("folder", *SOURCES)
 READ_BY: dict[str, tuple[object, tuple[str, ...]]] = {
   "box_crop": (False, ("aircraft", "cars", "cub", "inshop")),
@@ -30,14 +30,18 @@ READ_BY: dict[str, tuple[object, tuple[str, ...]]] = {
   "image_key": ("image", ("hf", "tfds")),
   "label_key": ("label", ("hf", "tfds")),
   "manifest": ("", ("manifest",)),
+  "pack": ("", (*LAYOUTS, *SOURCES)),
   "split_seed": (-1, _OWN),
   "test_classes": ("", _OWN),
   "train_fraction": (0.5, _OWN),
 }
-# The finches are drawn in memory: there is nothing to read.
-NAMES = (*LAYOUTS, *SOURCES, "synthetic")
+# Data sets that are drawn: there is nothing to read.
+DRAWN = ("synthetic",)
+NAMES = (*LAYOUTS, *SOURCES, *DRAWN)
 
 
 def source(data: Any) -> str:
-  """What says where the images of `config.data` are; '' where nothing does, or they are drawn."""
+  """What says where the images of `config.data` are; '' where nothing does."""
+  if data.name in DRAWN:
+    return "in memory"
   return data[SOURCES[data.name][0]] if data.name in SOURCES else data.root
