@@ -154,10 +154,11 @@ def _check_batch(config: ConfigDict) -> None:
       f"classes are available; pass {available} or less"
     )
   if config.data.recoloured_per_batch:
-    from lafg_jax.data import datasets, sampling
+    from lafg_jax.data import datasets
+    from lafg_jax.tasks.class_retrieval import batches
 
     count = datasets.num_images(config.data, "train")
-    sampling.check_recoloured(count, config.data.recoloured_per_batch)
+    batches.check_recoloured(count, config.data.recoloured_per_batch)
 
 
 def _check_evaluated(config: ConfigDict) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lafg_jax.utils import random_streams
+
 Interval = tuple[float, float]
 _RESAMPLES = 10_000
 _CONFIDENCE = 0.95
@@ -49,7 +51,7 @@ def cluster_bootstrap(
   x, w = np.asarray(values, np.float64)[counted], np.asarray(weights, np.float64)[counted]
   if len(x) < 2:
     return None
-  rng = np.random.default_rng(seed)
+  rng = random_streams.of_seed(seed)
   counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=resamples)
   means = counts @ (w * x) / (counts @ w)
   low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])

@@ -18,6 +18,7 @@ from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.preemption import StopRequest
+from lafg_jax.tasks.class_retrieval import batches as class_batches
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import checkpoints, frozen_features, optimizers, resume
 from lafg_jax.training.best_checkpoint import Selection, open_selection
@@ -225,6 +226,7 @@ def _batches(
   return pipeline.train_batches(
     dataset,
     config.data,
+    class_batches.plan(dataset, config.data, config.seed),
     seed=config.seed,
     start_step=start,
     num_steps=config.train.steps - start,

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from lafg_jax.data import datasets, images, pipeline
+from lafg_jax.tasks.class_retrieval.batches import plan
 from lafg_jax.training import checkpoints, frozen_features, loop, step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,14 @@ def test_the_batches_are_those_of_the_images(config_with, dataset):
   cached = (vectors.astype(np.float32), np.arange(count, dtype=np.int32))
   ours = list(frozen_features.batches(config, dataset, cached, 1))
   theirs = list(
-    pipeline.train_batches(dataset, config.data, seed=config.seed, start_step=1, num_steps=2)
+    pipeline.train_batches(
+      dataset,
+      config.data,
+      plan(dataset, config.data, config.seed),
+      seed=config.seed,
+      start_step=1,
+      num_steps=2,
+    )
   )
   assert len(ours) == len(theirs) == 2
   for mine, other in zip(ours, theirs, strict=True):
