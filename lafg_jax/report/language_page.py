@@ -23,6 +23,7 @@ from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders import texts
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.utils.files import read_npz, replacing
+from lafg_jax.utils.vectors import unit_or_zero
 
 FILE = "language.html"
 INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)
@@ -203,7 +204,8 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     (indices [C, k], cosines [C, k] float32), k = min(count, C - 1), nearest first. A row that is
     the mean itself has cosine 0 with every other.
   """
-  centred = _units(vectors - vectors.mean(axis=0, dtype=np.float64))
+  # What is no longer than rounding errors is the mean itself.
+  centred = unit_or_zero(vectors - vectors.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
   count = min(count, len(vectors) - 1)
   indices = np.zeros((len(vectors), count), np.int64)
   cosines = np.zeros((len(vectors), count), np.float32)
@@ -218,12 +220,6 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     indices[rows] = np.take_along_axis(chosen, order, axis=1)
     cosines[rows] = np.take_along_axis(values, order, axis=1)
   return indices, cosines
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-  """Rows of unit length, float32; what is no longer than rounding errors is zero."""
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-6).astype("f4")
 
 
 def plane(

@@ -11,7 +11,7 @@ from lafg_jax.finches import classes
 
 @dataclasses.dataclass(frozen=True)
 class Pictures:
-  """`per_class` images of each class in turn; [row] is uint8 [48, 48, 3]."""
+  """`per_class` images of each class in turn: uint8 [48, 48, 3], of a slice [n, 48, 48, 3]."""
 
   names: tuple[str, ...]
   per_class: int
@@ -19,7 +19,9 @@ class Pictures:
   def __len__(self) -> int:
     return len(self.names) * self.per_class
 
-  def __getitem__(self, row: int) -> np.ndarray:
+  def __getitem__(self, row: int | slice) -> np.ndarray:
+    if isinstance(row, slice):
+      return np.stack([self[k] for k in range(len(self))[row]])
     label, j = divmod(row, self.per_class)
     return classes.image(self.names[label], j)
 

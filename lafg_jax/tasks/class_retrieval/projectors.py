@@ -7,6 +7,7 @@ import numpy as np
 from lafg_jax.models.weights import load
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import l2_normalise
 
 
 def init_projectors(
@@ -83,4 +84,4 @@ def class_vectors(kind: str, num_classes: int, width: int, seed: int) -> np.ndar
   x = random_streams.class_vectors(seed).standard_normal((num_classes, width))
   if kind == "orthogonal":
     x = np.linalg.qr(x.T)[0].T if num_classes <= width else np.linalg.qr(x)[0]
-  return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+  return l2_normalise(x, "class vectors")
