@@ -32,6 +32,7 @@ from PIL import Image
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.tasks.class_retrieval import default
+from lafg_jax.tasks.class_retrieval.batches import plan
 
 SIZE, RESIZE, BATCH, CLASSES = 224, 256, 64, 16
 BICUBIC = Image.Resampling.BICUBIC
@@ -140,7 +141,9 @@ def our_batches(
   labels = np.arange(len(paths), dtype=np.int32) % CLASSES
   names = tuple(str(k) for k in range(CLASSES))
   dataset = Dataset("photographs", "train", np.array(paths), labels, names, tuple(paths))
-  return pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=batches)
+  return pipeline.train_batches(
+    dataset, data, plan(dataset, data, 0), seed=0, start_step=0, num_steps=batches
+  )
 
 
 def cpu_seconds() -> float:

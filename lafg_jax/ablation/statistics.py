@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lafg_jax.utils import random_streams
+
 Interval = tuple[float, float]
 _RESAMPLES = 10_000
 _CONFIDENCE = 0.95
@@ -59,6 +61,6 @@ def cluster_bootstrap(
 @functools.lru_cache(maxsize=4)
 def _draws(classes: int, resamples: int, seed: int) -> np.ndarray:
   """[resamples, C]: how often each class is drawn. The same for each difference of a table."""
-  rng = np.random.default_rng(seed)
+  rng = random_streams.of_seed(seed)
   counts = rng.multinomial(classes, np.full(classes, 1 / classes), size=resamples)
   return counts.astype(np.float64)

@@ -32,9 +32,6 @@ def check_data(config: ConfigDict) -> None:
       raise UserError(
         f"--config.data.{key}={data[key]}: data.test_classes already says which classes are tested"
       )
-  if data.pack and data.name == "synthetic":
-    why = "the finches of data.name=synthetic are in memory; leave it out"
-    raise UserError(f"--config.data.pack={data.pack}: {why}")
 
 
 def check_model(config: ConfigDict) -> None:

@@ -64,7 +64,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
       progress.add(len(some))
   findings = {
     "dataset": data.name,
-    "source": readers.source(data) or "in memory",
+    "source": readers.source(data),
     "root": data.root,
     "images_per_class": data.images_per_class,
     "image_size": data.image_size,

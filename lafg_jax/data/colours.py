@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from lafg_jax.utils import random_streams
+
 # RGB to YIQ, the colour space of NTSC: luma, and two axes of chroma, which a turn of hue rotates.
 _YIQ = np.array(
   [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]]
@@ -9,8 +11,6 @@ _YIQ = np.array(
 _RGB = np.linalg.inv(_YIQ)
 # Part of the images that lose their colours, whatever the strength.
 GREY = 0.2
-# Last word of the seeds of `recoloured`.
-_STREAM = 5
 
 
 def jittered(img: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
@@ -36,7 +36,7 @@ def recoloured(img: np.ndarray, row: int, version: int) -> np.ndarray:
   saturation by 0.5 to 1.5. Each pixel is mapped by itself, so that a crop of a recoloured image is,
   up to clipping, the recoloured crop.
   """
-  rng = np.random.default_rng([row, version, _STREAM])
+  rng = random_streams.recolouring(row, version)
   brightness, saturation = rng.uniform(0.7, 1.3), rng.uniform(0.5, 1.5)
   turned = changed(img, brightness, 1.0, saturation, rng.uniform(-0.5, 0.5))
   places = rng.permutation(3) if rng.random() < 0.5 else np.arange(3)

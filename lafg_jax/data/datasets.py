@@ -1,7 +1,7 @@
 """The supported data sets: a config section in, `Dataset`s of class-disjoint splits out.
 
-Nothing is decoded here: images are paths, or arrays where a data set is drawn in memory. Each
-reader is a module of its own in `readers`, with `read(data) -> (training half, test half)`.
+Nothing is decoded or drawn here. Each reader is a module of its own in `readers`, with
+`read(data) -> (training half, test half)`.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ class Dataset:
 
   name: str  # data.name
   split: str  # 'train', 'val' or 'test'
-  # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are the
-  # bytes of an image file, or its path, or images.Shrunk of a pack, and which can be pickled.
+  # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are uint8
+  # [H, W, 3], the bytes of an image file, its path, or images.Shrunk, and which can be pickled.
   images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only
@@ -43,6 +43,8 @@ class Dataset:
   is_query: np.ndarray | None = None
   # What changes when the images do, where they are no files of their own.
   version: str = ""
+  # Images are drawn from the class names alone: there are no files to read, to measure or to pack.
+  drawn: bool = False
   # Of a training half: the validation classes, where the data set chooses them itself.
   val_classes: tuple[str, ...] = ()
 
@@ -62,18 +64,11 @@ def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
   Raises:
     UserError: what is missing or wrong, in one line.
   """
-  if _known(data.name) == "synthetic":
-    from lafg_jax.finches import classes
-
-    train, test = classes.class_names("seen"), classes.class_names("unseen")
-    return _fewer(_with_val(train, test, data.num_val_classes), data)
   return _splits_of(*_read(data), data)
 
 
 def super_classes(data: Any) -> tuple[str, ...] | None:
   """[C] what each training class is, where classes have no names of their own; else None."""
-  if _known(data.name) == "synthetic":
-    return None
   return load_splits(data, ("train",))["train"].super_classes
 
 
@@ -92,9 +87,6 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
   for split in splits:
     if split not in SPLITS:
       raise UserError(f"unknown split '{split}': choose from {', '.join(SPLITS)}")
-  if _known(data.name) == "synthetic":
-    names = class_splits(data)
-    return {split: _synthetic_dataset(split, names[split]) for split in splits if split in names}
   train, test = _read(data)
   names = _splits_of(train, test, data)
   return {
@@ -129,11 +121,6 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
 
 def num_images(data: Any, split: str) -> int:
   """Images of a split; nothing is decoded or rendered."""
-  if _known(data.name) == "synthetic":
-    from lafg_jax.finches import classes
-
-    kind = "unseen" if split == "test" else "seen"
-    return len(class_splits(data)[split]) * classes.IMAGES_PER_CLASS[kind]
   return len(load_splits(data, (split,))[split])
 
 
@@ -142,14 +129,15 @@ def content_fingerprint(data: Any, split: str) -> str:
 
   Nothing is decoded or rendered.
   """
-  if _known(data.name) == "synthetic":
-    # Rendered from the class names alone, by code that a test holds frozen.
-    return hashlib.sha256("\0".join(class_splits(data)[split]).encode()).hexdigest()[:12]
-  return content_of(load_splits(data, (split,))[split])
+  dataset = load_splits(data, (split,))[split]
+  if dataset.drawn:
+    # By code that a test holds frozen.
+    return hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()[:12]
+  return content_of(dataset)
 
 
 def content_of(dataset: Dataset) -> str:
-  """`content_fingerprint` of a dataset that is loaded and not in memory."""
+  """`content_fingerprint` of a dataset that is loaded, with the names and labels of its images."""
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
   sizes = [size_of(path) for path in dataset.images] if files else dataset.version
   digest = hashlib.sha256(repr(sizes).encode())
@@ -175,14 +163,6 @@ def fingerprint(dataset: Dataset) -> str:
   return digest.hexdigest()[:12]
 
 
-def _known(name: str) -> str:
-  if name in NAMES:
-    return name
-  near = difflib.get_close_matches(str(name), NAMES, n=1, cutoff=0.4)
-  hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
-  raise UserError(f"data.name='{name}' is not a known data set: {hint}")
-
-
 @contextlib.contextmanager
 def remembered() -> Iterator[None]:
   """Within it a data set is listed once for each content of `config.data`.
@@ -202,6 +182,10 @@ _halves_of: dict[str, tuple[Dataset, Dataset]] | None = None
 
 
 def _read(data: Any) -> tuple[Dataset, Dataset]:
+  if data.name not in NAMES:
+    near = difflib.get_close_matches(str(data.name), NAMES, n=1, cutoff=0.4)
+    hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
+    raise UserError(f"data.name='{data.name}' is not a known data set: {hint}")
   read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
   if _halves_of is None:
     return read(data)
@@ -271,10 +255,3 @@ def _with_val(
   val = spaced(train, num_val)
   rest = tuple(name for name in train if name not in set(val))
   return {"train": rest, "val": val, "test": test}
-
-
-def _synthetic_dataset(split: str, class_names: tuple[str, ...]) -> Dataset:
-  from lafg_jax.finches import classes
-
-  images, labels, ids = classes.images(class_names)
-  return Dataset("synthetic", split, images, labels.astype(np.int32), class_names, tuple(ids))

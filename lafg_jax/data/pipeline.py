@@ -2,11 +2,14 @@
 
 Images stay uint8 RGB: the mean and standard deviation are applied on the device. A batch is a pure
 function of its number, so that threads, workers, a resumed run and another number of hosts all give
-the same bits.
+the same bits. What a batch shows is a `sampling.Plan`; this module decodes and crops it.
 """
 
 import atexit
+import concurrent.futures
+import contextlib
 import functools
+import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,17 +19,19 @@ import numpy as np
 
 from lafg_jax.data import colours, decoders, images, pack, sampling, workers
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
-
-# Last word of the seeds of fixed views; `train_batches` and `sampling` have others.
-_VIEW_STREAM = 3
+# A batch whose images are still missing, and what fills in row k of it. Rows may be filled in any
+# order, by several threads.
+Made = tuple[Batch, Callable[[int], None]]
 
 
 def train_batches(
   dataset: Dataset,
   data: Any,
+  plan: sampling.Plan,
   *,
   seed: int,
   start_step: int,
@@ -37,26 +42,23 @@ def train_batches(
 ) -> Iterator[Batch]:
   """Yields the batches of steps start_step to start_step + num_steps - 1, this process's share.
 
-  A batch holds b = (N m + R, padded to a multiple of `num_devices`) / `process_count` rows, in the
-  slot-major order of `sampling.make_sampler`, padded with copies of row 0 (`process_rows` there).
-  Behind the N m rows of classes come R = data.recoloured_per_batch, any training images in other
-  colours, before the padding.
-    image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size.
-    label: int32 [b], index into dataset.class_names; with data.instances the row of the dataset;
-      -1 of a recoloured image.
-    index: int32 [b], the row of the dataset that is shown; of a recoloured image K times that row
-      plus the version, K = data.recolourings.
-    unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The next
-      readable image of its class, in dataset order, stands in for it.
+  A batch holds b = (B, padded to a multiple of `num_devices`) / `process_count` rows of the B rows
+  of `plan`, padded with copies of row 0 (`sampling.process_rows`).
+    image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size; then changed by
+      `plan.change` where the row has a version.
+    label: int32 [b], of `plan`.
+    index: int32 [b], the row of the dataset that is shown; with a version K times it plus that.
+    unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The first of
+      `plan.stand_ins` that can be read is shown instead.
 
   The augmentation of a row depends on (seed, step, row of the global batch) alone.
 
   Args:
     dataset: images as paths or as arrays.
-    data: the section `config.data`; reads classes_per_batch, images_per_class, image_size,
-      instances, recoloured_per_batch, recolourings, resize_size, train_crop, crop_scale,
+    data: the section `config.data`; reads image_size, resize_size, train_crop, crop_scale,
       crop_ratio, flip, color_jitter, scaled_decoding, pack, num_workers and prefetch.
-    seed: of the sampler and of the augmentation; 0 or more.
+    plan: which rows each batch shows.
+    seed: of the augmentation; 0 or more.
     start_step: first step; > 0 where a run resumes.
     num_steps: how many batches to yield.
     num_devices: devices of all processes together.
@@ -67,31 +69,18 @@ def train_batches(
     An iterator that has close(); closing it, or dropping the last reference, ends its workers.
 
   Raises:
-    UserError: an impossible setting; while iterating, a class of which no image can be read.
+    UserError: an impossible setting; while iterating, no image can stand in for an unreadable one.
   """
-  labels = sampling.batch_labels(dataset, data)
-  batch_rows = sampling.make_sampler(
-    labels,
-    classes_per_batch=data.classes_per_batch,
-    images_per_class=data.images_per_class,
-    seed=seed,
-    instances=data.instances,
-  )
-  recoloured = sampling.make_recoloured_sampler(
-    len(dataset), per_batch=data.recoloured_per_batch, versions=data.recolourings, seed=seed
-  )
-  num_rows = data.classes_per_batch * data.images_per_class + data.recoloured_per_batch
+  num_rows = len(plan.rows(start_step).row)
   rows = sampling.process_rows(num_rows, num_devices, process_index, process_count)
   if data.pack:
     dataset = pack.packed(dataset, data)
   make = functools.partial(
     _train_batch,
     dataset=dataset,
-    labels=labels,
-    batch_rows=batch_rows,
-    recoloured=recoloured,
-    versions=data.recolourings,
+    plan=plan,
     rows=rows,
+    size=data.image_size,
     open_=decoders.opener(data.scaled_decoding),
     augment=_augmentation(data),
     seed=seed,
@@ -173,10 +162,10 @@ def view_batches(
     UserError: an impossible setting; while iterating, a class of which no image can be read.
   """
   _check_sizes(data)
-  if views:
-    crop = _augmentation(data)
-  else:
-    crop = functools.partial(_centre, resize=data.resize_size, size=data.image_size)
+  resize, size = data.resize_size, data.image_size
+  crop = (
+    _augmentation(data) if views else lambda img, _: images.resize_centre_crop(img, resize, size)
+  )
   make = functools.partial(
     _view_batch,
     dataset=dataset,
@@ -186,15 +175,10 @@ def view_batches(
     # A centre crop is the one that evaluation sees.
     open_=decoders.opener(views > 0 and data.scaled_decoding),
     crop=crop,
-    size=data.image_size,
+    size=size,
     seed=seed,
   )
   return _iterate(0, len(ranges), make, data)
-
-
-def _centre(img: Any, rng: np.random.Generator, *, resize: int, size: int) -> np.ndarray:
-  del rng
-  return images.resize_centre_crop(img, resize=resize, size=size)
 
 
 def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:
@@ -240,64 +224,50 @@ def _check_sizes(data: Any) -> None:
     )
 
 
-def _show_or_next(
-  dataset: Dataset, row: int, show: Callable[[int], np.ndarray]
-) -> tuple[np.ndarray, int]:
-  """show(row), or of the next image of its class that can be read; and the row that was shown."""
-  try:
-    return show(row), row
-  except images.UnreadableImage:
-    pass
-  same_class = np.flatnonzero(dataset.labels == dataset.labels[row])
-  later = np.roll(same_class, -1 - int(np.searchsorted(same_class, row)))[:-1]
-  for other in later:
-    try:
-      return show(int(other)), int(other)
-    except images.UnreadableImage:
-      continue
-  raise UserError(
-    f"no image of class '{dataset.class_names[dataset.labels[row]]}' can be read, e.g. "
-    f"{dataset.ids[row]}: fetch its images again, or remove the class"
-  )
-
-
 def _train_batch(
   step: int,
   *,
   dataset: Dataset,
-  labels: np.ndarray,
-  batch_rows: Callable[[int], np.ndarray],
-  recoloured: Callable[[int], tuple[np.ndarray, np.ndarray]],
-  versions: int,
+  plan: sampling.Plan,
   rows: np.ndarray,
+  size: int,
   open_: Callable[[Any], Any],
   augment: Callable[[Any, np.random.Generator], np.ndarray],
   seed: int,
-) -> Batch:
-  of_classes, (others, of_others) = batch_rows(step).ravel(), recoloured(step)
-  wanted = np.concatenate([of_classes, others])[rows].astype(np.int32)
-  # -1: in its own colours.
-  every_version = np.concatenate([np.full(len(of_classes), -1), of_others])
-  version = every_version[rows]
-  pixels, used = [], wanted.copy()
-
-  def show(row: int, place: int) -> np.ndarray:
-    img = images.source_of_dataset(dataset, row, open_)
-    shown = augment(img, np.random.default_rng([seed, int(step), place]))
-    which = int(every_version[place])
-    return colours.recoloured(shown, row, which) if which >= 0 else shown
-
-  for k, place in enumerate(rows):
-    shown, used[k] = _show_or_next(
-      dataset, int(wanted[k]), functools.partial(show, place=int(place))
-    )
-    pixels.append(shown)
-  return {
-    "image": np.stack(pixels),
-    "label": np.where(version < 0, labels[wanted], -1).astype(np.int32),
-    "index": np.where(version < 0, used, used * versions + version).astype(np.int32),
-    "unreadable": np.where(used == wanted, np.int32(-1), wanted),
+) -> Made:
+  wanted = plan.rows(step)
+  batch: Batch = {
+    "image": np.empty((len(rows), size, size, 3), np.uint8),
+    "label": wanted.label[rows].astype(np.int32),
+    "index": np.empty(len(rows), np.int32),
+    "unreadable": np.full(len(rows), -1, np.int32),
   }
+
+  def fill(k: int) -> None:
+    place = int(rows[k])
+    row, version = int(wanted.row[place]), int(wanted.version[place])
+
+    def show(other: int) -> np.ndarray:
+      img = images.source_of_dataset(dataset, other, open_)
+      pixels = augment(img, random_streams.augmentation(seed, step, place))
+      return pixels if version < 0 else plan.change(pixels, other, version)
+
+    batch["image"][k], shown = _first_readable(show, row, plan.stand_ins(wanted, place))
+    batch["index"][k] = shown if version < 0 else shown * plan.versions + version
+    if shown != row:
+      batch["unreadable"][k] = row
+
+  return batch, fill
+
+
+def _first_readable(
+  show: Callable[[int], np.ndarray], wanted: int, others: Iterator[int]
+) -> tuple[np.ndarray, int]:
+  """show(row) of `wanted`, or of the first of `others` that can be read; and that row."""
+  for row in itertools.chain([wanted], others):
+    with contextlib.suppress(images.UnreadableImage):
+      return show(row), row
+  raise AssertionError("stand-ins end with an error")
 
 
 def _eval_batch(
@@ -310,20 +280,20 @@ def _eval_batch(
   size: int,
   first: int,
   every: int,
-) -> Batch:
-  batch: Batch = {
-    "image": np.zeros((batch_size, size, size, 3), np.uint8),
-    "index": np.full(batch_size, -1, np.int32),
-    "unreadable": np.full(batch_size, -1, np.int32),
-  }
-  start = (first + int(number) * every) * batch_size
-  for k, row in enumerate(range(start, min(start + batch_size, len(dataset.labels)))):
+) -> Made:
+  batch = _blank(batch_size, size) | {"unreadable": np.full(batch_size, -1, np.int32)}
+  start = (first + number * every) * batch_size
+
+  def fill(k: int) -> None:
+    if start + k >= len(dataset):
+      return
     try:
-      batch["image"][k] = crop(images.source_of_dataset(dataset, row, open_))
-      batch["index"][k] = row
+      batch["image"][k] = crop(images.source_of_dataset(dataset, start + k, open_))
+      batch["index"][k] = start + k
     except images.UnreadableImage:
-      batch["unreadable"][k] = row
-  return batch
+      batch["unreadable"][k] = start + k
+
+  return batch, fill
 
 
 def _view_batch(
@@ -337,24 +307,30 @@ def _view_batch(
   crop: Callable[[Any, np.random.Generator], np.ndarray],
   size: int,
   seed: int,
-) -> Batch:
-  batch: Batch = {
-    "image": np.zeros((batch_size, size, size, 3), np.uint8),
-    "index": np.full(batch_size, -1, np.int32),
-  }
+) -> Made:
+  batch, wanted = _blank(batch_size, size), range(*ranges[number])
 
-  def show(row: int, place: int, view: int) -> np.ndarray:
-    img = images.source_of_dataset(dataset, row, open_)
-    return crop(img, np.random.default_rng([seed, view, place, _VIEW_STREAM]))
+  def fill(k: int) -> None:
+    if k >= len(wanted):
+      return
+    first, view = divmod(wanted[k], views)
 
-  for k, wanted in enumerate(range(*ranges[int(number)])):
-    row, view = divmod(wanted, views)
-    shown = functools.partial(show, place=row, view=view)
-    batch["image"][k], batch["index"][k] = _show_or_next(dataset, row, shown)
-  return batch
+    def show(row: int) -> np.ndarray:
+      img = images.source_of_dataset(dataset, row, open_)
+      return crop(img, random_streams.view(seed, view, first))
+
+    others = sampling.of_the_same_class(dataset, first)
+    batch["image"][k], batch["index"][k] = _first_readable(show, first, others)
+
+  return batch, fill
 
 
-def _iterate(start: int, stop: int, make: Callable[..., Batch], data: Any) -> Iterator[Batch]:
+def _blank(batch_size: int, size: int) -> Batch:
+  image = np.zeros((batch_size, size, size, 3), np.uint8)
+  return {"image": image, "index": np.full(batch_size, -1, np.int32)}
+
+
+def _iterate(start: int, stop: int, make: Callable[[int], Made], data: Any) -> Iterator[Batch]:
   """make(start), ..., make(stop - 1), read ahead as data.num_workers and data.prefetch say."""
   if data.num_workers < 0 or data.prefetch < 0:
     raise UserError(
@@ -362,14 +338,35 @@ def _iterate(start: int, stop: int, make: Callable[..., Batch], data: Any) -> It
     )
   if data.num_workers:
     ahead = max(1, -(-data.prefetch // data.num_workers))
-    return _opened(workers.batches(make, range(start, stop), data.num_workers, ahead))
+    whole = functools.partial(_filled, make=make)
+    return _opened(workers.batches(whole, range(start, stop), data.num_workers, ahead))
   # Here, because worker processes import this module, and grain would bring jax into each of them.
   import grain
 
-  batches = grain.MapDataset.range(start, stop).map(make)
-  threads = min(data.prefetch, os.cpu_count() or 1)
-  options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=data.prefetch)
-  return _opened(batches.to_iter_dataset(options))
+  cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  pool = concurrent.futures.ThreadPoolExecutor(cores, "lafg_jax-decode")
+  # A task costs as much as a small image, so that each takes several; and cores end together.
+  filled = functools.partial(_filled, make=make, each=pool.map, tasks=4 * cores)
+  batches = grain.MapDataset.range(start, stop).map(filled)
+  # Two batches are under way at a time: while the last images of one are decoded, cores that are
+  # free begin the next. grain's threads only wait for those of the pool.
+  options = grain.ReadOptions(num_threads=min(data.prefetch, 2), prefetch_buffer_size=data.prefetch)
+  return _opened(batches.to_iter_dataset(options), pool)
+
+
+def _filled(
+  number: int, *, make: Callable[[int], Made], each: Callable[..., Iterable] = map, tasks: int = 1
+) -> Batch:
+  """Batch `number`, its images decoded in so many tasks, which `each` runs."""
+  batch, fill = make(int(number))
+
+  def fill_part(first: int) -> None:
+    for k in range(first, len(batch["index"]), tasks):
+      fill(k)
+
+  for _ in each(fill_part, range(tasks)):
+    pass
+  return batch
 
 
 _open_readers: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -383,16 +380,18 @@ def _close_readers() -> None:
       reader.close()
 
 
-def _opened(batches: Iterable[Batch]) -> Iterator[Batch]:
-  reader = _read(batches)
+def _opened(batches: Iterable[Batch], pool: Any = None) -> Iterator[Batch]:
+  """Goes over batches: close() and garbage collection stop what runs behind them."""
+
+  def read() -> Iterator[Batch]:
+    iterator: Any = iter(batches)
+    try:
+      yield from iterator
+    finally:
+      iterator.close()
+      if pool is not None:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+  reader = read()
   _open_readers.add(reader)
   return reader
-
-
-def _read(batches: Iterable[Batch]) -> Iterator[Batch]:
-  """Goes over an iterator: close() and garbage collection stop what runs behind it."""
-  iterator: Any = iter(batches)
-  try:
-    yield from iterator
-  finally:
-    iterator.close()

@@ -4,17 +4,34 @@ A batch is N classes x m images. `batch(step)` depends on the seed and the step 
 resumed run needs no state of the sampler, and every process can compute the global batch.
 """
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
 
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
-# Last words of the seeds of the three kinds of draws. Not 0: NumPy pads short seeds with zeros, and
-# the augmentation's are (seed, step, row).
-_CLASS_STREAM, _IMAGE_STREAM, _RECOLOURED_STREAM = 1, 2, 4
+
+class Rows(NamedTuple):
+  """The B rows of a global batch, each field int [B]."""
+
+  row: np.ndarray  # of the dataset
+  label: np.ndarray  # rows of one label are positives; -1 is of no class
+  version: np.ndarray  # in which the row is shown, from 0 on; -1 shows it as it is
+
+
+class Plan(NamedTuple):
+  """What the batches of a run show. All functions are pure, and cloudpickle takes them."""
+
+  rows: Callable[[int], Rows]  # of a step
+  # (rows of a step, place in the batch) -> rows of the dataset that may be shown there in place of
+  # an image that cannot be read, one after the other; it raises UserError when none is left.
+  stand_ins: Callable[[Rows, int], Iterator[int]]
+  # (uint8 [S, S, 3], row of the dataset, version) -> uint8 [S, S, 3].
+  change: Callable[[np.ndarray, int, int], np.ndarray]
+  versions: int  # K, of each row
 
 
 def batch_labels(dataset: Any, data: Any) -> np.ndarray:
@@ -67,13 +84,13 @@ def make_sampler(
     rows = members[index]
     turns_per_pass = max(1, len(rows) // images_per_class)
     pass_, turn_in_pass = divmod(turn, turns_per_pass)
-    rng = np.random.default_rng([seed, index, pass_, _IMAGE_STREAM])
+    rng = random_streams.images_of_class(seed, index, pass_)
     first = turn_in_pass * images_per_class
     return np.resize(rng.permutation(rows)[first : first + images_per_class], images_per_class)
 
   def batch(step: int) -> np.ndarray:
     epoch, step_in_epoch = divmod(int(step), steps_per_class_epoch)
-    order = np.random.default_rng([seed, epoch, 0, _CLASS_STREAM]).permutation(len(classes))
+    order = random_streams.classes(seed, epoch).permutation(len(classes))
     first = step_in_epoch * classes_per_batch
     chosen = order[first : first + classes_per_batch]
     return np.stack([class_images(int(index), epoch) for index in chosen], axis=1)
@@ -81,38 +98,18 @@ def make_sampler(
   return batch
 
 
-def check_recoloured(num_images: int, per_batch: int) -> None:
-  """Raises UserError if there are fewer images than `per_batch`, since a batch has each once."""
-  if per_batch > num_images:
-    raise UserError(
-      f"data.recoloured_per_batch={per_batch}: there are {num_images} training images; pass "
-      f"--config.data.recoloured_per_batch={num_images} or less"
-    )
-
-
-def make_recoloured_sampler(
-  num_images: int, *, per_batch: int, versions: int, seed: int
-) -> Callable[[int], tuple[np.ndarray, np.ndarray]]:
-  """`batch(step) -> (rows [R], versions [R])`, int64: images whatever their class, each once.
-
-  Stateless as the sampler of classes is.
-
-  Args:
-    num_images: of the data set.
-    per_batch: R, 0 or more.
-    versions: K, recolourings of each image.
-    seed: 0 or more.
+def of_the_same_class(dataset: Any, row: int) -> Iterator[int]:
+  """What may stand in for an unreadable image: the others of its class, the next one first.
 
   Raises:
-    UserError: there are fewer images than R.
+    UserError: all of them are taken and still another is asked for.
   """
-  check_recoloured(num_images, per_batch)
-
-  def batch(step: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng([seed, int(step), 0, _RECOLOURED_STREAM])
-    return rng.choice(num_images, per_batch, replace=False), rng.integers(versions, size=per_batch)
-
-  return batch
+  members = np.flatnonzero(dataset.labels == dataset.labels[row])
+  yield from np.roll(members, -1 - int(np.searchsorted(members, row)))[:-1].tolist()
+  raise UserError(
+    f"no image of class '{dataset.class_names[dataset.labels[row]]}' can be read, e.g. "
+    f"{dataset.ids[row]}: fetch its images again, or remove the class"
+  )
 
 
 def _check(num_classes: int, classes_per_batch: int, images_per_class: int, seed: int) -> None:

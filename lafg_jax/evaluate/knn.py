@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import unit_or_zero
 
 QUERY_TILE = 512
 GALLERY_TILE = 2048
@@ -338,8 +339,7 @@ def _check_embeddings(name, x, normalize):
     zero = int((norms == 0).sum())
     if zero:
       raise UserError(f"{name}: {zero} of {len(x)} embeddings are zero and have no direction")
-    x = (x / norms[:, None]).astype(np.float32)
-    norms = np.ones_like(norms)
+    x, norms = unit_or_zero(x).astype(np.float32), np.ones_like(norms)
   return x, norms
 
 

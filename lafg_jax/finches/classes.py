@@ -8,13 +8,14 @@ guards it.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from lafg_jax.finches import text as finch_text
-from lafg_jax.finches.drawing import IMAGE_SIZE, render
+from lafg_jax.finches.drawing import render
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, choose
 from lafg_jax.utils.errors import UserError
 
@@ -127,30 +128,27 @@ def class_names(split: str) -> tuple[str, ...]:
   return tuple(finch.name for finch in (SEEN if split == "seen" else UNSEEN))
 
 
-def images(names: Sequence[str]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-  """Renders all images of some classes.
+@functools.cache
+def image(name: str, j: int) -> np.ndarray:
+  """Image j of a class: uint8 [48, 48, 3] RGB, drawn when it is first asked for and then kept.
 
-  Args:
-    names: class names, seen (30 images each) or unseen (20 images each).
-
-  Returns:
-    (uint8 [n, 48, 48, 3] RGB, int32 [n] labels that index `names`, n ids).
+  The array is read-only: whoever asks gets the same one.
 
   Raises:
-    UserError: a name is not a class of the data set.
+    UserError: the name is not a class of the data set.
   """
-  pictures, labels, ids = [], [], []
-  for label, name in enumerate(names):
-    index = _find(name)
-    split = "seen" if index < len(SEEN) else "unseen"
-    slug = re.sub(r"[^a-z]+", "-", name.lower().replace("'", ""))
-    for j in range(IMAGES_PER_CLASS[split]):
-      rng = np.random.default_rng((DATASET_SEED, 1, index, j))
-      pictures.append(render((SEEN + UNSEEN)[index].attributes, rng))
-      labels.append(label)
-      ids.append(f"synthetic/{slug}/{j:03d}")
-  shape = (-1, IMAGE_SIZE, IMAGE_SIZE, 3)
-  return np.array(pictures, np.uint8).reshape(shape), np.array(labels, np.int32), tuple(ids)
+  index = _find(name)
+  picture = render(
+    (SEEN + UNSEEN)[index].attributes, np.random.default_rng((DATASET_SEED, 1, index, j))
+  )
+  picture.flags.writeable = False
+  return picture
+
+
+def image_id(name: str, j: int) -> str:
+  """'synthetic/CLASS/NUMBER' of image j of a class."""
+  slug = re.sub(r"[^a-z]+", "-", name.lower().replace("'", ""))
+  return f"synthetic/{slug}/{j:03d}"
 
 
 def statements(name: str) -> list[tuple[str, tuple[finch_text.Claim, ...]]]:

@@ -21,6 +21,7 @@ from absl import flags, logging
 
 from lafg_jax.finches import classes
 from lafg_jax.finches import text as finch_text
+from lafg_jax.finches.drawing import IMAGE_SIZE
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
 from lafg_jax.utils.errors import UserError
 
@@ -147,7 +148,7 @@ def build_model(tokenizer):
     intermediate_size=384,
     num_hidden_layers=5,
     num_attention_heads=4,
-    image_size=classes.IMAGE_SIZE,
+    image_size=IMAGE_SIZE,
     patch_size=8,
     projection_dim=64,
     hidden_act="gelu",
@@ -310,9 +311,9 @@ def save(model, tokenizer, out: Path) -> None:
   preprocessor = {
     "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
-    "size": {"shortest_edge": classes.IMAGE_SIZE},
+    "size": {"shortest_edge": IMAGE_SIZE},
     "do_center_crop": True,
-    "crop_size": {"height": classes.IMAGE_SIZE, "width": classes.IMAGE_SIZE},
+    "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,

@@ -11,7 +11,7 @@ from absl import logging
 
 from lafg_jax.language import statistics
 from lafg_jax.language import vocabulary as mining
-from lafg_jax.utils import files
+from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.class_names import class_order, shorten
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import replacing
@@ -201,7 +201,7 @@ def deal_out(owners: np.ndarray, share: float, seed: int) -> np.ndarray:
   The drawn sentences are passed around among themselves, so that every class keeps as many as it
   had; one that has no other class to go to stays.
   """
-  rng = np.random.default_rng(seed)
+  rng = random_streams.of_seed(seed)
   drawn = rng.permutation(len(owners))[: round(share * len(owners))]
   drawn = drawn[np.argsort(owners[drawn], kind="stable")]
   if not len(drawn):

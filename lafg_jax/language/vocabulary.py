@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.vectors import l2_normalise
+from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
 _ROUNDS = 300
 _TILE = 8192
@@ -110,8 +110,8 @@ def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
   count = np.bincount(owners)
   sums = _sums(features, owners, len(count))
   without = sums[owners] - features
-  own = np.einsum("sd,sd->s", features, _units(without))
-  means = _units(sums)
+  own = np.einsum("sd,sd->s", features, unit_or_zero(without))
+  means = unit_or_zero(sums)
   # The sum over all classes in one product, its own taken out: S x C similarities would not fit.
   others = features @ means.sum(axis=0) - np.einsum("sd,sd->s", features, means[owners])
   margin = own - others / max(len(count) - 1, 1)
@@ -141,12 +141,6 @@ def generic(features: np.ndarray, owners: np.ndarray, fraction: float) -> np.nda
   kept = np.zeros(len(order), bool)
   kept[order[::-1][first]] = True
   return np.array([row for row in order if not kept[row]], np.int64)[: int(fraction * len(order))]
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-  """Rows of unit length; rows of zeros stay."""
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
 
 
 def _sums(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -194,7 +188,7 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
       # vocabulary fits worst.
       lost = np.flatnonzero(np.linalg.norm(sums, axis=1) < 1e-6)
       sums[lost] = features[np.argsort(cosine, kind="stable")[: len(lost)]]
-      centres = _units(sums).astype(np.float32)
+      centres = unit_or_zero(sums).astype(np.float32)
     total = float(nearest_centres(features, centres)[1].sum(dtype=np.float64))
     if total > best_cosine:
       best, best_cosine = centres, total

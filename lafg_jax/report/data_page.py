@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from lafg_jax.data import check, images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.runtime import remote_workdir
-from lafg_jax.utils import files
+from lafg_jax.utils import files, random_streams
 
 FILE, FINDINGS, PICTURE = "data.html", "data.json", "data.png"
 NUM_CLASSES, NUM_IMAGES, TILE = 12, 8, 104
@@ -85,7 +85,7 @@ def _kinds(findings: dict[str, Any]) -> str:
 
 def contact_sheet(splits: dict[str, Dataset], seed: int) -> Image.Image:
   """Random images of random classes, a line a class, from all splits."""
-  rng = np.random.default_rng(seed)
+  rng = random_streams.example_pictures(seed)
   classes = [(s, k) for s, dataset in splits.items() for k in range(len(dataset.class_names))]
   chosen = sorted(rng.permutation(len(classes))[:NUM_CLASSES].tolist())
   label, gap = 20, 4

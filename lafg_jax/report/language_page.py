@@ -23,6 +23,7 @@ from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders import texts
 from lafg_jax.language.vocabulary import nearest_centres
 from lafg_jax.utils.files import read_npz, replacing
+from lafg_jax.utils.vectors import unit_or_zero
 
 FILE = "language.html"
 INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)
@@ -58,9 +59,8 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   """Writes the page of every described class, seen in training or not, and no other file.
 
-  Which classes are trained on is told where the data set can be read: its key of `readers.source`
-  is set, or the data set is drawn. No image is read, so a class's query is its name where
-  language.query is 'image'; the page says so.
+  Which classes are trained on is told where the data set can be read (`readers.source`). No image
+  is read, so a class's query is its name where language.query is 'image'; the page says so.
 
   Raises:
     UserError: a file or setting is missing or malformed.
@@ -71,7 +71,7 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     language.query = "name"
     note = "No image was read for it: a class's query is its name, not language.query=image."
   split_of: dict[str, str] = {}
-  if readers.source(data) or data.name == "synthetic":
+  if readers.source(data):
     splits = datasets.class_splits(data)
     split_of = {name: split for split, names in splits.items() for name in names}
   records = describe.everything(language, data.name)
@@ -204,7 +204,8 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     (indices [C, k], cosines [C, k] float32), k = min(count, C - 1), nearest first. A row that is
     the mean itself has cosine 0 with every other.
   """
-  centred = _units(vectors - vectors.mean(axis=0, dtype=np.float64))
+  # What is no longer than rounding errors is the mean itself.
+  centred = unit_or_zero(vectors - vectors.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
   count = min(count, len(vectors) - 1)
   indices = np.zeros((len(vectors), count), np.int64)
   cosines = np.zeros((len(vectors), count), np.float32)
@@ -219,12 +220,6 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     indices[rows] = np.take_along_axis(chosen, order, axis=1)
     cosines[rows] = np.take_along_axis(values, order, axis=1)
   return indices, cosines
-
-
-def _units(vectors: np.ndarray) -> np.ndarray:
-  """Rows of unit length, float32; what is no longer than rounding errors is zero."""
-  norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 1e-6).astype("f4")
 
 
 def plane(

@@ -21,7 +21,7 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.runtime import devices
 from lafg_jax.training import checkpoints
-from lafg_jax.utils import files
+from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
@@ -30,8 +30,6 @@ FOLDER = "features"
 CHUNK = 1024
 # Part of the key: changes when the same inputs give other features by this code.
 _VERSION = 1
-# Last word of the seeds that draw views; `sampling` and `pipeline` have others.
-_CHOICE_STREAM = 4
 # Keys of the model that come after the features, or whose outcome the weights' hash has.
 _NOT_OF_FEATURES = ("embedding_dim", "embedding_norm", "pretrained")
 
@@ -178,7 +176,7 @@ def batches(
   mine = sampling.process_rows(size, jax.device_count(), jax.process_index(), jax.process_count())
   for step in range(start, config.train.steps):
     rows = batch_rows(step).ravel()[mine].astype(np.int32)
-    rng = np.random.default_rng([config.seed, step, 0, _CHOICE_STREAM])
+    rng = random_streams.feature_views(config.seed, step)
     views = rng.integers(vectors.shape[1], size=size)[mine]
     yield {
       "feature": vectors[rows, views],

@@ -1,11 +1,21 @@
-"""Class names: their order in a file, and a few of them in a message."""
+"""Class names: their order in a file, a few of them in a message, and whether they say anything."""
 
 import os
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from lafg_jax.utils.errors import UserError
+
+_GENERIC = re.compile(
+  r"(class|category|cluster|group|id|item|label|object|product)?[ ._-]*\d+", re.I
+)
+
+
+def is_generic(name: str) -> bool:
+  """Whether a name only counts classes ('class 01', '7'): others may bear it, and it others'."""
+  return _GENERIC.fullmatch(name) is not None
 
 
 def class_order(

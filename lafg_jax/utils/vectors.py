@@ -1,4 +1,4 @@
-"""Vectors of unit length."""
+"""Vectors of unit length; those that have gradients are `losses.contrastive.unit`."""
 
 import numpy as np
 
@@ -19,11 +19,11 @@ def mean_pairwise_cosine(vectors: np.ndarray) -> float:
   return float(total / (count * (count - 1)))
 
 
-def unit_or_zero(vectors: np.ndarray) -> np.ndarray:
-  """Rows of `vectors` [n, d] scaled to unit length, float64; rows of zeros stay as they are."""
+def unit_or_zero(vectors: np.ndarray, least: float = 0.0) -> np.ndarray:
+  """Rows of `vectors` [n, d] of unit length, float64; zeros for those no longer than `least`."""
   vectors = vectors.astype(np.float64)
   norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+  return np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > least)
 
 
 def l2_normalise(vectors: np.ndarray, what: str) -> np.ndarray:

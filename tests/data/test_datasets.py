@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-import sys
-import types
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from scipy.io import savemat
 from lafg_jax.data import datasets
 from lafg_jax.data.readers import cars
 from lafg_jax.data.readers.common import Published
+from lafg_jax.finches import classes
 from lafg_jax.utils.errors import UserError
 
 SHARED_CARS = Path(__file__).parents[2] / "../shared/data/stanford_cars"
@@ -210,21 +210,12 @@ def test_unknown_names_suggest_the_nearest():
 
 @pytest.fixture
 def synthetic(monkeypatch):
-  """A stand-in with the interface of lafg_jax.finches.classes."""
-  module = types.ModuleType("lafg_jax.finches.classes")
+  """Ten seen and two unseen classes of three images each, in the place of the finches."""
   names = {"seen": tuple(f"finch {k}" for k in range(10)), "unseen": ("wren", "tit")}
-  module.class_names = names.__getitem__
-
-  def images(class_names):
-    labels = np.repeat(np.arange(len(class_names)), 3).astype(np.int64)
-    ids = tuple(f"synthetic/{class_names[label]}/{k}" for k, label in enumerate(labels))
-    return np.zeros((len(labels), 48, 48, 3), np.uint8), labels, ids
-
-  module.images = images
-  monkeypatch.setitem(sys.modules, "lafg_jax.finches.classes", module)
-  import lafg_jax.data
-
-  monkeypatch.setattr(lafg_jax.data, "synthetic", module, raising=False)
+  monkeypatch.setattr(classes, "class_names", names.__getitem__)
+  monkeypatch.setattr(classes, "IMAGES_PER_CLASS", {"seen": 3, "unseen": 3})
+  monkeypatch.setattr(classes, "image_id", lambda name, j: f"synthetic/{name}/{j}")
+  monkeypatch.setattr(classes, "image", lambda name, j: np.zeros((48, 48, 3), np.uint8))
   return names
 
 
@@ -232,7 +223,7 @@ def test_synthetic_splits(synthetic):
   splits = datasets.load_splits(section(name="synthetic", num_val_classes=2))
   assert list(splits) == ["train", "val", "test"]
   assert splits["test"].class_names == synthetic["unseen"]
-  assert splits["val"].images.shape == (6, 48, 48, 3)
+  assert [image.shape for image in splits["val"].images] == [(48, 48, 3)] * 6
   for split, dataset in splits.items():
     assert dataset.split == split and dataset.labels.dtype == np.int32 and not dataset.partial
     assert all(
@@ -330,9 +321,26 @@ def test_the_shared_copy_of_stanford_cars():
   one_line(section(SHARED_CARS, expect_counts=True), "4,052", "2,042", "expect_counts=False")
 
 
-def test_images_are_counted_without_rendering_them(config_with, monkeypatch):
+def test_finches_are_named_counted_and_fingerprinted_without_drawing_them(config_with, monkeypatch):
   data = config_with(data__num_val_classes=4).data
+  monkeypatch.setattr(classes, "image", None)
   found = datasets.load_splits(data, ("train", "val", "test"))
-  monkeypatch.setattr(datasets, "_synthetic_dataset", None)
   counts = {split: datasets.num_images(data, split) for split in found}
   assert counts == {split: len(dataset) for split, dataset in found.items()}
+  # Part of keys that the tables of docs/ were measured under.
+  assert [datasets.content_fingerprint(data, split) for split in found] == [
+    "2ce892e507c8", "6b7bbd760d36", "734a744e50db",
+  ]  # fmt: skip
+
+
+def test_finches_are_drawn_one_by_one_and_travel_by_name(config_with):
+  dataset = datasets.load_splits(config_with(data__max_train_classes=3).data, ("train",))["train"]
+  classes.image.cache_clear()
+  image = dataset.images[31]
+  assert classes.image.cache_info().currsize == 1
+  np.testing.assert_array_equal(image, classes.image(dataset.class_names[1], 1))
+  assert dataset.ids[31] == classes.image_id(dataset.class_names[1], 1)
+  assert len(list(dataset.images)) == len(dataset) == 90
+  packed = pickle.dumps(dataset)
+  assert len(packed) < 20_000
+  np.testing.assert_array_equal(pickle.loads(packed).images[31], image)

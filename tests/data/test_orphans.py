@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from lafg_jax.data import pipeline
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.tasks.class_retrieval.batches import plan
 
 if __name__ == "__main__":
   labels = np.repeat(np.arange(3), 4).astype(np.int32)
@@ -26,7 +27,8 @@ if __name__ == "__main__":
     image_size=8, resize_size=8, train_crop="resize_crop", flip=True, classes_per_batch=2,
     images_per_class=2, num_workers=1, prefetch=2, scaled_decoding=True,
     pack="", instances=False, color_jitter=0.0, recoloured_per_batch=0, recolourings=1))
-  batches = pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=10**6)
+  batches = pipeline.train_batches(
+    dataset, data, plan(dataset, data, 0), seed=0, start_step=0, num_steps=10**6)
   kept = next(batches)
   print(*[child.pid for child in multiprocessing.active_children()], flush=True)
   sys.stdin.readline()

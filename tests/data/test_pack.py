@@ -23,6 +23,7 @@ from lafg_jax.data import images, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.tasks.class_retrieval import default, train
 from lafg_jax.tasks.class_retrieval import stages as class_retrieval
+from lafg_jax.tasks.class_retrieval.batches import plan
 from lafg_jax.training import resume
 from lafg_jax.utils.errors import UserError
 
@@ -68,7 +69,11 @@ def dataset(tmp_path):
 
 
 def batches(dataset, data, steps=6):
-  return list(pipeline.train_batches(dataset, data, seed=3, start_step=0, num_steps=steps))
+  return list(
+    pipeline.train_batches(
+      dataset, data, plan(dataset, data, 3), seed=3, start_step=0, num_steps=steps
+    )
+  )
 
 
 def content(folder):

@@ -12,8 +12,9 @@ from absl import flags
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lafg_jax.data import colours, images, pipeline, sampling
+from lafg_jax.data import images, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.tasks.class_retrieval import batches
 from lafg_jax.utils.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,12 +65,13 @@ def file_dataset(tmp_path):
 
 def train(dataset, data, **changes):
   arguments = {"seed": 7, "start_step": 0, "num_steps": 4, **changes}
-  return list(pipeline.train_batches(dataset, data, **arguments))
+  plan = batches.plan(dataset, data, arguments["seed"])
+  return list(pipeline.train_batches(dataset, data, plan, **arguments))
 
 
-def assert_same(batches, expected):
-  assert len(batches) == len(expected)
-  for got, want in zip(batches, expected, strict=True):
+def assert_same(made, expected):
+  assert len(made) == len(expected)
+  for got, want in zip(made, expected, strict=True):
     assert got.keys() == want.keys()
     for key in want:
       assert got[key].dtype == want[key].dtype
@@ -81,9 +83,9 @@ def test_batches_are_the_samplers_rows_cropped_with_the_seed_of_their_row():
   batch_rows = sampling.make_sampler(
     dataset.labels, classes_per_batch=3, images_per_class=2, seed=7
   )
-  batches = train(dataset, data)
-  assert len(batches) == 4
-  for step, batch in enumerate(batches):
+  made = train(dataset, data)
+  assert len(made) == 4
+  for step, batch in enumerate(made):
     rows = batch_rows(step).reshape(-1)
     assert {key: (value.shape, value.dtype) for key, value in batch.items()} == {
       "image": ((6, 16, 16, 3), np.uint8),
@@ -181,32 +183,63 @@ def test_a_class_without_readable_images_is_one_line(file_dataset, workers):
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_any_plan_is_shown_with_its_labels_changes_and_stand_ins(file_dataset, workers):
+  def rows(step):
+    row = np.array([3, 4, 5, 6]) + step
+    return sampling.Rows(row, 10 * row, np.array([-1, 0, -1, 2]))
+
+  def stand_ins(wanted, place):
+    return iter([0, 19 - place])
+
+  def change(pixels, row, version):
+    return pixels // (row + version + 1)
+
+  plan = sampling.Plan(rows, stand_ins, change, versions=4)
+  for row in (0, 4, 6):
+    Path(file_dataset.images[row]).unlink()
+  data = section(train_crop="resize_crop", num_workers=workers)
+  made = list(pipeline.train_batches(file_dataset, data, plan, seed=7, start_step=1, num_steps=2))
+  for step, batch in enumerate(made, start=1):
+    wanted = rows(step)
+    np.testing.assert_array_equal(batch["label"], wanted.label)
+    for place, (row, version) in enumerate(zip(wanted.row, wanted.version, strict=True)):
+      shown = 19 - place if row in (4, 6) else row
+      rng = np.random.default_rng([7, step, place])
+      pixels = images.flip(
+        images.resize_random_crop(array_dataset().images[shown], rng, 20, 16), rng
+      )
+      pixels = pixels if version < 0 else pixels // (shown + version + 1)
+      np.testing.assert_array_equal(batch["image"][place], pixels)
+      assert batch["index"][place] == (shown if version < 0 else 4 * shown + version)
+      assert batch["unreadable"][place] == (row if row in (4, 6) else -1)
+
+
 def test_eval_batches_show_all_images_once_in_order(file_dataset):
   for dataset in (array_dataset(), file_dataset):
-    batches = list(pipeline.eval_batches(dataset, section(), 8))
-    assert [batch["image"].shape for batch in batches] == [(8, 16, 16, 3)] * 3
-    index = np.concatenate([batch["index"] for batch in batches])
+    made = list(pipeline.eval_batches(dataset, section(), 8))
+    assert [batch["image"].shape for batch in made] == [(8, 16, 16, 3)] * 3
+    index = np.concatenate([batch["index"] for batch in made])
     assert index.dtype == np.int32
     assert index.tolist() == [*range(20), -1, -1, -1, -1]
-    pixels = np.concatenate([batch["image"] for batch in batches])
+    pixels = np.concatenate([batch["image"] for batch in made])
     assert not pixels[20:].any()
     for row, original in enumerate(array_dataset().images):
       np.testing.assert_array_equal(pixels[row], images.resize_centre_crop(original, 20, 16))
-    assert all((batch["unreadable"] == -1).all() for batch in batches)
+    assert all((batch["unreadable"] == -1).all() for batch in made)
 
 
 def test_eval_batches_report_unreadable_images(file_dataset):
   Path(file_dataset.images[3]).unlink()
   Path(file_dataset.images[19]).write_bytes(b"\xff\xd8\xff")
-  batches = list(pipeline.eval_batches(file_dataset, section(), 20))
-  assert len(batches) == 1
+  (batch,) = pipeline.eval_batches(file_dataset, section(), 20)
   missing = [3, 19]
   expected = np.arange(20)
   expected[missing] = -1
-  np.testing.assert_array_equal(batches[0]["index"], expected)
-  assert batches[0]["unreadable"][missing].tolist() == missing
-  assert (np.delete(batches[0]["unreadable"], missing) == -1).all()
-  assert not batches[0]["image"][missing].any()
+  np.testing.assert_array_equal(batch["index"], expected)
+  assert batch["unreadable"][missing].tolist() == missing
+  assert (np.delete(batch["unreadable"], missing) == -1).all()
+  assert not batch["image"][missing].any()
 
 
 def test_impossible_settings_are_one_line():
@@ -219,7 +252,7 @@ def test_impossible_settings_are_one_line():
     ({"prefetch": -2}, r"data\.prefetch=-2"),
   ):
     with pytest.raises(UserError, match=said) as error:
-      pipeline.train_batches(dataset, section(**changes), seed=0, start_step=0, num_steps=1)
+      train(dataset, section(**changes))
     assert "\n" not in str(error.value)
   with pytest.raises(UserError, match=r"data\.resize_size=15"):
     pipeline.eval_batches(dataset, section(resize_size=15), 4)
@@ -253,14 +286,15 @@ def test_workers_give_the_same_bits_without_parsed_flags_and_end(file_dataset, u
 
 def test_closing_or_dropping_the_iterator_ends_the_workers(file_dataset):
   data = section(num_workers=1)
-  closed = pipeline.train_batches(file_dataset, data, seed=0, start_step=0, num_steps=10**6)
+  plan, forever = batches.plan(file_dataset, data, 0), {"start_step": 0, "num_steps": 10**6}
+  closed = pipeline.train_batches(file_dataset, data, plan, seed=0, **forever)
   next(closed)
   assert len(workers()) == 1
   closed.close()
   assert not workers()
   assert next(closed, None) is None
 
-  dropped = pipeline.train_batches(file_dataset, data, seed=0, start_step=0, num_steps=10**6)
+  dropped = pipeline.train_batches(file_dataset, data, plan, seed=0, **forever)
   next(dropped)
   assert len(workers()) == 1
   del dropped
@@ -281,23 +315,6 @@ def test_jax_is_not_used_here_and_datasets_import_nothing_heavy():
     assert "import jax" not in (REPOSITORY / f"lafg_jax/data/{name}.py").read_text()
 
 
-def test_of_instances_each_column_is_one_image_in_several_crops(monkeypatch):
-  warned = []
-  monkeypatch.setattr(sampling.logging, "warning", lambda *args: warned.append(args))
-  dataset = array_dataset()
-  data = section(instances=True, classes_per_batch=7, images_per_class=3, color_jitter=0.5)
-  batches = train(dataset, data, num_steps=len(dataset) // 7)
-  for batch in batches:
-    rows = batch["index"].reshape(3, 7)
-    assert (rows == rows[0]).all() and len(set(rows[0])) == 7
-    np.testing.assert_array_equal(batch["label"], batch["index"])
-    shown = batch["image"].reshape(3, 7, -1)
-    assert all((shown[a] != shown[b]).any(axis=1).all() for a, b in ((0, 1), (0, 2), (1, 2)))
-  seen = np.concatenate([batch["index"][:7] for batch in batches])
-  assert len(set(seen)) == len(seen)
-  assert not warned
-
-
 def test_jitter_changes_colours_and_nothing_of_crop_and_flip():
   dataset = array_dataset()
   plain, other = (train(dataset, section(color_jitter=x), num_steps=1)[0] for x in (0.0, 0.8))
@@ -306,42 +323,3 @@ def test_jitter_changes_colours_and_nothing_of_crop_and_flip():
     # Brightness at the same places: lumas go together.
     lumas = [x.astype(float).mean(axis=2).ravel() for x in (one, two)]
     assert np.corrcoef(*lumas)[0, 1] > 0.5
-
-
-def test_recoloured_images_stand_behind_those_of_classes():
-  dataset = array_dataset()
-  data = section(recoloured_per_batch=5, flip=False, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
-  plain = section(flip=False, crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0))
-  drawn = set()
-  for step, (batch, alone) in enumerate(
-    zip(train(dataset, data), train(dataset, plain), strict=True)
-  ):
-    for key, rows in alone.items():
-      np.testing.assert_array_equal(batch[key][:6], rows)
-    assert batch["image"].shape == (11, 16, 16, 3) and (batch["label"][6:] == -1).all()
-    rows, versions = np.divmod(batch["index"][6:], 3)
-    assert len(set(rows)) == 5 and rows.max() < len(dataset)
-    drawn |= set(zip(rows.tolist(), versions.tolist(), strict=True))
-    for place, (row, version) in enumerate(zip(rows, versions, strict=True), start=6):
-      rng = np.random.default_rng([7, step, place])
-      crop = pipeline._augmentation(data)(Image.fromarray(dataset.images[row]), rng)
-      wanted = colours.recoloured(crop, int(row), int(version))
-      np.testing.assert_array_equal(batch["image"][place], wanted)
-      assert np.abs(wanted.astype(int) - crop).mean() > 5
-  assert len({row for row, _ in drawn}) > 5 and {version for _, version in drawn} == {0, 1, 2}
-
-
-def test_processes_share_recoloured_images_too():
-  dataset, data = array_dataset(), section(recoloured_per_batch=5)
-  whole = train(dataset, data, num_devices=4)
-  parts = [train(dataset, data, num_devices=4, process_index=k, process_count=2) for k in range(2)]
-  for batch, *shares in zip(whole, *parts, strict=True):
-    assert len(batch["image"]) == 12
-    for key, rows in batch.items():
-      np.testing.assert_array_equal(np.concatenate([share[key] for share in shares]), rows)
-
-
-def test_more_recoloured_images_than_there_are_is_one_line():
-  data = section(recoloured_per_batch=21)
-  with pytest.raises(UserError, match="there are 20 training images.*=20 or less"):
-    train(array_dataset(), data)

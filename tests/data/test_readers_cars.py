@@ -16,6 +16,7 @@ from scipy.io import loadmat, savemat
 
 from lafg_jax.data import datasets, images, parquet, pipeline
 from lafg_jax.data.readers import cars, cars_names
+from lafg_jax.tasks.class_retrieval.batches import plan
 
 SHARED = Path(__file__).parents[2] / "../shared/data/stanford_cars"
 SHIPPED = Path(cars.__file__).parents[2] / "language" / "shipped" / "cars.json"
@@ -115,7 +116,9 @@ def test_parquet_images_are_read_when_asked_for(trees, tmp_path):
       "recolourings": 1,
     }
   )
-  batch = next(pipeline.train_batches(dataset, data, seed=0, start_step=0, num_steps=1))
+  batch = next(
+    pipeline.train_batches(dataset, data, plan(dataset, data, 0), seed=0, start_step=0, num_steps=1)
+  )
   assert batch["image"].shape == (4, 8, 8, 3) and (batch["unreadable"] == -1).all()
   np.testing.assert_array_equal(batch["label"], dataset.labels[batch["index"]])
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from lafg_jax.data import datasets, pipeline
+from lafg_jax.tasks.class_retrieval.batches import plan
 from lafg_jax.utils.errors import UserError
 
 COLOURS = {"cmyk": (200, 40, 90), "grey": (120, 120, 120), "gif": (10, 220, 40)}
@@ -47,7 +48,9 @@ def test_odd_photographs_are_shown_and_a_truncated_one_is_replaced(trees, tmp_pa
   data = section(root, classes=2, images=6)
   train = datasets.load_splits(data)["train"]
   spoil([tmp_path / image_id for image_id in train.ids[:6]])
-  batch = next(pipeline.train_batches(train, data, seed=0, start_step=0, num_steps=1))
+  batch = next(
+    pipeline.train_batches(train, data, plan(train, data, 0), seed=0, start_step=0, num_steps=1)
+  )
   shown = {}
   for image, index, unreadable in zip(
     batch["image"], batch["index"], batch["unreadable"], strict=True
@@ -68,7 +71,9 @@ def test_a_class_without_any_readable_image_is_one_line(trees, tmp_path):
   for image_id in train.ids[:2]:
     (tmp_path / image_id).write_bytes(b"<html>not found</html>")
   with pytest.raises(UserError, match="no image of class 'Black footed Albatross' can be read"):
-    next(pipeline.train_batches(train, data, seed=0, start_step=0, num_steps=1))
+    next(
+      pipeline.train_batches(train, data, plan(train, data, 0), seed=0, start_step=0, num_steps=1)
+    )
 
 
 def test_a_class_with_fewer_than_m_images_repeats_them_and_is_counted(trees, tmp_path, monkeypatch):
@@ -79,7 +84,9 @@ def test_a_class_with_fewer_than_m_images_repeats_them_and_is_counted(trees, tmp
   train = datasets.load_splits(data)["train"]
   told = []
   monkeypatch.setattr(logging, "warning", lambda text, *args: told.append(text % args))
-  batch = next(pipeline.train_batches(train, data, seed=0, start_step=0, num_steps=1))
+  batch = next(
+    pipeline.train_batches(train, data, plan(train, data, 0), seed=0, start_step=0, num_steps=1)
+  )
   assert told == [
     "1 of 2 classes have fewer than data.images_per_class=5 images: theirs repeat in a batch"
   ]

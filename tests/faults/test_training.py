@@ -17,6 +17,7 @@ from PIL import Image
 from lafg_jax.data import datasets, pipeline
 from lafg_jax.runtime import out_of_memory
 from lafg_jax.tasks.class_retrieval import train
+from lafg_jax.tasks.class_retrieval.batches import plan
 from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
 from lafg_jax.utils.errors import UserError
 
@@ -53,7 +54,12 @@ def test_divergence_names_its_first_step_and_the_batch(
   assert "\n" not in str(error.value)
   # What the loop was given at that step, rather than what anybody computes anew.
   batches = pipeline.train_batches(
-    dataset, config.data, seed=config.seed, start_step=step - 1, num_steps=1
+    dataset,
+    config.data,
+    plan(dataset, config.data, config.seed),
+    seed=config.seed,
+    start_step=step - 1,
+    num_steps=1,
   )
   expected = [dataset.ids[row] for row in next(batches)["index"]]
   assert (tmp_path / f"diverged_at_step_{step}.txt").read_text().splitlines() == expected

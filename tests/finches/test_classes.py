@@ -110,22 +110,13 @@ def test_names_tell_at_most_two_attributes_and_only_true_ones():
   assert informative >= 50
 
 
-def test_images_are_deterministic_and_labelled():
-  names = (NAMES[70], NAMES[3])
-  images, labels, ids = classes.images(names)
-  assert images.shape == (50, 48, 48, 3) and images.dtype == np.uint8
-  assert labels.dtype == np.int32 and labels.tolist() == [0] * 20 + [1] * 30
-  assert len(set(ids)) == 50
-  # A picture doesn't depend on which classes are asked for along with it.
-  again, _, same_ids = classes.images(names[1:])
-  np.testing.assert_array_equal(again, images[20:])
-  assert same_ids == ids[20:]
-  assert len({image.tobytes() for image in images}) == 50
-
-
-def test_images_of_no_class():
-  images, labels, ids = classes.images(())
-  assert images.shape == (0, 48, 48, 3) and labels.shape == (0,) and ids == ()
+def test_an_image_is_drawn_once_and_read_only():
+  image = classes.image(NAMES[3], 7)
+  assert image.shape == (48, 48, 3) and image.dtype == np.uint8
+  assert classes.image(NAMES[3], 7) is image and not image.flags.writeable
+  classes.image.cache_clear()
+  np.testing.assert_array_equal(classes.image(NAMES[3], 7), image)
+  assert len({classes.image(name, j).tobytes() for name in NAMES[:2] for j in range(30)}) == 60
 
 
 @settings(max_examples=30, deadline=None)
@@ -213,7 +204,7 @@ def test_colour_sentences_say_what_they_claim():
   "call",
   [
     lambda: classes.class_names("train"),
-    lambda: classes.images(("Dodo",)),
+    lambda: classes.image("Dodo", 0),
     lambda: classes.describe(["Dodo"]),
   ],
 )
@@ -227,6 +218,8 @@ def test_data_set_is_frozen():
   table = [[finch.name, *finch.attributes] for finch in ALL]
   text = json.dumps([table, classes.describe(NAMES)], sort_keys=True)
   assert hashlib.sha256(text.encode()).hexdigest() == TEXT_SHA256
-  images, _, ids = classes.images(NAMES[::9])
-  digest = hashlib.sha256(images.tobytes() + "\n".join(ids).encode())
+  shown = [(name, j) for name in NAMES[::9] for j in range(30 if name in NAMES[:40] else 20)]
+  images = b"".join(classes.image(*which).tobytes() for which in shown)
+  ids = "\n".join(classes.image_id(*which) for which in shown)
+  digest = hashlib.sha256(images + ids.encode())
   assert digest.hexdigest() == IMAGE_SHA256

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lafg_jax.finches import classes as synthetic
+from lafg_jax.finches import drawing, train_tiny_clip
 from lafg_jax.finches import text as finch_text
-from lafg_jax.finches import train_tiny_clip
 from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.utils.errors import UserError
 
@@ -170,7 +170,7 @@ def test_folder_is_small_and_complete(clip):
   assert weights[0].stat().st_size <= 2 * 2**20
   assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 2.5 * 2**20
   assert not [path for path in FOLDER.iterdir() if path.suffix in (".bin", ".pt", ".py")]
-  assert clip.processor.size["shortest_edge"] == synthetic.IMAGE_SIZE
+  assert clip.processor.size["shortest_edge"] == drawing.IMAGE_SIZE
   pixels = train_tiny_clip.pixels(synthetic.images(synthetic.class_names("seen")[:1])[0])
   pictures = synthetic.images(synthetic.class_names("seen")[:1])[0]
   prepared = clip.processor(images=list(pictures), return_tensors="pt")["pixel_values"]

@@ -16,6 +16,7 @@ from PIL import Image
 from lafg_jax.data import datasets, images, pipeline
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import objective, train
+from lafg_jax.tasks.class_retrieval.batches import plan
 from lafg_jax.training import checkpoints, frozen_features, step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,7 +80,14 @@ def test_the_batches_are_those_of_the_images(config_with, dataset):
   cached = (vectors.astype(np.float32), np.arange(count, dtype=np.int32))
   ours = list(frozen_features.batches(config, dataset, cached, 1))
   theirs = list(
-    pipeline.train_batches(dataset, config.data, seed=config.seed, start_step=1, num_steps=2)
+    pipeline.train_batches(
+      dataset,
+      config.data,
+      plan(dataset, config.data, config.seed),
+      seed=config.seed,
+      start_step=1,
+      num_steps=2,
+    )
   )
   assert len(ours) == len(theirs) == 2
   for mine, other in zip(ours, theirs, strict=True):

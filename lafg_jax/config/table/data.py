@@ -17,8 +17,9 @@ SOURCES = {
   "manifest": ("manifest", "FILE, a CSV or Parquet of path, label or class, and perhaps split"),
   "tfds": ("builder", "NAME of a prepared tensorflow-datasets builder, or its folder"),
 }
-# The finches are drawn in memory: there is nothing to read.
-NAMES = (*LAYOUTS, *SOURCES, "synthetic")
+# Data sets that are drawn: there is nothing to read.
+DRAWN = ("synthetic",)
+NAMES = (*LAYOUTS, *SOURCES, *DRAWN)
 
 _BOXED = ("aircraft", "cars", "cub", "inshop")
 _BUILT = ("hf", "tfds")
@@ -109,7 +110,7 @@ ROWS = (
       "more for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the "
       "files. Crops are nearly the same; of random resized ones pixels differ by 0.5 to 2 of 255 "
       "in the mean, so that a run does not change between the two. Not with "
-      "train.frozen_backbone, which reads each image once."),
+      "train.frozen_backbone, which reads each image once.", _by((*LAYOUTS, *SOURCES), "")),
   Key("data.num_workers", 0, at_least(0), "nothing",
       "Processes that decode for training and evaluation; 0 decodes in threads of this process. "
       "Threads of --stage=data and of building a pack; 0 takes one a core."),

@@ -6,9 +6,11 @@ lafg_jax/config/table/data.py.
 
 from typing import Any
 
-from lafg_jax.config.table.data import SOURCES
+from lafg_jax.config.table.data import DRAWN, SOURCES
 
 
 def source(data: Any) -> str:
-  """What says where the images of `config.data` are; '' where nothing does, or they are drawn."""
+  """What says where the images of `config.data` are; '' where nothing does."""
+  if data.name in DRAWN:
+    return "in memory"
   return data[SOURCES[data.name][0]] if data.name in SOURCES else data.root

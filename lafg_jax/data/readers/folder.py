@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
+from lafg_jax.data import same_images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common, own
 from lafg_jax.utils.errors import UserError
@@ -58,7 +59,8 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   if parts:
     _leave_out(root, [name for name in top.folders if name != parts[0]])
   classes = _class_folders(root, parts[0] if parts else "", data.depth)
-  return own.halves(data, _pool(root, "train", classes, classes), str(root))
+  halves = own.halves(data, _pool(root, "train", classes, classes), str(root))
+  return same_images.refuse_trained(*halves, str(root))
 
 
 def _two_folders(data: Any, root: Path) -> tuple[Dataset, Dataset]:
@@ -73,7 +75,7 @@ def _two_folders(data: Any, root: Path) -> tuple[Dataset, Dataset]:
     _pool(root, name, part, [*parts[0], *parts[1]])
     for name, part in zip(("train", "test"), parts, strict=True)
   )
-  return train, test
+  return same_images.refuse_trained(train, test, str(root))
 
 
 def _class_folders(root: Path, below: str, depth: int) -> list[ClassFolder]:

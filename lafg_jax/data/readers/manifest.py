@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lafg_jax.data import same_images
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common, own
 from lafg_jax.data.readers.common import Image
@@ -39,7 +40,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   # Sorted, as the order of rows in a table means nothing: two copies are one data set.
   table, rows = _images(data, path, root, columns)
   if splits is None:
-    return own.halves(data, table, str(path))
+    return same_images.refuse_trained(*own.halves(data, table, str(path)), str(path))
   own.refuse_split_keys(data, f"{path} has a column 'split'")
   side = [splits[row] for row in rows]
   # Left to what is there, a test without its queries or validation classes would be another one.
@@ -49,7 +50,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
       f"{path}: of split {empty[0]} no image is below {root}: complete the copy, or pass "
       "--config.data.root=FOLDER"
     )
-  return _by_column(path, table, side)
+  return same_images.refuse_trained(*_by_column(path, table, side), str(path))
 
 
 def _columns(path: Path) -> Columns:

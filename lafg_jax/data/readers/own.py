@@ -13,6 +13,7 @@ import numpy as np
 from lafg_jax.config.table import ROWS
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
@@ -75,7 +76,7 @@ def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
 def _drawn(data: Any, names: Sequence[str]) -> set[str]:
   order = np.arange(len(names))
   if data.split_seed >= 0:
-    order = np.random.default_rng(data.split_seed).permutation(len(names))
+    order = random_streams.of_seed(data.split_seed).permutation(len(names))
   count = int(data.train_fraction * len(names) + 0.5)
   if data.train_fraction < 1:
     # Both halves have a class, as long as there are two.

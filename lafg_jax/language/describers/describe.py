@@ -94,7 +94,9 @@ def _from_file(language, workdir, class_names, leaks) -> list[Record]:
 def _synthetic(language, workdir, class_names, leaks) -> list[Record]:
   from lafg_jax.finches import classes
 
-  described = classes.describe(class_names)
+  described = classes.describe(
+    class_names or classes.class_names("seen") + classes.class_names("unseen")
+  )
   return [files.record(c, text, "synthetic") for c, texts in described.items() for text in texts]
 
 
@@ -123,12 +125,8 @@ def everything(language: Any, data_name: str) -> list[Record]:
     UserError: a file is missing or malformed, or has no description at all.
   """
   origin, describer = _describer(language, variants=False)
-  names: tuple[str, ...] = ()
-  if describer is _synthetic:
-    from lafg_jax.finches import classes
-
-    names = classes.class_names("seen") + classes.class_names("unseen")
-  found = describer(language, "", names, _keeps_all)
+  # Of no class in particular: a describer gives all that it has.
+  found = describer(language, "", (), _keeps_all)
   found = [r for r in found if r["source"] == f"shipped:{data_name}.json"] or found
   described = {r["class"]: None for r in found if r["class"] and files.clean(r["description"])}
   if not described:

@@ -2,9 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from lafg_jax.data import datasets, sampling
+from lafg_jax.data import datasets
 from lafg_jax.models import embedder
-from lafg_jax.tasks.class_retrieval import objective
+from lafg_jax.tasks.class_retrieval import batches, objective
 from lafg_jax.utils.errors import UserError
 
 
@@ -32,7 +32,7 @@ def batch(config: ConfigDict) -> None:
       f"classes are available; pass {available} or less"
     )
   if data.recoloured_per_batch:
-    sampling.check_recoloured(datasets.num_images(data, "train"), data.recoloured_per_batch)
+    batches.check_recoloured(datasets.num_images(data, "train"), data.recoloured_per_batch)
 
 
 def evaluated(config: ConfigDict) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.class_names import class_order
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
@@ -121,7 +122,7 @@ def other_classes(count: int, seed: int) -> np.ndarray:
   """A permutation [count] of one single cycle, so no element stays in place."""
   if count < 2:
     raise UserError("language.shuffle needs at least two training classes")
-  cycle = np.random.default_rng(seed).permutation(count)
+  cycle = random_streams.of_seed(seed).permutation(count)
   permutation = np.empty(count, np.int64)
   permutation[cycle] = np.roll(cycle, 1)
   return permutation

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lafg_jax.models.weights import load
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import l2_normalise
 
 
 def init_projectors(
@@ -79,8 +81,7 @@ def class_vectors(kind: str, num_classes: int, width: int, seed: int) -> np.ndar
   columns are orthonormal instead (a tight frame, rows scaled to unit length). `onehot` starts as
   random unit vectors, and is learned.
   """
-  rng = np.random.default_rng([seed, 0xC1A55])
-  x = rng.standard_normal((num_classes, width))
+  x = random_streams.class_vectors(seed).standard_normal((num_classes, width))
   if kind == "orthogonal":
     x = np.linalg.qr(x.T)[0].T if num_classes <= width else np.linalg.qr(x)[0]
-  return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+  return l2_normalise(x, "class vectors")

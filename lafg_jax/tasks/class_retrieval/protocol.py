@@ -11,7 +11,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
-from lafg_jax.data import datasets
+from lafg_jax.data import datasets, readers, same_images
 from lafg_jax.evaluate import metrics
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
 from lafg_jax.evaluate.results import (
@@ -26,6 +26,7 @@ from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
+from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
 
 # Figures of the model before training, by the hash of all that decides them.
@@ -207,12 +208,11 @@ def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> 
       "was trained with"
     )
   split = config.evaluate.split
-  classes = datasets.class_splits(config.data)[split]
-  trained = set(meta["dataset"]["class_names"]) & set(classes)
-  if meta["dataset"]["name"] == config.data.name and trained:
+  if trained := _trained_classes(config, meta):
     raise UserError(
-      f"the checkpoint in {folder} was trained on {len(trained)} of the {len(classes)} classes of "
-      f"evaluate.split={split}: pass the data.num_val_classes it was trained with"
+      f"the checkpoint in {folder} was trained on {len(trained)} of the "
+      f"{len(datasets.class_splits(config.data)[split])} classes of evaluate.split={split} "
+      f"({shorten(trained)}): pass the data.num_val_classes it was trained with, or other classes"
     )
 
 
@@ -252,3 +252,28 @@ def by_class_means(
     sums = np.bincount(owners, weights=scores[name], minlength=count)
     found[name] = (sums / np.maximum(numbers, 1)).round(6).tolist()
   return found
+
+
+def _trained_classes(config: ConfigDict, meta: dict[str, Any]) -> list[str]:
+  """The classes of evaluate.split that a checkpoint was trained on.
+
+  Within one data set an equal name is the same class. Where another data set, or another place, is
+  evaluated, a generic name such as 'class 01' says nothing: there the images tell (see
+  `same_images.trained`), whatever data.name is. If the training images are gone, or are others by
+  now, equal names of one data.name count as the same class, with a warning.
+  """
+  test, of_training = _dataset(config), set(meta["dataset"]["class_names"])
+  same_name = meta["dataset"]["name"] == config.data.name
+  equal = [name for name in test.class_names if same_name and name in of_training]
+  then = config_keys.nested({k: x for k, x in meta["config"].items() if k.startswith("data.")}).data
+  same_place = same_name and readers.source(then) == readers.source(config.data)
+  if same_place or not any(map(is_generic, test.class_names)):
+    return equal
+  try:
+    train = datasets.load_splits(then, ("train",))["train"]
+    if datasets.content_of(train) != meta["dataset"]["content"]:
+      raise UserError(f"{readers.source(then)} holds other images than those of the training")
+  except UserError as error:
+    logging.warning("evaluate: are test classes unseen? Names alone were compared: %s", error)
+    return equal
+  return [x for x in equal if not is_generic(x)] + same_images.trained(train, test)

@@ -13,7 +13,7 @@ from lafg_jax.language.encoders.images import FILE, class_means
 from lafg_jax.tasks.class_retrieval import language_base
 from lafg_jax.tasks.class_retrieval.choices import reads_images
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.utils import files
+from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise
 
@@ -89,8 +89,7 @@ def _readings(
     return {"image_feature": features.astype(np.float32)}
   directions = found.vocabulary - found.vocabulary.mean(axis=0) * language.centre
   if form == "random":
-    rng = np.random.default_rng([config.seed, 0xD1EC7])
-    directions = rng.standard_normal(directions.shape)
+    directions = random_streams.directions(config.seed).standard_normal(directions.shape)
   directions = l2_normalise(directions, "attributes")
   cosine = np.zeros((len(features), len(directions)), np.float32)
   cosine[readable] = l2_normalise(features[readable], "image features") @ directions.T

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import datasets, pack, pipeline, sampling
+from lafg_jax.data import datasets, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import files
 from lafg_jax.runtime.out_of_memory import BatchSize
+from lafg_jax.tasks.class_retrieval import batches as class_batches
 from lafg_jax.tasks.class_retrieval import objective, protocol
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import frozen_features, loop
@@ -59,7 +60,7 @@ def run(
 
 def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
   """The class-balanced batches of a data set: images, or features of a frozen backbone."""
-  data = config.data
+  data, plan = config.data, class_batches.plan(dataset, config.data, config.seed)
 
   def batches(start: int, params: dict[str, Any], stopped: Any) -> Any:
     if config.train.frozen_backbone:
@@ -69,6 +70,7 @@ def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
     return pipeline.train_batches(
       dataset,
       data,
+      plan,
       seed=config.seed,
       start_step=start,
       num_steps=config.train.steps - start,
@@ -78,14 +80,8 @@ def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
     )
 
   def names_in(step: int) -> list[str]:
-    rows = sampling.make_sampler(
-      sampling.batch_labels(dataset, data),
-      classes_per_batch=data.classes_per_batch,
-      images_per_class=data.images_per_class,
-      seed=config.seed,
-      instances=data.instances,
-    )
-    return [dataset.ids[row] for row in rows(step - 1).ravel()]
+    of_classes = data.classes_per_batch * data.images_per_class
+    return [dataset.ids[row] for row in plan.rows(step - 1).row[:of_classes]]
 
   return loop.Feed(batches, _batch_size(config), dataset.ids, names_in)
 

@@ -1,0 +1,91 @@
+"""Classes of two data sets that hold the same images, whatever they are called."""
+
+import collections
+import hashlib
+import os
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils.class_names import is_generic, shorten
+from lafg_jax.utils.errors import UserError
+
+# Bytes from the end of a file that are compared first: in a JPEG they are pixels.
+_TAIL = 4096
+
+
+def trained(train: Dataset, test: Dataset) -> list[str]:
+  """Classes of `test` with a generic name that are classes of `train` with a generic name.
+
+  Names such as 'class 01' say nothing: two classes may share one, and one class may have two. So
+  images tell: half of a class's files or more are, byte by byte, files of `train`. Fewer are
+  duplicates, which `--stage=data` lists. Classes whose name says what they are are left to names.
+
+  It costs the size of every file of such classes, and the last 4 KiB of those that have the size of
+  a file of the other data set. Only files whose last 4 KiB are equal too are read whole. Nothing is
+  compared, and nothing read, where the images are no files of their own (hf, tfds, finches) or are
+  parts of files (boxes).
+  """
+  ours, theirs = _generic_files(train), _generic_files(test)
+  for part in (os.path.getsize, _tail, _whole):
+    ours, theirs = _matching(ours, theirs, part)
+  found = collections.Counter(label for _, label in theirs)
+  counts = np.bincount(test.labels, minlength=len(test.class_names))
+  return [test.class_names[k] for k in sorted(found) if 2 * found[k] >= counts[k]]
+
+
+def refuse_trained(train: Dataset, test: Dataset, where: str) -> tuple[Dataset, Dataset]:
+  """The two halves of a data set.
+
+  Raises:
+    UserError: classes of the test are classes of the training half by another name; see `trained`.
+  """
+  if shared := trained(train, test):
+    raise UserError(
+      f"{where}: {len(shared)} classes of the test hold images of training classes under another "
+      f"name ({shorten(shared)}), but the classes of the test must be unseen: put all images of a "
+      "class in one class"
+    )
+  return train, test
+
+
+def _generic_files(dataset: Dataset) -> list[tuple[str, int]]:
+  """(path, label) of each image file of a class with a generic name."""
+  files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
+  if not files or dataset.boxes is not None:
+    return []
+  generic = np.array([is_generic(name) for name in dataset.class_names], bool)
+  rows = np.flatnonzero(generic[dataset.labels])
+  return [(str(dataset.images[row]), int(dataset.labels[row])) for row in rows]
+
+
+def _matching(ours: list[tuple[str, int]], theirs: list[tuple[str, int]], part: Any) -> tuple:
+  """Those of both lists whose `part` (of a path) is in the other list too."""
+  if not (ours and theirs):
+    return [], []
+  parts = [[_or_none(part, path) for path, _ in files] for files in (ours, theirs)]
+  both = (set(parts[0]) & set(parts[1])) - {None}
+  return tuple(
+    [file for file, x in zip(files, of, strict=True) if x in both]
+    for files, of in zip((ours, theirs), parts, strict=True)
+  )
+
+
+def _or_none(part: Any, path: str) -> Any:
+  try:
+    return part(path)
+  except OSError:
+    return None
+
+
+def _tail(path: str) -> tuple[int, bytes]:
+  size = os.path.getsize(path)
+  with open(path, "rb") as file:
+    file.seek(max(0, size - _TAIL))
+    return size, hashlib.sha256(file.read()).digest()
+
+
+def _whole(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").digest()

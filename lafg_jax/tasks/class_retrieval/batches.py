@@ -1,0 +1,98 @@
+"""Batches of class retrieval: N x m images of classes, then R images in other colours."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from lafg_jax.data import colours, sampling
+from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils import random_streams
+from lafg_jax.utils.errors import UserError
+
+
+def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:
+  """What `pipeline.train_batches` shows: B = N m + R rows.
+
+  Rows 0 to N m - 1 are of classes, slot-major (`sampling.make_sampler`). Their label is an index
+  into dataset.class_names; with data.instances each image is a class of its own, and the label is
+  its row. R recoloured ones follow: any training images, each once, in one of K versions; their
+  label is -1.
+
+  The next readable image of its class, in dataset order, stands in for an unreadable one. With
+  data.instances it is an image from outside of the batch, the same in all slots, under the label of
+  the one that it replaces: see `_outside`.
+
+  Args:
+    dataset: of the training split.
+    data: the section `config.data`; reads classes_per_batch (N), images_per_class (m), instances,
+      recoloured_per_batch (R) and recolourings (K).
+    seed: of the samplers; 0 or more.
+
+  Raises:
+    UserError: there are fewer classes than N, or fewer images than R; a number is out of range.
+  """
+  classes, size = data.classes_per_batch, data.classes_per_batch * data.images_per_class
+  instances, recoloured, versions = data.instances, data.recoloured_per_batch, data.recolourings
+  labels = sampling.batch_labels(dataset, data)
+  of_classes = sampling.make_sampler(
+    labels,
+    classes_per_batch=classes,
+    images_per_class=data.images_per_class,
+    seed=seed,
+    instances=instances,
+  )
+  check_recoloured(len(dataset), recoloured)
+
+  def rows(step: int) -> sampling.Rows:
+    own, rng = of_classes(step).ravel(), random_streams.recoloured_rows(seed, step)
+    others = rng.choice(len(dataset), recoloured, replace=False)
+    version = rng.integers(versions, size=recoloured)
+    return sampling.Rows(
+      np.concatenate([own, others]),
+      np.concatenate([labels[own], np.full(recoloured, -1)]),
+      np.concatenate([np.full(size, -1), version]),
+    )
+
+  def stand_ins(wanted: sampling.Rows, place: int) -> Iterator[int]:
+    if instances and place < size:
+      return _outside(dataset, wanted.row[:size], place % classes, classes)
+    return sampling.of_the_same_class(dataset, int(wanted.row[place]))
+
+  return sampling.Plan(rows, stand_ins, colours.recoloured, versions)
+
+
+def _outside(dataset: Dataset, shown: np.ndarray, column: int, columns: int) -> Iterator[int]:
+  """What may stand in for the image of a column, where each image is a class of its own.
+
+  Another image of its class in the dataset could be in the batch already, as a class of its own: as
+  a negative of itself. So the images that the batch does not show are dealt out to the columns, in
+  turn. All slots of a column find the same one, no two columns do, and no process has to know what
+  another could read.
+
+  Args:
+    shown: int [m N], rows of the dataset, slot-major.
+    column: of the unreadable image, 0 to N - 1.
+    columns: N.
+
+  Raises:
+    UserError: all of them are taken and still another is asked for.
+  """
+  free = np.ones(len(dataset), bool)
+  free[shown] = False
+  mine, row = np.flatnonzero(free)[column::columns], shown[column]
+  yield from np.roll(mine, -int(np.searchsorted(mine, row))).tolist()
+  raise UserError(
+    f"{dataset.ids[row]} cannot be read, nor any image that could take its place: with "
+    "data.instances only those outside of a batch can; fetch it again, or pass a smaller "
+    "--config.data.classes_per_batch"
+  )
+
+
+def check_recoloured(num_images: int, per_batch: int) -> None:
+  """Raises UserError if there are fewer images than `per_batch`, since a batch has each once."""
+  if per_batch > num_images:
+    raise UserError(
+      f"data.recoloured_per_batch={per_batch}: there are {num_images} training images; pass "
+      f"--config.data.recoloured_per_batch={num_images} or less"
+    )

@@ -1,0 +1,78 @@
+"""Every stream of random numbers that NumPy draws in a run, by its key.
+
+The key of `np.random.default_rng` is a list of numbers, and NumPy pads it with zeros: [s], [s, 0]
+and [s, 0, 0] are one stream. So a stream of four numbers ends with a number that no other has, and
+only the augmentation's last is 0. A test draws all keys and looks for equal ones.
+
+Some keys are equal all the same, and stay so, because tables in docs/ and splits of users' data
+were made with them; each is one draw among thousands of a run, and decides another thing there.
+`of_seed(s)` has the key of the augmentation of seed s, step 0, row 0. `recolouring` of image s,
+version v has that of seed s, step v, row 5. `class_vectors` and `directions` have those of steps
+793,173 and 859,847, row 0.
+
+The finches and the tiny CLIP are drawn from fixed seeds of their own (`finches/`).
+"""
+
+import numpy as np
+
+Generator = np.random.Generator
+
+
+def augmentation(seed: int, step: int, place: int) -> Generator:
+  """Crop, flip and colours of row `place` of a global batch."""
+  return np.random.default_rng([seed, step, place])
+
+
+def classes(seed: int, epoch: int) -> Generator:
+  """The order of the classes in a class epoch."""
+  return np.random.default_rng([seed, epoch, 0, 1])
+
+
+def images_of_class(seed: int, label: int, pass_: int) -> Generator:
+  """The order of a class's images."""
+  return np.random.default_rng([seed, label, pass_, 2])
+
+
+def view(seed: int, number: int, row: int) -> Generator:
+  """View `number` of image `row`, the same in all epochs."""
+  return np.random.default_rng([seed, number, row, 3])
+
+
+def recoloured_rows(seed: int, step: int) -> Generator:
+  """Which images a batch shows in other colours, and in which."""
+  return np.random.default_rng([seed, step, 0, 4])
+
+
+def feature_views(seed: int, step: int) -> Generator:
+  """Which view's features a batch takes of each image."""
+  return np.random.default_rng([seed, step, 0, 6])
+
+
+def example_pictures(seed: int) -> Generator:
+  """The images that the page of a data set shows."""
+  return np.random.default_rng([seed, 0, 0, 7])
+
+
+def recolouring(row: int, version: int) -> Generator:
+  """The colours of image `row` in one version, whatever the seed of the run."""
+  return np.random.default_rng([row, version, 5])
+
+
+def class_vectors(seed: int) -> Generator:
+  """Class targets without words."""
+  return np.random.default_rng([seed, 0xC1A55])
+
+
+def directions(seed: int) -> Generator:
+  """Random directions in place of attributes."""
+  return np.random.default_rng([seed, 0xD1EC7])
+
+
+def of_seed(seed: int) -> Generator:
+  """What a seed decides once, each thing by a seed of its own or in a run without the others.
+
+  Which class is given whose words (language.shuffle), which sentences go to other classes
+  (language.wrong_sentences), which classes are tested (data.split_seed), the resamples of an
+  interval.
+  """
+  return np.random.default_rng(seed)
