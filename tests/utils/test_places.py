@@ -9,6 +9,7 @@ import fsspec
 import huggingface_hub
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from huggingface_hub import constants
 
 from lafg_jax.models.weights import files
 from lafg_jax.utils import places
@@ -114,8 +115,8 @@ def test_a_file_is_downloaded_once_and_into_no_other_folder():
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
   """An offline cache of the hub; `hub(commit)` downloads a revision of owner/name."""
-  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-  monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+  monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
   def put(commit):
     repository = tmp_path / "models--owner--name"
