@@ -347,8 +347,7 @@ def define_flags() -> flags.FlagValues:
   whole("pool", 20000, "Pictures, drawn once before training.", lower_bound=2)
   whole("seed", 0, "Seed of weights, pictures and sentences.", lower_bound=0)
   whole("threads", 1, "CPU threads.", lower_bound=1)
-  rate = "Peak learning rate of AdamW."
-  flags.DEFINE_float("rate", 1.5e-3, rate, lower_bound=0.0, flag_values=own)
+  flags.DEFINE_float("rate", 1.5e-3, "Peak learning rate of AdamW.", 0.0, flag_values=own)
   return own
 
 
