@@ -11,7 +11,7 @@ from lafg_jax import export, tasks
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import protocol, train
-from lafg_jax.training import metrics_log, resume
+from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
 
 # Some seconds of training that show.
