@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
-from lafg_jax import main as command
+from lafg_jax import tasks
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -115,7 +115,7 @@ def test_missing_inputs_of_a_stage_say_which_stage_to_run(tmp_path):
     ("report", "--stage=evaluate"),
   ):
     with pytest.raises(UserError, match=says):
-      command.run_stages(synthetic.get_config(), str(tmp_path), [stage])
+      tasks.run(synthetic.get_config(), str(tmp_path), [stage])
   done = main(*SYNTHETIC, "--stage=report", f"--workdir={tmp_path}")
   assert done.returncode == 2
   assert says in done.stderr.splitlines()[-1]

@@ -85,7 +85,7 @@ def other_meta(folder):
 
 def other_format(folder):
   path = folder / "meta" / "metadata"
-  path.write_text(path.read_text().replace('"format": 1', '"format": 3'))
+  path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
 
 
 def lose_arrays(folder):
