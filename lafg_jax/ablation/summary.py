@@ -27,7 +27,7 @@ def summarise(
   Args:
     records: contents of cells.
     reference: the variant that every other one is compared with.
-    controls: those that `full` is compared with as well.
+    controls: those that `default` is compared with as well.
     pairs: further comparisons, made where both variants were measured.
 
   Returns:
@@ -105,7 +105,7 @@ def _pairs(
   more: Sequence[tuple[str, str]],
 ) -> list[tuple[str, str]]:
   """What is compared; under each @CHANGE the same pairs again, both variants changed."""
-  pairs = [("full", control) for control in controls if control != reference]
+  pairs = [("default", control) for control in controls if control != reference]
   pairs += [pair for pair in more if pair not in pairs]
   plain = [(row, reference) for row in rows if "@" not in row]
   plain += [pair for pair in pairs if "@" not in "".join(pair)]

@@ -10,15 +10,15 @@ from lafg_jax.utils.errors import UserError
 
 FILE = SimpleNamespace(
   REFERENCE="l_aux",
-  CONTROLS=("full-shuffled",),
-  LABELS={"full": "with words"},
-  groups=lambda: {"headline": {"l_aux": {}, "full": {}}},
+  CONTROLS=("default-shuffled",),
+  LABELS={"default": "with words"},
+  groups=lambda: {"headline": {"l_aux": {}, "default": {}}},
 )
 
 
 @pytest.fixture(scope="session")
 def records(record):
-  return [record("l_aux", 0, 0.4), record("l_aux", 1, 0.44), record("full", 0, 0.5)]
+  return [record("l_aux", 0, 0.4), record("l_aux", 1, 0.44), record("default", 0, 0.5)]
 
 
 def files(folder):
@@ -27,7 +27,7 @@ def files(folder):
 
 
 def test_each_dataset_and_start_has_tables_and_figures(tmp_path, records, record):
-  every = [*records, record("full@classes=10", 0, 0.2), record("l_aux", 0, 0.1, dataset="cars")]
+  every = [*records, record("default@classes=10", 0, 0.2), record("l_aux", 0, 0.1, dataset="cars")]
   results._write(FILE, every, str(tmp_path))
   cars, finches = "study/generated/cars_scratch", "study/generated/synthetic_scratch"
   assert files(tmp_path) == [

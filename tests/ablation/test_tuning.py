@@ -68,8 +68,8 @@ def test_the_highest_mean_of_map_at_r_is_chosen(trials, tmp_path):
     finish(t, score, recall=1 - score)
   out = tmp_path / "out"
   out.mkdir()
-  kept = {"cars": {"scratch": {"full": {"loss.beta": 2.0}}}}
-  kept["synthetic"] = {"scratch": {"l_aux": {"loss.beta": 5.0}, "full": {"loss.beta": 3.0}}}
+  kept = {"cars": {"scratch": {"default": {"loss.beta": 2.0}}}}
+  kept["synthetic"] = {"scratch": {"l_aux": {"loss.beta": 5.0}, "default": {"loss.beta": 3.0}}}
   (out / tuning.CHOSEN).write_text(json.dumps({"chosen": kept}))
   tuning.choose(found, str(tmp_path), str(out))
   # Means .3 and .35; .4 and .35.
@@ -79,7 +79,7 @@ def test_the_highest_mean_of_map_at_r_is_chosen(trials, tmp_path):
   assert len(written["cells"]) == 8 and {c["split"] for c in written["cells"]} == {"val"}
   merged = tuning.read(str(out / tuning.CHOSEN))
   assert merged["cars"] == kept["cars"]
-  assert merged["synthetic"] == {"scratch": {"full": {"loss.beta": 3.0}} | chosen}
+  assert merged["synthetic"] == {"scratch": {"default": {"loss.beta": 3.0}} | chosen}
 
 
 def test_a_variant_with_an_unfinished_trial_is_not_chosen_for(trials, tmp_path):

@@ -22,7 +22,7 @@ def row(variant, *recalls, t=None):
 
 
 ROWS = [
-  row("full", 0.5, 0.7, t=(0.35, 0.85)),
+  row("default", 0.5, 0.7, t=(0.35, 0.85)),
   row("control", 0.5, 0.52, t=(-0.2, 1.22)),
   row("l_aux", 0.4),
   row("other", 0.2),
@@ -30,13 +30,13 @@ ROWS = [
 SWEEPS = [
   {
     "key": "loss.beta", "values": ["0.3", "10", "all"],
-    "lines": {"full": {"0.3": row("", 0.4, 0.5, t=(0.0, 0.9)), "10": row("", 0.6)},
+    "lines": {"default": {"0.3": row("", 0.4, 0.5, t=(0.0, 0.9)), "10": row("", 0.6)},
               "l_aux": {"10": row("", 0.1), "all": row("", 0.2)}},
   },
-  {"key": "n", "values": ["1"], "lines": {"full": {"1": row("", 0.3)}}},
+  {"key": "n", "values": ["1"], "lines": {"default": {"1": row("", 0.3)}}},
 ]  # fmt: skip
 TABLE = {"dataset": "finches", "start": "scratch", "rows": ROWS, "sweeps": SWEEPS}
-SHOWN = {"shown": ("full", "control", "l_aux"), "reference": "l_aux", "controls": ("control",)}
+SHOWN = {"shown": ("default", "control", "l_aux"), "reference": "l_aux", "controls": ("control",)}
 
 
 def means(shown=ROWS):
@@ -76,7 +76,7 @@ def test_means_intervals_and_seeds_are_where_they_belong(panel, scale):
 def test_variants_stand_in_the_order_of_the_table_by_their_words():
   axes = means().axes[0]
   names = [x.get_text() for x in axes.get_yticklabels()]
-  assert names == ["full", "control", "alone", "other"]
+  assert names == ["default", "control", "alone", "other"]
   low, high = axes.get_ylim()
   assert low > high, "the first stands above"
 
@@ -88,16 +88,16 @@ def test_sweeps_have_a_panel_for_each_key_and_metric():
   assert beta_map.get_title(loc="left") == "MAP@R, %"
   assert [x.get_text() for x in beta.get_xticklabels()] == ["0.3", "10", "all"]
   lines = {x.get_label(): x.get_xydata().round(6).tolist() for x in beta.lines}
-  assert lines["full"] == [[0, 45], [1, 60]] and lines["alone"] == [[1, 10], [2, 20]]
+  assert lines["default"] == [[0, 45], [1, 60]] and lines["alone"] == [[1, 10], [2, 20]]
   assert intervals(beta) == [[[0, 0], [0, 90]]] and intervals(beta_map) == [[[0, 0], [0, 45]]]
   seeds = [x.get_xydata().round(6).tolist() for x in beta.lines if x.get_alpha()]
   assert seeds == [[[0, 40], [0, 50]]]
   # On one axis, so that keys can be compared.
   assert beta.get_ylim() == n.get_ylim() and beta.get_ylim()[0] < 10 < 60 < beta.get_ylim()[1]
   [legend] = figure.legends
-  assert [x.get_text() for x in legend.get_texts()] == ["full", "alone"]
+  assert [x.get_text() for x in legend.get_texts()] == ["default", "alone"]
   shown = {x.get_label(): x.get_color() for x in beta.lines if not x.get_alpha()}
-  assert shown["full"] != shown["alone"]
+  assert shown["default"] != shown["alone"]
 
 
 def test_an_odd_number_of_sweeps_leaves_no_empty_panel():

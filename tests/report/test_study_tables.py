@@ -21,8 +21,8 @@ SWEEP = {
   "key": "loss.beta",
   "values": ["0.3", "10"],
   "lines": {
-    "full": {"0.3": row("full@loss.beta=0.3", of(0.4, 0.5), of(0.2, 0.25)),
-             "10": row("full@loss.beta=10", of(0.6))},
+    "default": {"0.3": row("default@loss.beta=0.3", of(0.4, 0.5), of(0.2, 0.25)),
+             "10": row("default@loss.beta=10", of(0.6))},
     "l_aux": {"0.3": row("l_aux@loss.beta=0.3", of(0.1), of(0.05))},
   },
 }  # fmt: skip
@@ -30,13 +30,15 @@ TABLE = {
   "dataset": "synthetic", "start": "scratch", "split": "test", "steps": 5, "num_classes": 4,
   "num_queries": 40, "partial": True, "sweeps": [SWEEP],
   "rows": [
-    row("full", of(0.5, 0.54, sd=0.0283, t=(0.266, 0.774)), of(0.25, 0.27, sd=0.014, t=(0.1, 0.4))),
+    row(
+      "default", of(0.5, 0.54, sd=0.0283, t=(0.266, 0.774)), of(0.25, 0.27, sd=0.014, t=(0.1, 0.4))
+    ),
     row("untrained", of(0.1)),
   ],
-  "differences": [{"variant": "full@classes=10", "against": "l_aux", "seeds": [0, 1],
+  "differences": [{"variant": "default@classes=10", "against": "l_aux", "seeds": [0, 1],
                    "recall@1": DIFFERENCE}],
 }  # fmt: skip
-LABELS = {"full": "with words", "@classes": "classes", "l_aux": "alone"}
+LABELS = {"default": "with words", "@classes": "classes", "l_aux": "alone"}
 
 
 def cells(text):
@@ -80,13 +82,13 @@ def test_each_table_is_folded_and_closed_again():
 @pytest.mark.parametrize(
   ("variant", "words"),
   [
-    ("full", "with words"),
-    ("full-shuffled", "full-shuffled"),
-    ("full@classes=10", "with words, classes = 10"),
-    ("full@a@b", "with words, a, b"),
-    ("full@whole", "all of it"),
-    ("full@a@loss.beta=1.0", "with words, a, loss.beta = 1.0"),
+    ("default", "with words"),
+    ("default-shuffled", "default-shuffled"),
+    ("default@classes=10", "with words, classes = 10"),
+    ("default@a@b", "with words, a, b"),
+    ("default@whole", "all of it"),
+    ("default@a@loss.beta=1.0", "with words, a, loss.beta = 1.0"),
   ],
 )
 def test_a_variant_has_words_of_its_own_or_of_its_parts(variant, words):
-  assert study_tables.label(variant, LABELS | {"full@whole": "all of it"}) == words
+  assert study_tables.label(variant, LABELS | {"default@whole": "all of it"}) == words

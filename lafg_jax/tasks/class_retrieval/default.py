@@ -23,10 +23,9 @@ from lafg_jax.utils.errors import UserError
 
 SECTIONS = ("task", "seed", "data", "language", "model", "loss", "train", "evaluate")
 
-# Images of no class beside the batch: 50% more images per step, in other colours, with what the
-# encoder sees in them. The weight is the better of 1 and 5 on held-out training classes.
-RECOLOURED = {
-  "loss.alignment": "orthogonal",
+# Teacher features: 50% more images per step, in other colours and so of no class, with what the
+# frozen encoder sees in them. The weight is the better of 1 and 5 on held-out training classes.
+TEACHER = {
   "data.recoloured_per_batch": 40,
   "loss.image_alignment": "vocabulary",
   "loss.image_beta": 1.0,

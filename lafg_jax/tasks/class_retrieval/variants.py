@@ -9,22 +9,24 @@ tuned for NAME.
 import itertools
 from pathlib import Path
 
-from lafg_jax.tasks.class_retrieval.default import RECOLOURED, TINY_CLIP
+from lafg_jax.tasks.class_retrieval.default import TEACHER, TINY_CLIP
 
 # What --tune chose; --tuned=FILE takes another file.
 TUNED = Path(__file__).with_name("ablation_tuned.json")
 
-# Differences are paired with this variant, and those of `full` with each control as well. Variants
-# NAME@CHANGE are paired with those of the same change too.
+# Differences are paired with this variant, and those of `default` with each control as well.
+# Variants NAME@CHANGE are paired with those of the same change too.
 REFERENCE = "l_aux"
-CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "full-shuffled")
+CONTROLS = ("l_aux+onehot", "l_aux+orthogonal", "default-shuffled")
 
 # Further differences, where both have been measured.
 PAIRS = (
-  *(("full", other) for other in ("prototypes", "full@random", "full@feature")),
-  *((f"full@{form}", "l_aux+orthogonal") for form in ("random", "feature")),
+  *(("default", other) for other in ("prototypes", "fixed+teacher")),
+  *(("default", f"default@only-{part}-shuffled") for part in ("prototypes", "teacher")),
+  *(("fixed+teacher", f"fixed+teacher{other}") for other in ("-shuffled", "@random", "@feature")),
+  *(("fixed+teacher", x) for x in ("l_aux+onehot", "l_aux+orthogonal", "prototypes")),
+  *((f"fixed+teacher@{form}", "l_aux+orthogonal") for form in ("random", "feature")),
   *(("prototypes", other) for other in ("l_aux+onehot", "l_aux+orthogonal", "prototypes-shuffled")),
-  *(("prototypes@recoloured", x) for x in ("prototypes", "l_aux+onehot", "l_aux+orthogonal")),
   ("prototypes@profiles", "prototypes"),
 )
 
@@ -34,10 +36,14 @@ LABELS = {
   "l_aux": "contrastive loss alone",
   "l_aux+onehot": "learned class vectors",
   "l_aux+orthogonal": "fixed class vectors",
-  "full": "the config's default",
-  "full-shuffled": "the config's default, shuffled",
-  "full@random": "the default, random directions for attributes",
-  "full@feature": "the default, image features for attributes",
+  "default": "the config's default",
+  "default-shuffled": "the default, all shuffled",
+  "default@only-prototypes-shuffled": "the default, prototypes shuffled",
+  "default@only-teacher-shuffled": "the default, teacher features shuffled",
+  "fixed+teacher": "fixed class vectors, teacher features",
+  "fixed+teacher-shuffled": "fixed class vectors, teacher features shuffled",
+  "fixed+teacher@random": "fixed class vectors, features in random directions",
+  "fixed+teacher@feature": "fixed class vectors, plain image features",
   "prototypes": "prototypes of words",
   "prototypes-shuffled": "prototypes of other classes",
   "l_aux@supcon": "SupCon alone",
@@ -46,7 +52,6 @@ LABELS = {
   "@supcon": "with SupCon",
   "@norm_softmax": "with normalised softmax",
   "@proxy_anchor": "with Proxy-Anchor",
-  "@recoloured": "features of recoloured images",
   "@classes": "training classes",
   "@paper-literal": "as the paper's text reads",
   "@images": "from images, without words",
@@ -56,8 +61,11 @@ LABELS = {
   "@vocabulary-of-descriptions": "queried by descriptions",
 }
 # The figure of the means shows these groups, and marks these variants as controls.
-FIGURE_GROUPS = ("headline", "prototypes", "recoloured")
-FIGURE_CONTROLS = (*CONTROLS, "prototypes-shuffled", "full@random", "full@feature")
+FIGURE_GROUPS = ("headline", "prototypes", "teacher")
+FIGURE_CONTROLS = (
+  *(*CONTROLS, "prototypes-shuffled", "fixed+teacher-shuffled", "fixed+teacher@random"),
+  *("default@only-prototypes-shuffled", "default@only-teacher-shuffled", "fixed+teacher@feature"),
+)
 
 # Groups that take fewer seeds than --seeds.
 SEEDS = {"sweeps": 1}
@@ -78,11 +86,11 @@ ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # The words of classes, LaFG's way.
 PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
-# The words of other classes, or of `full` the teacher features of other images.
-FULL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
-SHUFFLED = PROTOTYPES | FULL_SHUFFLED
-# Images of no class beside them, as `full` of the finches has.
-PROTOTYPES_RECOLOURED = RECOLOURED | {"loss.alignment": "prototype"}
+# The words of other classes, and the teacher features of other images.
+ALL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
+SHUFFLED = PROTOTYPES | ALL_SHUFFLED
+# Teacher features of recoloured images, which are of no class, beside fixed class vectors.
+FIXED_TEACHER = TEACHER | {"loss.alignment": "orthogonal"}
 # Ours, of the same sentences. They are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
 # What other losses and numbers of classes are compared in: without class targets, with those that
@@ -91,7 +99,7 @@ COMPARED: dict[str, dict[str, object]] = {
   "l_aux": AUX,
   "l_aux+orthogonal": ORTHOGONAL,
   "prototypes": PROTOTYPES,
-  "full": {},
+  "fixed+teacher": FIXED_TEACHER,
 }
 # What the paper's text says, read to the letter: raw prototypes, tau_k = 1, mean projectors.
 LITERAL = NO_IMG | {
@@ -121,28 +129,29 @@ def starts(config):
 
 
 def groups():
-  """{group: {variant: overrides}}; `full` is what the config has."""
+  """{group: {variant: overrides}}; `default` is what the config has."""
   return {
     "headline": {
       "untrained": None,
       "l_aux": AUX,
       "l_aux+onehot": ONEHOT,
       "l_aux+orthogonal": ORTHOGONAL,
-      "full": {},
-      "full-shuffled": FULL_SHUFFLED,
+      "default": {},
+      "default-shuffled": ALL_SHUFFLED,
     },
-    # LaFG's own: what `full` is where a config has no images of no class.
-    "prototypes": {
-      "prototypes": PROTOTYPES,
-      "prototypes-shuffled": SHUFFLED,
-      "prototypes@recoloured": PROTOTYPES_RECOLOURED,
-      "prototypes-shuffled@recoloured": PROTOTYPES_RECOLOURED | FULL_SHUFFLED,
-    },
-    # `full` without words: directions that are none, and what the encoder sees as it is.
-    "recoloured": {
-      "full@random": {"loss.image_alignment": "random"},
+    # LaFG's own: what `default` is where a config has no teacher features.
+    "prototypes": {"prototypes": PROTOTYPES, "prototypes-shuffled": SHUFFLED},
+    # Which part of the finches' default does what; its teacher features beside class vectors
+    # without words, of other images, in random directions, and as the encoder's plain feature.
+    "teacher": {
+      "default@only-prototypes-shuffled": TEACHER | {"language.shuffle": "prototypes"},
+      "default@only-teacher-shuffled": TEACHER | {"language.shuffle": "teacher"},
+      "fixed+teacher": FIXED_TEACHER,
+      "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
+      "fixed+teacher@random": FIXED_TEACHER | {"loss.image_alignment": "random"},
       # Of about the same gradient: a cosine's is a fraction of that of a softmax at 0.1.
-      "full@feature": {"loss.image_alignment": "feature", "loss.image_beta": 5.0},
+      "fixed+teacher@feature": FIXED_TEACHER
+      | {"loss.image_alignment": "feature", "loss.image_beta": 5.0},
     },
     "forms": forms() | {"prototypes@paper-literal": LITERAL},
     # For encoders that see images too: what they see in place of words, with projectors that know
@@ -192,7 +201,7 @@ def losses():
   controls: dict[str, dict[str, object]] = {
     "l_aux+onehot": ONEHOT,
     "prototypes-shuffled": SHUFFLED,
-    "full-shuffled": FULL_SHUFFLED,
+    "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
   }
   for loss in ("supcon", "norm_softmax", "proxy_anchor"):
     in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
@@ -232,7 +241,8 @@ def sweeps():
     # As many images a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
-    for name, variant in (COMPARED | {"full-shuffled": FULL_SHUFFLED}).items():
+    beside = {"fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED}
+    for name, variant in (COMPARED | beside).items():
       found[f"{name}@classes={count}"] = variant | batch | seen
   return found
 

@@ -107,7 +107,8 @@ def test_readings_of_another_model_are_one_line(config_with):
     # An axis for each attribute, beside the space of the texts.
     {"language.prototype": "profile"},
     # The default of the finches.
-    default.RECOLOURED | {"data.recoloured_per_batch": 6, "data.recolourings": 2},
+    default.TEACHER
+    | {"loss.alignment": "orthogonal", "data.recoloured_per_batch": 6, "data.recolourings": 2},
   ],
   ids=str,
 )
