@@ -34,11 +34,6 @@ class Plan(NamedTuple):
   versions: int  # K, of each row
 
 
-def batch_labels(dataset: Any, data: Any) -> np.ndarray:
-  """[n] int32: the classes that batches are made of; with data.instances each image is its own."""
-  return np.arange(len(dataset), dtype=np.int32) if data.instances else dataset.labels
-
-
 def make_sampler(
   labels: np.ndarray,
   *,

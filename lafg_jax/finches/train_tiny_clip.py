@@ -19,9 +19,8 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from lafg_jax.finches import classes
+from lafg_jax.finches import classes, drawing
 from lafg_jax.finches import text as finch_text
-from lafg_jax.finches.drawing import IMAGE_SIZE
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
 from lafg_jax.utils.errors import UserError
 
@@ -148,7 +147,7 @@ def build_model(tokenizer):
     intermediate_size=384,
     num_hidden_layers=5,
     num_attention_heads=4,
-    image_size=IMAGE_SIZE,
+    image_size=drawing.IMAGE_SIZE,
     patch_size=8,
     projection_dim=64,
     hidden_act="gelu",
@@ -311,9 +310,9 @@ def save(model, tokenizer, out: Path) -> None:
   preprocessor = {
     "image_processor_type": "CLIPImageProcessor",
     "do_resize": True,
-    "size": {"shortest_edge": IMAGE_SIZE},
+    "size": {"shortest_edge": drawing.IMAGE_SIZE},
     "do_center_crop": True,
-    "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    "crop_size": {"height": drawing.IMAGE_SIZE, "width": drawing.IMAGE_SIZE},
     "do_rescale": True,
     "rescale_factor": 1 / 255,
     "do_normalize": True,

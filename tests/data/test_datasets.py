@@ -32,6 +32,7 @@ def section(root="", **changes):
       "root": str(root),
       "expect_counts": False,
       "num_val_classes": 0,
+      "max_train_classes": 0,
       "box_crop": False,
     }
     | changes

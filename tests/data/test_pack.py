@@ -226,14 +226,14 @@ def test_a_run_goes_on_with_a_pack_wherever_it_lies_but_not_without(dataset):
   config = cars.get_config()
   config.data.pack = "here"
   before = train.meta(config, dataset, None)
-  assert before["dataset"]["packed"] == 256
+  assert before["made_of"]["data.pack"] == "with 256 px"
   config.data.pack = "there"
   resume.check_same(config, before, train.meta(config, dataset, None), "runs")
   config.data.pack = ""
   without = train.meta(config, dataset, None)
-  with pytest.raises(UserError, match=r"\(data\.pack: with -> without\)"):
+  with pytest.raises(UserError, match=r"\(data\.pack: with 256 px -> without\)"):
     resume.check_same(config, before, without, "runs")
-  with pytest.raises(UserError, match=r"\(data\.pack: without -> with\)"):
+  with pytest.raises(UserError, match=r"\(data\.pack: without -> with 256 px\)"):
     resume.check_same(config, without, before, "runs")
 
 

@@ -23,7 +23,13 @@ SHIPPED = Path(cars.__file__).parents[2] / "language" / "shipped" / "cars.json"
 
 
 def section(root, **changes):
-  plain = {"name": "cars", "root": str(root), "expect_counts": False, "num_val_classes": 0}
+  plain = {
+    "name": "cars",
+    "root": str(root),
+    "expect_counts": False,
+    "num_val_classes": 0,
+    "max_train_classes": 0,
+  }
   return ConfigDict(plain | {"box_crop": False} | changes)
 
 

@@ -17,7 +17,13 @@ COLOURS = {"cmyk": (200, 40, 90), "grey": (120, 120, 120), "gif": (10, 220, 40)}
 
 def section(root, classes, images):
   return ConfigDict(
-    {"name": "cub", "root": str(root), "expect_counts": False, "num_val_classes": 0}
+    {
+      "name": "cub",
+      "root": str(root),
+      "expect_counts": False,
+      "num_val_classes": 0,
+      "max_train_classes": 0,
+    }
     | {"box_crop": False, "classes_per_batch": classes, "images_per_class": images}
     | {"image_size": 8, "resize_size": 8, "train_crop": "resize_crop", "flip": False}
     | {"num_workers": 0, "prefetch": 2, "pack": "", "scaled_decoding": True}

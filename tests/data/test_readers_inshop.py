@@ -14,7 +14,13 @@ from lafg_jax.utils.errors import UserError
 
 
 def section(root, **changes):
-  plain = {"name": "inshop", "root": str(root), "expect_counts": False, "num_val_classes": 0}
+  plain = {
+    "name": "inshop",
+    "root": str(root),
+    "expect_counts": False,
+    "num_val_classes": 0,
+    "max_train_classes": 0,
+  }
   return ConfigDict(plain | {"box_crop": False} | changes)
 
 

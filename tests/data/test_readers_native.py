@@ -16,7 +16,13 @@ SHIPPED = Path(cub.__file__).parents[2] / "language" / "shipped" / "cub.json"
 
 
 def section(name, root, **changes):
-  plain = {"name": name, "root": str(root), "expect_counts": False, "num_val_classes": 0}
+  plain = {
+    "name": name,
+    "root": str(root),
+    "expect_counts": False,
+    "num_val_classes": 0,
+    "max_train_classes": 0,
+  }
   return ConfigDict(plain | {"box_crop": False} | changes)
 
 

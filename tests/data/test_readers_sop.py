@@ -24,7 +24,13 @@ TEST = ("5 11319 6 kettle_final/251_0.JPG", "6 11319 6 kettle_final/251_1.JPG")
 
 
 def section(root, **changes):
-  plain = {"name": "sop", "root": str(root), "expect_counts": False, "num_val_classes": 0}
+  plain = {
+    "name": "sop",
+    "root": str(root),
+    "expect_counts": False,
+    "num_val_classes": 0,
+    "max_train_classes": 0,
+  }
   return ConfigDict(plain | changes)
 
 

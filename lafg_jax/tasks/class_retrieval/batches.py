@@ -34,7 +34,7 @@ def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:
   """
   classes, size = data.classes_per_batch, data.classes_per_batch * data.images_per_class
   instances, recoloured, versions = data.instances, data.recoloured_per_batch, data.recolourings
-  labels = sampling.batch_labels(dataset, data)
+  labels = np.arange(len(dataset)) if instances else dataset.labels
   of_classes = sampling.make_sampler(
     labels,
     classes_per_batch=classes,
