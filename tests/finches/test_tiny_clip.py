@@ -171,8 +171,10 @@ def test_folder_is_small_and_complete(clip):
   assert sum(path.stat().st_size for path in FOLDER.iterdir()) <= 2.5 * 2**20
   assert not [path for path in FOLDER.iterdir() if path.suffix in (".bin", ".pt", ".py")]
   assert clip.processor.size["shortest_edge"] == drawing.IMAGE_SIZE
-  pixels = train_tiny_clip.pixels(synthetic.images(synthetic.class_names("seen")[:1])[0])
-  pictures = synthetic.images(synthetic.class_names("seen")[:1])[0]
+  pixels = train_tiny_clip.pixels(
+    np.stack([synthetic.image(synthetic.class_names("seen")[0], j) for j in range(30)])
+  )
+  pictures = np.stack([synthetic.image(synthetic.class_names("seen")[0], j) for j in range(30)])
   prepared = clip.processor(images=list(pictures), return_tensors="pt")["pixel_values"]
   torch.testing.assert_close(prepared, pixels, rtol=0, atol=1e-5)
 
