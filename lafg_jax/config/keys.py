@@ -1,7 +1,4 @@
-"""What the table of keys says of a config: defaults, and which of its values decide what.
-
-A key is dotted, such as 'model.width'. Nothing here imports jax, and no flag is read.
-"""
+"""Facts of the table of keys about a config: defaults, and which of its values decide what."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,12 +9,12 @@ from lafg_jax.config.record import Key
 from lafg_jax.config.table import ROWS
 from lafg_jax.utils import config_keys
 
-# For an error about a key that no config has.
+# For errors about unknown keys.
 LISTED = "python -m lafg_jax.config.reference lists them all"
 
 
 def rows(sections: Sequence[str]) -> list[Key]:
-  """The rows of some sections ('seed' is one of its own), in the order of the table."""
+  """The rows of some sections, in the table's order; a key such as 'seed' is its own section."""
   return [row for row in ROWS.values() if row.name.split(".")[0] in sections]
 
 
@@ -30,7 +27,7 @@ def deciding(config: Any, *kinds: str) -> dict[str, Any]:
   """{key: value} of the keys of a config, or of some of its sections, that decide these things.
 
   Args:
-    config: what is in no table counts as 'training'.
+    config: a key without a row counts as 'training'.
     kinds: of `record.KINDS`. What is trained is decided by 'embedding' and 'training', and where
       words are read by 'targets'; what is evaluated, by 'embedding' and 'evaluation'.
   """
@@ -40,11 +37,11 @@ def deciding(config: Any, *kinds: str) -> dict[str, Any]:
 
 
 def is_read(config: Any, key: str) -> bool:
-  """Whether the value of the other key that `Key.read_by` names reads this one."""
+  """Whether the other key in `Key.read_by` has a value that reads this key."""
   by = ROWS[key].read_by if key in ROWS else None
   return by is None or config_keys.get(config, by.key) in by.values
 
 
 def is_default(key: str, value: Any) -> bool:
-  """Whether the table has the key with this default."""
+  """Whether this is the key's default in the table."""
   return key in ROWS and value == ROWS[key].default

@@ -1,12 +1,12 @@
-"""The record of a config key, and the rules that a value of one can be held to."""
+"""The record of a config key, and rules for its value."""
 
 import math
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-# What a key decides (`Key.decides`). A stage depends on the keys of its own kinds; what earlier
-# stages have made it reads as files, whose content it fingerprints.
+# What a key decides (`Key.decides`). A stage depends on the keys of its own kinds, and on the files
+# of earlier stages, by their content.
 KINDS = {
   "nothing": "how, where from and how fast: no figure",
   "words": "what is written about the classes (describe)",
@@ -20,17 +20,17 @@ KINDS = {
 
 
 class Rule(NamedTuple):
-  """accepts: whether a value may be; where it raises, it may not. wanted: that, in words."""
+  """accepts: value -> whether it is valid; an error means no. wanted: the same in words."""
 
   accepts: Callable[[Any], bool]
   wanted: str
 
 
 class ReadBy(NamedTuple):
-  """A key that only some values of another key read.
+  """Makes a key readable only with some values of another key.
 
-  key: the other key, such as 'loss.auxiliary'. values: those that read this one. unset: the value
-  that asks for nothing, and which others need; None where any value may stand unread.
+  key: the other key, such as 'loss.auxiliary'. values: its values that read this key. unset: the
+  value that this key needs with all others; None where it may have any.
   """
 
   key: str
@@ -41,10 +41,9 @@ class ReadBy(NamedTuple):
 class Key(NamedTuple):
   """One row of the table.
 
-  name: dotted. default: cells of the study (`ablation/plan.py`) are known by the values that differ
-  from it, so whoever changes one raises `plan._VERSION`. rule: what a value may be. decides: of
-  `KINDS`. comment: all that the documentation says of it. read_by: where some values of another key
-  alone read it. secret: a value that is refused is not printed.
+  name: dotted. default: a cell of the study (`ablation/plan.py`) is identified by the values that
+  differ from it, so a new default takes a new `plan._VERSION`. rule: the valid values. decides: one
+  of `KINDS`. comment: its documentation. read_by: see `ReadBy`. secret: errors hide its value.
   """
 
   name: str
@@ -73,23 +72,13 @@ def between(low: float, high: float) -> Rule:
 
 def numbers(x: Any, count: int | None = None) -> bool:
   """Whether x is a tuple of finite numbers, `count` of them where it is given."""
-  return (
-    isinstance(x, tuple)
-    and (count is None or len(x) == count)
-    and all(isinstance(v, int | float) and math.isfinite(v) for v in x)
-  )
-
-
-def _compiles(x: str) -> bool:
-  try:
-    re.compile(x)
-  except re.error:
-    return False
-  return True
+  finite = isinstance(x, tuple) and all(isinstance(v, int | float) and math.isfinite(v) for v in x)
+  return finite and count in (None, len(x))
 
 
 BOOL = Rule(lambda x: isinstance(x, bool), "True or False")
 TEXT = Rule(lambda x: isinstance(x, str), "a text, or nothing")
 NAMED = Rule(lambda x: isinstance(x, str) and x != "", "a name")
-REGEX = Rule(_compiles, "a regular expression")
+REGEX = Rule(lambda x: bool(re.compile(x)), "a regular expression")
+FRACTION = Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")
 POSITIVE = Rule(lambda x: math.isfinite(x) and x > 0, "above 0")

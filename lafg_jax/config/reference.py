@@ -1,8 +1,6 @@
-"""The reference of config keys, as Markdown: docs/reference/keys.md.
+"""The reference of config keys: python -m lafg_jax.config.reference > docs/reference/keys.md"""
 
-python -m lafg_jax.config.reference > docs/reference/keys.md
-"""
-
+import itertools
 import re
 
 from lafg_jax.config.record import KINDS, Key
@@ -18,13 +16,10 @@ _COLUMNS = "| Key | Default | Takes | Decides | What it does |\n|---|---|---|---
 
 
 def text() -> str:
-  """The page: what a key can decide, then a table a section."""
+  """The page: what a key can decide, then one table per section."""
   kinds = "".join(f"- **{kind}**: {said}\n" for kind, said in KINDS.items())
   parts = [_HEAD + kinds]
-  sections: dict[str, list[Key]] = {}
-  for row in ROWS.values():
-    sections.setdefault(row.name.split(".")[0], []).append(row)
-  for section, rows in sections.items():
+  for section, rows in itertools.groupby(ROWS.values(), lambda row: row.name.split(".")[0]):
     parts.append(f"## {section}\n\n{_COLUMNS}" + "".join(map(_line, rows)))
   return "\n".join(parts)
 
@@ -40,7 +35,7 @@ def _line(row: Key) -> str:
 
 
 def _escaped(words: str) -> str:
-  """Words that Markdown shows as they are, in a cell of a table."""
+  """Words with Markdown's special characters escaped."""
   return re.sub(r"([\\`*_\[\]<>|{}$#])", r"\\\1", words)
 
 

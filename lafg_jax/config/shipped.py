@@ -1,6 +1,5 @@
-"""Where the configs that come with this package are: by a name such as 'cars'."""
+"""The configs that come with this package, by a name such as 'cars'."""
 
-import re
 import runpy
 from pathlib import Path
 
@@ -10,22 +9,20 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def folder() -> Path:
-  """The checkout's configs/, or where pip has installed the package, what was built from it."""
+  """The checkout's configs/, or its copy in a package that pip has installed."""
   installed = _PACKAGE / "shipped_configs"
   return installed if installed.is_dir() else _PACKAGE.parent / "configs"
 
 
 def names() -> list[str]:
-  """What `find` knows, in order."""
+  """All names of shipped configs, sorted."""
   return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
 
 
 def find(name: str) -> str:
-  """The path of 'cars:scratch' with its variant; what is no such name as it is."""
+  """The path of a name such as 'cars:scratch', with the variant; any other text as it is."""
   word, colon, variant = name.partition(":")
-  if not re.fullmatch(r"\w+", word) or word not in names():
-    return name
-  return f"{folder() / word}.py{colon}{variant}"
+  return f"{folder() / word}.py{colon}{variant}" if word in names() else name
 
 
 def get_config(name: str) -> ConfigDict:

@@ -1,5 +1,6 @@
-"""What the values of a config may be, by the table of keys: before any work starts."""
+"""Checks the values of a config against the table of keys, before any work starts."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,12 +12,7 @@ from lafg_jax.utils.errors import UserError
 
 
 def validate_values(config: ConfigDict, sections: Sequence[str]) -> None:
-  """Looks at each key alone. Raises UserError with the key and what it takes, for the first.
-
-  Args:
-    config: any; one that lacks a key is refused too.
-    sections: those that its task has.
-  """
+  """Raises UserError for the first key of a task's `sections` that is missing or not valid."""
   for row in keys.rows(sections):
     try:
       value = config_keys.get(config, row.name)
@@ -31,21 +27,20 @@ def validate_values(config: ConfigDict, sections: Sequence[str]) -> None:
 
 
 def reject_unread(config: ConfigDict, sections: Sequence[str]) -> None:
-  """Raises UserError for a key that is set, and that another key's value keeps from being read."""
+  """Raises UserError for the first key that is set although another key's value ignores it."""
   for row in keys.rows(sections):
     by, value = row.read_by, config_keys.get(config, row.name)
     if by is None or by.unset is None or value == by.unset or keys.is_read(config, row.name):
       continue
-    other = f"{by.key}={config_keys.get(config, by.key)}"
-    raise UserError(
-      f"--config.{row.name}={value}: {other} does not read it, only {', '.join(by.values)}; pass "
-      f"--config.{row.name}={by.unset}"
+    why = (
+      f"{by.key}={config_keys.get(config, by.key)} does not read it, only {', '.join(by.values)}"
     )
+    raise UserError(f"--config.{row.name}={value}: {why}; pass --config.{row.name}={by.unset}")
 
 
 def _accepted(accepts: Callable[[Any], bool], value: Any) -> bool:
   try:
     return bool(accepts(value))
-  except (TypeError, AttributeError, ValueError):
-    # A value of another type altogether, such as None for a number, or a text that says nothing.
+  except (TypeError, AttributeError, ValueError, re.error):
+    # Such as None for a number, or a text with a mistake.
     return False

@@ -16,7 +16,7 @@ AXIS = "devices"
 
 
 def keep_compiled() -> None:
-  """Keeps what is compiled for the next run: compiling is most of a short one."""
+  """Caches compiled programs for later runs: most of a short run is compiling."""
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", "~/.cache/lafg_jax/compiled")
   jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
@@ -43,11 +43,11 @@ def _device_sharding() -> NamedSharding:
 def to_devices(
   batches: Iterator[dict[str, np.ndarray]], names: Sequence[str], ahead: int = 2
 ) -> Iterator[tuple]:
-  """(host batch, device batch) pairs; transfers run `ahead` batches before they are asked for.
+  """(host batch, device batch) pairs, each transferred `ahead` batches before it is needed.
 
   Args:
     batches: {name: [b, ...]}, b a multiple of the number of local devices.
-    names: what of a batch goes to the devices; the rest is for the host.
+    names: the arrays of a batch that go to the devices.
   """
   count, sharding = jax.local_device_count(), _device_sharding()
   queue: list[tuple] = []
@@ -75,7 +75,7 @@ def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], 
 
 
 def spreading(function: Callable[..., Any]) -> Callable[[Any], Callable[[np.ndarray], np.ndarray]]:
-  """`spread` for one set of parameters after the other, compiled once for all of them."""
+  """`spread` for several sets of parameters, compiled once for all."""
   devices = jax.local_devices()
   mesh = Mesh(np.array(devices), ("rows",))
   rows = NamedSharding(mesh, PartitionSpec("rows"))

@@ -1,8 +1,8 @@
 """Several processes as one run: how they meet, agree, wait for each other, and notice a lost one.
 
-Process 0 decides and writes; the others do as it says, by `agree`. Beside the work, each process
-gives a sign of life to the coordination service of jax.distributed, so that one that hangs or ends
-is named within --peer_timeout_s. In a single process all of this is nothing.
+Process 0 decides and writes, and the others follow it (`agree`). Each process also gives signs of
+life (`heartbeat`), so that one that hangs or ends is named within --peer_timeout_s. In a run of one
+process none of these functions has an effect.
 """
 
 import atexit
@@ -15,7 +15,6 @@ import re
 import socket
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -31,27 +30,21 @@ _COORDINATOR = flags.DEFINE_string(
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run, all alike.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
-_DISTRIBUTED = flags.DEFINE_enum(
-  "distributed",
-  "auto",
-  ["auto", "off"],
-  "auto: as many processes as --num_processes, a TPU pod or a Slurm step has; off: this one.",
+_DISTRIBUTED_HELP = (
+  "auto: as many processes as --num_processes, a TPU pod or a Slurm step has; off: this one."
 )
-_PEER_TIMEOUT_S = flags.DEFINE_float(
-  "peer_timeout_s",
-  300.0,
-  "Seconds without a sign of a process, or without a training step, after which the run ends.",
+_DISTRIBUTED = flags.DEFINE_enum("distributed", "auto", ["auto", "off"], _DISTRIBUTED_HELP)
+_TIMEOUT_HELP = (
+  "Seconds without a sign of a process, or without a training step, after which the run ends."
 )
+_PEER_TIMEOUT_S = flags.DEFINE_float("peer_timeout_s", 300.0, _TIMEOUT_HELP)
 
-# A wait of the main thread ends by itself only when the watch beside it has failed too.
+# The heartbeat's threads end a wait that lasts too long. This limit counts only if they fail.
 _FOREVER_MS = 30 * 24 * 3600 * 1000
 _LOOK_UP_MS = 2000
-# Process 0 may see a file this much earlier than others do on a network file system.
+# On a network file system, other processes may see a file this much later than process 0.
 _SHARED_WITHIN_S = 60.0
-_ENDPOINTS = (
-  "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints"
-)
-
+_METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes"
 _LOOPBACK = re.compile(r"(localhost|127\.[\d.]+|\[::1\]):")
 
 _watch: heartbeat.Watch | None = None
@@ -69,14 +62,14 @@ def process_count() -> int:
 
 
 def beat(step: int) -> None:
-  """This process has come as far as `step`; from the first call on, the next may not stay away."""
+  """Reports that `step` has ended. After the first call, the next must come in time."""
   if _watch:
     _watch.beat(step)
 
 
 @contextlib.contextmanager
 def stepping() -> Iterator[None]:
-  """Around the calls of `beat`: what follows may last as long as it likes."""
+  """Wraps the calls of `beat`; after it no further call is expected."""
   try:
     yield
   finally:
@@ -85,15 +78,14 @@ def stepping() -> Iterator[None]:
 
 
 def unhurried(name: str) -> contextlib.AbstractContextManager[None]:
-  """Around what may last long between two calls of `beat`; `name` says it to the others."""
+  """Wraps what may last long between two calls of `beat`; `name` tells the others what it is."""
   return _watch.waiting(name) if _watch else contextlib.nullcontext()
 
 
 def agree(name: str, make: Callable[[], Any]) -> Any:
-  """What `make()` returns on process 0, on every process; the others wait for it. JSON values.
+  """Returns on every process what `make()` returns on process 0, a JSON value; the others wait.
 
-  Args:
-    name: what is waited for, as a person would say it; the same on every process.
+  `name` says what they wait for, and is the same on every process.
   """
   if _watch is None:
     return make()
@@ -103,23 +95,17 @@ def agree(name: str, make: Callable[[], Any]) -> Any:
     _watch.client.key_value_set(key, json.dumps(value))
     return value
   with _watch.waiting(name):
-    return json.loads(_get(_watch.client, key))
-
-
-def _get(client: Any, key: str) -> str:
-  import jax
-
-  while True:
-    try:
-      return client.blocking_key_value_get(key, _LOOK_UP_MS)
-    except jax.errors.JaxRuntimeError as error:
-      # Python hears of Ctrl-C only between two waits.
-      if "DEADLINE_EXCEEDED" not in str(error):
-        raise
+    # Python handles Ctrl-C only between two short waits.
+    while True:
+      try:
+        return json.loads(_watch.client.blocking_key_value_get(key, _LOOK_UP_MS))
+      except RuntimeError as error:
+        if "DEADLINE_EXCEEDED" not in str(error):
+          raise
 
 
 def barrier(name: str) -> None:
-  """Returns when every process has come here."""
+  """Returns when every process has called it."""
   if _watch is not None:
     with _watch.waiting(name):
       _watch.client.wait_at_barrier(f"lafg_jax/{next(_numbers)}/{name}", _FOREVER_MS)
@@ -127,30 +113,25 @@ def barrier(name: str) -> None:
 
 @contextlib.contextmanager
 def only_run(folder: str, workdir: str = "") -> Iterator[None]:
-  """Holds the folder's lock, process 0 for all: two runs would overwrite each other's files.
+  """Holds the lock of the local `folder`, so that no two runs overwrite each other's files.
 
-  Args:
-    folder: local, where the run works.
-    workdir: a URL where that folder is a copy of it, which each process has of its own.
+  Process 0 holds it for all. Where `workdir` is a URL, `folder` is this process's own copy of it.
 
   Raises:
-    UserError: another run holds it, or not all processes of this one see the same workdir.
+    UserError: another run holds the lock, or the processes do not see the same folder.
   """
   lock = locks.locked(os.path.join(folder, ".lock"), workdir or folder)
   with lock if process_index() == 0 else contextlib.nullcontext():
-    # A copy is shared by no processes; its URL is checked when it is opened.
+    # Each process has its own copy of a URL, which is checked when it is opened.
     if not places.is_url(workdir):
       check_shared(folder)
     yield
 
 
 def check_shared(workdir: str) -> None:
-  """Checks that all processes see what process 0 writes to the workdir, a folder or a URL.
+  """Raises UserError unless all processes see what process 0 writes to the workdir or URL.
 
   A run of one process checks only that a URL can be written.
-
-  Raises:
-    UserError: this process does not see it, or process 0 cannot write it.
   """
   if _watch is None and not places.is_url(workdir):
     return
@@ -165,17 +146,14 @@ def check_shared(workdir: str) -> None:
       system.pipe_file(path, token.encode())
     return token
 
-  def sees(token: str) -> bool:
-    # Listing the folder makes a network file system look again.
-    system.invalidate_cache()
-    system.ls(root, detail=False)
-    return system.cat_file(path).decode() == token
-
   token = agree("the workdir", write)
   until = time.monotonic() + (min(_SHARED_WITHIN_S, _watch.timeout_s) if _watch else 0)
   while process_index() != 0:
     with contextlib.suppress(*places.errors()):
-      if sees(token):
+      # Listing the folder makes a network file system look again.
+      system.invalidate_cache()
+      system.ls(root, detail=False)
+      if system.cat_file(path).decode() == token:
         break
     if time.monotonic() > until:
       raise UserError(
@@ -191,9 +169,9 @@ def check_shared(workdir: str) -> None:
 
 @contextlib.contextmanager
 def session() -> Iterator[None]:
-  """Joins the processes that the flags or the environment name, and leaves them together.
+  """Joins the processes that the flags or the environment name, and ends with all of them.
 
-  What ends one of them early, an error or Ctrl-C, ends all: each says why in one line.
+  An error or Ctrl-C in one of them ends all, each with the reason in one line.
 
   Raises:
     UserError: flags that do not go together, or processes that do not find each other.
@@ -211,9 +189,10 @@ def session() -> Iterator[None]:
     barrier("the end")
   except BaseException as error:
     lost = _watch.explain(error)
-    _watch.say_gone(str(lost or error) or type(error).__name__, exit_code(lost or error))
-    # jax waits at exit for processes that do not come any more.
-    atexit.register(_leave, exit_code(lost or error))
+    code = exit_code(lost or error)
+    _watch.say_gone(str(lost or error) or type(error).__name__, code)
+    # At exit jax would wait for processes that have ended.
+    atexit.register(_leave, code)
     if lost is not None:
       raise lost from error
     raise
@@ -231,7 +210,7 @@ def _leave(code: int) -> None:
 
 
 def _arguments() -> dict[str, Any] | None:
-  """What jax.distributed.initialize is called with; None for a run of one process."""
+  """The arguments of jax.distributed.initialize; None for a run of one process."""
   coordinator, count, index = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   given = {"coordinator": coordinator, "num_processes": count, "process_id": index}
   missing = [f"--{name}" for name, value in given.items() if value is None]
@@ -252,13 +231,13 @@ def _arguments() -> dict[str, Any] | None:
     return None
   found = {"coordinator_address": coordinator, "num_processes": count, "process_id": index}
   if _LOOPBACK.match(coordinator):
-    # By itself jax listens on every interface, to whoever reaches this machine.
+    # By default jax listens on every interface, where other machines can reach it.
     found["coordinator_bind_address"] = coordinator
   return found
 
 
 def _in_slurm_step(environ: Any) -> bool:
-  """Whether srun started this process beside others; a batch script alone is no step."""
+  """Whether srun started this process and others; a batch script alone is no step."""
   wanted = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
   tasks = environ.get("SLURM_NTASKS", "1")
   return all(name in environ for name in wanted) and tasks.isdigit() and int(tasks) > 1
@@ -270,15 +249,15 @@ def _on_tpu_pod() -> bool:
   slices = os.environ.get("MEGASCALE_NUM_SLICES", "1")
   if "," in hosts or (slices.isdigit() and int(slices) > 1):
     return True
-  # A TPU VM has its chips as devices, and says who its fellows are only when asked.
+  # A TPU VM has its chips as devices, and only the metadata server knows its other hosts.
   is_vm = os.path.exists("/dev/accel0") or os.path.exists("/dev/vfio/0")
   if not is_vm or hosts or "TPU_SKIP_MDS_QUERY" in os.environ:
     return False
-  request = urllib.request.Request(_ENDPOINTS, headers={"Metadata-Flavor": "Google"})
+  url, headers = f"{_METADATA}/worker-network-endpoints", {"Metadata-Flavor": "Google"}
   try:
-    with urllib.request.urlopen(request, timeout=3) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=3) as answer:
       return "," in answer.read().decode()
-  except (urllib.error.URLError, OSError):
+  except OSError:
     return False
 
 
@@ -287,26 +266,26 @@ def _join(arguments: dict[str, Any]) -> heartbeat.Watch:
   from jax._src import distributed as state
 
   timeout_s = _PEER_TIMEOUT_S.value
-  # Our own handler of SIGTERM saves; jax's would take its place.
+  # jax's handler of SIGTERM would replace ours, which saves.
   jax.config.update("jax_enable_preemption_service", False)
   try:
     jax.distributed.initialize(
       **arguments,
       initialization_timeout=max(int(timeout_s), 1),
-      # Ours comes first: it names who is lost, and jax's ends the process with a page of text.
+      # Ours ends first and names the lost process; jax's prints a page of text.
       heartbeat_timeout_seconds=2 * int(timeout_s) + 60,
     )
-    # Processes tell each other of their devices here, and none may be late.
+    # Here the processes exchange their devices, which has a time limit.
     jax.devices()
   except (RuntimeError, ValueError, OSError) as error:
     raise UserError(f"the processes of the run do not find each other: {error}") from error
-  # What processes tell each other has no public interface; Orbax uses this one too.
+  # The coordination service has no public interface; Orbax uses this one too.
   found = state.global_state
   return heartbeat.Watch(found.client, found.process_id, found.num_processes, timeout_s)
 
 
 def _set_up_logging(watch: heartbeat.Watch) -> None:
-  """One process tells how the run goes; the others warn, under their number."""
+  """Process 0 logs everything; the others log warnings only, with their number."""
   logging.info("process 0 of %d on %s", watch.count, socket.gethostname())
   if watch.index:
     logging.set_verbosity(logging.WARNING)

@@ -1,9 +1,9 @@
-"""Signs of life between the processes of a run: who hangs or has ended is named in one line.
+"""Signs of life between the processes of a run: one that hangs or has ended is named in one line.
 
-Each process writes `<sign> <step> <host> <what it waits for>` under its number to the key-value
-store of jax's coordination service, and reads those of the others, in a thread of its own; another
-judges what came of it, for a call to a coordinator that hangs does not return. A wait inside a
-collective cannot be interrupted, so the judge ends the process.
+Each process has two threads. One writes `<sign> <step> <host> <what it waits for>` under its number
+to the key-value store of jax's coordination service, and reads the others' signs. The other judges
+them: it needs its own thread, because a call to a coordinator that hangs does not return. It ends
+the process, because a wait inside a collective cannot be interrupted.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from lafg_jax.utils.errors import PeerLost
 
 _SIGNS, _GONE, _HEARD = "lafg_jax/sign/", "lafg_jax/gone/", "lafg_jax/heard/"
 _INTERVAL_S = 1.0
-# Intervals without a sign after which a process counts as silent where a collective has failed.
+# After a failed collective, a process without a sign for so many intervals counts as silent.
 _SILENT = 5
 _GO_ON = "the same command on all processes goes on from the last checkpoint"
 
@@ -34,18 +34,17 @@ class _Sign(NamedTuple):
 
 
 class Watch:
-  """The signs that this process gives, and what it makes of those of the others.
+  """The signs that this process gives, and its judgement of the others' signs.
 
   Args:
     client: of jax's coordination service.
-    index: number of this process.
-    count: processes of the run.
-    timeout_s: how long a process may give no sign, or its training no step.
+    index: number of this process, of `count` in the run.
+    timeout_s: the longest time without a sign of a process, or without a training step.
   """
 
   def __init__(self, client: Any, index: int, count: int, timeout_s: float) -> None:
     self.client, self.index, self.count, self.timeout_s = client, index, count, timeout_s
-    # A thousand processes need not read each other every second.
+    # With many processes each reads the others less often.
     self.interval_s = min(_INTERVAL_S * (1 + count / 64), timeout_s / 5)
     self.step, self.waits_for = 0, ""
     self.last_beat: float | None = None
@@ -59,27 +58,27 @@ class Watch:
       threading.Thread(target=work, daemon=True).start()
 
   def beat(self, step: int) -> None:
-    """The main thread has come to `step`, and will come to the next within the time-out."""
+    """Reports that `step` has ended; from now on the next must end within the time-out."""
     self.step, self.last_beat = step, time.monotonic()
 
   def rest(self) -> None:
-    """No further step is promised."""
+    """From now on no step is expected."""
     self.last_beat = None
 
   @contextlib.contextmanager
   def waiting(self, name: str) -> Iterator[None]:
-    """While the main thread waits for others, and for how long is theirs to say."""
+    """Wraps a wait of the main thread for other processes; no step is expected meanwhile."""
     resting, self.last_beat, self.waits_for = self.last_beat, None, name
     yield
     self.waits_for = ""
     self.last_beat = None if resting is None else time.monotonic()
 
   def stop(self) -> None:
-    """Ends the signs: from here on nobody is missed."""
+    """Ends signs and judgement."""
     self.stopped.set()
 
   def exchange(self, number: int) -> None:
-    """Gives a sign, and reads the others'."""
+    """Gives the sign with this number, and reads the others' signs."""
     sign = f"{number} {self.step} {socket.gethostname()} {self.waits_for}"
     self.client.key_value_set(f"{_SIGNS}{self.index}", sign, allow_overwrite=True)
     now = time.monotonic()
@@ -87,8 +86,7 @@ class Watch:
       before = self.signs.get(index)
       since = before.since if before and before.number == seen else now
       self.signs[index] = _Sign(seen, int(step), host, waits_for, since)
-    for index, (code, message) in self._entries(_GONE, 1):
-      self.gone[index] = (int(code), message)
+    self.gone |= {k: (int(code), message) for k, (code, message) in self._entries(_GONE, 1)}
     self.last_exchange = now
 
   def _entries(self, folder: str, splits: int) -> list[tuple[int, list[str]]]:
@@ -97,45 +95,44 @@ class Watch:
 
   def _keep_exchanging(self, numbers: Iterator[int]) -> None:
     while not self.stopped.wait(self.interval_s):
-      # A coordinator that is away for a moment is asked again; the judge counts the seconds.
+      # A coordinator that fails for a moment is asked again; the judge counts the seconds.
       with contextlib.suppress(RuntimeError):
         self.exchange(next(numbers))
 
   def _keep_judging(self) -> None:
     while not self.stopped.wait(self.interval_s):
       verdict = self.judge(time.monotonic())
-      if verdict is not None and not self.stopped.is_set():
+      if verdict and not self.stopped.is_set():
         code, message = verdict
         print("error: " + " ".join(message.split()), file=sys.stderr, flush=True)
         self.say_gone(message, code)
         os._exit(code)
 
   def judge(self, now: float) -> tuple[int, str] | None:
-    """The exit code and what to say of a lost process; None while all is well."""
-    others = {k: v for k, v in self.gone.items() if k != self.index}
-    if others and not self.failing:
-      index = min(others)
-      code, message = others[index]
-      return code, f"{self.name(index)} ended: {message}"
+    """The exit code and the message about a lost process; None while all is well."""
     if self.failing:
       return None
+    others = self.gone.keys() - {self.index}
+    if others:
+      code, message = self.gone[min(others)]
+      return code, f"{self.name(min(others))} ended: {message}"
     if now - self.last_exchange > self.timeout_s:
-      return 1, self._lost(0, "does not answer", now - self.last_exchange)
-    silent = self._silent(now, self.timeout_s)
-    if silent:
-      index = silent[0]
-      sign = self.signs.get(index)
-      return 1, self._lost(index, "gives no sign", now - (sign.since if sign else self.begun))
+      return self._lost(0, "does not answer", now - self.last_exchange)
+    for index in self._silent(now, self.timeout_s):
+      return self._lost(index, "gives no sign", now - self._since(index))
     if self.last_beat is not None and now - self.last_beat > self.timeout_s:
       return 1, self._stalled(now, now - self.last_beat)
     return None
 
-  def _silent(self, now: float, seconds: float) -> list[int]:
-    since = {k: self.signs[k].since if k in self.signs else self.begun for k in range(self.count)}
-    return [k for k, last in since.items() if k != self.index and now - last > seconds]
+  def _lost(self, index: int, how: str, seconds: float) -> tuple[int, str]:
+    return 1, f"{self.name(index)} {how} for {seconds:.0f} s (--peer_timeout_s): {_GO_ON}"
 
-  def _lost(self, index: int, how: str, seconds: float) -> str:
-    return f"{self.name(index)} {how} for {seconds:.0f} s (--peer_timeout_s): {_GO_ON}"
+  def _since(self, index: int) -> float:
+    return self.signs[index].since if index in self.signs else self.begun
+
+  def _silent(self, now: float, seconds: float) -> list[int]:
+    others = (k for k in range(self.count) if k != self.index)
+    return [k for k in others if now - self._since(k) > seconds]
 
   def _stalled(self, now: float, seconds: float) -> str:
     quiet = self._silent(now, 3 * self.interval_s)
@@ -155,17 +152,17 @@ class Watch:
     return f"process {index} of {self.count}{host}"
 
   def say_gone(self, message: str, code: int) -> None:
-    """Tells the others why this process ends; process 0 waits until they have heard it."""
+    """Tells the others why this process ends; process 0 waits until they have read it."""
     self.failing = True
     if time.monotonic() - self.last_exchange > _SILENT * self.interval_s:
-      # A coordinator that does not answer would keep this process too.
+      # A call to a coordinator that does not answer would not return.
       return
     with contextlib.suppress(RuntimeError):
       text = " ".join(message.split())
       place = _GONE if not self.gone else _HEARD
       self.client.key_value_set(f"{place}{self.index}", f"{code} {text}", allow_overwrite=True)
       until = time.monotonic() + 5 * self.interval_s
-      # The coordinator is part of process 0: with it goes all that was said.
+      # The coordinator is part of process 0: when it ends, all messages are lost.
       while self.index == 0 and time.monotonic() < until:
         self.client.key_value_set(f"{_HEARD}0", "0", allow_overwrite=True)
         heard = {k for place in (_HEARD, _GONE) for k, _ in self._entries(place, 1)}
@@ -174,12 +171,12 @@ class Watch:
         time.sleep(self.interval_s / 5)
 
   def explain(self, error: BaseException) -> PeerLost | None:
-    """What a failed collective means: the process that ended or fell silent, if one did."""
+    """The error that names the silent process behind a failed collective; None without one."""
     import jax
 
     if not isinstance(error, jax.errors.JaxRuntimeError):
       return None
-    # One that said why it ends is read by the judge, who ends this process as well.
+    # If that process told why it ends, the judge reads it meanwhile and ends this process.
     time.sleep((_SILENT + 2) * self.interval_s)
     silent = self._silent(time.monotonic(), _SILENT * self.interval_s)
     if not silent:

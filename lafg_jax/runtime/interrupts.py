@@ -1,7 +1,4 @@
-"""Ctrl-C that is not lost: Python drops what is raised inside a finaliser or a callback.
-
-And Ctrl-C that is for the parent alone: worker processes are born deaf to it.
-"""
+"""Ctrl-C is not lost where Python drops it (in a finaliser or a callback), and spares workers."""
 
 import contextlib
 import signal
@@ -13,24 +10,24 @@ _asked: list[int] = []
 
 
 def watch() -> None:
-  """Remembers SIGINT from here on; a process that was started deaf to it stays so."""
+  """Remembers SIGINT from here on, unless the process was started to ignore it."""
   if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
     signal.signal(signal.SIGINT, _remember)
 
 
 def check() -> None:
-  """Raises the KeyboardInterrupt that somebody asked for and something swallowed."""
+  """Raises KeyboardInterrupt if SIGINT came, in case a library swallowed the first one."""
   if _asked:
     raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
 def born_deaf() -> Iterator[None]:
-  """Around the start of a process that shall hear neither SIGINT nor SIGTERM, from its beginning.
+  """Wraps the start of a process that must receive neither SIGINT nor SIGTERM.
 
-  A signal to the whole process group would else end it while it imports, with a traceback.
+  Otherwise a signal to the process group would end it while it imports, with a traceback.
   """
-  # The first process would start it, and that unblocks both.
+  # Otherwise the first process would start the tracker, which unblocks both signals.
   resource_tracker.ensure_running()
   before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
   try:

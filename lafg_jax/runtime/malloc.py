@@ -1,7 +1,7 @@
-"""glibc's malloc where the CPU trains: what a step frees, the next one takes again.
+"""glibc's malloc for training on the CPU: memory that a step frees is reused by the next one.
 
-By itself malloc gives large blocks back to the system at once, and takes them from it anew, zeroed
-page by page: a third of the time of a small model's step (benchmarks/RESULTS.md).
+By default malloc returns large blocks to the system at once and gets them again, zeroed page by
+page. That takes a third of the time of a small model's step (benchmarks/RESULTS.md).
 """
 
 import ctypes
@@ -9,8 +9,8 @@ import importlib.util
 import os
 import sys
 
-# M_TRIM_THRESHOLD, M_MMAP_MAX and M_ARENA_MAX of <malloc.h>, each with its value: nothing goes
-# back, no block is a mapping of its own, and all threads share the one heap that may grow as large.
+# M_TRIM_THRESHOLD, M_MMAP_MAX and M_ARENA_MAX of <malloc.h>, each with its value: no memory is
+# returned, no block is a mapping of its own, and all threads share the one heap.
 _OPTIONS = ((-1, -1), (-4, 0), (-8, 1))
 # Packages that bring an accelerator to jax.
 _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtpu")
@@ -19,8 +19,8 @@ _PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm7_plugin", "libtp
 def keep_freed() -> None:
   """Keeps freed memory in this process, if it trains on the CPU and malloc is glibc's.
 
-  For processes of our own: memory stays at its peak until they end. To be called before threads
-  start. Environment variables of malloc's (MALLOC_*) stand as they are set.
+  Memory stays at its peak until the process ends. Call it before threads start. If malloc's
+  environment variables (MALLOC_*) are set, it changes nothing.
   """
   if not _on_cpu() or any(name.startswith("MALLOC_") for name in os.environ):
     return

@@ -1,8 +1,8 @@
-"""A local folder and a URL (gs://) that are kept equal, file by file.
+"""Keeps a local folder ("here") and a URL such as gs:// ("there") equal, file by file.
 
-`<folder>/.remote.json` says of each file what was the same here and there. A file that was changed
-there is taken from there; any other that was changed here is uploaded. Of a checkpoint, the meta is
-uploaded last and deleted first: without it, a checkpoint counts as half-uploaded.
+`<folder>/.remote.json` records each file as it was when both sides were equal. A file that was
+changed there is downloaded; any other that was changed here is uploaded. The meta of a checkpoint
+is uploaded last and deleted first: without it, a checkpoint counts as half-uploaded.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from absl import logging
@@ -20,7 +21,7 @@ from lafg_jax.utils import files, places
 STEP_FOLDERS = ("checkpoints", "best")
 _RECORD, _META = ".remote.json", "meta/metadata"
 _STEP = re.compile(rf"({'|'.join(STEP_FOLDERS)})/(\d+)/(.+)")
-# What changes whenever a file does, by the names that the file systems of fsspec give it.
+# Facts that change with a file, by the names that the file systems of fsspec give them.
 _CHANGES = ("generation", "etag", "ETag", "md5Hash", "mtime", "LastModified", "last_modified")
 
 
@@ -30,7 +31,7 @@ def is_in_checkpoint(name: str) -> bool:
 
 
 def _is_kept_equal(name: str) -> bool:
-  """Not locks, files under a temporary name, and steps that are unfinished or set aside."""
+  """False for locks, temporary files, and steps that are unfinished or set aside."""
   parts = name.split("/")
   unfinished = parts[-1].startswith(".") and parts[-1].endswith(".tmp")
   if not all(parts) or ".." in parts or parts[0].startswith(".") or unfinished:
@@ -39,12 +40,11 @@ def _is_kept_equal(name: str) -> bool:
 
 
 def _order(name: str) -> tuple:
-  """Sorts files as they are copied: a file comes after those that it refers to."""
+  """Sorts files for copying: a file comes after those that it refers to."""
   match = _STEP.fullmatch(name)
   if not match:
-    # stages.json says which stages are done.
     return (3 if name == "stages.json" else 0, 0, 0, name)
-  # The best checkpoint before the newest, which names it, and of several steps the newest first.
+  # The best checkpoint comes before the newest, which names it, and later steps come first.
   return (1 + (match[1] == "checkpoints"), -int(match[2]), match[3] == _META, name)
 
 
@@ -57,10 +57,7 @@ class Mirror:
   """A URL and the local folder that is kept equal to it; may be used from several threads.
 
   there: {name: token} of the files there. record: {name: [token, size, mtime_ns]} of those that are
-  the same here.
-
-  Raises:
-    UserError: the package for such URLs is missing.
+  the same here. Raises UserError where the package for such URLs is missing.
   """
 
   def __init__(self, url: str, folder: str) -> None:
@@ -78,19 +75,18 @@ class Mirror:
     return os.path.join(self.folder, name)
 
   def _write_record(self, name: str, stat: os.stat_result | None) -> None:
-    """Records that a file is the same here and there; None: that it is no more."""
+    """Records that a file is the same here and there, or with None that it is deleted."""
     self.record.pop(name, None)
     if stat is not None:
       self.record[name] = [self.there[name], stat.st_size, stat.st_mtime_ns]
-    # At once: what a kill leaves unrecorded counts as changed there, and is downloaded again.
+    # At once: after a kill, an unrecorded file counts as changed there and is downloaded again.
     with files.replacing(self._path(_RECORD)) as temporary:
       temporary.write_text(json.dumps(self.record), encoding="utf-8")
 
   def down(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
     """Downloads the wanted files that were changed there or are missing here.
 
-    Raises:
-      UserError: the URL cannot be read.
+    Raises UserError where the URL cannot be read.
     """
     with self.lock, places.as_user_error(self.url):
       self.there = self._listing()
@@ -116,8 +112,7 @@ class Mirror:
     return {name: token for name, token in named.items() if _is_kept_equal(name)}
 
   def _delete_here(self, name: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-      os.unlink(self._path(name))
+    Path(self._path(name)).unlink(missing_ok=True)
     self._write_record(name, None)
     # An empty folder of a step would count as a checkpoint; the record keeps the workdir itself.
     with contextlib.suppress(OSError):
@@ -126,15 +121,14 @@ class Mirror:
   def up(self) -> None:
     """Uploads what was changed here, and deletes there the checkpoints that newer ones replaced.
 
-    Raises:
-      What the file system raises, `places.errors()`; the next call does what is left.
+    Raises what the file system raises (`places.errors()`); the next call does the rest.
     """
     with self.lock:
       here, vanished = self._here(), set()
       for name in sorted(here, key=_order):
         step = tuple(name.split("/")[:2]) if is_in_checkpoint(name) else name
         same = self.record.get(name, [])[1:] == [here[name].st_size, here[name].st_mtime_ns]
-        # Of a checkpoint that is deleted here at this moment, no meta may say that it is whole.
+        # If a checkpoint is deleted here meanwhile, its meta is not uploaded: it would look whole.
         if not same and step not in vanished and not self._upload(name, here[name]):
           vanished.add(step)
       kept = [m for m in map(_STEP.fullmatch, here) if m]
@@ -149,7 +143,7 @@ class Mirror:
 
   def _here(self) -> dict[str, os.stat_result]:
     found = {}
-    # In this order: when a step is listed, the best of before it is on the disk, and listed too.
+    # "best" is listed after "checkpoints", so that it holds the best of every step listed before.
     for below in (*STEP_FOLDERS, ""):
       for root, _, names in os.walk(self._path(below)):
         for path in (os.path.join(root, name) for name in names):
@@ -160,7 +154,7 @@ class Mirror:
     return found
 
   def _upload(self, name: str, stat: os.stat_result) -> bool:
-    """Uploads a file; False where it was deleted here meanwhile."""
+    """Uploads a file; returns False if it was deleted here meanwhile."""
     there = f"{self.root}/{name}"
     try:
       self.system.makedirs(os.path.dirname(there), exist_ok=True)

@@ -1,4 +1,4 @@
-"""When a device's memory runs out: one line that says which batch would fit."""
+"""When a device's memory runs out, one line says which batch would fit."""
 
 import contextlib
 import os
@@ -11,7 +11,7 @@ from absl import logging
 
 from lafg_jax.utils.errors import UserError
 
-# Part of the memory that is planned with: what is left over is lost between allocations.
+# The part of the memory that a plan may use; the rest is lost between allocations.
 _USABLE = 0.95
 _GIB = 2**30
 
@@ -22,7 +22,7 @@ def is_it(error: BaseException) -> bool:
 
 
 def planned_bytes(compiled: Any) -> int:
-  """Bytes that a compiled program needs on each device; what it is given is a part of them."""
+  """Bytes that a compiled program needs on each device, its arguments included."""
   plan = compiled.memory_analysis()
   kept = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
   return kept + plan.temp_size_in_bytes + plan.generated_code_size_in_bytes
@@ -34,12 +34,12 @@ def device_bytes() -> int:
   limits = [x["bytes_limit"] for x in stats if x and "bytes_limit" in x]
   if limits:
     return min(limits)
-  # Devices that do not tell are this machine's processor, which all of them share.
+  # Devices without such statistics are CPU devices, which share this machine's memory.
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(stats)
 
 
 class BatchSize(NamedTuple):
-  """How large a batch is, in what a key of the config counts, and how another is asked for.
+  """The size of a batch, as a key of the config sets it.
 
   key: the dotted key, such as 'data.classes_per_batch'. value: its value. unit: what it counts,
   such as 'classes'. words: value -> '98 classes x 9 images'. rows: value -> '882 images'.
@@ -56,12 +56,10 @@ class BatchSize(NamedTuple):
 
 @contextlib.contextmanager
 def as_user_error(size: BatchSize, needs: Callable[[int], int] | None) -> Iterator[None]:
-  """Turns memory that ran out in the block into a UserError that says what would fit.
+  """Turns memory that runs out in the block into a UserError that says which batch would fit.
 
-  Args:
-    size: of the batch.
-    needs: bytes on each device of a step of a batch of that size, as XLA plans it; None where
-      memory ran out before there was a step.
+  `needs` gives the bytes on each device of a step with a batch of that size, as XLA plans it; it is
+  None before the first step.
   """
   try:
     yield
@@ -102,16 +100,13 @@ def _pass(size: BatchSize, count: int) -> str:
 def fitting(needs: Callable[[int], int], count: int, limit: float) -> int | None:
   """The size of a batch, below `count`, that fits into `limit` bytes; None if 2 does not.
 
-  Between two plans memory grows linearly with the batch, nearly. Where the plan of `count` itself
-  fits, memory was short for another reason (what else the device holds), and half is tried.
+  Between two plans memory grows almost linearly with the batch. If the plan of `count` itself fits,
+  other data on the device took the memory, and half is tried.
   """
-  half = max(count // 2, 2)
+  guess = half = max(count // 2, 2)
   low, high = needs(half), needs(count)
-  if high <= limit or half == count:
-    guess = half
-  else:
-    slope = (high - low) / (count - half)
-    guess = int(half + (limit - low) / slope) if slope > 0 else half
+  if high > limit and high > low:
+    guess = int(half + (limit - low) / ((high - low) / (count - half)))
   guess = min(max(guess, 2), max(count - 1, 2))
   while needs(guess) > limit:
     if guess <= 2:
@@ -123,8 +118,7 @@ def fitting(needs: Callable[[int], int], count: int, limit: float) -> int | None
 def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
   """`apply` over rows, in parts of half as many rows each time that memory runs out.
 
-  Raises:
-    UserError: when the parts are called: one row does not fit either.
+  The result raises UserError when one row does not fit either.
   """
   most: list[int] = []
 
@@ -141,12 +135,9 @@ def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray],
           "out of memory with one image (evaluate.batch_size and smaller ones do not fit): another "
           "program may hold the device's memory, or the model is too large for it"
         ) from error
-      most.append(size // 2)
-    logging.warning(
-      "out of memory with %d images at once: going on with %d (--config.evaluate.batch_size)",
-      size,
-      most[-1],
-    )
+    most.append(size // 2)
+    what = "out of memory with %d images at once: going on with %d (--config.evaluate.batch_size)"
+    logging.warning(what, size, most[-1])
     return in_parts(x)
 
   return in_parts

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: the first saves and leaves, on all processes at one and the same step."""
+"""The first SIGTERM or SIGINT saves and ends the run, on all processes at the same step."""
 
 import functools
 import signal
@@ -12,10 +12,10 @@ from lafg_jax.runtime.devices import replicate
 
 
 class StopRequest:
-  """Becomes true at the first SIGTERM or SIGINT; the second has its usual effect.
+  """Whether SIGTERM or SIGINT came; the second signal has its usual effect.
 
-  Several processes stop at one and the same step whichever is asked: each sends its `flag` through
-  the mapped step, and all hear of it when they look at that step's results.
+  Several processes stop at the same step, whichever of them got the signal: each sends its `flag`
+  through the mapped step, and all read the flags with that step's results.
   """
 
   def __init__(self) -> None:
@@ -28,12 +28,11 @@ class StopRequest:
     return self.asked if jax.process_count() == 1 else self.told
 
   def flag(self) -> jax.Array | None:
-    """What this process sends, [devices] int32; None where there is no other."""
+    """What this process sends, [devices] int32; None in a run of one process."""
     return None if jax.process_count() == 1 else _on_devices(int(self.asked))
 
-  def heard(self, loss: jax.Array, flag: jax.Array | None) -> None:
-    """Reads what all processes have sent."""
-    del loss
+  def heard(self, _loss: jax.Array, flag: jax.Array | None) -> None:
+    """Reads the flags of all processes."""
     if flag is not None:
       self.told = bool(np.asarray(flag.addressable_data(0)).any())
 
@@ -45,7 +44,7 @@ class StopRequest:
   def _ask(self, number: int, frame: Any) -> None:
     logging.info("%s: saving and leaving", signal.Signals(number).name)
     self.asked = True
-    # Of both: whoever sends the other one next wants out as well.
+    # Both signals get their usual effect back: the next one, of either kind, ends the process.
     self._restore()
 
   def _restore(self) -> None:
@@ -58,5 +57,5 @@ class StopRequest:
 
 @functools.cache
 def _on_devices(flag: int) -> jax.Array:
-  # Kept: to send it anew with every step would cost more than the step's share of it.
+  # Kept on the devices: sending it with every step would cost more than the step's own work.
   return replicate(np.int32(flag))

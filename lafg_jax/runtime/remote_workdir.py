@@ -1,7 +1,7 @@
-"""A workdir behind a URL (gs://) is worked on in a local folder, which is kept equal to it.
+"""A run with a URL (gs://) as its workdir works in a local folder that is kept equal to it.
 
-At the start of a run each process downloads what differs. Process 0 uploads, in a thread beside the
-work, whenever a checkpoint is finished, and after each stage; the others download what they read.
+At the start each process downloads what differs. Process 0 uploads after each checkpoint, in a
+thread of its own, and after each stage; the others download what they read.
 """
 
 import contextlib
@@ -19,27 +19,27 @@ from lafg_jax.utils.errors import Incomplete, UserError
 
 # Seconds between the attempts of an upload.
 WAITS_S: tuple[float, ...] = (1.0, 5.0, 25.0)
-# Seconds between two looks for a new checkpoint, and between uploads where there is none.
+# Seconds between two checks for a new checkpoint, and between uploads without one.
 LOOK_S, EVERY_S = 1.0, 300.0
 
 _open: "Workdir | None" = None
 
 
 def local_folder(workdir: str) -> str:
-  """The folder that a run works in: the workdir, or of a URL one in the cache for each process."""
+  """The folder that a run works in: the workdir, or for a URL one in the cache per process."""
   if not places.is_url(workdir):
     return workdir
   cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
   name = hashlib.sha256(workdir.rstrip("/").encode()).hexdigest()[:16]
   index = distributed.process_index()
-  # Processes of one machine, or with one home folder, must not write to each other's files.
+  # Processes that share a machine or a home folder must not overwrite each other's files.
   name += f"-process{index}" if index else ""
   return os.path.join(cache, "lafg_jax", "workdirs", name)
 
 
 @contextlib.contextmanager
 def synced(workdir: str, folder: str) -> Iterator[None]:
-  """Keeps `folder` equal to the URL `workdir`, down first and then up; nothing for other workdirs.
+  """Downloads the URL `workdir` to `folder`, then uploads changes; does nothing for a folder.
 
   Raises:
     UserError: the URL cannot be read or written, or not all processes see the same there.
@@ -62,14 +62,14 @@ def synced(workdir: str, folder: str) -> Iterator[None]:
     raise
   finally:
     _open = None
-    # After an error too, in one attempt: what was saved must not be lost with this machine.
+    # After an error too, in one attempt: saved files must not be lost with this machine.
     missing = opened.end(waits)
   if missing:
     raise Incomplete(f"{workdir} cannot be written ({missing}): what it lacks is in {folder}")
 
 
 def exchange() -> None:
-  """After a stage: what process 0 wrote is uploaded, and the others have it too."""
+  """Uploads what process 0 wrote in a stage, and downloads it on the others."""
   if _open is not None:
     opened = _open
     distributed.agree("the upload", lambda: opened.upload(WAITS_S))
@@ -78,13 +78,13 @@ def exchange() -> None:
 
 
 def fetch(where: str, step: int) -> None:
-  """Downloads a checkpoint that process 0 has chosen, on a process that has no other."""
+  """Downloads the checkpoint that process 0 has chosen; the others have none until then."""
   if _open is not None:
     _open.mirror.down(lambda name: name.startswith(f"{where}/{step}/"))
 
 
 def address(path: str) -> str:
-  """Where a person finds a file of the workdir."""
+  """The path of a file of the workdir, or its URL in a workdir behind one."""
   if _open is None:
     return path
   return f"{_open.mirror.url}/{os.path.relpath(path, _open.mirror.folder).replace(os.sep, '/')}"
@@ -95,12 +95,7 @@ def _is_read_by_all(name: str) -> bool:
 
 
 class Workdir:
-  """A mirror in a run: who downloads and uploads what, and when. failed: why the last upload did.
-
-  Args:
-    url: of the workdir.
-    folder: local, which is there.
-  """
+  """The mirror of a workdir during a run. failed: why the last upload failed, or ''."""
 
   def __init__(self, url: str, folder: str) -> None:
     self.mirror, self.failed = mirror.Mirror(url, folder), ""
@@ -108,7 +103,7 @@ class Workdir:
     self.thread = threading.Thread(target=self._keep_uploading, daemon=True)
 
   def begin(self) -> None:
-    """Makes here and there equal, on all processes; from then on process 0 uploads."""
+    """Makes folder and URL equal on all processes, and starts the uploads of process 0."""
     distributed.check_shared(self.mirror.url)
     if distributed.process_index() == 0:
       self.mirror.down()
@@ -133,10 +128,9 @@ class Workdir:
     return [path for f in folders if os.path.isdir(f) for path in sorted(os.listdir(f))]
 
   def upload(self, waits: Sequence[float]) -> str:
-    """Uploads what differs, in an attempt more than there are `waits`, in seconds.
+    """Uploads what differs, with `waits` seconds between attempts; returns why it failed, or ''.
 
-    Returns:
-      Why it failed, which the log says once; '' where all is there.
+    The log has the reason once.
     """
     before = self.failed
     for wait in (*waits, None):
@@ -146,7 +140,7 @@ class Workdir:
         break
       except places.errors() as error:
         self.failed = places.reason(error)
-      # At the end of the run the thread leaves the rest to `end`.
+      # At the end of the run, `end` makes the last attempts instead of the thread.
       if wait is None or self.stopped.wait(wait):
         break
     if self.failed and not before:
@@ -155,7 +149,7 @@ class Workdir:
     return self.failed
 
   def end(self, waits: Sequence[float]) -> str:
-    """The last upload, of process 0: why it failed, or ''."""
+    """Makes the last upload, on process 0; returns why it failed, or ''."""
     if distributed.process_index():
       return ""
     self.stopped.set()

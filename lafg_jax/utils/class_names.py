@@ -8,13 +8,12 @@ import numpy as np
 
 from lafg_jax.utils.errors import UserError
 
-_GENERIC = re.compile(
-  r"(class|category|cluster|group|id|item|label|object|product)?[ ._-]*\d+", re.I
-)
+_WORDS = "class|category|cluster|group|id|item|label|object|product"
+_GENERIC = re.compile(rf"({_WORDS})?[ ._-]*\d+", re.I)
 
 
 def is_generic(name: str) -> bool:
-  """Whether a name only counts classes ('class 01', '7'): others may bear it, and it others'."""
+  """Whether a name only counts classes ('class 01', '7'), so that two data sets may share it."""
   return _GENERIC.fullmatch(name) is not None
 
 
@@ -27,20 +26,18 @@ def class_order(
     UserError: a class is missing, foreign or repeated; names it.
   """
   positions = {str(name): i for i, name in enumerate(found)}
-  again = f"run --stage={stage} again"
-  if len(positions) != len(found):
-    raise UserError(f"{path} holds a class twice: {again}")
   foreign = [name for name in positions if name not in set(wanted)]
-  if foreign:
-    raise UserError(
-      f"{path} holds {len(foreign)} classes that are not training classes ({shorten(foreign)}), "
-      f"whose words would leak into training: {again}"
-    )
   missing = [name for name in wanted if name not in positions]
-  if missing:
-    raise UserError(
-      f"{path} lacks {len(missing)} of {len(wanted)} training classes ({shorten(missing)}): {again}"
-    )
+  problem = ""
+  if len(positions) != len(found):
+    problem = "holds a class twice"
+  elif foreign:
+    problem = f"holds {len(foreign)} classes that are not training classes ({shorten(foreign)}), "
+    problem += "whose words would leak into training"
+  elif missing:
+    problem = f"lacks {len(missing)} of {len(wanted)} training classes ({shorten(missing)})"
+  if problem:
+    raise UserError(f"{path} {problem}: run --stage={stage} again")
   return np.array([positions[name] for name in wanted], np.int64)
 
 

@@ -1,5 +1,7 @@
-"""Dotted keys of a ConfigDict: what validation, training and evaluation share. No flags here."""
+"""Dotted keys of a ConfigDict, such as 'model.width'."""
 
+import functools
+import operator
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,37 +12,30 @@ def keys(config: ConfigDict, prefix: str = "") -> list[str]:
   """Every dotted key of a config, leaves only, in order."""
   found: list[str] = []
   for name, value in config.items():
-    inner = keys(value, f"{prefix}{name}.") if isinstance(value, ConfigDict) else [prefix + name]
-    found.extend(inner)
+    nest = isinstance(value, ConfigDict)
+    found += keys(value, f"{prefix}{name}.") if nest else [prefix + name]
   return found
 
 
 def get(config: ConfigDict, key: str) -> Any:
   """The value at a dotted key. Raises KeyError."""
-  value = config
-  for part in key.split("."):
-    value = value[part]
-  return value
+  return functools.reduce(operator.getitem, key.split("."), config)
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:
-  """{'model.width': 128, ...}, as JSON keeps it: tuples are lists."""
+  """{'model.width': 128, ...}, with lists for tuples, as JSON has them."""
   values = {key: get(config, key) for key in keys(config)}
   return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def nested(flat: dict[str, Any]) -> ConfigDict:
   """The ConfigDict with sections that `flatten` made flat."""
-  config = ConfigDict()
+  tree: dict[str, Any] = {}
   for key, value in flat.items():
     *sections, name = key.split(".")
-    inner = config
-    for section in sections:
-      if section not in inner:
-        inner[section] = ConfigDict()
-      inner = inner[section]
+    inner = functools.reduce(lambda section, part: section.setdefault(part, {}), sections, tree)
     inner[name] = tuple(value) if isinstance(value, list) else value
-  return config
+  return ConfigDict(tree)
 
 
 def differences(names: Iterable[str], old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files written whole, hashes of what they hold, and arrays read without pickles."""
+"""Files that are written whole, hashes of contents, and arrays read without pickles."""
 
 import contextlib
 import errno
@@ -22,8 +22,7 @@ from lafg_jax.utils.errors import UserError
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
   """Yields a temporary path in the folder of `path`, moved to `path` if the block succeeds.
 
-  Raises:
-    OSError: as `naming` does; then nothing is left but what was at `path` before.
+  Raises OSError as `naming` does; then only the old content of `path` is left.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,11 +36,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_npz(path: str | os.PathLike, **arrays: Any) -> Path:
-  """Writes an npz file whole; returns its path.
-
-  Raises:
-    OSError: as `replacing` does.
-  """
+  """Writes an npz file whole; returns its path. Raises OSError as `replacing` does."""
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, **arrays)
     file.flush()
@@ -51,13 +46,13 @@ def write_npz(path: str | os.PathLike, **arrays: Any) -> Path:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-  """Gives an OSError that names no file, as that of a full disk does, the name of `path`."""
+  """Adds the name of `path` to an OSError without a file name, such as that of a full disk."""
   try:
     yield
   except OSError as error:
     if error.filename is not None:
       raise
-    # NumPy says in its own words what it could not write, without a number.
+    # NumPy's errors about writing have their own text and no number.
     reason = error.strerror or str(error) or type(error).__name__
     raise OSError(error.errno or errno.EIO, reason, str(path)) from error
 
@@ -78,9 +73,9 @@ def fingerprint(*parts: Any) -> str:
 
   Args:
     parts: JSON-able values, ConfigDict sections, NumPy arrays, and `Path` objects, in any nesting.
-      A Path stands for the content of that file or folder (a str is only its letters). A Path that
-      does not exist counts as absent, so that the stage runs and says itself what it lacks.
-      Tuples equal lists, and the order of a dict's keys does not matter.
+      A Path stands for the content of that file or folder, a str for its letters. A Path that does
+      not exist counts as absent, so that the stage runs and reports what it lacks. Tuples equal
+      lists, and the order of a dict's keys does not matter.
 
   Raises:
     TypeError: a part of any other type.
@@ -112,10 +107,7 @@ def _plain(part: Any) -> Any:
 
 # What numpy and zipfile raise on damaged bytes. A lone .npy array is no context manager, which is
 # a TypeError; flipped header bits ask for encryption or unknown compression, a RuntimeError.
-_DAMAGE = (
-  *(ValueError, TypeError, RuntimeError, OSError, EOFError),
-  *(zipfile.BadZipFile, zlib.error),
-)
+_DAMAGE = (ValueError, TypeError, RuntimeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def read_npz(
@@ -144,12 +136,9 @@ def read_npz(
 def read_cached_npz(
   path: str | os.PathLike, keys: tuple[str, str], is_sound: Callable[..., bool]
 ) -> tuple[np.ndarray, np.ndarray] | None:
-  """The two arrays `keys` of a file, or None where it is missing or damaged.
+  """The two arrays `keys` of a file, or None where it is missing, damaged or not `is_sound`.
 
   A damaged file is renamed to *.damaged, with a warning that it is computed again.
-
-  Args:
-    is_sound: whether the two arrays have the shapes and values that they must have.
   """
   path = Path(path)
   if not path.exists():
@@ -159,7 +148,7 @@ def read_cached_npz(
     first, second = (arrays[key] for key in keys)
     if is_sound(first, second):
       return first, second
-  # Meanwhile another process may have merged, replaced or renamed it.
+  # Another process may have merged, replaced or renamed the file meanwhile.
   with contextlib.suppress(FileNotFoundError):
     path.replace(path.with_suffix(".damaged"))
     logging.warning("%s does not read whole, is damaged and set aside, and computed again", path)

@@ -15,11 +15,7 @@ from lafg_jax.utils.errors import UserError
 def locked(path: str | os.PathLike, workdir: str = "") -> Iterator[None]:
   """Holds the lock file `path`. The kernel releases it when the process ends, also by SIGKILL.
 
-  Args:
-    workdir: what the lock protects, as the error names it; '' waits for the other process.
-
-  Raises:
-    UserError: another process holds the lock of `workdir`.
+  If another process holds it, this raises UserError about `workdir`, or waits if that is ''.
   """
   with open(path, "a+b", buffering=0) as file:
     try:
@@ -28,12 +24,11 @@ def locked(path: str | os.PathLike, workdir: str = "") -> Iterator[None]:
       file.seek(0)
       holder = file.read(200).decode(errors="replace") or "another process"
       if workdir:
-        raise UserError(
-          f"another run is at work in {workdir} ({holder}): pass another --workdir"
-        ) from error
+        problem = f"another run is at work in {workdir} ({holder})"
+        raise UserError(f"{problem}: pass another --workdir") from error
       logging.info("waiting for %s, which uses %s", holder, path)
       fcntl.flock(file, fcntl.LOCK_EX)
-    # The lock holds without a name as well, such as on a full disk.
+    # The name of the holder is optional: a full disk has no room for it.
     with contextlib.suppress(OSError):
       file.truncate(0)
       file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())

@@ -1,10 +1,10 @@
-"""Packages that only some commands need, told in one line before work starts where they miss."""
+"""Packages that only some commands need, checked before work starts."""
 
 from importlib import util
 
 from lafg_jax.utils.errors import UserError
 
-# What training, evaluation and the data check import beyond what inference does, by module.
+# Modules that training, evaluation and the data check import, and inference does not.
 TRAINING = ("grain", "imagehash", "tensorboardX")
 
 

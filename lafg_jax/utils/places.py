@@ -1,7 +1,7 @@
-"""Files that lie elsewhere: URLs that fsspec reads, such as gs://, and repositories of the hub.
+"""Files behind URLs that fsspec reads, such as gs://, and in repositories of the hub.
 
-What goes wrong on the way there becomes a UserError of one line. fsspec and huggingface_hub are
-imported only when they are used.
+Errors of their clients become a UserError of one line. fsspec and huggingface_hub are imported only
+when they are used.
 """
 
 import contextlib
@@ -17,19 +17,18 @@ from typing import Any
 
 from lafg_jax.utils.errors import UserError
 
-# What the clients of buckets and of the hub raise beside Python's own errors. A client that raises
-# one has imported its module, so nothing is imported here.
-_CLIENT_ERRORS = (
-  *("gcsfs.retry.HttpError", "gcsfs.retry.ChecksumError", "gcsfs.retry.NonRetryableError"),
-  *("google.auth.exceptions.GoogleAuthError", "google.api_core.exceptions.GoogleAPIError"),
-  *(
-    "aiohttp.ClientError",
-    "httpx.HTTPError",
-    "httpx2.HTTPError",
-    "azure.core.exceptions.AzureError",
-  ),
-  *("botocore.exceptions.BotoCoreError", "botocore.exceptions.ClientError"),
-)
+# Errors of the clients of buckets and of the hub, beside Python's own. A client that raises one has
+# imported its module, so nothing is imported here.
+_CLIENT_ERRORS = {
+  "gcsfs.retry": ("HttpError", "ChecksumError", "NonRetryableError"),
+  "google.auth.exceptions": ("GoogleAuthError",),
+  "google.api_core.exceptions": ("GoogleAPIError",),
+  "aiohttp": ("ClientError",),
+  "httpx": ("HTTPError",),
+  "httpx2": ("HTTPError",),
+  "azure.core.exceptions": ("AzureError",),
+  "botocore.exceptions": ("BotoCoreError", "ClientError"),
+}
 
 
 def is_url(place: str) -> bool:
@@ -41,7 +40,7 @@ def opened(place: str) -> tuple[Any, str]:
   """The fsspec file system of a URL or path, and the path in it, without a slash at the end."""
   import fsspec
 
-  # gcsfs logs each failed request with a traceback, beside the error that it raises.
+  # gcsfs logs a traceback of each failed request, beside the error that it raises.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   system, path = fsspec.url_to_fs(place)
   return system, path.rstrip("/")
@@ -49,11 +48,10 @@ def opened(place: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def as_user_error(url: str, what: str = "read") -> Iterator[None]:
-  """Raises UserError, in one line, for whatever the file system behind a URL raises.
+  """Turns what the file system behind a URL raises into a UserError of one line.
 
-  Args:
-    url: as the message names it; the key of the config may stand before it.
-    what: the participle of what the block does to the URL, 'read' or 'written'.
+  The message names `url`, which may begin with the config's key, and `what` the block does: the
+  URL is 'read' or 'written'.
   """
   try:
     yield
@@ -69,9 +67,15 @@ def as_user_error(url: str, what: str = "read") -> Iterator[None]:
 
 def errors() -> tuple[type[Exception], ...]:
   """What a file system behind a URL and the hub raise, except for a missing package."""
-  names = (name.rpartition(".") for name in _CLIENT_ERRORS)
-  known = (getattr(sys.modules.get(module), name, None) for module, _, name in names)
-  return (ValueError, OSError, RuntimeError, *filter(None, known))
+  pairs = (
+    (sys.modules.get(module), name) for module, names in _CLIENT_ERRORS.items() for name in names
+  )
+  return (
+    ValueError,
+    OSError,
+    RuntimeError,
+    *filter(None, (getattr(*pair, None) for pair in pairs)),
+  )
 
 
 def reason(error: Exception) -> str:
@@ -83,13 +87,8 @@ def reason(error: Exception) -> str:
 def download(url: str, key: str = "") -> str | None:
   """The local path of the file at a URL; None where there is no such file.
 
-  A process downloads each file once, and deletes it when the process ends.
-
-  Args:
-    key: stands before the URL in messages, such as '--config.model.pretrained='.
-
-  Raises:
-    UserError: the URL cannot be read.
+  A process downloads each file once, and deletes it at its end. Raises UserError where the URL
+  cannot be read; `key`, such as '--config.model.pretrained=', stands before it in the message.
   """
   folder = os.path.join(_downloads().name, hashlib.sha256(url.encode()).hexdigest()[:16])
   path = os.path.join(folder, os.path.basename(url))
@@ -112,8 +111,7 @@ def _downloads() -> tempfile.TemporaryDirectory:
 def hub_file(repository: str, name: str, problem: str, revision: str | None = None) -> str | None:
   """The path of a file of a hub repository, in the hub's cache; None where it has no such file.
 
-  Raises:
-    UserError: the hub does not give it: `problem` with the reason in place of '{}'.
+  Raises UserError for other errors: `problem`, with the reason in place of its '{}'.
   """
   import huggingface_hub as hub
   from huggingface_hub import errors
@@ -122,7 +120,7 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
     try:
       return hub.hf_hub_download(repository, name, revision=revision)
     except errors.EntryNotFoundError as error:
-      # Offline, only what the hub has said before tells that there is no such file.
+      # Offline, only the cache tells that there is no such file, from an earlier answer.
       known = hub.try_to_load_from_cache(repository, name, revision=revision)
       offline = isinstance(error, errors.LocalEntryNotFoundError)
       if offline and known is not hub._CACHED_NO_EXIST:
@@ -131,29 +129,23 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
 
 
 def hub_folder(repository: str, problem: str, **patterns: Any) -> str:
-  """The folder of a hub repository in the hub's cache.
+  """The folder of a hub repository in the hub's cache, with missing files downloaded.
 
-  What is missing is downloaded. The revision that is in the cache is kept, so that a run that is
-  resumed reads the same files; `hf download <repository>` takes a newer one.
-
-  Args:
-    patterns: `allow_patterns` and `ignore_patterns` of the files, as lists of globs.
-
-  Raises:
-    UserError: as `hub_file`.
+  A cached revision is kept, so that a resumed run reads the same files; `hf download <repository>`
+  gets a newer one. `patterns` are lists of globs, `allow_patterns` and `ignore_patterns`. Raises
+  UserError as `hub_file` does.
   """
   import huggingface_hub as hub
 
   with _hub_as_user_error(problem):
-    return hub.snapshot_download(
-      repository, revision=_cached_commit(repository) or None, **patterns
-    )
+    commit = _cached_commit(repository) or None
+    return hub.snapshot_download(repository, revision=commit, **patterns)
 
 
 def hub_commit(repository: str) -> str:
-  """The commit of a hub repository that `hub_folder` gives; '' where nobody can tell.
+  """The commit of a hub repository that `hub_folder` gives; '' where it is unknown.
 
-  The hub is asked only where the repository is not in the cache.
+  The hub is asked only if the repository is not in the cache.
   """
   import huggingface_hub as hub
 

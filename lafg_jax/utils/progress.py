@@ -1,17 +1,18 @@
-"""Progress of long work as log lines with ETA: they read well in a terminal, file or notebook."""
+"""Progress of long work as log lines with ETA, for terminals, files and notebooks."""
 
 import time
 
 from absl import logging
 
+_EVERY_S = 10.0
+
 
 class Progress:
-  """Logs at most every `every` seconds, and once at the end if it has logged before."""
+  """Logs at most every 10 seconds, and at the end of a `with` block that raises nothing."""
 
-  def __init__(self, what: str, total: int, unit: str, every: float = 10.0) -> None:
-    self.what, self.total, self.unit, self.every = what, total, unit, every
-    self.done = 0
-    self.begun = self.told = time.monotonic()
+  def __init__(self, what: str, total: int, unit: str) -> None:
+    self.what, self.total, self.unit, self.done = what, total, unit, 0
+    self.begun = self.logged = time.monotonic()
 
   def __enter__(self) -> "Progress":
     return self
@@ -22,20 +23,12 @@ class Progress:
       logging.info("%s: %d %s in %.1f s", self.what, self.done, self.unit, seconds)
 
   def add(self, count: int) -> None:
-    """Says that `count` more units are done."""
+    """Counts `count` more units as done."""
     self.done += count
     now = time.monotonic()
-    if now - self.told < self.every or not self.done:
+    if now - self.logged < _EVERY_S or not self.done:
       return
-    self.told = now
+    self.logged = now
     left = (self.total - self.done) * (now - self.begun) / self.done
-    logging.info(
-      "%s: %d/%d %s (%.0f%%)  ETA %dm%02ds",
-      self.what,
-      self.done,
-      self.total,
-      self.unit,
-      100 * self.done / max(self.total, 1),
-      left // 60,
-      left % 60,
-    )
+    state = f"{self.done}/{self.total} {self.unit} ({100 * self.done / max(self.total, 1):.0f}%)"
+    logging.info("%s: %s  ETA %dm%02ds", self.what, state, left // 60, left % 60)

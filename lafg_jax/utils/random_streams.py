@@ -1,16 +1,15 @@
-"""Every stream of random numbers that NumPy draws in a run, by its key.
+"""All streams of random numbers that NumPy draws in a run, by their keys.
 
 The key of `np.random.default_rng` is a list of numbers, and NumPy pads it with zeros: [s], [s, 0]
-and [s, 0, 0] are one stream. So a stream of four numbers ends with a number that no other has, and
-only the augmentation's last is 0. A test draws all keys and looks for equal ones.
+and [s, 0, 0] are one stream. Most streams have four numbers, and each of these ends with its own
+number, not 0. A test draws all keys and looks for equal ones.
 
-Some keys are equal all the same, and stay so, because tables in docs/ and splits of users' data
-were made with them; each is one draw among thousands of a run, and decides another thing there.
-`of_seed(s)` has the key of the augmentation of seed s, step 0, row 0. `recolouring` of image s,
-version v has that of seed s, step v, row 5. `class_vectors` and `directions` have those of steps
-793,173 and 859,847, row 0.
+Some keys are equal nevertheless: each is one draw among thousands of a run, used for different
+purposes, and tables in docs/ and splits of users' data depend on them. `of_seed(s)` has the key of
+the augmentation of seed s, step 0, row 0. `recolouring` of image s, version v has that of seed s,
+step v, row 5. `class_vectors` and `directions` have those of steps 793,173 and 859,847, row 0.
 
-The finches and the tiny CLIP are drawn from fixed seeds of their own (`finches/`).
+`finches/` draws the finches and the tiny CLIP from fixed seeds.
 """
 
 import numpy as np
@@ -69,10 +68,6 @@ def directions(seed: int) -> Generator:
 
 
 def of_seed(seed: int) -> Generator:
-  """What a seed decides once, each thing by a seed of its own or in a run without the others.
-
-  Which class is given whose words (language.shuffle), which sentences go to other classes
-  (language.wrong_sentences), which classes are tested (data.split_seed), the resamples of an
-  interval.
-  """
+  """Draws that a seed decides once: language.shuffle, language.wrong_sentences, data.split_seed and
+  the resamples of an interval. Each has its own seed, or is used in runs without the others."""
   return np.random.default_rng(seed)
