@@ -65,7 +65,7 @@ def at_least(low: float) -> Rule:
   return Rule(lambda x: math.isfinite(x) and x >= low, f"a number of at least {low}")
 
 
-def between(low: float, high: float) -> Rule:
+def within(low: float, high: float) -> Rule:
   """A number in [low, high)."""
   return Rule(lambda x: low <= x < high, f"a number of at least {low} and below {high}")
 
@@ -80,5 +80,4 @@ BOOL = Rule(lambda x: isinstance(x, bool), "True or False")
 TEXT = Rule(lambda x: isinstance(x, str), "a text, or nothing")
 NAMED = Rule(lambda x: isinstance(x, str) and x != "", "a name")
 REGEX = Rule(lambda x: bool(re.compile(x)), "a regular expression")
-FRACTION = Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1")
 POSITIVE = Rule(lambda x: math.isfinite(x) and x > 0, "above 0")

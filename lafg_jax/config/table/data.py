@@ -1,8 +1,8 @@
-"""Rows of `config.data`, and what the data sets are called and found by."""
+"""Rows of `config.data`, the names of the data sets, and where their images are."""
 
 from lafg_jax.config.record import BOOL, NAMED, TEXT, Key, ReadBy, Rule, at_least, numbers, one_of
 
-# data.name -> what lies in the folder data.root.
+# data.name -> what is in the folder data.root.
 LAYOUTS = {
   "aircraft": "data/variants.txt and data/images/",
   "cars": "devkit/ and cars_train/, or train/CLASS/ and test/CLASS/, or data/train-*.parquet",
@@ -11,13 +11,13 @@ LAYOUTS = {
   "inshop": "Eval/list_eval_partition.txt and Img/img/",
   "sop": "Ebay_train.txt, Ebay_test.txt and the folders bicycle_final/ to toaster_final/",
 }
-# data.name -> the key that says where the images are, and what it takes.
+# data.name -> the key that locates the images, and what it takes.
 SOURCES = {
   "hf": ("builder", "ID of an image data set on the Hugging Face hub, or a folder"),
   "manifest": ("manifest", "FILE, a CSV or Parquet of path, label or class, and perhaps split"),
   "tfds": ("builder", "NAME of a prepared tensorflow-datasets builder, or its folder"),
 }
-# Data sets that are drawn: there is nothing to read.
+# Data sets that are drawn and not read.
 DRAWN = ("synthetic",)
 NAMES = (*LAYOUTS, *SOURCES, *DRAWN)
 
@@ -42,34 +42,28 @@ ROWS = (
       "Stop unless the published image counts are found; False accepts a partial copy and says "
       "so."),
   Key("data.box_crop", False, BOOL, "embedding",
-      "Show only the box of each image, where the data set has boxes.", _by(_BOXED, False)),
+      "Crop each image to its box, where the data set has boxes.", _by(_BOXED, False)),
   Key("data.num_val_classes", 0, at_least(0), "training",
-      "Whole classes taken out of the training half for model selection, evenly spaced."),
+      "Classes taken out of the training half, evenly spaced, for model selection."),
   Key("data.max_train_classes", 0,
       Rule(lambda x: isinstance(x, int) and (x == 0 or x >= 2),
-           "0 for all, or a number of at least 2"),
-      "training",
-      "Of the classes that are left to train on, train on so many, evenly spaced; 0 is all."),
+           "0 for all, or a number of at least 2"), "training",
+      "Train on only so many of the other training classes, evenly spaced; 0 is all."),
   Key("data.depth", 0, Rule(lambda x: x in (0, 1, 2), "0, 1 or 2"), "training",
-      "Levels of folders, 1 (CLASS/) or 2 (SUPER_CATEGORY/CLASS/); 0 finds out.",
+      "Levels of folders, 1 (CLASS/) or 2 (SUPER_CATEGORY/CLASS/); 0 detects it.",
       _by(("folder",), 0)),
   Key("data.train_fraction", 0.5, Rule(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
-      "training",
-      "Part of the classes that is trained on; the rest is the test.", _by(_OWN, 0.5)),
+      "training", "Part of the classes for training; the rest are for the test.", _by(_OWN, 0.5)),
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),
-      "training",
-      "The first classes train (-1), or classes drawn by this seed.", _by(_OWN, -1)),
+      "training", "-1 trains on the first classes; a seed draws them.", _by(_OWN, -1)),
   Key("data.test_classes", "", TEXT, "nothing",
-      "Text file with the classes of the test, one name a line, in place of the fraction.",
-      _by(_OWN, "")),
+      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, "")),
   Key("data.manifest", "", TEXT, "nothing",
-      "CSV or Parquet with the columns path and label or class; with split if it has one. Paths "
-      "are below data.root, or, where that is not set, below the file's folder.",
-      _by(("manifest",), "")),
+      "CSV or Parquet with the columns path, label or class, and perhaps split. Paths start at "
+      "data.root, or else at the file's folder.", _by(("manifest",), "")),
   Key("data.builder", "", TEXT, "nothing",
       "'tfds': a builder such as 'caltech_birds2011:0.1.1', or its folder; 'hf': a hub id or "
-      "folder. Their data.root is tensorflow-datasets' data_dir and the cache_dir of datasets; '' "
-      "is its own.", _by(_BUILT, "")),
+      "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, "")),
   Key("data.image_key", "image", NAMED, "training",
       "Name of the images in data.builder.", _by(_BUILT, "image")),
   Key("data.label_key", "label", NAMED, "training",
@@ -79,8 +73,7 @@ ROWS = (
   Key("data.resize_size", 256, at_least(8), "embedding",
       "Shorter side before the centre crop (evaluation) and the random crop ('resize_crop')."),
   Key("data.train_crop", "resize_crop", one_of("random_resized", "resize_crop"), "training",
-      "Training crop: 'random_resized' (Hyp-ViT) or 'resize_crop' (resize, then random crop: "
-      "LaFG)."),
+      "Training crop: 'random_resized' (Hyp-ViT) or 'resize_crop' (LaFG: resize, random crop)."),
   Key("data.crop_scale", (0.2, 1.0), Rule(lambda x: numbers(x, 2) and 0 < x[0] <= x[1] <= 1,
            "two fractions of the area, (low, high), 0 < low <= high <= 1"), "training",
       "Area range of 'random_resized', as fractions of the image."),
@@ -94,25 +87,24 @@ ROWS = (
   Key("data.images_per_class", 9, at_least(2), "training",
       "m: images of each of them; the batch is N x m whatever the number of devices."),
   Key("data.instances", False, BOOL, "training",
-      "Self-supervision: each training image is a class of its own, and its m images are random "
-      "crops of it. Neither labels nor words are read: with loss.alignment='none'."),
+      "Self-supervision: each training image is its own class, and its m images are random crops "
+      "of it. Labels and words are not used; it takes loss.alignment='none'."),
   Key("data.recoloured_per_batch", 0, at_least(0), "training",
-      "R: images that a batch has beyond N x m: any training images in other colours. They belong "
-      "to no class; L_img alone reads them, and then reads no others. With loss.image_alignment; "
-      "0: none."),
+      "R: images of a batch beyond N x m: random training images in other colours, without a "
+      "class. Only L_img (loss.image_alignment) reads them, and then it reads no others; 0: none."),
   Key("data.recolourings", 6, at_least(1), "training",
-      "K: in how many other colours language.encoder sees each training image, for these."),
+      "K: recoloured versions of each training image that language.encoder sees, for these."),
   Key("data.scaled_decoding", True, BOOL, "training",
       "Decode JPEGs at 1/2, 1/4 or 1/8 where a training crop is shrunk by as much. Its pixels "
-      "then differ by 0.5 to 2 of 255 in the mean. Evaluation decodes whole images."),
+      "differ by 0.5 to 2 of 255 on average. Evaluation decodes whole images."),
   Key("data.pack", "", TEXT, "nothing",
       "Folder of packs: training images decoded and resized once, to data.resize_size (a quarter "
-      "more for 'random_resized'), 3 bytes a pixel, several times as fast to read; '' reads the "
-      "files. Crops are nearly the same; of random resized ones pixels differ by 0.5 to 2 of 255 "
-      "in the mean, so that a run does not change between the two. Not with "
-      "train.frozen_backbone, which reads each image once.", _by((*LAYOUTS, *SOURCES), "")),
+      "more for 'random_resized'), 3 bytes per pixel, several times as fast to read; '' reads the "
+      "files. Pixels of 'random_resized' differ by 0.5 to 2 of 255 on average, so a run cannot "
+      "change between the two. Not with train.frozen_backbone, which reads each image once.",
+      _by((*LAYOUTS, *SOURCES), "")),
   Key("data.num_workers", 0, at_least(0), "nothing",
-      "Processes that decode for training and evaluation; 0 decodes in threads of this process. "
-      "Threads of --stage=data and of building a pack; 0 takes one a core."),
+      "Processes that decode images; 0 decodes in threads of this process. For --stage=data and "
+      "for building a pack: threads; 0 takes one per core."),
   Key("data.prefetch", 4, at_least(1), "nothing", "Batches decoded ahead."),
 )

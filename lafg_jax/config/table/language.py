@@ -1,62 +1,50 @@
-"""Rows of `config.language`: who describes classes, the text encoder, vocabulary and prototypes."""
+"""Rows of `config.language`: descriptions, text encoder, vocabulary and prototypes."""
 
 import re
 
-from lafg_jax.config.record import (
-  BOOL,
-  POSITIVE,
-  TEXT,
-  Key,
-  ReadBy,
-  Rule,
-  at_least,
-  between,
-  one_of,
-)
+from lafg_jax.config.record import BOOL, POSITIVE, TEXT, Key, ReadBy, Rule, at_least, one_of, within
 
-# Values of language.describer that ask a language model.
+# Values of language.describer that use a language model.
 LLM = ("transformers", "openai")
 
 # fmt: off
 ROWS = (
   Key("language.describer", "file", one_of("file", "shipped", "synthetic", *LLM), "words",
-      "Who describes the classes: 'file' (language.descriptions), 'shipped' (with this package, "
-      "for some data sets), 'synthetic' (the finches'), or a language model: 'transformers' (in "
-      "this process) or 'openai' (any OpenAI-compatible endpoint)."),
+      "Source of descriptions: 'file' (language.descriptions), 'shipped' (in this package, for "
+      "some data sets), 'synthetic' (of the finches), or a language model: 'transformers' (in this "
+      "process) or 'openai' (any OpenAI-compatible endpoint)."),
   Key("language.descriptions", "", TEXT, "words",
       'JSON {class: [sentence, ...]}, JSONL of {"class": ..., "description": ...}, or CSV with '
-      "those two columns. Where it is set it is read, whatever language.describer says."),
+      "those two columns. If set, it is used in place of language.describer."),
   Key("language.llm", "", TEXT, "words",
-      "Language model: a hub id or folder of a chat model ('transformers'), or its name "
-      "('openai')."),
+      "Language model: hub id or folder of a chat model ('transformers'), or its name ('openai')."),
   Key("language.base_url", "",
       Rule(lambda x: x == "" or bool(re.fullmatch(r"https?://[^\s@{}]+", x)),
            "an http:// or https:// URL without a user or key in it, or nothing"), "nothing",
-      "URL of the endpoint, such as http://localhost:11434/v1; '' is $OPENAI_BASE_URL, or "
-      "OpenAI's own.", secret=True),
+      "Endpoint, such as http://localhost:11434/v1; '' is $OPENAI_BASE_URL, or OpenAI's.",
+      secret=True),
   Key("language.api_key_env", "OPENAI_API_KEY",
       Rule(lambda x: bool(re.fullmatch(r"[A-Z_][A-Z0-9_]*", x)),
            "the name of an environment variable, in capitals, never the key itself"), "nothing",
-      "Environment variable that holds the endpoint's key. The key itself stands in no config or "
-      "log.", secret=True),
-  Key("language.concurrency", 8, between(1, 1025), "nothing", "Requests to the endpoint at once."),
+      "Environment variable with the endpoint's key, which is never in a config or log.",
+      secret=True),
+  Key("language.concurrency", 8, within(1, 1025), "nothing", "Requests to the endpoint at once."),
   Key("language.timeout_s", 120.0, POSITIVE, "nothing", "Seconds that the endpoint may be silent."),
   Key("language.retries", 4, at_least(0), "nothing",
       "Attempts after the first: on trouble with the endpoint, and on an unusable answer."),
   Key("language.sentences_per_class", 10, at_least(1), "words",
-      "n: sentences that the language model is asked for, a class."),
+      "n: sentences per class that the language model is asked for."),
   Key("language.num_neighbours", 3, at_least(0), "words",
       "Visually closest training classes that the prompt names, to be told apart."),
   Key("language.neighbours", "", TEXT, "words",
-      "JSON {class: [class, ...]} of those; '' finds them by language.encoder over the class "
-      "names."),
+      "JSON {class: [class, ...]} of those; '' finds them with language.encoder, by class names."),
   Key("language.max_tokens", 1024, at_least(1), "words",
       "Longest answer of the language model, in tokens."),
   Key("language.temperature", 0.7, at_least(0), "words",
       "Temperature of its sampling; 0 is greedy."),
   Key("language.llm_seed", 0, at_least(0), "words", "Seed of its sampling ('transformers')."),
   Key("language.llm_batch_size", 8, at_least(1), "nothing",
-      "Classes asked about at once ('transformers')."),
+      "Classes in one batch of the model ('transformers')."),
   Key("language.encoder", "openai/clip-vit-large-patch14",
       Rule(bool, "a hub id, a folder, or tiny_clip"), "features",
       "Text encoder: a hub id or a folder in transformers' format, or 'tiny_clip' (shipped)."),
@@ -65,10 +53,9 @@ ROWS = (
            "a text with one {} where the class name goes"), "features",
       "Class query t_c: this prompt with the class name."),
   Key("language.query", "name", one_of("name", "descriptions", "image"), "prototypes",
-      "'name': the prompt alone (LaFG). 'descriptions': plus the mean of the class's own "
-      "descriptions. 'image': plus the mean image feature of the class's training images, by the "
-      "same encoder (CLIP, SigLIP): for classes without names, such as SOP's, whose prompt has "
-      "the super-class."),
+      "'name': the prompt alone (LaFG). 'descriptions': plus the mean of the class's descriptions. "
+      "'image': plus the mean feature of its training images by the same encoder (CLIP, SigLIP), "
+      "for classes without names, such as SOP's, whose prompt has the super-class."),
   Key("language.num_attributes", 256, at_least(1), "prototypes",
       "N: entries of the attribute vocabulary (K-means centres over all descriptions)."),
   Key("language.top_k", 10, at_least(1), "prototypes",
@@ -77,40 +64,37 @@ ROWS = (
       "tau_k: temperature of that attention. 1 is the paper's text, and nearly uniform."),
   Key("language.kmeans_seed", 0, at_least(0), "prototypes", "Seed of K-means."),
   Key("language.kmeans_restarts", 4, at_least(1), "prototypes",
-      "Starts of K-means, of which the best is kept."),
+      "Starts of K-means; the best result is kept."),
   Key("language.minibatch_above", 50_000, at_least(0), "prototypes",
-      "Sentences above which K-means works in mini-batches: faster, a little worse."),
+      "With more sentences K-means uses mini-batches: faster, a little worse."),
   Key("language.spherical", False, BOOL, "prototypes",
-      "Centres stay on the sphere in every round of K-means, rather than only in the end."),
-  Key("language.drop_generic", 0.0, between(0, 1), "prototypes",
-      "Fraction of sentences, those that fit all classes alike, to leave out; 0 keeps all."),
+      "Normalise the centres in every round of K-means; False: only at the end."),
+  Key("language.drop_generic", 0.0, within(0, 1), "prototypes",
+      "Fraction of sentences to leave out, those that fit all classes alike; 0 keeps all."),
   Key("language.wrong_sentences", 0.0, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1"),
       "prototypes",
-      "Control experiment: fraction of sentences, drawn by language.kmeans_seed, that are dealt "
-      "to another class than the one they were written for."),
+      "Control: fraction of sentences, drawn by language.kmeans_seed, that go to other classes."),
   Key("language.batch_size", 256, at_least(1), "nothing", "Sentences encoded at once."),
   Key("language.long_sentences", "split", one_of("split", "cut"), "features",
       "Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'."),
   Key("language.cache", "~/.cache/lafg_jax/features", TEXT, "nothing",
-      "Folder that keeps encoded features for all runs; '' keeps none. It may be deleted at any "
-      "time."),
+      "Folder that keeps encoded features for all runs; '' keeps none. It may be deleted anytime."),
   Key("language.prototype", "attention",
       one_of("attention", "profile", "query", "descriptions", "images"), "targets",
       "The class's prototype in training: 'attention' (LaFG's T_c) or 'profile' (how much its "
-      "sentences say of each attribute); or without the vocabulary, 'query' (t_c) or "
-      "'descriptions' (the mean of the class's own). Control without words: 'images' (the mean of "
-      "what language.encoder, one with an image tower, makes of the class's training images)."),
+      "sentences say of each attribute); without the vocabulary, 'query' (t_c) or 'descriptions' "
+      "(their mean). Control without words: 'images', the mean feature of the class's training "
+      "images by language.encoder (CLIP, SigLIP)."),
   Key("language.tau_profile", 0.05, POSITIVE, "prototypes",
-      "'profile': temperature of a sentence's shares in the attributes; small: in few of them.",
+      "'profile': temperature of a sentence's shares in the attributes; small: few attributes.",
       ReadBy("language.prototype", ("profile",))),
   Key("language.centre", True, BOOL, "targets",
-      "Subtract the mean over the training classes when prototypes are loaded for training; in "
-      "the 'vocabulary' form, that of the attributes."),
+      "Subtract the mean over the training classes from the prototypes before training, or in the "
+      "'vocabulary' form that of the attributes."),
   Key("language.shuffle", "", one_of("", "all", "prototypes", "teacher"), "targets",
-      "Control: each class is given what belongs to another one: 'prototypes', its prototype; "
-      "'teacher', what language.encoder sees in the images (loss.image_alignment); 'all', both; "
-      "'' shuffles nothing."),
+      "Control that gives each class what belongs to another: 'prototypes'; 'teacher', what "
+      "language.encoder sees in the images (loss.image_alignment); 'all', both; '' is off."),
   Key("language.inspect_all", False, BOOL, "nothing",
-      "--stage=inspect shows every class that is described, validation and test classes and names "
-      "that the data set lacks too; it writes only the page. False: the training classes."),
+      "--stage=inspect shows all described classes, also of validation and test, and names that "
+      "the data set lacks; it writes only the page. False: the training classes."),
 )

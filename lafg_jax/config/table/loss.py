@@ -1,22 +1,20 @@
-"""Rows of `config.loss`: L_aux, the alignment L_ali and L_img of LaFG, and their controls."""
+"""Rows of `config.loss`: L_aux, LaFG's alignment L_ali, the added L_img, and their controls."""
 
 from lafg_jax.config.record import BOOL, POSITIVE, Key, ReadBy, Rule, at_least, one_of
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
-# Values of loss.auxiliary that learn a proxy a class.
+# Values of loss.auxiliary that learn one proxy per class.
 PROXIED = ("norm_softmax", "proxy_anchor")
 
 # fmt: off
 ROWS = (
   Key("loss.auxiliary", "pairwise", one_of("pairwise", "supcon", *PROXIED), "training",
       "L_aux: 'pairwise' (LaFG, Hyp-ViT), or in its place 'supcon' (Khosla et al., 2020), "
-      "'norm_softmax' (Zhai & Wu, 2019) or 'proxy_anchor' (Kim et al., 2020); these want "
-      "loss.reduction=mean."),
+      "'norm_softmax' (Zhai & Wu, 2019), 'proxy_anchor' (Kim et al., 2020), with reduction=mean."),
   Key("loss.temperature", 0.1, POSITIVE, "training",
-      "Temperature of L_aux, the divisor of D = 2 - 2 cos, in every form but 'proxy_anchor', "
-      "which has none. A published divisor of cos counts twice here: 0.1 of Hyp-ViT and SupCon is "
-      "0.2."),
+      "Temperature of L_aux, the divisor of D = 2 - 2 cos; 'proxy_anchor' has none. Twice a "
+      "published divisor of cos: 0.1 of Hyp-ViT and SupCon is 0.2 here."),
   Key("loss.proxy_alpha", 32.0, POSITIVE, "training",
       "'proxy_anchor': the scale alpha of its cosines.",
       ReadBy("loss.auxiliary", ("proxy_anchor",), 32.0)),
@@ -30,27 +28,26 @@ ROWS = (
       "'sum' over the m(m-1) ordered slot pairs (published recipes), or 'mean'.",
       ReadBy("loss.auxiliary", ("pairwise",), "mean")),
   Key("loss.beta", 1.0, at_least(0), "training",
-      "Weight of L_ali against the mean over slot pairs (or over rows and proxies, where L_aux is "
-      "another loss); under 'sum' it is scaled to mean the same."),
+      "Weight of L_ali against the mean of L_aux over slot pairs, or over rows and proxies; with "
+      "'sum' it is scaled to have the same effect."),
   Key("loss.alignment", "prototype",
       one_of("prototype", "distribution", "vocabulary", "orthogonal", "onehot", "none"), "training",
       "L_ali: 'prototype', 'distribution', 'vocabulary'; controls without words: 'orthogonal', "
       "'onehot'; 'none' trains on L_aux alone."),
   Key("loss.image_alignment", "none", one_of("none", "vocabulary", "random", "feature"), "training",
-      "L_img, of each training image with what language.encoder itself sees in it (an encoder "
-      "with an image tower: CLIP, SigLIP): 'vocabulary', its cosines to the attributes; the "
-      "controls without words 'random' (to random directions instead) and 'feature' (its feature "
-      "as it is); 'none'."),
+      "L_img aligns each training image with what language.encoder (CLIP, SigLIP) sees in it: "
+      "'vocabulary', its cosines to the attributes; controls without words: 'random', its cosines "
+      "to random directions, and 'feature', its feature itself; 'none'."),
   Key("loss.image_beta", 5.0, at_least(0), "training",
-      "Weight of L_img, as loss.beta is that of L_ali."),
+      "Weight of L_img; see loss.beta."),
   Key("loss.image_temperature", 0.1, POSITIVE, "training",
-      "Temperature of its cosines ('vocabulary', 'random')."),
+      "Temperature of the cosines of L_img ('vocabulary', 'random')."),
   Key("loss.projector", "mean", one_of("free", "mean", "fixed"), "training",
       "What the image side is compared with: 'free' (P_t, learned), 'mean' (its EMA) or 'fixed'."),
   Key("loss.projector_init", "random", one_of("random", "pretrained"), "training",
-      "P_v and P_t start 'random', or in the space that a vision-language model has learned "
-      "('pretrained'): P_v as the image projection of model.pretrained (CLIP, SigLIP), P_t as the "
-      "identity. That takes model.embedding_dim=0 and the same model as language.encoder."),
+      "P_v and P_t start 'random', or 'pretrained': P_v as the image projection of "
+      "model.pretrained (CLIP, SigLIP), P_t as the identity. The latter takes "
+      "model.embedding_dim=0 and the same model as language.encoder."),
   Key("loss.projector_width", 256, at_least(2), "training",
       "Width W of the projectors' common space; with 'pretrained', that of the model's texts."),
   Key("loss.alignment_temperature", 0.05, POSITIVE, "training",

@@ -1,16 +1,6 @@
 """Rows of `config.model`: the backbone, its head, and what tunes it with few parameters."""
 
-from lafg_jax.config.record import (
-  BOOL,
-  POSITIVE,
-  REGEX,
-  TEXT,
-  Key,
-  Rule,
-  at_least,
-  numbers,
-  one_of,
-)
+from lafg_jax.config.record import BOOL, POSITIVE, REGEX, TEXT, Key, Rule, at_least, numbers, one_of
 from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
 
 # fmt: off
@@ -23,14 +13,12 @@ ROWS = (
   Key("model.num_heads", 12, at_least(1), "embedding", "'custom': attention heads of a block."),
   Key("model.mlp_dim", 3072, at_least(1), "embedding", "'custom': hidden units of a block's MLP."),
   Key("model.patch_size", 0, at_least(0), "embedding",
-      "Side of a patch in pixels, with conv_stem a power of 2; 0: that of the weights, or else "
-      "16."),
+      "Side of a patch in pixels, with conv_stem a power of 2; 0: that of the weights, or 16."),
   Key("model.pool", "auto", one_of("auto", "token", "mean", "gem", "map"), "embedding",
-      "'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (attention "
-      "pooling as in SigLIP), or 'auto': as the weights were trained, or else 'token' ('mean' of "
-      "a ResNet)."),
+      "'token' (class token), 'mean' or 'gem' (generalised mean) over patches, 'map' (SigLIP's "
+      "attention pooling), or 'auto': that of the weights, or 'token' (of a ResNet 'mean')."),
   Key("model.gem_p", 3.0, POSITIVE, "embedding",
-      "p of 'gem', where it starts: 1 is the mean, large values near the maximum."),
+      "First p of 'gem': 1 is the mean, large values approach the maximum."),
   Key("model.gem_learned", True, BOOL, "embedding", "p is learned."),
   Key("model.options", "auto", Rule(lambda x: x == "auto" or bool(parse_options(x) or True),
            f"auto, or words separated by spaces, of {', '.join(Options._fields)}"), "embedding",
@@ -43,18 +31,16 @@ ROWS = (
   Key("model.embedding_dim", 512, at_least(0), "embedding",
       "Width D of the embedding, a linear layer; 0 uses the backbone's own feature."),
   Key("model.embedding_norm", "", one_of("", "layer"), "embedding",
-      "Between feature and linear layer: '' or 'layer', a LayerNorm without parameters "
-      "(ProxyNCA++)."),
+      "Before the linear layer: '' or 'layer', a LayerNorm without parameters (ProxyNCA++)."),
   Key("model.lora_rank", 0, at_least(0), "embedding",
       "LoRA: rank of the update of each target kernel; the backbone stays fixed, the head learns. "
       "0 = off."),
   Key("model.lora_alpha", 16.0, POSITIVE, "embedding",
       "The update is lora_alpha / lora_rank times A B."),
   Key("model.lora_targets", "attention/(query|value)/kernel", REGEX, "embedding",
-      "Regular expression over the paths of the backbone's kernels that get one."),
+      "Regular expression over paths of the backbone's kernels: those that get an update."),
   Key("model.num_prompts", 0, at_least(0), "embedding",
-      "Visual prompts, learned tokens behind the class token; the backbone stays fixed, the head "
-      "learns. 0 = off."),
+      "Learned tokens after the class token; the backbone stays fixed, the head learns. 0 = off."),
   Key("model.prompts_depth", "shallow", one_of("shallow", "deep"), "embedding",
       "'shallow' (before the first block) or 'deep' (anew before every block)."),
   Key("model.mean", (),

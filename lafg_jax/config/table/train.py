@@ -1,29 +1,11 @@
-"""Rows of `config.task`, `config.seed`, `config.train` and `config.evaluate`."""
+"""Rows of `config.train` and `config.evaluate`."""
 
-from lafg_jax.config.record import (
-  BOOL,
-  NAMED,
-  POSITIVE,
-  REGEX,
-  Key,
-  Rule,
-  at_least,
-  between,
-  numbers,
-  one_of,
-)
+from lafg_jax.config.record import BOOL, POSITIVE, REGEX, Key, Rule, at_least, one_of, within
 
-# Values of evaluate.source that embed images; any other is the path of an embeddings.npz.
+# Values of evaluate.source that embed images; any other value is the path of an embeddings.npz.
 OF_MODELS = ("checkpoint", "best", "pretrained", "untrained")
 
 # fmt: off
-OF_ALL = (
-  Key("task", "class_retrieval", NAMED, "training",
-      "What is trained and how it is judged: a folder of lafg_jax/tasks/."),
-  Key("seed", 0, Rule(lambda x: 0 <= x < 2**31, "between 0 and 2147483647"), "embedding",
-      "Seeds initialisation, sampling and augmentation. Same seed, same result."),
-)
-
 ROWS = (
   Key("train.steps", 1800, at_least(1), "training",
       "Optimiser steps, each on one batch of N x m images."),
@@ -31,44 +13,40 @@ ROWS = (
       "'sgd' (momentum 0.9) or 'adamw'."),
   Key("train.learning_rate", 1e-5, POSITIVE, "training",
       "Peak learning rate, after warm-up; decays to 0 along a cosine."),
-  Key("train.warmup", 0.05, between(0, 1), "training",
-      "Part of the steps that warm up linearly, in [0, 1)."),
+  Key("train.warmup", 0.05, within(0, 1), "training",
+      "Part of the steps, in [0, 1), in which the rate rises linearly."),
   Key("train.weight_decay", 1e-4, at_least(0), "training",
       "Weight decay of kernels (not of biases, norms, embeddings, projectors, proxies, LoRA, "
       "prompts)."),
   Key("train.clip_norm", 3.0, at_least(0), "training",
       "Largest global gradient norm; 0 does not clip."),
   Key("train.freeze", "", REGEX, "training",
-      "Regular expression over parameter paths such as 'backbone/block_0/'; what it finds stays "
-      "fixed."),
+      "Regular expression for paths of parameters, as 'backbone/block_0/', that stay fixed."),
   Key("train.frozen_backbone", False, BOOL, "training",
-      "Only head, projectors and class vectors learn, on features that the fixed backbone gives "
-      "once and that <workdir>/features keeps."),
+      "Only head, projectors and class vectors learn, on features of the fixed backbone that are "
+      "computed once and kept in <workdir>/features."),
   Key("train.feature_views", 0, at_least(0), "training",
-      "What it sees of an image: 0 is the centre crop, k are k random training crops, always the "
-      "same."),
+      "Crops of an image for these features: 0 is the centre crop, k are k fixed random crops."),
   Key("train.log_every", 20, at_least(1), "nothing", "Steps between lines of metrics."),
   Key("train.checkpoint_every", 200, at_least(1), "nothing",
       "Steps between checkpoints; the last step always has one."),
   Key("train.keep_checkpoints", 2, at_least(1), "nothing", "Newest checkpoints kept."),
   Key("train.validate_every", 0, at_least(0), "nothing",
-      "Steps between evaluations on the validation classes (data.num_val_classes), and one after "
-      "the last step; 0 = off. Their Recall@1 and MAP@R go to metrics.jsonl."),
+      "Steps between evaluations on the validation classes (data.num_val_classes), with one after "
+      "the last step; 0 = off. Recall@1 and MAP@R go to metrics.jsonl."),
   Key("train.keep_best", False, BOOL, "nothing",
-      "Keep the step with the best MAP@R of these, in <workdir>/best; evaluate.source=best reads "
-      "it."),
+      "Keep the step with the best MAP@R of these in <workdir>/best, for evaluate.source=best."),
   Key("train.allow_changed", False, BOOL, "nothing",
-      "Go on from checkpoints of another config, with a warning, where their arrays fit the "
-      "model."),
+      "Resume from checkpoints of another config, with a warning, if their arrays fit the model."),
   Key("evaluate.source", "checkpoint",
       Rule(bool, f"{', '.join(OF_MODELS)}, or the path of an embeddings.npz"), "evaluation",
       "What is evaluated: 'checkpoint' (newest of the workdir), 'best' (of train.keep_best), "
       "'pretrained' (the backbone's own feature, no training), 'untrained' (the model before "
       "training), or the path of an embeddings.npz."),
   Key("evaluate.split", "test", one_of("test", "val"), "evaluation",
-      "Classes evaluated on: 'test', or 'val' (data.num_val_classes) for model selection."),
+      "Classes of the evaluation: 'test', or 'val' (data.num_val_classes) for model selection."),
   Key("evaluate.ks", (1, 2, 4, 8),
-      Rule(lambda x: numbers(x) and len(x) > 0 and all(isinstance(k, int) and k >= 1 for k in x),
+      Rule(lambda x: isinstance(x, tuple) and x != () and all(type(k) is int and k > 0 for k in x),
            "one or more whole numbers, such as (1,2,4,8)"), "evaluation", "K of Recall@K."),
   Key("evaluate.batch_size", 256, at_least(1), "nothing",
       "Images embedded at once, over all devices."),
