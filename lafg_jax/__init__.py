@@ -7,7 +7,7 @@ __all__ = ["Retriever", "load_retriever"]
 
 
 def __getattr__(name: str) -> Any:
-  # Lazy, so that `import lafg_jax` and every --help answer before jax is imported.
+  # Lazy, so that `import lafg_jax` and --help do not import jax.
   if name in __all__:
     from lafg_jax.inference import retriever
 

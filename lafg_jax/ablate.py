@@ -1,15 +1,15 @@
-"""Compares variants of the training, over starts and seeds, and says how sure the difference is.
+"""Compares variants of the training over starts and seeds, with intervals of the differences.
 
   python -m lafg_jax.ablate --config configs/synthetic.py --seeds=8 [--groups=headline,forms] \\
       [--starts=scratch,pretrained] [--only=REGEX] [--jobs=N] [--config.KEY=VALUE ...]
 
 The groups of variants are defined in lafg_jax/tasks/class_retrieval/variants.py; without --groups
 the headline group runs. A cell is a start, a variant and a seed, trained and evaluated in a worker
-process. Finished cells are kept in <workdir>/cells, and with --out in its ablation.json; they do
-not run again while their settings and inputs are the same. In the end (and with --report_only,
-without running any) all finished cells are written to ablation.json. Of these, study/generated gets
-for each dataset and start a Markdown file with the tables, and figures. --tune chooses settings on
-held-out training classes alone, from as many for every variant, and writes tuning.json.
+process. Finished cells are kept in <workdir>/cells, and with --out in its ablation.json; they run
+again only when their settings or inputs change. At the end (with --report_only, at once) all
+finished cells are written to ablation.json, and study/generated gets tables and figures for each
+data set and start. --tune chooses settings on held-out training classes alone, from equally many
+for each variant, and writes tuning.json.
 """
 
 import os
@@ -22,7 +22,7 @@ from lafg_jax import command_line
 from lafg_jax.utils import locks, packages, places
 from lafg_jax.utils.errors import Incomplete, UserError
 
-_SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds of a variant: 0 to this number less one.")
+_SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds per variant: 0 to this number minus one.")
 _VARIANTS = flags.DEFINE_string(
   "variants", "", "Python file with starts, groups of variants and the grid (default: the task's)."
 )
@@ -30,70 +30,56 @@ _TUNED = flags.DEFINE_string(
   "tuned", None, "Settings that --tune chose, which cells take; '': none (default: the task's)."
 )
 # allow_override: other commands have flags of these names, and a process may import several.
-_WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "Folder of the cells and results (default: runs/ablation-<name of the config>).",
-  allow_override=True,
-)
+_FOLDER = "Folder of the cells and results (default: runs/ablation-<name of the config>)."
+_WORKDIR = flags.DEFINE_string("workdir", None, _FOLDER, allow_override=True)
 _GROUPS = flags.DEFINE_list(
   "groups", None, "Groups of variants to run, or all (default: headline; with --only: all)."
 )
 _STARTS = flags.DEFINE_list("starts", None, "Starts to run (default: all of the variants file).")
-_ONLY = flags.DEFINE_string("only", "", "Regular expression: run what it finds in START/VARIANT.")
-_JOBS = flags.DEFINE_integer(
-  "jobs", 0, "Worker processes; 0: one a core, or one an accelerator where there is one."
-)
+_ONLY = flags.DEFINE_string("only", "", "Regular expression over START/VARIANT: cells to run.")
+_JOBS = flags.DEFINE_integer("jobs", 0, "Worker processes; 0: one per core, or per accelerator.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing: report the finished cells.")
 _OUT = flags.DEFINE_string(
-  "out",
-  "",
-  "Folder to write the results to as well, beside cells of others that are there.",
-  allow_override=True,
+  "out", "", "Folder to which the results are added too, beside other cells.", allow_override=True
 )
 _TUNE = flags.DEFINE_bool("tune", False, "Choose settings on held-out training classes.")
 
 
 def main(argv: Sequence[str]) -> None:
-  """Plans the cells, runs those that are not there, reports all that are."""
+  """Plans the cells, runs those that are missing, and reports all that are finished."""
   del argv
   only = _check_flags()
   packages.require("study", *packages.TRAINING, "matplotlib")
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)
-  from lafg_jax.ablation import plan, results, tuning
+  from lafg_jax.ablation import plan, pool, results, tuning
   from lafg_jax.data import datasets
 
+  config, starts, out = command_line.CONFIG.value, _STARTS.value, _OUT.value
   groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
   file = plan.read_variants(_VARIANTS.value)
-  plan.check_names(file, command_line.CONFIG.value, groups, _STARTS.value)
+  plan.check_names(file, config, groups, starts)
   tuned = {} if _TUNE.value else tuning.read(_TUNED.value)
   command_line.make_folder("workdir", workdir)
-  # Two commands in one folder would run the same cells.
+  # Without the lock, two commands in one folder would run the same cells.
   with locks.locked(os.path.join(workdir, ".lock"), workdir), datasets.remembered():
     if _TUNE.value:
-      cells = tuning.cells(file, command_line.CONFIG.value, workdir, _STARTS.value, only)
-      failed = _run(cells, workdir)
-      tuning.choose(cells, workdir, _OUT.value)
+      cells = tuning.cells(file, config, workdir, starts, only)
+      failed = pool.run(cells, workdir, _JOBS.value)
+      tuning.choose(cells, workdir, out)
     else:
-      every = plan.cells(file, command_line.CONFIG.value, workdir, tuned, _SEEDS.value)
-      wanted = plan.select(every, groups, _STARTS.value, only)
-      if _OUT.value:
-        results.restore(every, wanted, _OUT.value)
+      every = plan.cells(file, config, workdir, tuned, _SEEDS.value)
+      wanted = plan.select(every, groups, starts, only)
+      if out:
+        results.restore(every, wanted, out)
       results.share(every, wanted)
-      failed = 0 if _REPORT_ONLY.value else _run(wanted, workdir)
+      failed = 0 if _REPORT_ONLY.value else pool.run(wanted, workdir, _JOBS.value)
       if not failed or any(cell.finished() for cell in every):
-        results.write(file, every, workdir, _OUT.value)
+        results.write(file, every, workdir, out)
   if failed:
-    count = "1 cell" if failed == 1 else f"{failed} cells"
-    raise Incomplete(f"{count} failed, see the .log files in {workdir}/cells")
-
-
-def _run(cells: Sequence, workdir: str) -> int:
-  from lafg_jax.ablation import pool
-
-  return pool.run(cells, workdir, _JOBS.value)
+    noun = "cell" if failed == 1 else "cells"
+    raise Incomplete(f"{failed} {noun} failed, see the .log files in {workdir}/cells")
 
 
 def _check_flags() -> re.Pattern[str]:
@@ -108,7 +94,7 @@ def _check_flags() -> re.Pattern[str]:
   if _TUNE.value and _REPORT_ONLY.value:
     raise UserError("--report_only: --tune reports what is finished anyway; pass one of the two")
   if command_line.CONFIG.value.evaluate.split == "val":
-    logging.warning("evaluate.split=val: what is reported are held-out training classes")
+    logging.warning("evaluate.split=val: the results are about held-out training classes")
   try:
     return re.compile(_ONLY.value)
   except re.error as error:

@@ -1,7 +1,4 @@
-"""Flags and configs in, one clear line out: what every command of the project shares.
-
-Nothing here imports jax: `--help` and every misuse answer before that.
-"""
+"""Flags, configs and one-line errors of every command. Nothing here imports jax, which is slow."""
 
 import contextlib
 import difflib
@@ -12,24 +9,23 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.config import keys, shipped
 from lafg_jax.runtime import interrupts
-from lafg_jax.utils import config_keys
-from lafg_jax.utils.errors import Incomplete, PeerLost, UserError
+from lafg_jax.utils import config_keys, places
+from lafg_jax.utils.errors import Incomplete, PeerLost, UserError, exit_code
 
-# ml_collections reads overrides from a list of its own, at definition too: it gets the checked one.
+# ml_collections reads overrides from this list, which `_parse` fills once they are checked.
 _ARGV: list[str] = []
-CONFIG = config_flags.DEFINE_config_file(
-  "config",
-  None,
+_CONFIG_HELP = (
   "Path of a config file, such as configs/cars.py, or the name of a shipped one, such as cars; "
-  "--config.KEY=VALUE overrides.",
-  sys_argv=_ARGV,
+  "--config.KEY=VALUE overrides."
 )
+CONFIG = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=_ARGV)
 flags.DEFINE_bool("debug", False, "Show the traceback of an error before its one line.")
 _SHIPPED = "configs/NAME.py, or NAME of a shipped one: " + ", ".join(shipped.names())
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
@@ -42,8 +38,8 @@ def run(
   *,
   with_config: bool = True,
 ) -> None:
-  """Parses flags, calls `main(argv)` and exits: 0, or after one line on stderr 2 for a misuse, and
-  1 for work that is left to do. Without `with_config` the command has no --config."""
+  """Parses flags, calls `main(argv)` and exits: with 0, or after an error, told in one line on
+  stderr, with its `exit_code`. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
@@ -56,15 +52,15 @@ def run(
       set_up_logging()
       interrupts.watch()
       main(argv)
-  except UserError as error:
-    _fail(str(error))
-  except Incomplete as error:
-    _fail(f"{error}; to try these again, and only these: {_command(argv)}", code=1)
-  except PeerLost as error:
-    _fail(str(error), code=1)
-  except OSError as error:
-    # A full disk, a folder without permission: what a person mends outside the program.
-    _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+  except (UserError, Incomplete, PeerLost, OSError) as error:
+    message = str(error)
+    if isinstance(error, Incomplete):
+      message += f"; to try these again, and only these: {_command(argv)}"
+    elif isinstance(error, OSError) and error.filename:
+      message = f"{error.filename}: {error.strerror}"
+    # One line, although messages of libraries may have several.
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(exit_code(error))
   except KeyboardInterrupt:
     print("interrupted: the same command goes on from here", file=sys.stderr)
     sys.exit(130)
@@ -72,7 +68,7 @@ def run(
 
 @contextlib.contextmanager
 def _tracebacks(argv: Sequence[str]) -> Iterator[None]:
-  """With --debug prints the traceback of what goes wrong, be it the flags themselves."""
+  """With --debug prints the traceback of an error, also of one about the flags."""
   try:
     yield
   except Exception:
@@ -81,27 +77,21 @@ def _tracebacks(argv: Sequence[str]) -> Iterator[None]:
     raise
 
 
-def _fail(message: str, code: int = 2) -> None:
-  # A person reads this line last: whatever a library put into it, it stays one line.
-  print("error: " + " ".join(message.split()), file=sys.stderr)
-  sys.exit(code)
-
-
 def _command(argv: Sequence[str]) -> str:
-  """The command line of this run, to be pasted into a shell."""
+  """The command line of this run, for a shell."""
   spec = getattr(sys.modules["__main__"], "__spec__", None)
   program = ["python", "-m", spec.name] if spec else [argv[0]]
   return shlex.join([*program, *argv[1:]])
 
 
 def set_up_logging() -> None:
-  """Our own messages from INFO, those of libraries from WARNING, each a line with the time."""
+  """Logs our messages from INFO and those of libraries from WARNING, with the time."""
   logging.use_absl_handler()
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   here = os.path.dirname(os.path.abspath(__file__))
-  # Orbax and optax log through absl too, dozens of lines for one checkpoint.
+  # Orbax and optax log dozens of lines per checkpoint through absl.
   handler.addFilter(
     lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(here)
   )
@@ -117,7 +107,7 @@ def _help(doc: str) -> str:
 
 
 def _parse(argv: list[str], with_config: bool) -> None:
-  """Parses argv into absl's flags; raises UserError for anything absl would trip over."""
+  """Parses argv into absl's flags; raises UserError for whatever is wrong with it."""
   _check_names(argv, with_config)
   if with_config:
     at, given = _config_path(argv)
@@ -134,14 +124,14 @@ def _parse(argv: list[str], with_config: bool) -> None:
   except flags.Error as error:
     raise UserError(f"{error}; see --help") from error
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    # ml_collections lets these through for values it cannot convert.
+    # ml_collections raises these for values that it cannot convert.
     raise UserError(f"the command line cannot be read: {error}; see --help") from error
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
 
 
 def _check_names(argv: list[str], with_config: bool) -> None:
-  # A flag file could hold keys that were never checked here.
+  # Keys in a flag file would not be checked.
   known = [name for name in flags.FLAGS if len(name) > 1 and name not in ("flagfile", "undefok")]
   for arg in argv[1:]:
     if arg == "--":
@@ -156,7 +146,7 @@ def _check_names(argv: list[str], with_config: bool) -> None:
 
 
 def _config_path(argv: list[str]) -> tuple[int, str]:
-  """The word of argv that ends in the path of the config, and the path."""
+  """The index in argv of the word that ends in the path of the config, and the path."""
   paths: list[tuple[int, str]] = []
   for i, arg in enumerate(argv[1:], start=1):
     if re.match(r"^--?config=", arg):
@@ -177,18 +167,14 @@ def _config_path(argv: list[str]) -> tuple[int, str]:
 def _load(path: str) -> ConfigDict:
   file = path.split(":", 1)[0]
   if not os.path.isfile(file):
-    folder = os.path.dirname(file) or "."
-    names = (
-      sorted(n for n in os.listdir(folder) if n.endswith(".py")) if os.path.isdir(folder) else []
-    )
-    hint = _nearest(os.path.basename(file), names, f"{folder}/") or _nearest(
-      file, shipped.names(), ""
-    )
+    folder, name = os.path.dirname(file) or ".", os.path.basename(file)
+    beside = sorted(path.name for path in Path(folder).glob("*.py"))
+    hint = _nearest(name, beside, f"{folder}/") or _nearest(file, shipped.names())
     raise UserError(f"--config: no such file {file}{hint}; it takes {_SHIPPED}")
   try:
     config = flags.FLAGS["config"].parser.parse(path)
   except Exception as error:
-    # Whatever a person's own file raises; --debug shows where.
+    # A user's file may raise anything; --debug shows where.
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "configs":
       return _reject(file, "write from lafg_jax.tasks.class_retrieval import default")
     said = str(error).strip().splitlines()
@@ -211,25 +197,20 @@ def _check_key(config: ConfigDict, key: str, arg: str, has_value: bool) -> None:
     if not has_value and not isinstance(config_keys.get(config, key), bool):
       raise UserError(f"{arg} has no value: write {arg}=VALUE")
     return
-  inside = [leaf for leaf in leaves if leaf.startswith(key + ".")]
+  inside = next((f"--config.{leaf}" for leaf in leaves if leaf.startswith(key + ".")), "")
   if inside:
-    raise UserError(
-      f"--config.{key} is a section: set one of its keys, such as --config.{inside[0]}"
-    )
+    raise UserError(f"--config.{key} is a section: set one of its keys, such as {inside}")
   same_name = [leaf for leaf in leaves if leaf.rsplit(".", 1)[-1] == key.rsplit(".", 1)[-1]]
-  hint = (
-    f" (did you mean --config.{same_name[0]}?)" if same_name else _nearest(key, leaves, "--config.")
-  )
+  hint = _nearest(same_name[0] if same_name else key, leaves, "--config.")
   raise UserError(f"unknown key --config.{key}{hint}; {keys.LISTED}")
 
 
 def make_folder(flag: str, path: str) -> None:
   """Makes the folder that a flag names, and those above it.
 
-  Raises:
-    UserError: it cannot be made, or is a URL, of which the file system would make a folder 'gs:'.
+  Raises UserError where it cannot be made, or is a URL, for which this would make a folder 'gs:'.
   """
-  if "://" in path:
+  if places.is_url(path):
     raise UserError(
       f"--{flag}={path}: it takes a folder of a file system, which all processes see, and no "
       "URL; load_retriever reads a copy under gs://"
@@ -241,6 +222,6 @@ def make_folder(flag: str, path: str) -> None:
 
 
 def config_name() -> str:
-  """Names the run: the config file without folder and .py, with its variant ('cars-scratch')."""
+  """The name of a run: that of the config file, with its variant, such as 'cars-scratch'."""
   path, *variant = config_flags.get_config_filename(flags.FLAGS["config"]).split(":", 1)
   return "-".join([os.path.splitext(os.path.basename(path))[0], *variant])

@@ -1,4 +1,4 @@
-"""Writes a trained model for use elsewhere: the hub, programs without this package, faiss.
+"""Writes a trained model for the hub, for programs without this package, or for faiss.
 
   python -m lafg_jax.export --workdir=runs/cars --out=cars_model [--formats=safetensors,stablehlo]
   python -m lafg_jax.export --workdir=runs/cars --out=cars_model --gallery=photos/
@@ -31,46 +31,40 @@ _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "The trained model: a workdir, or whatever else load_retriever takes.",
-  allow_override=True,
+  "workdir", None, "A workdir, or another source that load_retriever takes.", allow_override=True
 )
 _OUT = flags.DEFINE_string(
-  "out", None, "Folder to write; what else is in it stays.", allow_override=True
+  "out", None, "Folder to write; other files in it stay.", allow_override=True
 )
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "newest",
   ["newest", "best", "auto"],
-  "Of a workdir: the newest checkpoint; the best on the validation classes, which "
-  "train.keep_best kept; or auto, the best where there is one.",
+  "Of a workdir: the newest, the best of train.keep_best, or auto: the best where there is one.",
 )
 _FORMATS = flags.DEFINE_string(
-  "formats",
-  None,
-  f"Some of {','.join(FORMATS)} (default: the first two; with --gallery all three).",
+  "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
 _GALLERY = flags.DEFINE_string(
-  "gallery", None, "Of the faiss index: an embeddings.npz of this model, or a folder of images."
+  "gallery", None, "For faiss: an embeddings.npz of this model, or a folder of images."
 )
 
 
 def main(argv: Sequence[str]) -> None:
   """Checks the flags, then writes each format; prints what was written."""
   del argv
-  workdir, out = _WORKDIR.value, _OUT.value
+  workdir, out, gallery = _WORKDIR.value, _OUT.value, _GALLERY.value
   if not workdir or not out:
     raise UserError(f"pass --{'out' if workdir else 'workdir'}; see --help")
   if places.is_url(out):
     raise UserError(f"--out={out}: it takes a folder of this machine")
-  formats = _chosen(_FORMATS.value, _GALLERY.value)
+  formats = _chosen(_FORMATS.value, gallery)
   if "faiss" in formats:
     packages.require("faiss", "faiss")
-  if _GALLERY.value and not os.path.exists(_GALLERY.value):
-    raise UserError(f"--gallery={_GALLERY.value} does not exist")
+  if gallery and not os.path.exists(gallery):
+    raise UserError(f"--gallery={gallery} does not exist")
   command_line.make_folder("out", out)
-  print("\n".join(export(workdir, out, formats, _GALLERY.value, _CHECKPOINT.value)))
+  print(*export(workdir, out, formats, gallery, _CHECKPOINT.value), sep="\n")
 
 
 def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
@@ -94,12 +88,9 @@ def export(
   gallery: str | None = None,
   checkpoint: str = "newest",
 ) -> list[str]:
-  """Writes `formats` of the model that `source` holds into the folder `out`.
+  """Writes `formats` of the model in `source` into the folder `out`; returns the paths written.
 
-  `checkpoint` is one of a workdir's, as `load_retriever` takes it.
-
-  Returns:
-    The paths that were written.
+  `source` and `checkpoint` are as `load_retriever` takes them.
 
   Raises:
     UserError: the model or the gallery cannot be read, or does not fit a format.
@@ -130,7 +121,7 @@ def stablehlo(model: Any) -> bytes:
   uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
 
   Raises:
-    UserError: the weights are more than the format holds in one file.
+    UserError: the weights are too large for one file of the format.
   """
   import jax
   import jax.numpy as jnp
@@ -155,11 +146,8 @@ def stablehlo(model: Any) -> bytes:
 def write_index(retriever: Any, gallery: str, out: str) -> None:
   """Writes gallery.faiss (IndexFlatIP: exact inner products) and gallery.json (paths, in order).
 
-  Args:
-    retriever: a `Retriever`.
-    gallery: an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
-      folder of images, with those below it.
-    out: folder.
+  `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
+  folder with images at any depth.
   """
   import faiss
   import numpy as np
@@ -173,10 +161,9 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
     arrays = read_npz(gallery, ("paths", "vectors"), stage=None)
     paths, vectors = [str(path) for path in arrays["paths"]], arrays["vectors"]
     if vectors.shape != (len(paths), retriever.embedding_dim) or vectors.dtype.kind != "f":
-      raise UserError(
-        f"--gallery={gallery}: vectors are {vectors.dtype} {vectors.shape}, and this model gives "
-        f"{len(paths)} images [{len(paths)}, {retriever.embedding_dim}]"
-      )
+      shape = f"[{len(paths)}, {retriever.embedding_dim}]"
+      problem = f"--gallery={gallery}: vectors are {vectors.dtype} {vectors.shape}"
+      raise UserError(f"{problem}, and this model gives {len(paths)} images {shape}")
     vectors = l2_normalise(vectors, f"--gallery={gallery}")
   index = faiss.IndexFlatIP(retriever.embedding_dim)
   index.add(np.ascontiguousarray(vectors))
@@ -187,17 +174,13 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
 
 
 def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
-  """Paths below a folder, in order, and embeddings [G, D] of its readable images."""
+  """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
   import numpy as np
 
   from lafg_jax.data import images
 
-  names = sorted(
-    os.path.relpath(os.path.join(root, name), folder)
-    for root, _, files in os.walk(folder)
-    for name in files
-    if name.lower().endswith(_IMAGES)
-  )
+  found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
+  names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):

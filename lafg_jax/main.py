@@ -4,11 +4,11 @@
       [--config.KEY=VALUE ...]
 
 Without --stage all stages of the config's task run in order; those of class retrieval (LaFG) are
-describe, encode, prototypes, train, evaluate, report. A stage whose output is there and whose
-inputs are unchanged is skipped; a stopped one goes on where it stopped. On request: --stage=data
-checks a data set before hours are spent (counts, sizes, unreadable images, near duplicates), and
---stage=inspect makes language.html, a page to browse what was written and mined about the classes.
-python -m lafg_jax.config.reference explains every key.
+describe, encode, prototypes, train, evaluate, report. A stage is skipped while its output exists
+and its inputs are unchanged; a stopped one resumes. Two more run on request: --stage=data checks a
+data set (counts, sizes, unreadable images, near duplicates), and --stage=inspect makes
+language.html, a page about the classes' descriptions and attributes. python -m
+lafg_jax.config.reference explains every key.
 """
 
 import os
@@ -22,13 +22,9 @@ from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 
 _WORKDIR = flags.DEFINE_string(
-  "workdir",
-  None,
-  "Folder or URL (gs://) for everything that is written (default: runs/<name of the config>).",
+  "workdir", None, "Folder or URL (gs://) for all output (default: runs/<name of the config>)."
 )
-_STAGE = flags.DEFINE_string(
-  "stage", None, "Run one stage of the config's task (default: all that a bare run has)."
-)
+_STAGE = flags.DEFINE_string("stage", None, "The only stage to run (default: see above).")
 
 
 def main(argv: Sequence[str]) -> None:

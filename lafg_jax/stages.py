@@ -1,8 +1,8 @@
-"""What a task does, stage by stage, and what of it has been done in a workdir.
+"""The stages of a task, and the record of those that are done in a workdir.
 
-A stage is skipped while its outputs match its inputs. `<workdir>/stages.json` keeps, for each one,
-the key it ran with (a hash of what its output depends on) and a hash of each output, so that an
-output that was edited by hand or cut short is noticed as well.
+A stage is skipped while its outputs match its inputs. `<workdir>/stages.json` keeps for each stage
+its key (a hash of what its output depends on) and a hash of each output, so that an output that
+somebody edited or that is incomplete is noticed.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ class Stage(NamedTuple):
   """One step of a task: files in, files out.
 
   run: (config, workdir) -> None, or False where it was stopped before its end: then nothing is
-    recorded, and no later stage runs. A rerun goes on where it stopped.
+    recorded, no later stage runs, and a rerun resumes it.
   inputs: (config, workdir) -> what the output depends on, as `fingerprint` takes it.
   outputs: config -> files and folders, relative to the workdir; a stage without any always runs.
-  all_processes: every process takes part. Else process 0 works, and the others wait for it.
+  all_processes: every process takes part; otherwise process 0 works and the others wait.
   """
 
   name: str
@@ -41,14 +41,10 @@ class Stage(NamedTuple):
 def run_all(
   stages: Iterable[Stage], config: ConfigDict, workdir: str, store: str | None = None
 ) -> bool:
-  """Runs stages in order, skips those that are done, and says whether all came to their end.
+  """Runs stages in order, skips those that are done, and returns whether all were completed.
 
-  Args:
-    stages: of one task.
-    config: resolved.
-    workdir: for what they write.
-    store: a folder that workdirs share. What a stage of one process writes goes there too, and a
-      stage with the same inputs takes it from there.
+  `store` is a folder that workdirs share: the output of a stage of one process is kept there too,
+  and a stage with the same inputs takes it from there.
   """
   for stage in stages:
     work = functools.partial(_run, stage, config, workdir, None if stage.all_processes else store)
@@ -77,7 +73,7 @@ def _run(stage: Stage, config: ConfigDict, workdir: str, store: str | None) -> b
     kept.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=kept.parent) as temporary:
       _link(outputs, Path(workdir), Path(temporary, "whole"))
-      # Another process may have been as quick, with the same files.
+      # Another process may have stored the same files meanwhile.
       with contextlib.suppress(OSError):
         os.rename(Path(temporary, "whole"), kept)
   if distributed.process_index() == 0:
@@ -86,7 +82,7 @@ def _run(stage: Stage, config: ConfigDict, workdir: str, store: str | None) -> b
 
 
 def _link(names: Sequence[str], source: Path, target: Path) -> None:
-  """The same files in another folder: links, since every file is replaced and none is changed."""
+  """Links files into another folder; that is safe, as files are replaced and never changed."""
   for name in names:
     (target / name).parent.mkdir(parents=True, exist_ok=True)
     (target / name).unlink(missing_ok=True)
@@ -98,26 +94,20 @@ def is_done(
 ) -> bool:
   """Whether `stage` can be skipped; logs the decision, the key and, for a rerun, the reason.
 
-  Args:
-    outputs: files or folders, relative to `workdir` or absolute.
+  `outputs` are files or folders, relative to `workdir` or absolute.
   """
-  record = _read(workdir).get(stage)
-  reason = "first run" if record is None else _why_rerun(record, workdir, key, outputs)
-  if reason:
-    logging.info("stage %s [%s]: running (%s)", stage, key[:12], reason)
-  else:
-    logging.info("stage %s [%s]: skipped (up to date)", stage, key[:12])
+  record, reason = _read(workdir).get(stage), ""
+  if record is None:
+    reason = "first run"
+  elif any(not (Path(workdir) / output).exists() for output in outputs):
+    reason = "output missing"
+  elif record.get("key") != key:
+    reason = "config or inputs changed"
+  elif record.get("outputs") != _hashes(workdir, outputs):
+    reason = "output changed since it was written"
+  decision = f"running ({reason})" if reason else "skipped (up to date)"
+  logging.info("stage %s [%s]: %s", stage, key[:12], decision)
   return not reason
-
-
-def _why_rerun(record, workdir, key, outputs) -> str:
-  if any(not (Path(workdir) / output).exists() for output in outputs):
-    return "output missing"
-  if record.get("key") != key:
-    return "config or inputs changed"
-  if record.get("outputs") != _hashes(workdir, outputs):
-    return "output changed since it was written"
-  return ""
 
 
 def mark_done(
@@ -131,7 +121,7 @@ def mark_done(
 
 
 def _hashes(workdir, outputs) -> dict[str, str]:
-  # Relative names keep the record true when the whole workdir is moved.
+  # Relative names stay right when the workdir is moved.
   paths = [Path(workdir) / output for output in outputs]
   return {os.path.relpath(path, workdir): file_hash(path) for path in paths}
 
@@ -140,11 +130,9 @@ def _read(workdir) -> dict[str, dict]:
   path = Path(workdir) / "stages.json"
   if not path.exists():
     return {}
-  try:
+  with contextlib.suppress(ValueError):
     records = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError:
-    records = None
-  if not isinstance(records, dict) or not all(isinstance(r, dict) for r in records.values()):
-    logging.warning("%s is damaged: every stage counts as not yet run", path)
-    return {}
-  return records
+    if isinstance(records, dict) and all(isinstance(r, dict) for r in records.values()):
+      return records
+  logging.warning("%s is damaged: every stage counts as not yet run", path)
+  return {}

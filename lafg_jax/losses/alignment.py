@@ -43,27 +43,27 @@ def alignment(
     The loss, a scalar in nats, mean over the batch; and log-probabilities [B, K] of the image side
     and of the text side, for `collapse_stats`.
   """
-  stop = jax.lax.stop_gradient
-  v = v.astype(jnp.float32)
-  mean_projectors = stop(mean_projectors)
-  image_logits = jnp.matmul(v, projectors["image"], precision=_HIGHEST)  # [B, W]
+  v, averages = v.astype(jnp.float32), jax.lax.stop_gradient(mean_projectors)
+  image, text = projectors["image"], projectors["text"]
   if form in ("orthogonal", "onehot"):
-    return _cross_entropy(image_logits, labels, targets["class_vectors"], temperature)
-  text = {
-    "free": projectors["text"],
-    "mean": mean_projectors["text"],
-    "fixed": stop(projectors["text"]),
-  }[projector]
+    return _cross_entropy(_project(v, image), labels, targets["class_vectors"], temperature)
+  other = {"free": text, "mean": averages["text"], "fixed": jax.lax.stop_gradient(text)}[projector]
   if form == "prototype":
-    classes = jnp.matmul(targets["prototypes"], text, precision=_HIGHEST)  # [C, W]
-    return _cross_entropy(image_logits, labels, classes, temperature)
-  if form == "distribution":
-    return _distribution(v, labels, targets, projectors, mean_projectors, text, projector)
-  if form == "vocabulary":
-    return _vocabulary(
-      v, labels, targets, projectors, mean_projectors, text, projector, temperature
-    )
-  raise ValueError(f"unknown form of alignment: {form!r}")
+    classes = _project(targets["prototypes"], other)  # [C, W]
+    return _cross_entropy(_project(v, image), labels, classes, temperature)
+  log_probs = {"distribution": _distributions, "vocabulary": _vocabulary}.get(form)
+  if log_probs is None:
+    raise ValueError(f"unknown form of alignment: {form!r}")
+  log_p, log_q = log_probs(v, labels, targets, image, other, temperature)
+  loss = symmetric_kl(log_p, log_q).mean()
+  if projector == "mean":
+    crossed = log_probs(v, labels, targets, averages["image"], text, temperature)
+    loss = loss + symmetric_kl(*crossed).mean()
+  return loss, log_p, log_q
+
+
+def _project(x: jax.Array, matrix: jax.Array) -> jax.Array:
+  return jnp.matmul(x, matrix, precision=_HIGHEST)
 
 
 def _cross_entropy(image_logits, labels, classes, temperature):
@@ -74,46 +74,25 @@ def _cross_entropy(image_logits, labels, classes, temperature):
   return loss, log_p, log_q
 
 
-def _distribution(v, labels, targets, projectors, mean_projectors, text, projector):
-  """skl(softmax(P_v V), softmax(P_t T)); with mean projectors, each side against the other's twin.
+def _distributions(v, labels, targets, image, text, temperature):
+  """log softmax(P_v V) and log softmax(P_t T), for skl between the two.
 
   'mean': skl(softmax(P_v V), sg softmax(E_t T)) + skl(softmax(E_v V), softmax(P_t T)): V takes
   gradient in both terms, E in neither.
   """
-
-  def log_probs(x, matrix):
-    return jax.nn.log_softmax(jnp.matmul(x, matrix, precision=_HIGHEST))
-
-  t = targets["prototypes"]
-  log_p = log_probs(v, projectors["image"])
-  log_q = log_probs(t, text)[labels]
-  loss = symmetric_kl(log_p, log_q).mean()
-  if projector == "mean":
-    log_p_mean = log_probs(v, mean_projectors["image"])
-    log_q_free = log_probs(t, projectors["text"])[labels]
-    loss = loss + symmetric_kl(log_p_mean, log_q_free).mean()
-  return loss, log_p, log_q
+  log_q = jax.nn.log_softmax(_project(targets["prototypes"], text))[labels]
+  return jax.nn.log_softmax(_project(v, image)), log_q
 
 
-def _vocabulary(v, labels, targets, projectors, mean_projectors, text, projector, temperature):
-  """skl(softmax_n(cos(P_v V, P_t a_n) / tau_a), the class's own cosines to the attributes).
+def _vocabulary(v, labels, targets, image, text, temperature):
+  """log softmax_n(cos(P_v V, P_t a_n) / tau_a), and that of the class's cosines to the attributes.
 
-  'mean' has the two terms of `_distribution`: P_v V reads the attributes as E_t has them, and E_v V
-  as P_t has them, so that P_t learns without copying P_v.
+  'mean' has two terms as in `_distributions`: P_v V with E_t a_n, and E_v V with P_t a_n, so that
+  P_t learns without copying P_v.
   """
-
-  def log_probs(image_matrix, text_matrix):
-    image = jnp.matmul(v, image_matrix, precision=_HIGHEST)  # [B, W]
-    attributes = jnp.matmul(targets["vocabulary"], text_matrix, precision=_HIGHEST)  # [N, W]
-    return jax.nn.log_softmax(cosine_logits(image, attributes, temperature))
-
-  log_q = jax.nn.log_softmax(targets["attribute_cosine"] / temperature)[labels]
-  log_p = log_probs(projectors["image"], text)
-  loss = symmetric_kl(log_p, log_q).mean()
-  if projector == "mean":
-    log_p_mean = log_probs(mean_projectors["image"], projectors["text"])
-    loss = loss + symmetric_kl(log_p_mean, log_q).mean()
-  return loss, log_p, log_q
+  attributes = _project(targets["vocabulary"], text)  # [N, W]
+  log_p = jax.nn.log_softmax(cosine_logits(_project(v, image), attributes, temperature))
+  return log_p, jax.nn.log_softmax(targets["attribute_cosine"] / temperature)[labels]
 
 
 def image_alignment(
@@ -130,14 +109,14 @@ def image_alignment(
   An image shows attributes that its class's text omits, and unseen classes share attributes, not
   labels. P_r maps V into the model's own space. 'vocabulary' and 'random':
   skl(softmax_n(cos(P_r V, a_n) / t), softmax_n(c_n / t)) with c_n the model's cosine of the image
-  to a_n. 'feature': 1 - cos(P_r V, f), f the model's feature. P_v of L_ali has no part in it: what
-  tells a class from all others and what an image shares with them pull one projection both ways.
+  to a_n. 'feature': 1 - cos(P_r V, f), f the model's feature. P_v of L_ali is another projection:
+  L_ali separates a class from all others, and L_img keeps what an image shares with them.
 
   Args:
     v: [B, D] image embeddings before L2 normalisation.
     rows: [B] int, the images' rows in the targets.
     targets: 'directions' [N, d] a_n and 'image_cosine' [n, N], or 'image_feature' [n, d]. A row of
-      zeros is an image that could not be read then: it counts for nothing.
+      zeros is an image that could not be read: it adds nothing.
     projector: P_r [D, d].
     form: 'vocabulary', 'random' or 'feature'.
     temperature: t.
@@ -145,7 +124,7 @@ def image_alignment(
   Returns:
     A scalar, mean over the batch: in nats, or in [0, 2] for 'feature'.
   """
-  image = jnp.matmul(v.astype(jnp.float32), projector, precision=_HIGHEST)  # [B, d]
+  image = _project(v.astype(jnp.float32), projector)  # [B, d]
   wanted = jnp.take(targets["image_feature" if form == "feature" else "image_cosine"], rows, axis=0)
   if form == "feature":
     each = 1.0 - jnp.sum(unit(image) * unit(wanted), axis=-1)
@@ -156,7 +135,7 @@ def image_alignment(
 
 
 def collapse_stats(log_p: jax.Array) -> dict[str, jax.Array]:
-  """How alive a set of projected distributions [B, K] is.
+  """How far a set of projected distributions [B, K] is from collapse.
 
   Returns:
     'entropy': mean entropy over log K, in [0, 1]; 1 is uniform.

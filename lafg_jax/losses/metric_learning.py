@@ -1,8 +1,8 @@
-"""The usual losses of metric learning, each in the place of L_aux: pure functions over arrays.
+"""Usual losses of metric learning that can replace L_aux: pure functions over arrays.
 
-As in losses.py, every function takes the *global* batch, and a temperature t divides the squared
+As in contrastive.py, every function takes the *global* batch. A temperature t divides the squared
 distance D = 2 - 2 cos of unit vectors: a logit is -D / t, which differs from cos / (t / 2) by a
-constant that no softmax feels. A paper's tau, the divisor of cos, is t = 2 tau.
+constant that does not change a softmax. A paper's tau, the divisor of cos, is t = 2 tau.
 """
 
 import jax
