@@ -1,6 +1,5 @@
 """Flags, configs and one-line errors of every command. Nothing here imports jax, which is slow."""
 
-import contextlib
 import difflib
 import logging as python_logging
 import os
@@ -8,7 +7,7 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -47,12 +46,15 @@ def run(
     print(_help(doc))
     sys.exit(0)
   try:
-    with _tracebacks(argv):
-      _parse(argv, with_config)
-      set_up_logging()
-      interrupts.watch()
-      main(argv)
-  except (UserError, Incomplete, PeerLost, OSError) as error:
+    _parse(argv, with_config)
+    set_up_logging()
+    interrupts.watch()
+    main(argv)
+  except Exception as error:
+    if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
+      traceback.print_exc()
+    if not isinstance(error, UserError | Incomplete | PeerLost | OSError):
+      raise
     message = str(error)
     if isinstance(error, Incomplete):
       message += f"; to try these again, and only these: {_command(argv)}"
@@ -64,17 +66,6 @@ def run(
   except KeyboardInterrupt:
     print("interrupted: the same command goes on from here", file=sys.stderr)
     sys.exit(130)
-
-
-@contextlib.contextmanager
-def _tracebacks(argv: Sequence[str]) -> Iterator[None]:
-  """With --debug prints the traceback of an error, also of one about the flags."""
-  try:
-    yield
-  except Exception:
-    if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
-      traceback.print_exc()
-    raise
 
 
 def _command(argv: Sequence[str]) -> str:
@@ -114,10 +105,8 @@ def _parse(argv: list[str], with_config: bool) -> None:
     path = shipped.find(given)
     argv = [*argv[:at], argv[at].removesuffix(given) + path, *argv[at + 1 :]]
     config = _load(path)
-    for arg in argv[1:]:
-      match = _KEY_FLAG.match(arg)
-      if match:
-        _check_key(config, match[2], arg, has_value=match[3] is not None or match[1] is not None)
+    for match in filter(None, map(_KEY_FLAG.match, argv[1:])):
+      _check_key(config, match[2], match[0], match[3] is not None or match[1] is not None)
     _ARGV[:] = argv
   try:
     rest = flags.FLAGS(argv)
@@ -137,9 +126,8 @@ def _check_names(argv: list[str], with_config: bool) -> None:
     if arg == "--":
       return
     name = arg.lstrip("-").split("=", 1)[0]
-    if not arg.startswith("-") or not name:
-      continue
-    if with_config and name.startswith(("config.", "noconfig.")):
+    is_key = with_config and name.startswith(("config.", "noconfig."))
+    if not arg.startswith("-") or not name or is_key:
       continue
     if name not in known and not (name.startswith("no") and name[2:] in known):
       raise UserError(f"unknown flag --{name}{_nearest(name, known, '--')}; see --help")

@@ -90,10 +90,8 @@ def export(
 ) -> list[str]:
   """Writes `formats` of the model in `source` into the folder `out`; returns the paths written.
 
-  `source` and `checkpoint` are as `load_retriever` takes them.
-
-  Raises:
-    UserError: the model or the gallery cannot be read, or does not fit a format.
+  `source` and `checkpoint` are as `load_retriever` takes them. Raises UserError where the model or
+  the gallery cannot be read, or does not fit a format.
   """
   from lafg_jax.inference import bundle, model_card, retriever
   from lafg_jax.utils.files import replacing
@@ -120,8 +118,7 @@ def stablehlo(model: Any) -> bytes:
 
   uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
 
-  Raises:
-    UserError: the weights are too large for one file of the format.
+  Raises UserError where the weights are too large for one file of the format.
   """
   import jax
   import jax.numpy as jnp
@@ -132,10 +129,10 @@ def stablehlo(model: Any) -> bytes:
 
   size = sum(x.nbytes for x in jax.tree.leaves(model.params))
   if size >= 2**31 - 2**24:
-    raise UserError(
-      f"--formats=stablehlo: {size / 2**30:.1f} GiB of weights, and a file of it holds 2 GiB; pass "
-      "--formats=safetensors"
+    problem = (
+      f"--formats=stablehlo: {size / 2**30:.1f} GiB of weights, and a file of it holds 2 GiB"
     )
+    raise UserError(f"{problem}; pass --formats=safetensors")
   embedder = embedders.build(model.config.model)
   side = model.config.data.image_size
   images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)

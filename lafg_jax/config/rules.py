@@ -31,33 +31,23 @@ def check_data(config: ConfigDict) -> None:
   if data.resize_size < data.image_size:
     reject("data.resize_size", data.resize_size, "at least data.image_size", data)
   for key in ("train_fraction", "split_seed"):
-    known = data.test_classes and data[key] != ROWS[f"data.{key}"].default
-    _refuse(
-      known, f"data.{key}={data[key]}", "data.test_classes already says which classes are tested"
-    )
+    twice = data.test_classes and data[key] != ROWS[f"data.{key}"].default
+    why = "data.test_classes already says which classes are tested"
+    _refuse(twice, f"data.{key}={data[key]}", why)
 
 
 def check_model(config: ConfigDict) -> None:
   """The network must be possible, and fit its weights."""
   model, side = config.model, config.data.image_size
-  _refuse(
-    model.patch_size and side % model.patch_size,
-    f"data.image_size={side}",
-    f"it takes a multiple of model.patch_size (now {model.patch_size})",
-  )
+  why = f"it takes a multiple of model.patch_size (now {model.patch_size})"
+  _refuse(model.patch_size and side % model.patch_size, f"data.image_size={side}", why)
   if model.size == "custom" and model.width % model.num_heads:
     reject("model.width", model.width, "a multiple of model.num_heads", model)
   sizes = (model.width, model.depth, model.num_heads, model.mlp_dim)
-  _refuse(
-    model.size != "custom" and sizes != SIZES["base"],
-    f"model.size={model.size}",
-    "width, depth, num_heads and mlp_dim are read only with --config.model.size=custom",
-  )
-  _refuse(
-    model.conv_stem and model.patch_size & (model.patch_size - 1),
-    f"model.patch_size={model.patch_size}",
-    "with model.conv_stem it takes a power of 2",
-  )
+  why = "width, depth, num_heads and mlp_dim are read only with --config.model.size=custom"
+  _refuse(model.size != "custom" and sizes != SIZES["base"], f"model.size={model.size}", why)
+  odd = model.conv_stem and model.patch_size & (model.patch_size - 1)
+  _refuse(odd, f"model.patch_size={model.patch_size}", "with model.conv_stem it takes a power of 2")
   resnet = model.conv_stem and model.size == RESNET
   _refuse(resnet, "model.conv_stem", f"{RESNET} has convolutions; it is for ViTs")
 

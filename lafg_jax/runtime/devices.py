@@ -45,9 +45,8 @@ def to_devices(
 ) -> Iterator[tuple]:
   """(host batch, device batch) pairs, each transferred `ahead` batches before it is needed.
 
-  Args:
-    batches: {name: [b, ...]}, b a multiple of the number of local devices.
-    names: the arrays of a batch that go to the devices.
+  Batches are {name: [b, ...]}, b a multiple of the number of local devices. Only the arrays `names`
+  go to the devices.
   """
   count, sharding = jax.local_device_count(), _device_sharding()
   queue: list[tuple] = []
@@ -66,10 +65,8 @@ def spread(function: Callable[..., Any], params: Any) -> Callable[[np.ndarray], 
   """`function(params, rows)` for NumPy rows [B, ...], compiled once per B, over all local devices.
 
   The result's first axis is B, which need not divide by the number of devices. Where B rows do not
-  fit into memory, half as many are taken at a time from then on, with a warning.
-
-  Raises:
-    UserError: one row does not fit either.
+  fit into memory, half as many are taken at a time from then on, with a warning; where one row does
+  not fit either, the call raises UserError.
   """
   return spreading(function)(params)
 

@@ -1,4 +1,4 @@
-"""Several processes as one run: how they meet, agree, wait for each other, and notice a lost one.
+"""Several processes as one run: they meet, agree, wait for each other, and notice a lost one.
 
 Process 0 decides and writes, and the others follow it (`agree`). Each process also gives signs of
 life (`heartbeat`), so that one that hangs or ends is named within --peer_timeout_s. In a run of one
@@ -117,8 +117,7 @@ def only_run(folder: str, workdir: str = "") -> Iterator[None]:
 
   Process 0 holds it for all. Where `workdir` is a URL, `folder` is this process's own copy of it.
 
-  Raises:
-    UserError: another run holds the lock, or the processes do not see the same folder.
+  Raises UserError where another run holds it, or the processes do not see the same folder.
   """
   lock = locks.locked(os.path.join(folder, ".lock"), workdir or folder)
   with lock if process_index() == 0 else contextlib.nullcontext():
@@ -178,12 +177,16 @@ def session() -> Iterator[None]:
     PeerLost: another process ended or hangs.
   """
   global _watch
-  arguments = _arguments()
-  if arguments is None:
+  if (arguments := _arguments()) is None:
     yield
     return
   _watch = _join(arguments)
-  _set_up_logging(_watch)
+  # Process 0 logs everything; the others log warnings only, with their number.
+  logging.info("process 0 of %d on %s", _watch.count, socket.gethostname())
+  if _watch.index:
+    logging.set_verbosity(logging.WARNING)
+    form = f"%(asctime)s process {_watch.index}: %(message)s"
+    logging.get_absl_handler().setFormatter(python_logging.Formatter(form, "%H:%M:%S"))
   try:
     yield
     barrier("the end")
@@ -282,12 +285,3 @@ def _join(arguments: dict[str, Any]) -> heartbeat.Watch:
   # The coordination service has no public interface; Orbax uses this one too.
   found = state.global_state
   return heartbeat.Watch(found.client, found.process_id, found.num_processes, timeout_s)
-
-
-def _set_up_logging(watch: heartbeat.Watch) -> None:
-  """Process 0 logs everything; the others log warnings only, with their number."""
-  logging.info("process 0 of %d on %s", watch.count, socket.gethostname())
-  if watch.index:
-    logging.set_verbosity(logging.WARNING)
-    form = f"%(asctime)s process {watch.index}: %(message)s"
-    logging.get_absl_handler().setFormatter(python_logging.Formatter(form, "%H:%M:%S"))

@@ -19,13 +19,13 @@ class StopRequest:
   """
 
   def __init__(self) -> None:
-    self.asked = self.told = False
+    self.asked = self.heard_of = False
     self.previous: dict[int, Any] = {}
 
   @property
   def agreed(self) -> bool:
     """Whether all processes stop here."""
-    return self.asked if jax.process_count() == 1 else self.told
+    return self.asked if jax.process_count() == 1 else self.heard_of
 
   def flag(self) -> jax.Array | None:
     """What this process sends, [devices] int32; None in a run of one process."""
@@ -34,7 +34,7 @@ class StopRequest:
   def heard(self, _loss: jax.Array, flag: jax.Array | None) -> None:
     """Reads the flags of all processes."""
     if flag is not None:
-      self.told = bool(np.asarray(flag.addressable_data(0)).any())
+      self.heard_of = bool(np.asarray(flag.addressable_data(0)).any())
 
   def __enter__(self) -> "StopRequest":
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -45,14 +45,11 @@ class StopRequest:
     logging.info("%s: saving and leaving", signal.Signals(number).name)
     self.asked = True
     # Both signals get their usual effect back: the next one, of either kind, ends the process.
-    self._restore()
-
-  def _restore(self) -> None:
-    for number, handler in self.previous.items():
-      signal.signal(number, handler)
+    self.__exit__()
 
   def __exit__(self, *unused) -> None:
-    self._restore()
+    for number, handler in self.previous.items():
+      signal.signal(number, handler)
 
 
 @functools.cache

@@ -42,7 +42,7 @@ def synced(workdir: str, folder: str) -> Iterator[None]:
   """Downloads the URL `workdir` to `folder`, then uploads changes; does nothing for a folder.
 
   Raises:
-    UserError: the URL cannot be read or written, or not all processes see the same there.
+    UserError: the URL cannot be read or written, or the processes do not see the same files.
     Incomplete: the work is done, but not all of it could be uploaded.
   """
   global _open
@@ -70,11 +70,10 @@ def synced(workdir: str, folder: str) -> Iterator[None]:
 
 def exchange() -> None:
   """Uploads what process 0 wrote in a stage, and downloads it on the others."""
-  if _open is not None:
-    opened = _open
+  opened = _open
+  if opened is not None:
     distributed.agree("the upload", lambda: opened.upload(WAITS_S))
-    if distributed.process_index():
-      opened.mirror.down(_is_read_by_all)
+    opened.download()
 
 
 def fetch(where: str, step: int) -> None:
@@ -84,14 +83,10 @@ def fetch(where: str, step: int) -> None:
 
 
 def address(path: str) -> str:
-  """The path of a file of the workdir, or its URL in a workdir behind one."""
+  """The path of a file of the workdir, or its URL where the workdir is one."""
   if _open is None:
     return path
   return f"{_open.mirror.url}/{os.path.relpath(path, _open.mirror.folder).replace(os.sep, '/')}"
-
-
-def _is_read_by_all(name: str) -> bool:
-  return not mirror.is_in_checkpoint(name)
 
 
 class Workdir:
@@ -112,8 +107,12 @@ class Workdir:
         self.mirror.up()
       self.thread.start()
     distributed.barrier("the workdir is up to date")
+    self.download()
+
+  def download(self) -> None:
+    """Downloads what all processes read, on all but process 0: no checkpoints."""
     if distributed.process_index():
-      self.mirror.down(_is_read_by_all)
+      self.mirror.down(lambda name: not mirror.is_in_checkpoint(name))
 
   def _keep_uploading(self) -> None:
     seen, last = self._steps(), time.monotonic()
@@ -132,7 +131,7 @@ class Workdir:
 
     The log has the reason once.
     """
-    before = self.failed
+    before, url, folder = self.failed, self.mirror.url, self.mirror.folder
     for wait in (*waits, None):
       try:
         self.mirror.up()
@@ -144,8 +143,7 @@ class Workdir:
       if wait is None or self.stopped.wait(wait):
         break
     if self.failed and not before:
-      why = (self.mirror.url, self.failed, self.mirror.folder)
-      logging.warning("%s cannot be written (%s): going on in %s", *why)
+      logging.warning("%s cannot be written (%s): going on in %s", url, self.failed, folder)
     return self.failed
 
   def end(self, waits: Sequence[float]) -> str:

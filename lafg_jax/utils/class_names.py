@@ -22,8 +22,7 @@ def class_order(
 ) -> np.ndarray:
   """Positions [C] of the classes `wanted` in `found`, which must hold these and no other.
 
-  Raises:
-    UserError: a class is missing, foreign or repeated; names it.
+  Raises UserError, which names it, for a missing, foreign or repeated class.
   """
   positions = {str(name): i for i, name in enumerate(found)}
   foreign = [name for name in positions if name not in set(wanted)]

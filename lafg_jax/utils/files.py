@@ -71,14 +71,10 @@ def file_hash(path: str | os.PathLike) -> str:
 def fingerprint(*parts: Any) -> str:
   """Hex SHA-256 over the content of `parts`.
 
-  Args:
-    parts: JSON-able values, ConfigDict sections, NumPy arrays, and `Path` objects, in any nesting.
-      A Path stands for the content of that file or folder, a str for its letters. A Path that does
-      not exist counts as absent, so that the stage runs and reports what it lacks. Tuples equal
-      lists, and the order of a dict's keys does not matter.
-
-  Raises:
-    TypeError: a part of any other type.
+  Parts are JSON-able values, ConfigDict sections, NumPy arrays, and `Path` objects, in any nesting;
+  others raise TypeError. A Path stands for the content of that file or folder, a str for its
+  letters. A Path that does not exist counts as absent, so that the stage runs and reports what it
+  lacks. Tuples equal lists, and the order of a dict's keys does not matter.
   """
   text = json.dumps([_plain(part) for part in parts], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()
@@ -115,9 +111,8 @@ def read_npz(
 ) -> dict[str, np.ndarray]:
   """The arrays `keys` of an npz file, and those of `optional` that it has, without pickles.
 
-  Raises:
-    UserError: the file is missing or damaged, or lacks a key; names the stage that writes it
-      (None for a file that came from elsewhere).
+  Raises UserError where the file is missing or damaged, or lacks a key. The message names the
+  `stage` that writes the file; None is for a file from elsewhere.
   """
   path = Path(path)
   first, again = (f": run --stage={stage} {word}" if stage else "" for word in ("first", "again"))
