@@ -32,9 +32,7 @@ _TUNED = flags.DEFINE_string(
 # allow_override: other commands have flags of these names, and a process may import several.
 _FOLDER = "Folder of the cells and results (default: runs/ablation-<name of the config>)."
 _WORKDIR = flags.DEFINE_string("workdir", None, _FOLDER, allow_override=True)
-_GROUPS = flags.DEFINE_list(
-  "groups", None, "Groups of variants to run, or all (default: headline; with --only: all)."
-)
+_GROUPS = flags.DEFINE_list("groups", None, "Groups, or all (default: headline; with --only: all).")
 _STARTS = flags.DEFINE_list("starts", None, "Starts to run (default: all of the variants file).")
 _ONLY = flags.DEFINE_string("only", "", "Regular expression over START/VARIANT: cells to run.")
 _JOBS = flags.DEFINE_integer("jobs", 0, "Worker processes; 0: one per core, or per accelerator.")

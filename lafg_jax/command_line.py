@@ -57,7 +57,10 @@ def run(
       raise
     message = str(error)
     if isinstance(error, Incomplete):
-      message += f"; to try these again, and only these: {_command(argv)}"
+      spec = getattr(sys.modules["__main__"], "__spec__", None)
+      program = ["python", "-m", spec.name] if spec else [argv[0]]
+      command = shlex.join([*program, *argv[1:]])
+      message += f"; to try these again, and only these: {command}"
     elif isinstance(error, OSError) and error.filename:
       message = f"{error.filename}: {error.strerror}"
     # One line, although messages of libraries may have several.
@@ -68,13 +71,6 @@ def run(
     sys.exit(130)
 
 
-def _command(argv: Sequence[str]) -> str:
-  """The command line of this run, for a shell."""
-  spec = getattr(sys.modules["__main__"], "__spec__", None)
-  program = ["python", "-m", spec.name] if spec else [argv[0]]
-  return shlex.join([*program, *argv[1:]])
-
-
 def set_up_logging() -> None:
   """Logs our messages from INFO and those of libraries from WARNING, with the time."""
   logging.use_absl_handler()
@@ -83,9 +79,8 @@ def set_up_logging() -> None:
   handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
   here = os.path.dirname(os.path.abspath(__file__))
   # Orbax and optax log dozens of lines per checkpoint through absl.
-  handler.addFilter(
-    lambda record: record.levelno >= python_logging.WARNING or record.pathname.startswith(here)
-  )
+  level = python_logging.WARNING
+  handler.addFilter(lambda record: record.levelno >= level or record.pathname.startswith(here))
 
 
 def _help(doc: str) -> str:

@@ -33,9 +33,7 @@ _AT_ONCE = 64
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "A workdir, or another source that load_retriever takes.", allow_override=True
 )
-_OUT = flags.DEFINE_string(
-  "out", None, "Folder to write; other files in it stay.", allow_override=True
-)
+_OUT = flags.DEFINE_string("out", None, "Folder to write; other files stay.", allow_override=True)
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "newest",
@@ -45,9 +43,7 @@ _CHECKPOINT = flags.DEFINE_enum(
 _FORMATS = flags.DEFINE_string(
   "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
-_GALLERY = flags.DEFINE_string(
-  "gallery", None, "For faiss: an embeddings.npz of this model, or a folder of images."
-)
+_GALLERY = flags.DEFINE_string("gallery", None, "Images of the faiss index: an npz or a folder.")
 
 
 def main(argv: Sequence[str]) -> None:

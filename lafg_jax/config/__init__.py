@@ -1,1 +1,1 @@
-"""Keys of a config: their table, their rules, and how a command line sets them."""
+"""Config keys: their table, defaults and rules, and the configs that are shipped."""

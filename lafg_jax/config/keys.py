@@ -26,10 +26,9 @@ def defaults(sections: Sequence[str]) -> ConfigDict:
 def deciding(config: Any, *kinds: str) -> dict[str, Any]:
   """{key: value} of the keys of a config, or of some of its sections, that decide these things.
 
-  Args:
-    config: a key without a row counts as 'training'.
-    kinds: of `record.KINDS`. What is trained is decided by 'embedding' and 'training', and where
-      words are read by 'targets'; what is evaluated, by 'embedding' and 'evaluation'.
+  Kinds are those of `record.KINDS`; a key without a row counts as 'training'. 'embedding' and
+  'training' decide training, with 'targets' if it reads words; 'embedding' and 'evaluation' decide
+  evaluation.
   """
   found = config_keys.keys(config)
   chosen = [key for key in found if (ROWS[key].decides if key in ROWS else "training") in kinds]

@@ -45,11 +45,10 @@ def alignment(
   """
   v, averages = v.astype(jnp.float32), jax.lax.stop_gradient(mean_projectors)
   image, text = projectors["image"], projectors["text"]
-  if form in ("orthogonal", "onehot"):
-    return _cross_entropy(_project(v, image), labels, targets["class_vectors"], temperature)
   other = {"free": text, "mean": averages["text"], "fixed": jax.lax.stop_gradient(text)}[projector]
-  if form == "prototype":
-    classes = _project(targets["prototypes"], other)  # [C, W]
+  if form in ("prototype", "orthogonal", "onehot"):
+    learned = form == "prototype"
+    classes = _project(targets["prototypes"], other) if learned else targets["class_vectors"]
     return _cross_entropy(_project(v, image), labels, classes, temperature)
   log_probs = {"distribution": _distributions, "vocabulary": _vocabulary}.get(form)
   if log_probs is None:

@@ -155,10 +155,9 @@ def check_shared(workdir: str) -> None:
       if system.cat_file(path).decode() == token:
         break
     if time.monotonic() > until:
-      raise UserError(
-        f"--workdir={workdir}: process {process_index()} on {socket.gethostname()} does not see "
-        "what process 0 writes there; pass a folder that all machines share"
-      )
+      who = f"process {process_index()} on {socket.gethostname()}"
+      why = f"{who} does not see what process 0 writes there; pass a folder that all machines share"
+      raise UserError(f"--workdir={workdir}: {why}")
     time.sleep(0.2)
   barrier("the workdir is shared")
   if process_index() == 0:
@@ -199,7 +198,7 @@ def session() -> Iterator[None]:
     if lost is not None:
       raise lost from error
     raise
-  _watch.stop()
+  _watch.stopped.set()
   _watch = None
   import jax
 

@@ -34,12 +34,9 @@ class _Sign(NamedTuple):
 
 
 class Watch:
-  """The signs that this process gives, and its judgement of the others' signs.
+  """The signs of this process, number `index` of `count`, and its judgement of the others' signs.
 
-  Args:
-    client: of jax's coordination service.
-    index: number of this process, of `count` in the run.
-    timeout_s: the longest time without a sign of a process, or without a training step.
+  client: of jax's coordination service. timeout_s: the longest time without a sign or a step.
   """
 
   def __init__(self, client: Any, index: int, count: int, timeout_s: float) -> None:
@@ -72,10 +69,6 @@ class Watch:
     yield
     self.waits_for = ""
     self.last_beat = None if resting is None else time.monotonic()
-
-  def stop(self) -> None:
-    """Ends signs and judgement."""
-    self.stopped.set()
 
   def exchange(self, number: int) -> None:
     """Gives the sign with this number, and reads the others' signs."""
@@ -112,10 +105,9 @@ class Watch:
     """The exit code and the message about a lost process; None while all is well."""
     if self.failing:
       return None
-    others = self.gone.keys() - {self.index}
-    if others:
-      code, message = self.gone[min(others)]
-      return code, f"{self.name(min(others))} ended: {message}"
+    for index in sorted(self.gone.keys() - {self.index}):
+      code, message = self.gone[index]
+      return code, f"{self.name(index)} ended: {message}"
     if now - self.last_exchange > self.timeout_s:
       return self._lost(0, "does not answer", now - self.last_exchange)
     for index in self._silent(now, self.timeout_s):
@@ -158,9 +150,8 @@ class Watch:
       # A call to a coordinator that does not answer would not return.
       return
     with contextlib.suppress(RuntimeError):
-      text = " ".join(message.split())
-      place = _GONE if not self.gone else _HEARD
-      self.client.key_value_set(f"{place}{self.index}", f"{code} {text}", allow_overwrite=True)
+      key, text = f"{_HEARD if self.gone else _GONE}{self.index}", " ".join(message.split())
+      self.client.key_value_set(key, f"{code} {text}", allow_overwrite=True)
       until = time.monotonic() + 5 * self.interval_s
       # The coordinator is part of process 0: when it ends, all messages are lost.
       while self.index == 0 and time.monotonic() < until:
@@ -178,8 +169,7 @@ class Watch:
       return None
     # If that process told why it ends, the judge reads it meanwhile and ends this process.
     time.sleep((_SILENT + 2) * self.interval_s)
-    silent = self._silent(time.monotonic(), _SILENT * self.interval_s)
-    if not silent:
-      return None
     first = str(error).splitlines()[0]
-    return PeerLost(f"{self.name(silent[0])} ended without a word ({first}): {_GO_ON}")
+    for index in self._silent(time.monotonic(), _SILENT * self.interval_s):
+      return PeerLost(f"{self.name(index)} ended without a word ({first}): {_GO_ON}")
+    return None

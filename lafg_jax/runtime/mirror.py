@@ -84,14 +84,15 @@ class Mirror:
       temporary.write_text(json.dumps(self.record), encoding="utf-8")
 
   def down(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
-    """Downloads the wanted files that were changed there or are missing here.
-
-    Raises UserError where the URL cannot be read.
-    """
+    """Downloads the wanted files that are changed there or missing here, or raises UserError."""
     with self.lock, places.as_user_error(self.url):
       self.there = self._listing()
       for name in self.record.keys() - self.there.keys():
-        self._delete_here(name)
+        Path(self._path(name)).unlink(missing_ok=True)
+        self._write_record(name, None)
+        # An empty folder of a step would count as a checkpoint; the record keeps the workdir.
+        with contextlib.suppress(OSError):
+          os.removedirs(os.path.dirname(self._path(name)))
       steps = {name[: -len(m[3])] for name in self.there if (m := _STEP.fullmatch(name))}
       half = tuple(sorted(step for step in steps if step + _META not in self.there))
       for step in half:
@@ -110,13 +111,6 @@ class Mirror:
       found = self.system.find(self.root, detail=True)
     named = {path.removeprefix(f"{self.root}/"): _token(info) for path, info in found.items()}
     return {name: token for name, token in named.items() if _is_kept_equal(name)}
-
-  def _delete_here(self, name: str) -> None:
-    Path(self._path(name)).unlink(missing_ok=True)
-    self._write_record(name, None)
-    # An empty folder of a step would count as a checkpoint; the record keeps the workdir itself.
-    with contextlib.suppress(OSError):
-      os.removedirs(os.path.dirname(self._path(name)))
 
   def up(self) -> None:
     """Uploads what was changed here, and deletes there the checkpoints that newer ones replaced.

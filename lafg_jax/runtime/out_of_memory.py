@@ -131,10 +131,9 @@ def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray],
       if not is_it(error):
         raise
       if size < 2:
-        raise UserError(
-          "out of memory with one image (evaluate.batch_size and smaller ones do not fit): another "
-          "program may hold the device's memory, or the model is too large for it"
-        ) from error
+        what = "out of memory with one image (evaluate.batch_size and smaller ones do not fit)"
+        why = "another program may hold the device's memory, or the model is too large for it"
+        raise UserError(f"{what}: {why}") from error
     most.append(size // 2)
     what = "out of memory with %d images at once: going on with %d (--config.evaluate.batch_size)"
     logging.warning(what, size, most[-1])

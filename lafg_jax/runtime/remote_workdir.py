@@ -127,10 +127,7 @@ class Workdir:
     return [path for f in folders if os.path.isdir(f) for path in sorted(os.listdir(f))]
 
   def upload(self, waits: Sequence[float]) -> str:
-    """Uploads what differs, with `waits` seconds between attempts; returns why it failed, or ''.
-
-    The log has the reason once.
-    """
+    """Uploads what differs, with `waits` seconds between attempts; returns why it failed, or ''."""
     before, url, folder = self.failed, self.mirror.url, self.mirror.folder
     for wait in (*waits, None):
       try:

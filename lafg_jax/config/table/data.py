@@ -34,24 +34,20 @@ def _by(names: tuple[str, ...], unset: object) -> ReadBy:
 ROWS = (
   Key("data.name", "cars", one_of(*NAMES), "training",
       "Data set: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), "
-      "'inshop' (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (rendered "
-      "finches); for images of your own 'folder', 'manifest', 'tfds' or 'hf', each with a config "
-      "of that name."),
+      "'inshop' (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (finches); "
+      "for your own images 'folder', 'manifest', 'tfds' or 'hf', each a config's name too."),
   Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none."),
   Key("data.expect_counts", True, BOOL, "nothing",
-      "Stop unless the published image counts are found; False accepts a partial copy and says "
-      "so."),
+      "Stop unless the published image counts are found; False only warns, for partial copies."),
   Key("data.box_crop", False, BOOL, "embedding",
       "Crop each image to its box, where the data set has boxes.", _by(_BOXED, False)),
   Key("data.num_val_classes", 0, at_least(0), "training",
       "Classes taken out of the training half, evenly spaced, for model selection."),
-  Key("data.max_train_classes", 0,
-      Rule(lambda x: isinstance(x, int) and (x == 0 or x >= 2),
+  Key("data.max_train_classes", 0, Rule(lambda x: isinstance(x, int) and (x == 0 or x >= 2),
            "0 for all, or a number of at least 2"), "training",
       "Train on only so many of the other training classes, evenly spaced; 0 is all."),
   Key("data.depth", 0, Rule(lambda x: x in (0, 1, 2), "0, 1 or 2"), "training",
-      "Levels of folders, 1 (CLASS/) or 2 (SUPER_CATEGORY/CLASS/); 0 detects it.",
-      _by(("folder",), 0)),
+      "Levels of folders, 1 (CLASS/) or 2 (SUPER/CLASS/); 0 detects it.", _by(("folder",), 0)),
   Key("data.train_fraction", 0.5, Rule(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
       "training", "Part of the classes for training; the rest are for the test.", _by(_OWN, 0.5)),
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),
@@ -99,10 +95,9 @@ ROWS = (
       "differ by 0.5 to 2 of 255 on average. Evaluation decodes whole images."),
   Key("data.pack", "", TEXT, "nothing",
       "Folder of packs: training images decoded and resized once, to data.resize_size (a quarter "
-      "more for 'random_resized'), 3 bytes per pixel, several times as fast to read; '' reads the "
-      "files. Pixels of 'random_resized' differ by 0.5 to 2 of 255 on average, so a run cannot "
-      "change between the two. Not with train.frozen_backbone, which reads each image once.",
-      _by((*LAYOUTS, *SOURCES), "")),
+      "more for 'random_resized'), 3 bytes per pixel, faster to read; '' reads the files. Pixels "
+      "of 'random_resized' differ by 0.5 to 2 of 255 on average, so a run cannot change between "
+      "the two. Not with train.frozen_backbone.", _by((*LAYOUTS, *SOURCES), "")),
   Key("data.num_workers", 0, at_least(0), "nothing",
       "Processes that decode images; 0 decodes in threads of this process. For --stage=data and "
       "for building a pack: threads; 0 takes one per core."),

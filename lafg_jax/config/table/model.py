@@ -33,10 +33,8 @@ ROWS = (
   Key("model.embedding_norm", "", one_of("", "layer"), "embedding",
       "Before the linear layer: '' or 'layer', a LayerNorm without parameters (ProxyNCA++)."),
   Key("model.lora_rank", 0, at_least(0), "embedding",
-      "LoRA: rank of the update of each target kernel; the backbone stays fixed, the head learns. "
-      "0 = off."),
-  Key("model.lora_alpha", 16.0, POSITIVE, "embedding",
-      "The update is lora_alpha / lora_rank times A B."),
+      "LoRA: rank of a target kernel's update; the backbone is fixed, the head learns. 0 = off."),
+  Key("model.lora_alpha", 16.0, POSITIVE, "embedding", "Scale: lora_alpha / lora_rank times A B."),
   Key("model.lora_targets", "attention/(query|value)/kernel", REGEX, "embedding",
       "Regular expression over paths of the backbone's kernels: those that get an update."),
   Key("model.num_prompts", 0, at_least(0), "embedding",
@@ -54,6 +52,5 @@ ROWS = (
   Key("model.pretrained", "google/vit-base-patch16-224-in21k", TEXT, "embedding",
       "Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of "
       "safetensors of transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or "
-      "of a vit_jax .npz; what lafg_jax.export wrote; or 'tiny_clip', the image tower of the "
-      "shipped encoder."),
+      "of a vit_jax .npz; output of lafg_jax.export; or the shipped 'tiny_clip'."),
 )

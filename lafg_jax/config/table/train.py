@@ -7,8 +7,7 @@ OF_MODELS = ("checkpoint", "best", "pretrained", "untrained")
 
 # fmt: off
 ROWS = (
-  Key("train.steps", 1800, at_least(1), "training",
-      "Optimiser steps, each on one batch of N x m images."),
+  Key("train.steps", 1800, at_least(1), "training", "Optimiser steps, each on N x m images."),
   Key("train.optimizer", "sgd", one_of("sgd", "adamw"), "training",
       "'sgd' (momentum 0.9) or 'adamw'."),
   Key("train.learning_rate", 1e-5, POSITIVE, "training",
@@ -16,10 +15,8 @@ ROWS = (
   Key("train.warmup", 0.05, within(0, 1), "training",
       "Part of the steps, in [0, 1), in which the rate rises linearly."),
   Key("train.weight_decay", 1e-4, at_least(0), "training",
-      "Weight decay of kernels (not of biases, norms, embeddings, projectors, proxies, LoRA, "
-      "prompts)."),
-  Key("train.clip_norm", 3.0, at_least(0), "training",
-      "Largest global gradient norm; 0 does not clip."),
+      "Weight decay of kernels other than embeddings, projectors, proxies, LoRA and prompts."),
+  Key("train.clip_norm", 3.0, at_least(0), "training", "Largest gradient norm; 0 does not clip."),
   Key("train.freeze", "", REGEX, "training",
       "Regular expression for paths of parameters, as 'backbone/block_0/', that stay fixed."),
   Key("train.frozen_backbone", False, BOOL, "training",
@@ -48,6 +45,5 @@ ROWS = (
   Key("evaluate.ks", (1, 2, 4, 8),
       Rule(lambda x: isinstance(x, tuple) and x != () and all(type(k) is int and k > 0 for k in x),
            "one or more whole numbers, such as (1,2,4,8)"), "evaluation", "K of Recall@K."),
-  Key("evaluate.batch_size", 256, at_least(1), "nothing",
-      "Images embedded at once, over all devices."),
+  Key("evaluate.batch_size", 256, at_least(1), "nothing", "Images at once, over all devices."),
 )
