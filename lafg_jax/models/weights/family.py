@@ -1,23 +1,7 @@
 """The form of a family of pretrained weights: how its files name things, what its config means.
 
-A `Family` is a readable table and a few facts:
-
-  names: our module or parameter -> theirs, with {i} (and {j}, {i+1}) for numbers. A module's kernel
-    and scale are their '.weight', its bias their '.bias'; what the table names whole, down to our
-    leaf, is taken as it stands. 'qkv | 2/3' is the second of three equal parts of the rows.
-  settings: their config.json -> `Settings` of our ViT. Where there is none it gets {}, and sizes
-    and options are measured on the tensors.
-  model_types: of config.json; 'timm' for timm's, which have an architecture, by `architecture`.
-  marker: a tensor by which a file without config.json is known.
-  prefixes: taken off the names of tensors first ('vit.' of a classifier's file).
-  unused: a regular expression of tensors that a backbone has no use for.
-  projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
-  named_as_here: its tensors have our names and shapes, without a table.
-  kernel: of models/resample.py, by which the origin library resamples its position embeddings.
-  mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
-
 The families are in from_transformers.py, from_timm.py, from_vit_jax.py, from_resnet.py and
-from_lafg_jax.py; backbones.py lists them.
+from_lafg_jax.py; resolve.py lists them.
 """
 
 import functools
@@ -29,9 +13,9 @@ from lafg_jax.models.options import Options
 
 IDENTITY = "identity"
 HALF = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Mean and std of the images that a family was trained on.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 class Settings(NamedTuple):
@@ -57,26 +41,37 @@ class Settings(NamedTuple):
 
 
 class Family(NamedTuple):
-  """One family; the module docstring says what each field is."""
+  """One family: a readable table and a few facts.
+
+  names: our module or parameter -> theirs, with {i} (and {j}, {i+1}) for numbers. A module's kernel
+    and scale are their '.weight', its bias their '.bias'. A name of ours that goes down to the leaf
+    stands for theirs as it is. 'qkv|2/3' is the second of three equal parts of the rows.
+  settings: their config.json -> `Settings` of our ViT. Without a config.json it gets {}, and sizes
+    and options are measured on the tensors.
+  model_types: of config.json; 'timm' for timm's, which have an architecture.
+  marker: a tensor that identifies a file without config.json.
+  unused: a regular expression of tensors that a backbone does not need.
+  prefixes: removed from the names of tensors first ('vit.' of a classifier's file).
+  kernel: of models/weights/resample.py, by which the origin library resamples its position
+    embeddings.
+  mean_std: for images in [0, 1], where no preprocessor_config.json says otherwise.
+  architecture: a regular expression at the start of timm's name of the architecture.
+  projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
+  named_as_here: its tensors have our names and shapes, without a table.
+  """
 
   name: str
   model_types: tuple[str, ...]
   names: Mapping[str, str]
   settings: Callable[[dict[str, Any]], Settings]
   marker: str
-  prefixes: tuple[str, ...]
   unused: str
-  kernel: str
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  # A regular expression at the start of timm's name of the architecture.
+  prefixes: tuple[str, ...] = ()
+  kernel: str = ""
+  mean_std: tuple[tuple[float, ...], tuple[float, ...]] = (HALF, HALF)
   architecture: str = ""
   projection: str = ""
   named_as_here: bool = False
-
-  def matches(self, architecture: str) -> bool:
-    """Whether timm's name of an architecture is of this family."""
-    return re.match(self.architecture, architecture) is not None
 
 
 class Place(NamedTuple):
@@ -90,6 +85,36 @@ class Place(NamedTuple):
 # A module's arrays, as torch names them.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
            "var": "running_var"}  # fmt: skip
+_BLOCK = {
+  "norms": ("norm_1", "norm_2"),
+  "attention": ("attention/query", "attention/key", "attention/value", "attention/out"),
+  "scales": ("scale_1", "scale_2"),
+  "mlp": ("mlp_1", "mlp_2"),
+  "gated": ("mlp_gate", "mlp_up", "mlp_down"),
+}
+
+
+def block(theirs: str, **groups: str) -> dict[str, str]:
+  """The `names` of a block: `theirs` + each name of a group, in the order of `_BLOCK`'s."""
+  return {
+    f"block_{{i}}/{our}": theirs + name
+    for group, names in groups.items()
+    for our, name in zip(_BLOCK[group], names.split(), strict=True)
+  }
+
+
+def joint_attention(ours: str, theirs: str) -> dict[str, str]:
+  """The `names` of queries, keys and values that are the thirds of `theirs` + weight and bias."""
+  return {
+    f"{ours}/{layer}/{leaf}": f"{theirs}{_LEAVES[leaf]}|{part}/3"
+    for part, layer in enumerate(("query", "key", "value"), start=1)
+    for leaf in ("kernel", "bias")
+  }
+
+
+def published_mean_std(found: dict[str, Any]) -> dict[str, Any]:
+  """The mean and std, as `Settings` takes them, of the `pretrained_cfg` in timm's config.json."""
+  return {key: tuple(found[key]) for key in ("mean", "std") if key in found}
 
 
 def place(family: Family, path: str) -> Place | None:
@@ -97,20 +122,16 @@ def place(family: Family, path: str) -> Place | None:
   if family.named_as_here:
     return Place(path)
   module, _, leaf = path.rpartition("/")
+  suffixes = {path: ""} | ({module: f".{_LEAVES[leaf]}"} if leaf in _LEAVES else {})
   for our, theirs in family.names.items():
-    pattern = _pattern(our)
-    match = pattern.fullmatch(path)
-    suffix = ""
-    if match is None and leaf in _LEAVES:
-      match, suffix = pattern.fullmatch(module), "." + _LEAVES[leaf]
-    if match is not None:
-      name, _, share = theirs.partition(" | ")
-      for letter, number in match.groupdict().items():
-        name = name.replace(f"{{{letter}}}", number).replace(
-          f"{{{letter}+1}}", str(int(number) + 1)
+    for ours, suffix in suffixes.items():
+      if match := _pattern(our).fullmatch(ours):
+        name, _, share = theirs.partition("|")
+        name = re.sub(
+          r"\{(\w)([+-]1)?\}", lambda x, m=match: str(int(m[x[1]]) + int(x[2] or 0)), name
         )
-      part, parts = map(int, (share or "1/1").split("/"))
-      return Place(name + suffix, part, parts)
+        part, parts = map(int, (share or "1/1").split("/"))
+        return Place(name + suffix, part, parts)
   return None
 
 

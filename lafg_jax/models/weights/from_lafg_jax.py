@@ -7,7 +7,7 @@ from typing import Any
 
 from lafg_jax.models.options import RESNET, SIZES, parse_options
 from lafg_jax.models.weights import from_resnet
-from lafg_jax.models.weights.family import HALF, Family, Settings
+from lafg_jax.models.weights.family import Family, Settings
 
 LIBRARY = "lafg_jax"
 
@@ -25,13 +25,9 @@ def settings(config: dict[str, Any]) -> Settings:
   mean, std = tuple(config["mean"]), tuple(config["std"])
   if config["size"] == RESNET:
     return from_resnet.settings({})._replace(pool=config["pool"], mean=mean, std=std)
-  names = ("width", "depth", "num_heads", "mlp_dim")
-  width, depth, num_heads, mlp_dim = SIZES.get(config["size"]) or (config[name] for name in names)
+  numbers = SIZES.get(config["size"]) or tuple(config[name] for name in Settings._fields[:4])
   return Settings(
-    width=width,
-    depth=depth,
-    num_heads=num_heads,
-    mlp_dim=mlp_dim,
+    *numbers,
     patch_size=config["patch_size"],
     pool=config["pool"],
     layer_norm_eps=config["layer_norm_eps"],
@@ -47,13 +43,11 @@ FAMILY = Family(
   model_types=(LIBRARY,),
   names={},
   settings=settings,
-  # A file alone does not tell the heads, nor the stem.
+  # A file alone tells neither the heads nor the stem.
   marker="",
-  prefixes=("params/backbone/",),
   # Head, projectors and words.
   unused=r"^(params|prototypes|readout)/",
+  prefixes=("params/backbone/",),
   kernel="bicubic",
-  mean=HALF,
-  std=HALF,
   named_as_here=True,
 )

@@ -6,6 +6,7 @@ puts into the config is what a checkpoint stores, so that a restore needs the so
 """
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -164,7 +165,7 @@ def detect(source: str, config: dict[str, Any] | None, tensors: Mapping[str, Any
   if config and ("model_type" in config or "architecture" in config):
     kind, architecture = config.get("model_type", "timm"), config.get("architecture", "")
     for family in FAMILIES:
-      if kind in family.model_types and family.matches(architecture):
+      if kind in family.model_types and re.match(family.architecture, architecture):
         return family
     what = f"timm's {architecture}" if kind == "timm" else f"model_type {kind}"
     raise UserError(f"{key}: its config.json says {what}; what can be read is {known}")
@@ -196,7 +197,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[Family, Settings]:
     )
   if model.mean and model.std:
     return family, settings
-  published = settings.mean or family.mean, settings.std or family.std
+  published = settings.mean or family.mean_std[0], settings.std or family.mean_std[1]
   found = _preprocessor(source) or _checked_mean_std(source, "config.json", *published)
   return family, settings._replace(mean=found[0], std=found[1])
 
