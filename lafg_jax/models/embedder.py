@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import lora
-from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.options import RESNET, parse_options, sizes_of
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
 from lafg_jax.models.weights import load
@@ -106,13 +106,8 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     if model.num_prompts:
       raise UserError("--config.model.num_prompts: a ResNet has no tokens to stand among; pass 0")
     return ResNet(pool=model.pool, dtype=dtype)
-  numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
-  width, depth, num_heads, mlp_dim = SIZES.get(model.size, numbers)
   return ViT(
-    width=width,
-    depth=depth,
-    num_heads=num_heads,
-    mlp_dim=mlp_dim,
+    *sizes_of(model),
     patch_size=model.patch_size,
     pool=model.pool,
     conv_stem=model.conv_stem,

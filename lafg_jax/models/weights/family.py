@@ -18,6 +18,9 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
+
+
 class Settings(NamedTuple):
   """The backbone of a source.
 
@@ -68,7 +71,7 @@ class Family(NamedTuple):
   unused: str
   prefixes: tuple[str, ...] = ()
   kernel: str = ""
-  mean_std: tuple[tuple[float, ...], tuple[float, ...]] = (HALF, HALF)
+  mean_std: MeanStd = (HALF, HALF)
   architecture: str = ""
   projection: str = ""
   named_as_here: bool = False

@@ -1,11 +1,11 @@
-"""Towers of this package: what `lafg_jax.export` wrote, to be trained further on other images.
+"""Towers that `lafg_jax.export` wrote, as the start of another training.
 
 Its config.json holds the config that the model was trained with, and its tensors have our names.
 """
 
 from typing import Any
 
-from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.options import RESNET, parse_options, sizes_of
 from lafg_jax.models.weights import from_resnet
 from lafg_jax.models.weights.family import Family, Settings
 
@@ -25,9 +25,8 @@ def settings(config: dict[str, Any]) -> Settings:
   mean, std = tuple(config["mean"]), tuple(config["std"])
   if config["size"] == RESNET:
     return from_resnet.settings({})._replace(pool=config["pool"], mean=mean, std=std)
-  numbers = SIZES.get(config["size"]) or tuple(config[name] for name in Settings._fields[:4])
   return Settings(
-    *numbers,
+    *sizes_of(config),
     patch_size=config["patch_size"],
     pool=config["pool"],
     layer_norm_eps=config["layer_norm_eps"],

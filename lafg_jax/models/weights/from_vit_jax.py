@@ -86,7 +86,8 @@ def _as_torch(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def settings(config: dict[str, Any]) -> Settings:
   """Settings from the config that `read` gives."""
   # Flax's defaults: gelu in the tanh form, and an epsilon of 1e-6 in LayerNorm.
-  return Settings(**config, layer_norm_eps=1e-6, options=Options(activation="gelu_tanh"))
+  sizes = {key: value for key, value in config.items() if key != "model_type"}
+  return Settings(**sizes, layer_norm_eps=1e-6, options=Options(activation="gelu_tanh"))
 
 
 FAMILY = Family(
