@@ -93,14 +93,15 @@ def _choose_classes() -> tuple[tuple[Finch, ...], tuple[Finch, ...]]:
   finches = []
   for first in range(0, len(combinations), SPECIES_PER_GENUS):
     members = combinations[first : first + SPECIES_PER_GENUS]
-    telling = [word for word, _ in finch_text.genera(members[0])]
-    free = [w for w in (*telling, *finch_text.NEUTRAL_GENERA) if w not in last_words]
+    free = [word for word, _ in finch_text.parts_of_names("genera", members[0])]
+    free = [w for w in (*free, *finch_text.NEUTRAL_GENERA) if w not in last_words]
     genus = free[0] if rng.random() < 0.5 else choose(rng, free)
     last_words.add(genus)
     taken: set = set()
     for attributes in members:
       # Two species of a genus never bear the same claim, such as a white crown, in their names.
-      claims = [(w, said) for w, said in finch_text.epithets(attributes) if said not in taken]
+      telling = finch_text.parts_of_names("epithets", attributes)
+      claims = [(word, said) for word, said in telling if said not in taken]
       neutral = [(word, word) for word in finch_text.NEUTRAL_EPITHETS if word not in taken]
       word, mark = choose(rng, claims if claims and rng.random() < 0.75 else neutral)
       taken.add(mark)

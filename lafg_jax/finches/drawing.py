@@ -20,15 +20,10 @@ IMAGE_SIZE = 48
 _SUPERSAMPLING = 4
 
 RGB = {
-  "black": (46, 43, 46),
-  "blue": (52, 104, 196),
-  "crimson": (186, 30, 56),
-  "olive": (116, 122, 48),
-  "rufous": (170, 86, 38),
-  "slate": (112, 122, 134),
-  "white": (240, 236, 226),
+  "black": (46, 43, 46), "blue": (52, 104, 196), "crimson": (186, 30, 56), "olive": (116, 122, 48),
+  "rufous": (170, 86, 38), "slate": (112, 122, 134), "white": (240, 236, 226),
   "yellow": (238, 202, 46),
-}
+}  # fmt: skip
 _PALE, _DARK = (246, 238, 214), (40, 30, 26)
 _BILLS = ((62, 54, 50), (96, 84, 74), (142, 116, 92))
 _BARK = ((92, 74, 60), (70, 58, 50), (122, 104, 84))
@@ -102,7 +97,7 @@ def _mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 def _individual(colour: Colour, rng: np.random.Generator) -> Colour:
-  """The same colour as another bird would wear it."""
+  """The colour as it varies between birds of a class."""
   gain = _between(rng, 0.87, 1.13)
   red, green, blue = (min(255, max(0, int(c * gain + _between(rng, -12, 12)))) for c in colour)
   return red, green, blue
@@ -190,8 +185,8 @@ def render(attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_S
   """Draws one bird: uint8 [size, size, 3] RGB, a pure function of the arguments.
 
   Args:
-    attributes: a value for each of `finch_text.ATTRIBUTES`, in that order.
-    rng: where pose, place, light and scenery come from.
+    attributes: a value for each of `text.ATTRIBUTES`, in that order.
+    rng: draws pose, place, light and scenery.
     size: side of the picture in pixels.
   """
   side = size * _SUPERSAMPLING

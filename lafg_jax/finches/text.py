@@ -6,6 +6,7 @@ value) that a sentence or a name makes about a finch. The words stand in words.j
 are the subject, and {list} is what the sentence lists.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,17 +63,8 @@ def _forms(kind: str, claim: Claim) -> list[str]:
   return forms.get(value, []) if isinstance(forms, dict) else forms
 
 
-def epithets(attributes: Attributes) -> list[Text]:
-  """Every first part of a name that is true of a finch, with its claim."""
-  return _parts_of_names("epithets", attributes)
-
-
-def genera(attributes: Attributes) -> list[Text]:
-  """Every last part of a name that tells a finch's bill or tail, with its claim."""
-  return _parts_of_names("genera", attributes)
-
-
-def _parts_of_names(kind: str, attributes: Attributes) -> list[Text]:
+def parts_of_names(kind: str, attributes: Attributes) -> list[Text]:
+  """The first ('epithets') or last ('genera') parts of names true of a finch, with their claims."""
   return [
     (form.format(C=claim[1].capitalize()), (claim,))
     for claim in claims_of(attributes)
@@ -82,10 +74,11 @@ def _parts_of_names(kind: str, attributes: Attributes) -> list[Text]:
 
 def random_name(attributes: Attributes, rng: np.random.Generator) -> Text:
   """A name from the same grammar as the classes' names, and the claims (0-2) it makes."""
+  telling = functools.partial(parts_of_names, attributes=attributes)
   neutral_first = [(word, ()) for word in NEUTRAL_EPITHETS]
   neutral_last = [(word, ()) for word in NEUTRAL_GENERA]
-  first, said = choose(rng, epithets(attributes) if rng.random() < 0.75 else neutral_first)
-  last, more = choose(rng, genera(attributes) if rng.random() < 0.5 else neutral_last)
+  first, said = choose(rng, telling("epithets") if rng.random() < 0.75 else neutral_first)
+  last, more = choose(rng, telling("genera") if rng.random() < 0.5 else neutral_last)
   return f"{first} {last}", said + more
 
 
@@ -108,7 +101,7 @@ def sentence(claims: Sequence[Claim], rng: np.random.Generator, name: str = "") 
 
   Args:
     claims: what to say, in order.
-    rng: where the choice of words comes from.
+    rng: draws the choice of words.
     name: the class's name, used as the subject now and then; '' never uses one.
   """
   if len(claims) == 1 and ATTRIBUTES[claims[0][0]] is COLOURS and rng.random() < 0.6:
@@ -150,7 +143,7 @@ def noisy_description(name: str, attributes: Attributes, rng: np.random.Generato
       written.setdefault(choose(rng, CHATTER), ())
       continue
     wanted = min(1 + int(rng.random() * 3), len(known))
-    # Going round all known attributes keeps any of them from being left out by chance.
+    # All known attributes take turns, so that none is left out by chance.
     while len(queue) < wanted:
       queue += [claim for claim in shuffled(rng, known) if claim not in queue]
     taken, queue = queue[:wanted], queue[wanted:]

@@ -23,6 +23,7 @@ from lafg_jax.finches import classes
 from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.drawing import IMAGE_SIZE
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
+from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
@@ -335,14 +336,12 @@ def main(argv: list[str]) -> None:
     raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:
     raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
+  packages.require("language", "torch", "transformers")
   try:
     Path(own.out).mkdir(parents=True, exist_ok=True)
-    import torch
-    import transformers  # noqa: F401  (a missing package is told before pictures are drawn)
   except OSError as error:
     raise UserError(f"--out={own.out} cannot be made: {error.strerror}") from error
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
+  import torch
 
   torch.set_num_threads(own.threads)
   began = time.time()

@@ -6,7 +6,9 @@ from_lafg_jax.py; resolve.py lists them.
 
 import functools
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lafg_jax.models.options import Options
@@ -44,23 +46,21 @@ class Settings(NamedTuple):
 
 
 class Family(NamedTuple):
-  """One family: a readable table and a few facts.
+  """One family: the table of its names and a few facts.
 
-  names: our module or parameter -> theirs, with {i} (and {j}, {i+1}) for numbers. A module's kernel
-    and scale are their '.weight', its bias their '.bias'. A name of ours that goes down to the leaf
-    stands for theirs as it is. 'qkv|2/3' is the second of three equal parts of the rows.
+  names: our module or parameter -> theirs, as names.toml explains; {} where the tensors have our
+    names and shapes.
   settings: their config.json -> `Settings` of our ViT. Without a config.json it gets {}, and sizes
     and options are measured on the tensors.
   model_types: of config.json; 'timm' for timm's, which have an architecture.
   marker: a tensor that identifies a file without config.json.
   unused: a regular expression of tensors that a backbone does not need.
-  prefixes: removed from the names of tensors first ('vit.' of a classifier's file).
+  prefix: removed from the names of tensors first ('vit.' of a classifier's file).
   kernel: of models/weights/resample.py, by which the origin library resamples its position
     embeddings.
   mean_std: for images in [0, 1], where no preprocessor_config.json says otherwise.
   architecture: a regular expression at the start of timm's name of the architecture.
   projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
-  named_as_here: its tensors have our names and shapes, without a table.
   """
 
   name: str
@@ -69,12 +69,11 @@ class Family(NamedTuple):
   settings: Callable[[dict[str, Any]], Settings]
   marker: str
   unused: str
-  prefixes: tuple[str, ...] = ()
+  prefix: str = ""
   kernel: str = ""
   mean_std: MeanStd = (HALF, HALF)
   architecture: str = ""
   projection: str = ""
-  named_as_here: bool = False
 
 
 class Place(NamedTuple):
@@ -88,31 +87,7 @@ class Place(NamedTuple):
 # A module's arrays, as torch names them.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
            "var": "running_var"}  # fmt: skip
-_BLOCK = {
-  "norms": ("norm_1", "norm_2"),
-  "attention": ("attention/query", "attention/key", "attention/value", "attention/out"),
-  "scales": ("scale_1", "scale_2"),
-  "mlp": ("mlp_1", "mlp_2"),
-  "gated": ("mlp_gate", "mlp_up", "mlp_down"),
-}
-
-
-def block(theirs: str, **groups: str) -> dict[str, str]:
-  """The `names` of a block: `theirs` + each name of a group, in the order of `_BLOCK`'s."""
-  return {
-    f"block_{{i}}/{our}": theirs + name
-    for group, names in groups.items()
-    for our, name in zip(_BLOCK[group], names.split(), strict=True)
-  }
-
-
-def joint_attention(ours: str, theirs: str) -> dict[str, str]:
-  """The `names` of queries, keys and values that are the thirds of `theirs` + weight and bias."""
-  return {
-    f"{ours}/{layer}/{leaf}": f"{theirs}{_LEAVES[leaf]}|{part}/3"
-    for part, layer in enumerate(("query", "key", "value"), start=1)
-    for leaf in ("kernel", "bias")
-  }
+NAMES = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
 
 
 def published_mean_std(found: dict[str, Any]) -> dict[str, Any]:
@@ -122,7 +97,7 @@ def published_mean_std(found: dict[str, Any]) -> dict[str, Any]:
 
 def place(family: Family, path: str) -> Place | None:
   """Where the family's files keep our parameter 'block_3/mlp_1/kernel'; None: they have none."""
-  if family.named_as_here:
+  if not family.names:
     return Place(path)
   module, _, leaf = path.rpartition("/")
   suffixes = {path: ""} | ({module: f".{_LEAVES[leaf]}"} if leaf in _LEAVES else {})
@@ -141,11 +116,3 @@ def place(family: Family, path: str) -> Place | None:
 @functools.cache
 def _pattern(our: str) -> re.Pattern[str]:
   return re.compile(re.sub(r"\{(\w)\}", r"(?P<\1>\\d+)", our))
-
-
-def strip(family: Family, name: str) -> str:
-  """A tensor's name without the prefix of the model around the backbone."""
-  for prefix in family.prefixes:
-    if name.startswith(prefix):
-      return name.removeprefix(prefix)
-  return name

@@ -46,7 +46,6 @@ FAMILY = Family(
   marker="",
   # Head, projectors and words.
   unused=r"^(params|prototypes|readout)/",
-  prefixes=("params/backbone/",),
+  prefix="params/backbone/",
   kernel="bicubic",
-  named_as_here=True,
 )

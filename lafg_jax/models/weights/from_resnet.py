@@ -3,26 +3,9 @@
 from typing import Any
 
 from lafg_jax.models.options import RESNET
-from lafg_jax.models.weights.family import IMAGENET, Family, Settings, published_mean_std
+from lafg_jax.models.weights.family import IMAGENET, NAMES, Family, Settings, published_mean_std
 from lafg_jax.utils.errors import UserError
 
-# Modules: ours on the left; {i}, {j} and {k} number stages and blocks from 0, convolutions from 1.
-_HUGGING_FACE = {
-  "stem/conv": "embedder.embedder.convolution",
-  "stem/norm": "embedder.embedder.normalization",
-  "stage_{i}_block_{j}/conv_{k}/conv": "encoder.stages.{i}.layers.{j}.layer.{k-1}.convolution",
-  "stage_{i}_block_{j}/conv_{k}/norm": "encoder.stages.{i}.layers.{j}.layer.{k-1}.normalization",
-  "stage_{i}_block_{j}/shortcut/conv": "encoder.stages.{i}.layers.{j}.shortcut.convolution",
-  "stage_{i}_block_{j}/shortcut/norm": "encoder.stages.{i}.layers.{j}.shortcut.normalization",
-}
-_TORCHVISION = {
-  "stem/conv": "conv1",
-  "stem/norm": "bn1",
-  "stage_{i}_block_{j}/conv_{k}/conv": "layer{i+1}.{j}.conv{k}",
-  "stage_{i}_block_{j}/conv_{k}/norm": "layer{i+1}.{j}.bn{k}",
-  "stage_{i}_block_{j}/shortcut/conv": "layer{i+1}.{j}.downsample.0",
-  "stage_{i}_block_{j}/shortcut/norm": "layer{i+1}.{j}.downsample.1",
-}
 # A ResNet-50 v1.5 in a config.json of Hugging Face, which leaves out its defaults: these.
 _RESNET50 = {
   "layer_type": "bottleneck",
@@ -61,19 +44,19 @@ def settings(config: dict[str, Any]) -> Settings:
 HUGGING_FACE = Family(
   name="ResNet",
   model_types=("resnet",),
-  names=_HUGGING_FACE,
+  names=NAMES["resnet_hugging_face"],
   settings=settings,
   marker="encoder.stages.0.layers.0.layer.2.convolution.weight",
   # Heads, and a count of batches.
   unused=r"num_batches_tracked$|^(classifier|fc)\.",
-  prefixes=("resnet.",),
+  prefix="resnet.",
   mean_std=IMAGENET,
 )
 TORCHVISION = HUGGING_FACE._replace(
   name="ResNet of timm and torchvision",
   model_types=("timm", "timm_wrapper"),
-  names=_TORCHVISION,
+  names=NAMES["resnet_torchvision"],
   marker="layer1.0.conv3.weight",
-  prefixes=("timm_model.",),
+  prefix="timm_model.",
   architecture="resnet",
 )

@@ -9,25 +9,9 @@ import re
 from typing import Any
 
 from lafg_jax.models.options import SIZES, Options
-from lafg_jax.models.weights.family import (
-  Family,
-  Settings,
-  block,
-  joint_attention,
-  published_mean_std,
-)
+from lafg_jax.models.weights.family import NAMES, Family, Settings, published_mean_std
 from lafg_jax.utils.errors import UserError
 
-_NAMES = {
-  "class_token": "cls_token",
-  "position_embedding": "pos_embed",
-  "registers": "reg_token",
-  "patch_embedding/patch": "patch_embed.proj",
-  **joint_attention("block_{i}/attention", "blocks.{i}.attn.qkv."),
-  "block_{i}/attention/out": "blocks.{i}.attn.proj",
-  **block("blocks.{i}.", norms="norm1 norm2", scales="ls1.gamma ls2.gamma", mlp="mlp.fc1 mlp.fc2"),
-  "norm": "norm",
-}
 _LAYER_NORM_EPS = 1e-6
 _ARCHITECTURE = re.compile(
   r"(?:vit|deit)_(?P<size>tiny|small|base|large)_patch(?P<patch>\d+)"
@@ -81,11 +65,11 @@ FAMILY = Family(
   name="ViT of timm",
   # The second is a timm model that transformers saved.
   model_types=("timm", "timm_wrapper"),
-  names=_NAMES,
+  names=NAMES["timm"],
   settings=settings,
   marker="blocks.0.attn.qkv.weight",
   unused=r"^(head|pre_logits)\.",
-  prefixes=("timm_model.",),
+  prefix="timm_model.",
   kernel="bicubic_antialias",
   architecture=r"(vit|deit)_",
 )

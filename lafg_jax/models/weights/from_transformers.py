@@ -6,86 +6,8 @@ Tables and configs in the form that family.py describes.
 from typing import Any
 
 from lafg_jax.models.options import Options
-from lafg_jax.models.weights.family import (
-  CLIP,
-  IDENTITY,
-  IMAGENET,
-  Family,
-  Settings,
-  block,
-  joint_attention,
-)
+from lafg_jax.models.weights.family import CLIP, IDENTITY, IMAGENET, NAMES, Family, Settings
 
-# Of a ViT with a class token: the names of BEiT and DINO.
-_EMBEDDINGS = {
-  "class_token": "embeddings.cls_token",
-  "position_embedding": "embeddings.position_embeddings",
-  "registers": "embeddings.register_tokens",
-  "patch_embedding/patch": "embeddings.patch_embeddings.projection",
-}
-_ATTENTION = (
-  "attention.attention.query attention.attention.key attention.attention.value "
-  "attention.output.dense"
-)
-_VIT = {
-  **_EMBEDDINGS,
-  **block(
-    "encoder.layer.{i}.",
-    attention=_ATTENTION,
-    norms="layernorm_before layernorm_after",
-    mlp="intermediate.dense output.dense",
-  ),
-  "norm": "layernorm",
-}
-_DINOV2 = {
-  **_EMBEDDINGS,
-  **block(
-    "encoder.layer.{i}.",
-    attention=_ATTENTION,
-    norms="norm1 norm2",
-    scales="layer_scale1.lambda1 layer_scale2.lambda1",
-    mlp="mlp.fc1 mlp.fc2",
-    gated="mlp.weights_in|1/2 mlp.weights_in|2/2 mlp.weights_out",
-  ),
-  "norm": "layernorm",
-}
-_DINOV3 = {
-  "class_token": "embeddings.cls_token",
-  "registers": "embeddings.register_tokens",
-  "patch_embedding/patch": "embeddings.patch_embeddings",
-  **block(
-    "layer.{i}.",
-    attention="attention.q_proj attention.k_proj attention.v_proj attention.o_proj",
-    norms="norm1 norm2",
-    scales="layer_scale1.lambda1 layer_scale2.lambda1",
-    mlp="mlp.up_proj mlp.down_proj",
-    gated="mlp.gate_proj mlp.up_proj mlp.down_proj",
-  ),
-  "norm": "norm",
-}
-_CLIP = {
-  "class_token": "embeddings.class_embedding",
-  "position_embedding": "embeddings.position_embedding.weight",
-  "patch_embedding/patch": "embeddings.patch_embedding",
-  # Misspelt so in the files.
-  "pre_norm": "pre_layrnorm",
-  **block(
-    "encoder.layers.{i}.",
-    attention="self_attn.q_proj self_attn.k_proj self_attn.v_proj self_attn.out_proj",
-    norms="layer_norm1 layer_norm2",
-    mlp="mlp.fc1 mlp.fc2",
-  ),
-  "norm": "post_layernorm",
-}
-# SigLIP has neither class token nor pre_norm, and a head that pools.
-_SIGLIP = {our: name for our, name in _CLIP.items() if our not in ("class_token", "pre_norm")} | {
-  "map_head/probe": "head.probe",
-  **joint_attention("map_head/attention", "head.attention.in_proj_"),
-  "map_head/attention/out": "head.attention.out_proj",
-  "map_head/norm": "head.layernorm",
-  "map_head/mlp_1": "head.mlp.fc1",
-  "map_head/mlp_2": "head.mlp.fc2",
-}
 # A whole CLIP or SigLIP: the text tower, and what joins the two.
 _TEXT = r"^(text_model|text_projection|visual_projection|logit_scale|logit_bias)\b"
 
@@ -179,11 +101,11 @@ def _siglip(config: dict[str, Any]) -> Settings:
 _DINOV2_WITH_REGISTERS = Family(
   name="DINOv2 with registers",
   model_types=("dinov2_with_registers",),
-  names=_DINOV2,
+  names=NAMES["dinov2"],
   settings=_dinov2,
   marker="embeddings.register_tokens",
   unused=r"^embeddings\.mask_token$|^classifier\.",
-  prefixes=("dinov2_with_registers.",),
+  prefix="dinov2_with_registers.",
   kernel="bicubic_antialias",
   mean_std=IMAGENET,
 )
@@ -192,11 +114,11 @@ FAMILIES = (
   Family(
     name="DINOv3",
     model_types=("dinov3_vit",),
-    names=_DINOV3,
+    names=NAMES["dinov3"],
     settings=_dinov3,
     marker="layer.0.attention.q_proj.weight",
     unused=r"^embeddings\.mask_token$|^rope_embeddings\.",
-    prefixes=("model.",),
+    prefix="model.",
     mean_std=IMAGENET,
   ),
   _DINOV2_WITH_REGISTERS,
@@ -204,28 +126,28 @@ FAMILIES = (
     name="DINOv2",
     model_types=("dinov2",),
     marker="encoder.layer.0.layer_scale1.lambda1",
-    prefixes=("dinov2.",),
+    prefix="dinov2.",
     kernel="bicubic",
   ),
   Family(
     # DINO is a ViT here; its preprocessor_config.json has ImageNet's mean and std.
     name="ViT",
     model_types=("vit",),
-    names=_VIT,
+    names=NAMES["vit"],
     settings=_vit,
     marker="encoder.layer.0.layernorm_before.weight",
     unused=r"^(pooler|classifier|decoder)\.|^embeddings\.mask_token$",
-    prefixes=("vit.",),
+    prefix="vit.",
     kernel="bicubic",
   ),
   Family(
     name="CLIP",
     model_types=("clip", "clip_vision_model"),
-    names=_CLIP,
+    names=NAMES["clip"],
     settings=_clip,
     marker="pre_layrnorm.weight",
     unused=rf"{_TEXT}|^embeddings\.position_ids$|^classifier\.",
-    prefixes=("vision_model.",),
+    prefix="vision_model.",
     kernel="bicubic",
     mean_std=CLIP,
     projection="visual_projection.weight",
@@ -234,11 +156,11 @@ FAMILIES = (
     # SigLIP 2 of fixed resolution is a SigLIP here.
     name="SigLIP",
     model_types=("siglip", "siglip_vision_model"),
-    names=_SIGLIP,
+    names=NAMES["siglip"],
     settings=_siglip,
     marker="encoder.layers.0.layer_norm1.weight",
     unused=rf"{_TEXT}|^embeddings\.position_ids$|^head\.|^classifier\.",
-    prefixes=("vision_model.",),
+    prefix="vision_model.",
     kernel="bicubic",
     projection=IDENTITY,
   ),

@@ -6,23 +6,9 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.models.options import Options
-from lafg_jax.models.weights.family import Family, Settings, block
+from lafg_jax.models.weights.family import NAMES, Family, Settings
 from lafg_jax.utils.errors import UserError
 
-_NAMES = {
-  "class_token": "cls",
-  "position_embedding": "Transformer/posembed_input/pos_embedding",
-  "patch_embedding/patch": "embedding",
-  **block(
-    "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/", attention="query key value out"
-  ),
-  **block(
-    "Transformer/encoderblock_{i}/",
-    norms="LayerNorm_0 LayerNorm_2",
-    mlp="MlpBlock_3/Dense_0 MlpBlock_3/Dense_1",
-  ),
-  "norm": "Transformer/encoder_norm",
-}
 # The sizes of a ViT are read off these.
 _SIZED = (
   "embedding/kernel",
@@ -93,7 +79,7 @@ def settings(config: dict[str, Any]) -> Settings:
 FAMILY = Family(
   name="ViT of vit_jax",
   model_types=("vit_jax",),
-  names=_NAMES,
+  names=NAMES["vit_jax"],
   settings=settings,
   marker="Transformer/encoder_norm.weight",
   unused=r"^(head|pre_logits)\.",

@@ -33,7 +33,7 @@ from lafg_jax.models.weights import (
   from_transformers,
   from_vit_jax,
 )
-from lafg_jax.models.weights.family import HALF, Family, MeanStd, Settings, place, strip
+from lafg_jax.models.weights.family import HALF, Family, MeanStd, Settings, place
 from lafg_jax.models.weights.files import Tensor
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
@@ -166,7 +166,7 @@ def detect(source: str, config: dict[str, Any] | None, tensors: Mapping[str, Any
     what = f"timm's {architecture}" if kind == "timm" else f"model_type {kind}"
     raise files.fault(source, f"its config.json says {what}; what can be read is {known}")
   for family in FAMILIES:
-    if family.marker in {strip(family, name) for name in tensors}:
+    if family.marker in {name.removeprefix(family.prefix) for name in tensors}:
       return family
   some = ", ".join(sorted(tensors)[:3])
   raise files.fault(source, f"its tensors ({some}, ...) are of nothing that can be read: {known}")
@@ -210,7 +210,7 @@ def _settings(source: str, family: Family, config: dict[str, Any]) -> Settings:
 
 def _measured(family: Family, tensors: Mapping[str, Tensor]) -> Settings:
   """The family's settings with sizes and options read off the shapes of tensors."""
-  shapes = {strip(family, name): tensor.shape for name, tensor in tensors.items()}
+  shapes = {name.removeprefix(family.prefix): x.shape for name, x in tensors.items()}
 
   def shape(path: str) -> tuple[int, ...]:
     where = place(family, path)
