@@ -105,12 +105,14 @@ def place(family: Family, path: str) -> Place | None:
     for ours, suffix in suffixes.items():
       if match := _pattern(our).fullmatch(ours):
         name, _, share = theirs.partition("|")
-        name = re.sub(
-          r"\{(\w)([+-]1)?\}", lambda x, m=match: str(int(m[x[1]]) + int(x[2] or 0)), name
-        )
         part, parts = map(int, (share or "1/1").split("/"))
-        return Place(name + suffix, part, parts)
+        return Place(_numbered(name, match) + suffix, part, parts)
   return None
+
+
+def _numbered(name: str, match: re.Match[str]) -> str:
+  """'layer{i+1}' with the number that the match has for i."""
+  return re.sub(r"\{(\w)([+-]1)?\}", lambda x: str(int(match[x[1]]) + int(x[2] or 0)), name)
 
 
 @functools.cache

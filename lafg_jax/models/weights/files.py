@@ -123,7 +123,7 @@ def fetch(source: str, name: str) -> str | None:
 
 
 def local(source: str) -> str | None:
-  """The path of a source that lies on this machine; None of '', a hub id or a URL."""
+  """The path of a source that lies on this machine; None for '', a hub id or a URL."""
   path = os.path.join(*_split(source)) if source else ""
   return path if path and os.path.exists(path) else None
 

@@ -21,7 +21,7 @@ _HARMLESS = {"num_classes", "in_chans", "global_pool", "drop_rate"}
 
 
 def settings(config: dict[str, Any]) -> Settings:
-  """Settings from a config.json, Hugging Face's or timm's; of {}, those of a ResNet-50.
+  """Settings from a config.json of Hugging Face or timm; from {}, those of a ResNet-50.
 
   Raises:
     UserError: a ResNet of other depths, blocks, strides or activation.

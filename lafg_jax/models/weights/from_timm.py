@@ -1,8 +1,8 @@
 """ViTs of timm: augreg (in21k, in1k), DeiT, DINO, MAE, and DINOv2 with or without registers.
 
-timm's config.json names an architecture and says little of its sizes: they are in the name, except
-where the folder was saved with other ones (model_args). ViTs with parts that are not in the table
-(CLIP, SigLIP, hybrids) are refused by name, or by their tensors that are left over.
+timm's config.json names an architecture, and the name tells the sizes; model_args are what differs
+from it. ViTs with other parts than names.toml lists (CLIP, SigLIP, hybrids) are an error: by their
+name, or by their tensors that are left over.
 """
 
 import re
@@ -26,7 +26,7 @@ _HARMLESS = {
 
 
 def settings(config: dict[str, Any]) -> Settings:
-  """Settings from timm's config.json; of {}, what all of these have in common.
+  """Settings from timm's config.json; from {}, what all of these ViTs share.
 
   Raises:
     UserError: an architecture of other parts than the plain ViT, registers and layer scale.

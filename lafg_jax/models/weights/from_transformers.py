@@ -1,6 +1,6 @@
 """ViTs of Hugging Face transformers: ViT and DINO, DINOv2, DINOv3, the towers of CLIP and SigLIP.
 
-Tables and configs in the form that family.py describes.
+What their configs mean, and their facts in the form that family.py describes.
 """
 
 from typing import Any
@@ -8,13 +8,13 @@ from typing import Any
 from lafg_jax.models.options import Options
 from lafg_jax.models.weights.family import CLIP, IDENTITY, IMAGENET, NAMES, Family, Settings
 
-# A whole CLIP or SigLIP: the text tower, and what joins the two.
+# Of a whole CLIP or SigLIP: the text tower, and what joins the two towers.
 _TEXT = r"^(text_model|text_projection|visual_projection|logit_scale|logit_bias)\b"
-
-
 # The defaults of transformers' config classes: a config.json leaves out what equals them.
-_BASE: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
-         "intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu"}  # fmt: skip
+_BASE: dict[str, Any] = {
+  "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+  "intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu",
+}  # fmt: skip
 _ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
                 "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}  # fmt: skip
 
@@ -109,7 +109,7 @@ _DINOV2_WITH_REGISTERS = Family(
   kernel="bicubic_antialias",
   mean_std=IMAGENET,
 )
-# In the order in which markers are looked for: a later one may stand in files of an earlier one.
+# The markers are looked for in this order: files of a family may have the marker of a later one.
 FAMILIES = (
   Family(
     name="DINOv3",
