@@ -77,8 +77,9 @@ setup(
   packages=[*find_packages(include=["lafg_jax", "lafg_jax.*"]), "lafg_jax.shipped_configs"],
   package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={
-    "lafg_jax.finches": ["tiny_clip/*"],
+    "lafg_jax.finches": ["tiny_clip/*", "*.json"],
     "lafg_jax.language": ["shipped/*.json"],
+    "lafg_jax.models.weights": ["names.toml"],
     "lafg_jax.report": ["page/*"],
     "lafg_jax.tasks.class_retrieval": ["*.json"],
   },

@@ -1,1 +1,1 @@
-"""The embedded data set: rendered finches, what is said of them, the tiny CLIP that knows them."""
+"""The embedded data set: rendered finches, their descriptions, and a tiny CLIP trained on them."""

@@ -1,16 +1,15 @@
 """Synthetic finches: a small fine-grained data set that is drawn, not downloaded.
 
 100 classes, 40 seen and 60 unseen in training; a class is a tuple of attribute values (see
-`finch_text.ATTRIBUTES`), and its relatives of the same genus differ from it in few of them.
-Pose, scale, place, light, background and leaves in front vary by image. Image j of a class is a
-pure function of `DATASET_SEED`, the class and j. The data set is frozen: a hash in the tests
-guards it.
+`text.ATTRIBUTES`), and species of the same genus differ in few of them. Pose, scale, place, light,
+background and leaves in front vary by image. Image j of a class is a pure function of
+`DATASET_SEED`, the class and j. The data set is frozen: the tests compare its hash.
 """
 
-import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,11 +22,11 @@ DATASET_SEED = 20260
 IMAGES_PER_CLASS = {"seen": 30, "unseen": 20}
 NUM_GENERA = {"seen": 8, "unseen": 12}
 SPECIES_PER_GENUS = 5
-_GENUS_SHAPE = ("bill", "tail")  # what all species of a genus share
+_NUM_SEEN = NUM_GENERA["seen"] * SPECIES_PER_GENUS
+_GENUS_SHAPE = ("bill", "tail")  # shared by all species of a genus
 
 
-@dataclasses.dataclass(frozen=True)
-class Finch:
+class Finch(NamedTuple):
   """A class: its name and its attribute values in the order of `ATTRIBUTES`."""
 
   name: str
@@ -41,10 +40,10 @@ def _balanced_column(values: Sequence[str], n: int, rng: np.random.Generator) ->
 
 
 def _badness(table: np.ndarray, row: int) -> float:
-  """How far a class is from what is wished, in a table of value indices [C, A]; 0 is best.
+  """How far a class is from the target, in a table of value indices [C, A]; 0 is best.
 
-  Wished: members of a genus (consecutive rows) differ in 2 or 3 attributes, any other two
-  classes in 2 or more, and no bird has a crown or a wing that the body's colour would hide.
+  The target: members of a genus (consecutive rows) differ in 2 or 3 attributes, any other two
+  classes in 2 or more, and no bird has a crown or a wing of its body's colour.
   """
   distance = (table != table[row]).sum(-1)
   distance[row] = 3
@@ -57,8 +56,8 @@ def _badness(table: np.ndarray, row: int) -> float:
 def _choose_combinations(rng: np.random.Generator) -> list[Attributes]:
   """The attribute values of 100 classes, seen classes first, balanced in both halves.
 
-  Each column starts balanced; swaps of two values inside a column of one half keep it so, and
-  stay when they do not make `_badness` worse. Bill and tail belong to the genus.
+  Each column starts balanced. Two values of a column are swapped inside one half, which keeps the
+  balance, and swapped back where that makes `_badness` worse. Bill and tail belong to the genus.
   """
   columns = []
   for attribute, values in ATTRIBUTES.items():
@@ -67,16 +66,15 @@ def _choose_combinations(rng: np.random.Generator) -> list[Attributes]:
       if attribute in _GENUS_SHAPE:
         column += np.repeat(_balanced_column(values, count, rng), SPECIES_PER_GENUS).tolist()
       else:
-        # Sorted runs put equal colours into the same genus, where the search starts from.
+        # The search starts with equal colours in the same genus.
         part = sorted(_balanced_column(values, count * SPECIES_PER_GENUS, rng))
         offset = int(rng.random() * len(part))
         column += part[offset:] + part[:offset]
     columns.append([values.index(value) for value in column])
   table = np.array(columns).T
-  half = NUM_GENERA["seen"] * SPECIES_PER_GENUS
   plumage = [a for a, attribute in enumerate(ATTRIBUTES) if attribute not in _GENUS_SHAPE]
   for _ in range(6000):
-    start, stop = choose(rng, ((0, half), (half, len(table))))
+    start, stop = choose(rng, ((0, _NUM_SEEN), (_NUM_SEEN, len(table))))
     i, j = (start + int(rng.random() * (stop - start)) for _ in range(2))
     a = choose(rng, plumage)
     before = _badness(table, i) + _badness(table, j)
@@ -95,30 +93,30 @@ def _choose_classes() -> tuple[tuple[Finch, ...], tuple[Finch, ...]]:
   finches = []
   for first in range(0, len(combinations), SPECIES_PER_GENUS):
     members = combinations[first : first + SPECIES_PER_GENUS]
-    telling = [word for word, _ in finch_text.genera(members[0])]
-    free = [w for w in (*telling, *finch_text.NEUTRAL_GENERA) if w not in last_words]
+    free = [word for word, _ in finch_text.parts_of_names("genera", members[0])]
+    free = [w for w in (*free, *finch_text.NEUTRAL_GENERA) if w not in last_words]
     genus = free[0] if rng.random() < 0.5 else choose(rng, free)
     last_words.add(genus)
     taken: set = set()
     for attributes in members:
       # Two species of a genus never bear the same claim, such as a white crown, in their names.
-      claims = [(w, said) for w, said in finch_text.epithets(attributes) if said not in taken]
+      telling = finch_text.parts_of_names("epithets", attributes)
+      claims = [(word, said) for word, said in telling if said not in taken]
       neutral = [(word, word) for word in finch_text.NEUTRAL_EPITHETS if word not in taken]
       word, mark = choose(rng, claims if claims and rng.random() < 0.75 else neutral)
       taken.add(mark)
       finches.append(Finch(f"{word} {genus}", attributes))
-  half = NUM_GENERA["seen"] * SPECIES_PER_GENUS
-  return tuple(finches[:half]), tuple(finches[half:])
+  return tuple(finches[:_NUM_SEEN]), tuple(finches[_NUM_SEEN:])
 
 
 SEEN, UNSEEN = _choose_classes()
 _INDEX = {finch.name: i for i, finch in enumerate(SEEN + UNSEEN)}
 
 
-def _find(name: str) -> int:
+def _find(name: str) -> tuple[int, Attributes]:
   if name not in _INDEX:
     raise UserError(f"class {name!r} is not a synthetic finch: see synthetic.class_names()")
-  return _INDEX[name]
+  return _INDEX[name], (SEEN + UNSEEN)[_INDEX[name]].attributes
 
 
 def class_names(split: str) -> tuple[str, ...]:
@@ -130,17 +128,15 @@ def class_names(split: str) -> tuple[str, ...]:
 
 @functools.cache
 def image(name: str, j: int) -> np.ndarray:
-  """Image j of a class: uint8 [48, 48, 3] RGB, drawn when it is first asked for and then kept.
+  """Image j of a class: uint8 [48, 48, 3] RGB, drawn at the first call and then kept.
 
-  The array is read-only: whoever asks gets the same one.
+  The array is read-only, since every call returns the same one.
 
   Raises:
     UserError: the name is not a class of the data set.
   """
-  index = _find(name)
-  picture = render(
-    (SEEN + UNSEEN)[index].attributes, np.random.default_rng((DATASET_SEED, 1, index, j))
-  )
+  index, attributes = _find(name)
+  picture = render(attributes, np.random.default_rng((DATASET_SEED, 1, index, j)))
   picture.flags.writeable = False
   return picture
 
@@ -151,11 +147,11 @@ def image_id(name: str, j: int) -> str:
   return f"synthetic/{slug}/{j:03d}"
 
 
-def statements(name: str) -> list[tuple[str, tuple[finch_text.Claim, ...]]]:
+def statements(name: str) -> list[finch_text.Text]:
   """A class's written sentences, each with the (attribute, value) claims it makes."""
-  index = _find(name)
+  index, attributes = _find(name)
   rng = np.random.default_rng((DATASET_SEED, 2, index))
-  return finch_text.noisy_description(name, (SEEN + UNSEEN)[index].attributes, rng)
+  return finch_text.noisy_description(name, attributes, rng)
 
 
 def describe(names: Sequence[str]) -> dict[str, list[str]]:

@@ -1,12 +1,15 @@
 """The renderer of the synthetic finches: Pillow polygons, drawn large and scaled down.
 
-Geometry is in units of 1/48 of the picture's side, for a bird that looks to the right, with the
-y axis down and the middle of the body near (0, 0). Every shape is a polygon, moved, turned and
-mirrored in one step. Random numbers are uniform draws only, whose stream NumPy keeps stable.
+The geometry, in shapes.json, is in units of 1/48 of the picture's side, for a bird that looks to
+the right, with the y axis down and the middle of the body near (0, 0). Every shape is a polygon,
+moved, turned and mirrored in one step. Random numbers are uniform draws only, whose stream NumPy
+keeps stable.
 """
 
 import functools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -17,15 +20,10 @@ IMAGE_SIZE = 48
 _SUPERSAMPLING = 4
 
 RGB = {
-  "black": (46, 43, 46),
-  "blue": (52, 104, 196),
-  "crimson": (186, 30, 56),
-  "olive": (116, 122, 48),
-  "rufous": (170, 86, 38),
-  "slate": (112, 122, 134),
-  "white": (240, 236, 226),
+  "black": (46, 43, 46), "blue": (52, 104, 196), "crimson": (186, 30, 56), "olive": (116, 122, 48),
+  "rufous": (170, 86, 38), "slate": (112, 122, 134), "white": (240, 236, 226),
   "yellow": (238, 202, 46),
-}
+}  # fmt: skip
 _PALE, _DARK = (246, 238, 214), (40, 30, 26)
 _BILLS = ((62, 54, 50), (96, 84, 74), (142, 116, 92))
 _BARK = ((92, 74, 60), (70, 58, 50), (122, 104, 84))
@@ -40,8 +38,11 @@ _LEAVES = (
 Colour = tuple[int, int, int]
 Shape = tuple[np.ndarray, str]  # points [P, 2] and the name of their colour
 
+# Shapes as [name of the colour, kind, points of a polygon or a curve, or arguments of `_disc`].
+_SHAPES = json.loads(Path(__file__).with_name("shapes.json").read_text(encoding="utf-8"))
 
-def _spline(*points: tuple[float, float], steps: int = 4) -> np.ndarray:
+
+def _curve(points: list[list[float]], steps: int = 4) -> np.ndarray:
   """Closed Catmull-Rom curve through points, as a polygon [len(points) * steps, 2]."""
   p1 = np.array(points, float)
   p0, p2, p3 = np.roll(p1, 1, 0), np.roll(p1, -1, 0), np.roll(p1, -2, 0)
@@ -55,127 +56,35 @@ def _spline(*points: tuple[float, float], steps: int = 4) -> np.ndarray:
   return curve.transpose(1, 0, 2).reshape(-1, 2)
 
 
-def _disc(x: float, y: float, radius: float, corners: int = 14) -> np.ndarray:
+def _disc(x: float, y: float, radius: float, corners: int) -> np.ndarray:
   turn = 2 * math.pi * np.arange(corners) / corners
   return np.stack([x + radius * np.cos(turn), y + radius * np.sin(turn)], 1)
 
 
-def _polygon(*points: tuple[float, float]) -> np.ndarray:
-  return np.array(points, float)
+def _polygons(shapes: list[list]) -> list[Shape]:
+  kinds = {"polygon": lambda x: np.array(x, float), "curve": _curve, "disc": lambda x: _disc(*x)}
+  return [(kinds[kind](points), colour) for colour, kind, points in shapes]
 
 
-def _stroke(points: list[tuple[float, float]], width: float) -> np.ndarray:
-  """An open line thickened downwards by width, as a polygon."""
-  line = np.array(points, float)
-  return np.concatenate([line, (line + (0.0, width))[::-1]])
-
-
-_TAILS = {
-  "short": [(_polygon((-8, -1), (-15.6, 1.6), (-16.2, 4.6), (-14.6, 6.2), (-7, 5)), "tail")],
-  "forked": [
-    (
-      _polygon((-8, -1), (-15, 1), (-23, 0.6), (-16.6, 4.6), (-20.8, 10.4), (-13.4, 6.8), (-7, 5)),
-      "tail",
-    )
-  ],
-  "long": [
-    (_polygon((-8, -0.6), (-24.6, 6.4), (-25.2, 8.2), (-23.8, 9.8), (-7, 4.6)), "tail"),
-    (_polygon((-10, 2.2), (-24.2, 7.9), (-10, 3.0)), "tail_line"),
-  ],
-  "fan": [
-    (
-      _spline((-8, 0), (-14.5, -3.4), (-18.4, -3.0), (-20.4, 2.6), (-19.4, 8.4), (-15.4, 10.6),
-              (-8, 5.2)),
-      "tail",
-    ),
-    (_polygon((-10, 1.4), (-18.2, -1.0), (-18.0, -0.2), (-10, 2.0)), "tail_line"),
-    (_polygon((-10, 2.4), (-19.8, 3.2), (-19.7, 4.0), (-10, 3.0)), "tail_line"),
-    (_polygon((-10, 3.4), (-17.4, 8.0), (-17.0, 8.6), (-10, 4.0)), "tail_line"),
-  ],
-}  # fmt: skip
-_BILL_SHAPES = {
-  "cone": [
-    (_spline((11.6, -10.6), (14.2, -9.8), (17.2, -6.6), (14.0, -4.4), (11.4, -4.2)), "bill"),
-    (_polygon((12, -7.2), (17, -6.8), (12, -6.7)), "bill_line"),
-  ],
-  "thin": [(_polygon((12, -8.6), (16, -8.0), (21.6, -7.0), (16, -6.9), (12, -6.6)), "bill")],
-  "hooked": [
-    (
-      _spline((11.8, -9.4), (14.6, -9.4), (17.2, -7.8), (17.6, -4.2), (15.8, -6.6), (11.8, -6.2)),
-      "bill",
-    ),
-  ],
-  "crossed": [
-    (_polygon((12, -9.6), (15, -9.2), (19.2, -4.0), (17.6, -4.6), (14.2, -7.0), (12, -7)), "bill"),
-    (_polygon((12, -5.2), (15, -5.6), (19.4, -10.6), (17.8, -10.0), (14.4, -7.6), (12, -7.6)),
-     "bill"),
-  ],
-}  # fmt: skip
-_BODY = _spline(
-  (-11, 1.6), (-6, -3.6), (-0.5, -6.2), (3.4, -8.4), (5.4, -11.0), (8.6, -12.2), (11.6, -10.8),
-  (13, -7.6), (12, -4.8), (10.6, -1.6), (8.8, 3.0), (4, 6.8), (-3, 6.8), (-9, 4.8),
-)  # fmt: skip
-_BELLY = _spline((7.6, 3.2), (3.6, 6.2), (-3, 6.2), (-8.6, 4.5), (-2, 4.4), (3.5, 3.9))
-_CROWN = _spline(
-  (3.0, -8.2), (5.2, -11.3), (8.6, -12.5), (11.6, -11.1), (12.9, -9.0), (10.6, -9.9), (7.6, -9.6),
-  (5.0, -7.0), (3.4, -6.4),
-)  # fmt: skip
-_WING = _spline(
-  (5.6, -1.6), (3.4, -4.4), (-1.5, -4.8), (-7, -2.6), (-14.4, 3.0), (-8, 3.8), (-1, 4.0),
-  (3.8, 2.2),
-)  # fmt: skip
-_FEATHERS = (
-  _stroke([(-13.6, 2.6), (-9, 0.9), (-4, 0.6)], 0.5),
-  _stroke([(-12.2, 3.0), (-8, 2.3), (-3.4, 2.2)], 0.5),
-)
-_PATTERNS = {
-  "plain": [],
-  "barred": [
-    (_spline((1.0, -4.7), (2.9, -4.3), (1.6, 0), (0.6, 3.6), (-1.2, 3.9), (-0.4, 0)), "mark"),
-  ],
-  "double-barred": [
-    (_spline((2.2, -4.4), (3.6, -3.9), (2.6, 0), (1.7, 3.2), (0.4, 3.6), (1.2, 0)), "mark"),
-    (_spline((-3.4, -4.2), (-1.9, -4.6), (-3.0, 0), (-3.8, 3.8), (-5.2, 3.8), (-4.5, 0)), "mark"),
-  ],
-  "spotted": [
-    (_disc(x, y, 0.85, 8), "mark")
-    for x, y in ((3, -2.2), (3, 0.6), (0, -3.1), (0, -0.3), (0, 2.4), (-3.2, -2.2), (-3.2, 1.0),
-                 (-6.6, -0.8), (-6.4, 2.2))
-  ],
-  "fringed": [
-    (
-      _polygon((5.2, -0.6), (3.6, 2.4), (-1, 4.2), (-8, 4.1), (-14.6, 3.2), (-12, 1.2), (-11, 2.2),
-               (-7, 2.5), (-1, 2.6), (2.8, 1.1)),
-      "mark",
-    ),
-  ],
-}  # fmt: skip
-_LEGS = (
-  (_polygon((1.6, 5.8), (2.5, 5.8), (2.1, 10.6), (1.3, 10.6)), "leg"),
-  (_polygon((-2.0, 6.0), (-1.1, 6.0), (-1.1, 10.6), (-1.9, 10.6)), "leg"),
-)
-_EYE = (9.5, -7.7)
-
-
-def _around(points: np.ndarray, by: float) -> np.ndarray:
-  middle = points.mean(0)
-  return middle + (points - middle) * (1 + by / np.abs(points - middle).max(0))
+def _outlined(shapes: list[list], by: float, colour: str) -> list[Shape]:
+  """Shapes, and below them the first one, larger by `by` on every side, in another colour."""
+  first, *others = _polygons(shapes)
+  middle = first[0].mean(0)
+  from_middle = first[0] - middle
+  larger = middle + from_middle * (1 + by / np.abs(from_middle).max(0))
+  return [(larger, colour), first, *others]
 
 
 @functools.cache
-def _bird(pattern: str, bill: str, tail: str, ring: str) -> tuple[tuple[Shape, ...], np.ndarray]:
+def _bird(pattern: str, bill: str, tail: str, ring: str) -> tuple[list[Shape], np.ndarray]:
   """A bird's shapes from back to front, and all their points in one array [P, 2]."""
-  shapes = [(_around(points, 0.7), "outline") for points, _ in _TAILS[tail][:1]]
-  shapes += [*_TAILS[tail], *_LEGS]
-  shapes += [(_around(_BODY, 0.7), "outline"), (_BODY, "body"), (_BELLY, "belly")]
-  shapes += [(_CROWN, "crown"), (_around(_WING, 0.6), "wing_line"), (_WING, "wing")]
-  shapes += [(feather, "wing_line") for feather in _FEATHERS]
-  shapes += [*_PATTERNS[pattern], *_BILL_SHAPES[bill]]
-  if ring != "none":
-    # The dark line keeps a white ring visible on a white bird.
-    shapes += [(_disc(*_EYE, 2.4), "outline"), (_disc(*_EYE, 2.0), "ring")]
-  shapes += [(_disc(*_EYE, 1.25), "eye"), (_disc(_EYE[0] + 0.4, _EYE[1] - 0.4, 0.4, 6), "glint")]
-  return tuple(shapes), np.concatenate([points for points, _ in shapes])
+  shapes = _outlined(_SHAPES["tail"][tail], 0.7, "outline") + _polygons(_SHAPES["legs"])
+  shapes += _outlined(_SHAPES["trunk"], 0.7, "outline")
+  shapes += _outlined(_SHAPES["wing"], 0.6, "wing_line")
+  # The outline of a ring keeps a white one visible on a white bird.
+  details = _SHAPES["pattern"][pattern] + _SHAPES["bill"][bill] + _SHAPES["ring"][ring]
+  shapes += _polygons(details + _SHAPES["eye"])
+  return shapes, np.concatenate([points for points, _ in shapes])
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -188,7 +97,7 @@ def _mix(a: Colour, b: Colour, share: float) -> Colour:
 
 
 def _individual(colour: Colour, rng: np.random.Generator) -> Colour:
-  """The same colour as another bird would wear it."""
+  """The colour as it varies between birds of a class."""
   gain = _between(rng, 0.87, 1.13)
   red, green, blue = (min(255, max(0, int(c * gain + _between(rng, -12, 12)))) for c in colour)
   return red, green, blue
@@ -276,8 +185,8 @@ def render(attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_S
   """Draws one bird: uint8 [size, size, 3] RGB, a pure function of the arguments.
 
   Args:
-    attributes: a value for each of `finch_text.ATTRIBUTES`, in that order.
-    rng: where pose, place, light and scenery come from.
+    attributes: a value for each of `text.ATTRIBUTES`, in that order.
+    rng: draws pose, place, light and scenery.
     size: side of the picture in pixels.
   """
   side = size * _SUPERSAMPLING

@@ -1,4 +1,4 @@
-"""Trains the tiny CLIP that stands in for a frozen vision-language model on synthetic finches.
+"""Trains the tiny CLIP, the frozen vision-language model of the synthetic finches.
 
 python -m lafg_jax.finches.train_tiny_clip --out=/tmp/tiny_clip
 
@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags, logging
 
-from lafg_jax.finches import classes, drawing
+from lafg_jax.finches import classes
 from lafg_jax.finches import text as finch_text
+from lafg_jax.finches.drawing import IMAGE_SIZE
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
+from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
@@ -29,23 +31,18 @@ VOCABULARY_SIZE = 800
 CONTEXT_LENGTH = 80
 MEAN = STD = (0.5, 0.5, 0.5)
 _HELD_OUT = 200  # random combinations that training leaves aside, to measure progress on
-
-
-@functools.cache
-def class_combinations() -> frozenset[Attributes]:
-  """The attribute combinations of all 100 classes, none of which training may see."""
-  return frozenset(finch.attributes for finch in classes.SEEN + classes.UNSEEN)
+# What training must never see.
+_CLASSES = frozenset(finch.attributes for finch in classes.SEEN + classes.UNSEEN)
 
 
 def sample_combinations(
   n: int, rng: np.random.Generator, exclude: frozenset[Attributes] = frozenset()
 ) -> list[Attributes]:
   """n random attribute combinations, none of them of a class or in `exclude`."""
-  forbidden = class_combinations() | exclude
   found: list[Attributes] = []
   while len(found) < n:
     one = tuple(choose(rng, values) for values in ATTRIBUTES.values())
-    if one not in forbidden:
+    if one not in _CLASSES and one not in exclude:
       found.append(one)
   return found
 
@@ -55,7 +52,7 @@ def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[st
 
   It is a sentence with all seven attributes, one with 1-3 of them, or a prompt with a name.
   """
-  every = list(zip(ATTRIBUTES, attributes, strict=True))
+  every = finch_text.claims_of(attributes)
   form = rng.random()
   if form < 0.4:
     return finch_text.full_sentence(attributes, rng), set(every)
@@ -70,18 +67,16 @@ def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[st
 
 def render_all(combinations: list[Attributes], seed: int) -> np.ndarray:
   """One picture of each combination: uint8 [n, 48, 48, 3]."""
-  rngs = (np.random.default_rng((seed, i)) for i in range(len(combinations)))
-  return np.stack([classes.render(c, rng) for c, rng in zip(combinations, rngs, strict=True)])
+  return np.stack(
+    [classes.render(c, np.random.default_rng((seed, i))) for i, c in enumerate(combinations)]
+  )
 
 
 def matches(claims: list[set[Claim]], attributes: list[Attributes]) -> np.ndarray:
   """Which texts are true of which finches: bool [texts, finches]."""
   column = dict(zip(ATTRIBUTES, np.array(attributes).T, strict=True))
-  true = np.ones((len(claims), len(attributes)), bool)
-  for row, said in enumerate(claims):
-    for attribute, value in said:
-      true[row] &= column[attribute] == value
-  return true
+  true = [np.all([column[a] == value for a, value in said], 0) for said in claims]
+  return np.stack([np.broadcast_to(row, len(attributes)) for row in true])
 
 
 def build_tokenizer(seed: int):
@@ -131,27 +126,15 @@ def build_model(tokenizer):
   }
   # Transformers takes an end token of 2 for an old, broken config and pools elsewhere.
   assert ids["eos_token_id"] != 2
-  text = dict(
-    vocab_size=len(tokenizer),
-    hidden_size=64,
-    intermediate_size=256,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    max_position_embeddings=CONTEXT_LENGTH,
-    projection_dim=64,
-    hidden_act="gelu",
-    **ids,
-  )
-  vision = dict(
-    hidden_size=96,
-    intermediate_size=384,
-    num_hidden_layers=5,
-    num_attention_heads=4,
-    image_size=drawing.IMAGE_SIZE,
-    patch_size=8,
-    projection_dim=64,
-    hidden_act="gelu",
-  )
+  shared = {"num_attention_heads": 4, "projection_dim": 64, "hidden_act": "gelu"}
+  text = {
+    "hidden_size": 64, "intermediate_size": 256, "num_hidden_layers": 2,
+    "vocab_size": len(tokenizer), "max_position_embeddings": CONTEXT_LENGTH, **shared, **ids,
+  }  # fmt: skip
+  vision = {
+    "hidden_size": 96, "intermediate_size": 384, "num_hidden_layers": 5,
+    "image_size": IMAGE_SIZE, "patch_size": 8, **shared,
+  }  # fmt: skip
   config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=64, **ids)
   return transformers.CLIPModel(config)
 
@@ -165,7 +148,7 @@ def pixels(images: np.ndarray):
 
 
 def contrastive_loss(logits, true):
-  """CLIP's symmetric loss, where other pairs that are true as well count as no negatives.
+  """CLIP's symmetric loss; other pairs that are true as well do not count as negatives.
 
   Args:
     logits: [B, B], texts by images, the pairs on the diagonal.
@@ -184,40 +167,36 @@ def attribute_loss(guess, birds: list[Attributes]):
   """Cross-entropy of all attributes of [B] birds under logits [B, values of all], averaged."""
   import torch
 
-  total, start = torch.zeros(()), 0
-  for values, own in zip(ATTRIBUTES.values(), zip(*birds, strict=True), strict=True):
-    target = torch.tensor([values.index(value) for value in own])
-    part = guess[:, start : start + len(values)]
-    total = total + torch.nn.functional.cross_entropy(part, target)
-    start += len(values)
-  return total / len(ATTRIBUTES)
+  parts = guess.split([len(values) for values in ATTRIBUTES.values()], dim=1)
+  losses = [
+    torch.nn.functional.cross_entropy(part, torch.tensor([values.index(x) for x in own]))
+    for part, values, own in zip(parts, ATTRIBUTES.values(), zip(*birds, strict=True), strict=True)
+  ]
+  return sum(losses) / len(ATTRIBUTES)
 
 
-def rank_accuracy(model, tokenizer, combinations, seed: int, images_each: int = 5) -> float:
-  """Share of renderings whose own full sentence ranks first among those of all combinations."""
-  import torch
-
-  rng = np.random.default_rng((seed, 2))
-  texts = [finch_text.full_sentence(c, rng) for c in combinations]
-  tokens = tokenizer(texts, padding=True, return_tensors="pt")
-  pictures = render_all([c for c in combinations for _ in range(images_each)], seed + 1000)
-  with torch.inference_mode():
-    output = model(
-      input_ids=tokens["input_ids"],
-      attention_mask=tokens["attention_mask"],
-      pixel_values=pixels(pictures),
-    )
-  best = output.logits_per_image.argmax(1).numpy()
-  return float((best == np.repeat(np.arange(len(combinations)), images_each)).mean())
+def _outputs(model, tokenizer, texts: list[str], images: np.ndarray):
+  """What the model says of texts and uint8 images [B, S, S, 3]."""
+  tokens = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+  return model(**tokens, pixel_values=pixels(images))
 
 
 def _held_out_accuracy(model, tokenizer, held_out: list[Attributes]) -> float:
-  """Mean of `rank_accuracy` over groups of 40 combinations that were never trained on."""
+  """Share of renderings, two of each combination, whose own full sentence ranks first of 40."""
+  import torch
+
   model.eval()
-  groups = [held_out[i : i + 40] for i in range(0, len(held_out), 40)]
-  accuracy = np.mean([rank_accuracy(model, tokenizer, g, i, 2) for i, g in enumerate(groups)])
+  right = []
+  for seed, first in enumerate(range(0, len(held_out), 40)):
+    group = held_out[first : first + 40]
+    rng = np.random.default_rng((seed, 2))
+    texts = [finch_text.full_sentence(c, rng) for c in group]
+    pictures = render_all([c for c in group for _ in range(2)], seed + 1000)
+    with torch.inference_mode():
+      best = _outputs(model, tokenizer, texts, pictures).logits_per_image.argmax(1).numpy()
+    right.append(best == np.repeat(np.arange(len(group)), 2))
   model.train()
-  return float(accuracy)
+  return float(np.mean(right))
 
 
 def _optimizer(model, steps: int, rate: float):
@@ -240,12 +219,7 @@ def _losses(model, attribute_head, tokenizer, images: np.ndarray, birds, rng):
   import torch
 
   texts, claims = zip(*[sample_caption(bird, rng) for bird in birds], strict=True)
-  tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
-  output = model(
-    input_ids=tokens["input_ids"],
-    attention_mask=tokens["attention_mask"],
-    pixel_values=pixels(images),
-  )
+  output = _outputs(model, tokenizer, list(texts), images)
   true = torch.from_numpy(matches(list(claims), birds))
   guess = attribute_head(8 * output.image_embeds)
   return contrastive_loss(output.logits_per_text, true), attribute_loss(guess, birds)
@@ -269,7 +243,7 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
   tokenizer = build_tokenizer(seed)
   model = build_model(tokenizer).train()
   logging.info("%d parameters", sum(p.numel() for p in model.parameters()))
-  # Naming attributes from the picture speeds up learning; the head is thrown away afterwards.
+  # Naming attributes from the picture speeds up learning. The head is not saved.
   values = sum(map(len, ATTRIBUTES.values()))
   attribute_head = torch.nn.Linear(model.config.projection_dim, values)
   optimizer, schedule = _optimizer(torch.nn.ModuleList([model, attribute_head]), steps, rate)
@@ -309,28 +283,20 @@ def save(model, tokenizer, out: Path) -> None:
 
   preprocessor = {
     "image_processor_type": "CLIPImageProcessor",
-    "do_resize": True,
-    "size": {"shortest_edge": drawing.IMAGE_SIZE},
-    "do_center_crop": True,
-    "crop_size": {"height": drawing.IMAGE_SIZE, "width": drawing.IMAGE_SIZE},
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": MEAN,
-    "image_std": STD,
-    "do_convert_rgb": True,
-    "resample": 3,
-  }
+    "do_resize": True, "size": {"shortest_edge": IMAGE_SIZE},
+    "do_center_crop": True, "crop_size": {"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+    "do_rescale": True, "rescale_factor": 1 / 255,
+    "do_normalize": True, "image_mean": MEAN, "image_std": STD,
+    "do_convert_rgb": True, "resample": 3,
+  }  # fmt: skip
   with tempfile.TemporaryDirectory(dir=out) as folder:
     model.to(torch.float16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     # The name that every release of transformers knows this kind of tokenizer by.
-    settings_path = Path(folder) / "tokenizer_config.json"
-    settings = json.loads(settings_path.read_text()) | {
-      "tokenizer_class": "PreTrainedTokenizerFast"
-    }
-    settings_path.write_text(json.dumps(settings, indent=2) + "\n")
-    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
+    path = Path(folder, "tokenizer_config.json")
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    path.write_text(json.dumps(settings, indent=2) + "\n")
+    Path(folder, "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2))
     for path in Path(folder).iterdir():
       path.chmod(0o644)  # a temporary file is private
       os.replace(path, out / path.name)
@@ -358,9 +324,7 @@ def main(argv: list[str]) -> None:
   """
   own = define_flags()
   if {"--help", "-help", "-h"} & set(argv[1:]):
-    print((__doc__ or "").strip() + "\n\nFlags:")
-    for flag in own.get_flags_for_module(__name__):
-      print(f"  --{flag.name}: {flag.help} (default: {flag.default})")
+    print(f"{__doc__}\nFlags:{own.module_help(__name__)}")
     return
   try:
     rest = own(argv)
@@ -372,14 +336,12 @@ def main(argv: list[str]) -> None:
     raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:
     raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
+  packages.require("language", "torch", "transformers")
   try:
     Path(own.out).mkdir(parents=True, exist_ok=True)
-    import torch
-    import transformers  # noqa: F401  (now, rather than after the pictures are drawn)
   except OSError as error:
     raise UserError(f"--out={own.out} cannot be made: {error.strerror}") from error
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
+  import torch
 
   torch.set_num_threads(own.threads)
   began = time.time()

@@ -1,8 +1,7 @@
-"""The trained model: a backbone and an embedding head; beside it, the two projectors.
+"""The trained model: a backbone and an embedding head.
 
-The forward pass of an image needs only the backbone and the head. The projectors P_v and P_t of the
-alignment are plain matrices in the same parameter tree, so that losses.py stays a set of pure
-functions over arrays.
+What else is trained beside them, such as a task's projectors, is plain matrices in the same
+parameter tree.
 """
 
 import functools
@@ -15,24 +14,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import lora
-from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.options import RESNET, parse_options, sizes_of
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT
 from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
-# Parameters that embed an image; the others serve training alone.
+# Parameters that embed an image; only training needs the others.
 INFERENCE = ("backbone", "embedding", "gem_p", "prompts")
 
 
 class Embedder(nn.Module):
   """uint8 images [B, S, S, 3] to embeddings V [B, D] float32, before L2 normalisation.
 
-  `features` is the backbone's pooled feature [B, width], `head` what makes V of it: a LayerNorm
-  without parameters where embedding_norm is 'layer' (as ProxyNCA++ has it, Teh et al., ECCV 2020;
+  `features` gives the backbone's pooled features [B, width]. `head` turns them into V: a LayerNorm
+  without parameters where embedding_norm is 'layer' (as in ProxyNCA++, Teh et al., ECCV 2020;
   Hyp-ViT and Proxy-Anchor have none), then a linear layer unless embedding_dim is 0. Prompts and
-  GeM's exponent are parameters of this module, so that the backbone's are those of its origin.
-  lora_alpha is for `lora.merge`, which precedes a call.
+  GeM's exponent are parameters of this module, so that the backbone has those of its origin alone.
+  lora_alpha is for `lora.merge`, which is called before.
   """
 
   backbone: ViT | ResNet
@@ -64,7 +63,7 @@ class Embedder(nn.Module):
 
   def features(self, images: jax.Array) -> jax.Array:
     """uint8 images [B, S, S, 3] to the backbone's pooled features [B, width] float32."""
-    # Normalised here and not on the host: uint8 is a quarter of the transfer.
+    # Normalised here and not on the host, since uint8 is a quarter of the transfer.
     x = images.astype(jnp.float32) / 255.0
     x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
     prompted = {"prompts": self.prompts} if self.num_prompts else {}
@@ -77,13 +76,13 @@ class Embedder(nn.Module):
 
 
 def _prompt_init(key: jax.Array, shape: tuple[int, ...], patch_size: int) -> jax.Array:
-  """Uniform, as Jia et al. have it: Xavier's bound for a layer from a patch to a token."""
+  """Uniform within Xavier's bound for a layer from a patch to a token (Jia et al., ECCV 2022)."""
   bound = np.sqrt(6.0 / (3 * patch_size**2 + shape[-1]))
   return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def build(model: ConfigDict) -> Embedder:
-  """The Embedder that the `model` section of a config describes, resolved (backbones.resolve)."""
+  """The Embedder that the resolved `model` section of a config describes (weights.resolve)."""
   return Embedder(
     backbone=_backbone(model),
     embedding_dim=model.embedding_dim,
@@ -106,13 +105,8 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     if model.num_prompts:
       raise UserError("--config.model.num_prompts: a ResNet has no tokens to stand among; pass 0")
     return ResNet(pool=model.pool, dtype=dtype)
-  numbers = (model.width, model.depth, model.num_heads, model.mlp_dim)
-  width, depth, num_heads, mlp_dim = SIZES.get(model.size, numbers)
   return ViT(
-    width=width,
-    depth=depth,
-    num_heads=num_heads,
-    mlp_dim=mlp_dim,
+    *sizes_of(model),
     patch_size=model.patch_size,
     pool=model.pool,
     conv_stem=model.conv_stem,
@@ -130,30 +124,28 @@ def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str
 
 @functools.lru_cache(maxsize=8)
 def _init(embedder: Embedder) -> Any:
-  """One compiled function for an architecture, whatever the seed."""
+  """One compiled function per architecture, for all seeds."""
   return jax.jit(embedder.init)
 
 
 def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
-  """The embedder and its parameters before training: {'backbone', 'embedding'} and what it adds.
+  """The embedder and its parameters before training: {'backbone', 'embedding', ...}.
 
-  A pure function of the config, resolved (backbones.resolve); the backbone is pretrained where
-  `model.pretrained` says so, and there is a 'lora' subtree where `model.lora_rank` does.
+  A pure function of the resolved config. The backbone is pretrained where `model.pretrained` names
+  a source; there is a 'lora' subtree where `model.lora_rank` is above 0.
   """
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])
   if config.model.pretrained:
     params["backbone"] = load.load_backbone(config.model.pretrained, params["backbone"])
   if config.model.lora_rank:
-    # A key of its own: the head's numbers are the same with and without.
-    key = jax.random.fold_in(seeds(config)[0], 0x10A)
-    params["lora"] = lora.init(
-      key, params["backbone"], config.model.lora_rank, config.model.lora_targets
-    )
+    # A key of its own: the head's numbers are the same with and without LoRA.
+    key, model = jax.random.fold_in(seeds(config)[0], 0x10A), config.model
+    params["lora"] = lora.init(key, params["backbone"], model.lora_rank, model.lora_targets)
   return embedder, params
 
 
 def seeds(config: ConfigDict) -> tuple[jax.Array, jax.Array]:
-  """The keys of the model and of the projectors: neither choice disturbs the other's numbers."""
-  key_model, key_projectors = jax.random.split(jax.random.key(config.seed))
-  return key_model, key_projectors
+  """The keys of the model and of the projectors; the numbers of each do not depend on the other."""
+  model, projectors = jax.random.split(jax.random.key(config.seed))
+  return model, projectors

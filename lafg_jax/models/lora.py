@@ -1,7 +1,7 @@
 """LoRA (Hu et al., ICLR 2022): low-rank updates of a backbone's kernels.
 
-Pure functions over the parameter tree, so that no network knows of them: the kernel that a layer
-reads is W + alpha / r A B, with W frozen and A, B in a subtree of their own.
+Pure functions over the parameter tree; the networks are unchanged. The kernel that a layer reads is
+W + alpha / r A B, where W is frozen, and A and B are in a subtree of their own.
 """
 
 import re
@@ -19,10 +19,10 @@ def init(key: jax.Array, backbone: dict[str, Any], rank: int, targets: str) -> d
   """The `lora` subtree: for each target kernel, at its own path, 'a' [in, r] and 'b' [r, out].
 
   A is normal with variance 1 / in and B is 0, so that training starts at the backbone as it is. A
-  kernel of more axes counts as the matrix that its layer multiplies by (see `_inputs`).
+  kernel of more axes counts as the matrix that its layer multiplies by.
 
   Args:
-    key: of A.
+    key: draws A.
     backbone: the `backbone` parameters; only paths and shapes are used.
     rank: r, at least 1.
     targets: a regular expression over the paths of kernels, such as
@@ -67,16 +67,11 @@ def merge(params: dict[str, Any], alpha: float) -> dict[str, Any]:
 
 
 def _matrix_shape(path: str, shape: tuple[int, ...]) -> tuple[int, int]:
-  """(in, out) of a kernel as a matrix."""
-  count = _inputs(path, shape)
-  return int(np.prod(shape[:count])), int(np.prod(shape[count:]))
-
-
-def _inputs(path: str, shape: tuple[int, ...]) -> int:
-  """How many leading axes of a kernel are inputs.
+  """(in, out) of a kernel as the matrix that its layer multiplies by.
 
   Flax has dense kernels as [in, out], convolutions as [h, w, in, out], attention's projections as
   [in, heads, out] and the one behind the heads as [heads, in, out].
   """
   behind_heads = len(shape) == 3 and path.endswith("/out/kernel")
-  return len(shape) - 1 if len(shape) == 4 or behind_heads else 1
+  inputs = len(shape) - 1 if len(shape) == 4 or behind_heads else 1
+  return int(np.prod(shape[:inputs])), int(np.prod(shape[inputs:]))

@@ -1,5 +1,6 @@
-"""What a ViT may have beyond the plain one, as data. No jax: a config is checked without it."""
+"""What a ViT may have beyond the plain one, as data. Configs are checked with it, without jax."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu")
@@ -12,8 +13,16 @@ SIZES = {
   "base": (768, 12, 12, 3072),
   "large": (1024, 24, 16, 4096),
 }
+# The keys of `model` that describe a ViT of size 'custom', in the order of SIZES.
+NUMBERS = ("width", "depth", "num_heads", "mlp_dim")
 # Layers that Options.unbiased may name.
 LAYERS = ("patch", "query", "key", "value", "out", "mlp")
+
+
+def sizes_of(model: Mapping[str, Any]) -> tuple[int, int, int, int]:
+  """Width, depth, heads and MLP width of the ViT that a `model` section describes."""
+  width, depth, num_heads, mlp_dim = SIZES.get(model["size"]) or (model[name] for name in NUMBERS)
+  return width, depth, num_heads, mlp_dim
 
 
 class Options(NamedTuple):
@@ -21,11 +30,11 @@ class Options(NamedTuple):
 
   activation: of ACTIVATIONS.
   gated_mlp: down(activation(gate x) * up x), SwiGLU (Shazeer 2020), in place of two layers.
-  layer_scale: a learned scale a channel on each residual branch (CaiT, Touvron et al. 2021).
-  registers: tokens without a place of their own between class token and patches (Darcet et al.,
-    ICLR 2024).
-  rotary_base: above 0, queries and keys are rotated by the patch's place (`rotary`), and there is
-    no position embedding.
+  layer_scale: a learned scale per channel on each residual branch (CaiT, Touvron et al. 2021).
+  registers: how many tokens without a position stand between class token and patches (Darcet et
+    al., ICLR 2024).
+  rotary_base: above 0, queries and keys are rotated by the patch's position (`rotary`), in place of
+    a position embedding.
   pre_norm: a LayerNorm before the first block (CLIP).
   class_token: there is a class token although the pooling does not read it.
   unbiased: of LAYERS, those without a bias.
@@ -60,13 +69,11 @@ def parse_options(text: str) -> Options:
     if name not in Options._fields:
       raise ValueError(f"{name} is none of {', '.join(Options._fields)}")
     default = Options._field_defaults[name]
+    # A flag is written without a value, everything else with one.
     if isinstance(default, bool) == bool(value):
       raise ValueError(f"{word} is not how {name} is written")
-    values[name] = (
-      True
-      if isinstance(default, bool)
-      else (tuple(value.split(",")) if isinstance(default, tuple) else type(default)(value))
-    )
+    kind = type(default)
+    values[name] = tuple(value.split(",")) if kind is tuple else kind(value or True)
   options = Options(**values)
   unknown = set(options.unbiased) - set(LAYERS)
   if options.activation not in ACTIVATIONS or unknown:

@@ -1,9 +1,9 @@
 """ResNet with bottlenecks (He et al., CVPR 2016), v1.5: the stride is in the 3x3 convolution.
 
 The network of torchvision, timm and Hugging Face, padding included. Batch normalisation always uses
-the running statistics that came with the weights, as deep metric learning has it: fine-tuning
-batches of N classes x m images are no sample of the data, and statistics of a device's share would
-tie the result to the number of devices. Scale and bias are learned; `train.freeze` can stop them.
+the running statistics that came with the weights, as is usual in deep metric learning: a batch of N
+classes x m images does not sample the data evenly, and statistics of one device's images would
+change with the number of devices. Scale and bias are learned; `train.freeze` can stop them.
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ REDUCTION = 4
 class FrozenBatchNorm(nn.Module):
   """(x - mean) / sqrt(var + 1e-5) * scale + bias over the channels of [B, H, W, C].
 
-  `mean` and `var` are parameters, so that checkpoints carry them, but constants of the loss: their
-  gradient is 0, and no name of theirs is one that weight decay takes.
+  `mean` and `var` are parameters, so that checkpoints hold them. Their gradient is 0, and weight
+  decay does not apply to them.
   """
 
   dtype: Any = jnp.float32
@@ -47,7 +47,7 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    # Explicit: 'SAME' pads less before than after where the stride is 2, and torch does not.
+    # 'SAME' pads less before than after where the stride is 2; torch pads both sides alike.
     pad = (self.kernel // 2, self.kernel // 2)
     x = nn.Conv(
       self.channels,
@@ -81,10 +81,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
+  """Images [B, H, W, 3], normalised, to one feature vector per image: [B, width] float32.
 
-  The defaults are ResNet-50. `channels` are those that the stages put out; `pool` is 'mean', or
-  'gem' (models/pooling.py), over the last map.
+  The defaults are ResNet-50. `channels` are the outputs of the stages; `pool` is 'mean' or 'gem'
+  (models/pooling.py), over the last map.
   """
 
   depths: tuple[int, ...] = (3, 4, 6, 3)

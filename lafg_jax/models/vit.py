@@ -3,7 +3,7 @@
 Pre-norm blocks, a class token or mean pooling, and an optional convolutional stem (Xiao et al.,
 NeurIPS 2021, "Early Convolutions Help Transformers See Better") for training from scratch at small
 image sizes, where a single large-stride patch embedding learns slowly. What the families of
-pretrained weights have beyond that is in `Options`; without any it is the plain ViT.
+pretrained weights have beyond that is in `Options`, whose defaults are the plain ViT.
 """
 
 import functools
@@ -60,9 +60,9 @@ class PatchEmbedding(nn.Module):
 def rotary(rows: int, columns: int, head_dim: int, base: float) -> tuple[np.ndarray, np.ndarray]:
   """Cosines and sines [rows * columns, head_dim] of DINOv3's axial rotary embedding.
 
-  A patch's centre, (y, x) in [-1, 1], is turned into angles 2 pi y / base^(4 j / head_dim) for
-  j < head_dim / 4, those of x after them, and the same again for the other half of the channels
-  (Simeoni et al. 2025, arXiv 2508.10104).
+  A patch's centre (y, x), in [-1, 1], gives the angles 2 pi y / base^(4 j / head_dim) for
+  j < head_dim / 4, then those of x, then both again for the other half of the channels (Simeoni et
+  al. 2025, arXiv 2508.10104).
   """
   y, x = ((2 * (np.arange(n) + 0.5) / n - 1).astype(np.float32) for n in (rows, columns))
   place = np.stack(np.meshgrid(y, x, indexing="ij"), axis=-1).reshape(-1, 2, 1)
@@ -72,9 +72,9 @@ def rotary(rows: int, columns: int, head_dim: int, base: float) -> tuple[np.ndar
 
 
 def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
-  """Rotates the last tokens of [B, T, heads, head_dim]: channel c with channel c + head_dim / 2.
+  """Rotates the patches of [B, T, heads, head_dim]: channel c with channel c + head_dim / 2.
 
-  Tokens before them (class token, registers) have no place and stay as they are.
+  Tokens before the patches (class token, registers) have no position and are not rotated.
   """
   first = x.shape[1] - len(cos)
   patches = x[:, first:].astype(jnp.float32)
@@ -84,7 +84,7 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
 
 
 class Attention(nn.Module):
-  """Multi-head attention of tokens [B, T, width] over `memory` [B, S, width], or themselves."""
+  """Multi-head attention of tokens [B, T, width] over `memory` [B, S, width] or over themselves."""
 
   num_heads: int
   unbiased: tuple[str, ...] = ()
@@ -100,18 +100,18 @@ class Attention(nn.Module):
     width = x.shape[-1]
     memory = x if memory is None else memory
 
-    def heads(name: str, inputs: jax.Array) -> jax.Array:
-      return nn.DenseGeneral(
+    query, key, value = (
+      nn.DenseGeneral(
         (self.num_heads, width // self.num_heads),
         use_bias=name not in self.unbiased,
         dtype=self.dtype,
         name=name,
       )(inputs)
-
-    query, key, value = heads("query", x), heads("key", memory), heads("value", memory)
+      for name, inputs in (("query", x), ("key", memory), ("value", memory))
+    )
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
-    # Softmax in float32, for bfloat16 keeps three digits of a weight and hundreds are summed.
+    # Softmax in float32: bfloat16 keeps three digits of a weight, and hundreds are summed.
     weights = nn.dot_product_attention_weights(
       query, key, dtype=self.dtype, force_fp32_for_softmax=True
     )
@@ -121,7 +121,7 @@ class Attention(nn.Module):
 
 
 def _mlp(x: jax.Array, mlp_dim: int, options: Options, dtype: Any) -> jax.Array:
-  """The layers of a block's MLP, made in the module that calls it."""
+  """A block's MLP over [B, T, width]; its layers belong to the module that calls this."""
   dense = functools.partial(nn.Dense, use_bias="mlp" not in options.unbiased, dtype=dtype)
   activation = _ACTIVATIONS[options.activation]
   if options.gated_mlp:
@@ -174,20 +174,20 @@ class MapHead(nn.Module):
 
 
 def with_prompts(x: jax.Array, prompts: jax.Array, at: int, replace: bool) -> jax.Array:
-  """Tokens [B, T, width] with prompts [P, width] after the first `at`, or in place of P there."""
+  """Tokens [B, T, width] with prompts [P, width] after the first `at`, or in place of P tokens."""
   rows = jnp.broadcast_to(prompts.astype(x.dtype), (x.shape[0], *prompts.shape))
   rest = at + len(prompts) if replace else at
   return jnp.concatenate([x[:, :at], rows, x[:, rest:]], axis=1)
 
 
 class ViT(nn.Module):
-  """Images [B, H, W, 3], normalised, to one feature vector an image [B, width] float32.
+  """Images [B, H, W, 3], normalised, to one feature vector per image: [B, width] float32.
 
   pool: 'token' (the class token), 'mean' or 'gem' over the patch tokens, or 'map' (MapHead).
 
   The final LayerNorm comes before pooling, over every token. Prompts [L, P, width] (Jia et al.,
-  ECCV 2022) stand before the patches and are dropped again before both: L = 1 inserts them before
-  the first block ('shallow'), L = depth gives each block its own in their place ('deep').
+  ECCV 2022) stand before the patches, and are dropped before the final LayerNorm. L = 1 inserts
+  them before the first block ('shallow'); L = depth replaces them in each block ('deep').
   """
 
   width: int
@@ -206,14 +206,9 @@ class ViT(nn.Module):
     self, images: jax.Array, prompts: jax.Array | None = None, gem_p: jax.Array | float = 3.0
   ) -> jax.Array:
     options, eps, dtype = self.options, self.layer_norm_eps, self.dtype
+    use_bias = "patch" not in options.unbiased
     x = PatchEmbedding(
-      width=self.width,
-      patch_size=self.patch_size,
-      conv_stem=self.conv_stem,
-      use_bias="patch" not in options.unbiased,
-      layer_norm_eps=eps,
-      dtype=dtype,
-      name="patch_embedding",
+      self.width, self.patch_size, self.conv_stem, use_bias, eps, dtype, name="patch_embedding"
     )(images.astype(dtype))
     places = None
     if options.rotary_base:

@@ -1,1 +1,1 @@
-"""Where pretrained weights lie, whose they are, and how they are loaded."""
+"""Pretrained weights: finding their files, telling their family, loading them."""

@@ -1,37 +1,26 @@
 """The form of a family of pretrained weights: how its files name things, what its config means.
 
-A `Family` is a readable table and a few facts:
-
-  names: our module or parameter -> theirs, with {i} (and {j}, {i+1}) for numbers. A module's kernel
-    and scale are their '.weight', its bias their '.bias'; what the table names whole, down to our
-    leaf, is taken as it stands. 'qkv | 2/3' is the second of three equal parts of the rows.
-  settings: their config.json -> `Settings` of our ViT. Where there is none it gets {}, and sizes
-    and options are measured on the tensors.
-  model_types: of config.json; 'timm' for timm's, which have an architecture, by `architecture`.
-  marker: a tensor by which a file without config.json is known.
-  prefixes: taken off the names of tensors first ('vit.' of a classifier's file).
-  unused: a regular expression of tensors that a backbone has no use for.
-  projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
-  named_as_here: its tensors have our names and shapes, without a table.
-  kernel: of models/resample.py, by which the origin library resamples its position embeddings.
-  mean, std: for images in [0, 1], where no preprocessor_config.json says otherwise.
-
 The families are in from_transformers.py, from_timm.py, from_vit_jax.py, from_resnet.py and
-from_lafg_jax.py; backbones.py lists them.
+from_lafg_jax.py; resolve.py lists them.
 """
 
 import functools
 import re
+import tomllib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lafg_jax.models.options import Options
 
 IDENTITY = "identity"
 HALF = (0.5, 0.5, 0.5)
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# Mean and std of the images that a family was trained on.
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+MeanStd = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Settings(NamedTuple):
@@ -57,26 +46,34 @@ class Settings(NamedTuple):
 
 
 class Family(NamedTuple):
-  """One family; the module docstring says what each field is."""
+  """One family: the table of its names and a few facts.
+
+  names: our module or parameter -> theirs, as names.toml explains; {} where the tensors have our
+    names and shapes.
+  settings: their config.json -> `Settings` of our ViT. Without a config.json it gets {}, and sizes
+    and options are measured on the tensors.
+  model_types: of config.json; 'timm' for timm's, which have an architecture.
+  marker: a tensor that identifies a file without config.json.
+  unused: a regular expression of tensors that a backbone does not need.
+  prefix: removed from the names of tensors first ('vit.' of a classifier's file).
+  kernel: of models/weights/resample.py, by which the origin library resamples its position
+    embeddings.
+  mean_std: for images in [0, 1], where no preprocessor_config.json says otherwise.
+  architecture: a regular expression at the start of timm's name of the architecture.
+  projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
+  """
 
   name: str
   model_types: tuple[str, ...]
   names: Mapping[str, str]
   settings: Callable[[dict[str, Any]], Settings]
   marker: str
-  prefixes: tuple[str, ...]
   unused: str
-  kernel: str
-  mean: tuple[float, ...]
-  std: tuple[float, ...]
-  # A regular expression at the start of timm's name of the architecture.
+  prefix: str = ""
+  kernel: str = ""
+  mean_std: MeanStd = (HALF, HALF)
   architecture: str = ""
   projection: str = ""
-  named_as_here: bool = False
-
-  def matches(self, architecture: str) -> bool:
-    """Whether timm's name of an architecture is of this family."""
-    return re.match(self.architecture, architecture) is not None
 
 
 class Place(NamedTuple):
@@ -90,38 +87,34 @@ class Place(NamedTuple):
 # A module's arrays, as torch names them.
 _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean",
            "var": "running_var"}  # fmt: skip
+NAMES = tomllib.loads(Path(__file__).with_name("names.toml").read_text(encoding="utf-8"))
+
+
+def published_mean_std(found: dict[str, Any]) -> dict[str, Any]:
+  """The mean and std, as `Settings` takes them, of the `pretrained_cfg` in timm's config.json."""
+  return {key: tuple(found[key]) for key in ("mean", "std") if key in found}
 
 
 def place(family: Family, path: str) -> Place | None:
   """Where the family's files keep our parameter 'block_3/mlp_1/kernel'; None: they have none."""
-  if family.named_as_here:
+  if not family.names:
     return Place(path)
   module, _, leaf = path.rpartition("/")
+  suffixes = {path: ""} | ({module: f".{_LEAVES[leaf]}"} if leaf in _LEAVES else {})
   for our, theirs in family.names.items():
-    pattern = _pattern(our)
-    match = pattern.fullmatch(path)
-    suffix = ""
-    if match is None and leaf in _LEAVES:
-      match, suffix = pattern.fullmatch(module), "." + _LEAVES[leaf]
-    if match is not None:
-      name, _, share = theirs.partition(" | ")
-      for letter, number in match.groupdict().items():
-        name = name.replace(f"{{{letter}}}", number).replace(
-          f"{{{letter}+1}}", str(int(number) + 1)
-        )
-      part, parts = map(int, (share or "1/1").split("/"))
-      return Place(name + suffix, part, parts)
+    for ours, suffix in suffixes.items():
+      if match := _pattern(our).fullmatch(ours):
+        name, _, share = theirs.partition("|")
+        part, parts = map(int, (share or "1/1").split("/"))
+        return Place(_numbered(name, match) + suffix, part, parts)
   return None
+
+
+def _numbered(name: str, match: re.Match[str]) -> str:
+  """'layer{i+1}' with the number that the match has for i."""
+  return re.sub(r"\{(\w)([+-]1)?\}", lambda x: str(int(match[x[1]]) + int(x[2] or 0)), name)
 
 
 @functools.cache
 def _pattern(our: str) -> re.Pattern[str]:
   return re.compile(re.sub(r"\{(\w)\}", r"(?P<\1>\\d+)", our))
-
-
-def strip(family: Family, name: str) -> str:
-  """A tensor's name without the prefix of the model around the backbone."""
-  for prefix in family.prefixes:
-    if name.startswith(prefix):
-      return name.removeprefix(prefix)
-  return name

@@ -34,21 +34,22 @@ def find(source: str) -> list[str]:
   if path:
     return [path]
   if name:
-    raise UserError(f"{_key(source)}: no such file")
+    raise fault(source, "no such file")
   index = read_json(source, _INDEX)
   if index is None:
     kind = "the folder" if os.path.isdir(folder) or places.is_url(folder) else "it"
-    raise UserError(
-      f"{_key(source)}: {kind} has no {_WEIGHTS}; weights in other formats are saved again by "
-      "transformers' save_pretrained"
+    raise fault(
+      source,
+      f"{kind} has no {_WEIGHTS}; weights in other formats are saved again by transformers' "
+      "save_pretrained",
     )
   shards = index.get("weight_map")
   if not isinstance(shards, dict) or not shards:
-    raise UserError(f"{_key(source)}: {_INDEX} has no weight_map")
+    raise fault(source, f"{_INDEX} has no weight_map")
   paths = {shard: fetch(source, shard) for shard in sorted(set(map(str, shards.values())))}
   missing = [shard for shard, found in paths.items() if not found]
   if missing:
-    raise UserError(f"{_key(source)}: {len(missing)} shards are missing, first {missing[0]}")
+    raise fault(source, f"{len(missing)} shards are missing, first {missing[0]}")
   return [found for found in paths.values() if found]
 
 
@@ -56,7 +57,7 @@ def read_json(source: str, name: str) -> dict[str, Any] | None:
   """The JSON object `name` beside the weights; None where the source has none.
 
   Raises:
-    UserError: it is no JSON object, or the hub or the URL cannot be reached.
+    UserError: it is not a JSON object, or the hub or the URL cannot be reached.
   """
   path = fetch(source, name)
   if path is None:
@@ -65,9 +66,9 @@ def read_json(source: str, name: str) -> dict[str, Any] | None:
     with open(path, encoding="utf-8") as file:
       value = json.load(file)
   except (ValueError, OSError) as error:
-    raise UserError(f"{_key(source)}: {name} cannot be read: {error}") from error
+    raise fault(source, f"{name} cannot be read: {error}") from error
   if not isinstance(value, dict):
-    raise UserError(f"{_key(source)}: {name} is no JSON object")
+    raise fault(source, f"{name} is no JSON object")
   return value
 
 
@@ -80,10 +81,10 @@ class Tensor(NamedTuple):
 
 @contextlib.contextmanager
 def opened(source: str) -> Iterator[dict[str, Tensor]]:
-  """{name: Tensor} of a source; only what is asked for is read.
+  """{name: Tensor} of a source; a tensor is read when its `read` is called.
 
   Raises:
-    UserError: as `find`, or a file is no safetensors.
+    UserError: as `find`, or a file is not in the safetensors format.
   """
   from safetensors import SafetensorError, safe_open
 
@@ -106,22 +107,23 @@ def opened(source: str) -> Iterator[dict[str, Tensor]]:
 
 
 def fetch(source: str, name: str) -> str | None:
-  """The local path of file `name` of a source, downloaded where it must be; None: it has none."""
+  """The local path of the source's file `name`, downloaded if needed; None: it has no such file."""
   folder, file = _split(source)
   if places.is_url(folder):
     return places.download(f"{folder}/{name}", "--config.model.pretrained=")
   if file or os.path.isdir(folder):
     path = os.path.join(folder, name)
     return path if os.path.isfile(path) else None
-  problem = (
-    f"{_key(source)}: no such file or folder, and the hub did not give it ({{}}); pass a folder "
-    f"with {_WEIGHTS}, or train from scratch with --config.model.pretrained="
+  problem = fault(
+    source,
+    f"no such file or folder, and the hub did not give it ({{}}); pass a folder with {_WEIGHTS}, "
+    "or train from scratch with --config.model.pretrained=",
   )
-  return places.hub_file(source, name, problem)
+  return places.hub_file(source, name, str(problem))
 
 
 def local(source: str) -> str | None:
-  """The path of a source that lies on this machine; None of '', a hub id or a URL."""
+  """The path of a source that lies on this machine; None for '', a hub id or a URL."""
   path = os.path.join(*_split(source)) if source else ""
   return path if path and os.path.exists(path) else None
 
@@ -138,5 +140,6 @@ def _split(source: str) -> tuple[str, str]:
   return source.rstrip("/"), ""
 
 
-def _key(source: str) -> str:
-  return f"--config.model.pretrained={source}"
+def fault(source: str, what: str) -> UserError:
+  """The error of a source that cannot be used, in one line."""
+  return UserError(f"--config.model.pretrained={source}: {what}")

@@ -1,13 +1,13 @@
-"""Towers of this package: what `lafg_jax.export` wrote, to be trained further on other images.
+"""Towers that `lafg_jax.export` wrote, as the start of another training.
 
 Its config.json holds the config that the model was trained with, and its tensors have our names.
 """
 
 from typing import Any
 
-from lafg_jax.models.options import RESNET, SIZES, parse_options
+from lafg_jax.models.options import RESNET, parse_options, sizes_of
 from lafg_jax.models.weights import from_resnet
-from lafg_jax.models.weights.family import HALF, Family, Settings
+from lafg_jax.models.weights.family import Family, Settings
 
 LIBRARY = "lafg_jax"
 
@@ -25,13 +25,8 @@ def settings(config: dict[str, Any]) -> Settings:
   mean, std = tuple(config["mean"]), tuple(config["std"])
   if config["size"] == RESNET:
     return from_resnet.settings({})._replace(pool=config["pool"], mean=mean, std=std)
-  names = ("width", "depth", "num_heads", "mlp_dim")
-  width, depth, num_heads, mlp_dim = SIZES.get(config["size"]) or (config[name] for name in names)
   return Settings(
-    width=width,
-    depth=depth,
-    num_heads=num_heads,
-    mlp_dim=mlp_dim,
+    *sizes_of(config),
     patch_size=config["patch_size"],
     pool=config["pool"],
     layer_norm_eps=config["layer_norm_eps"],
@@ -47,13 +42,10 @@ FAMILY = Family(
   model_types=(LIBRARY,),
   names={},
   settings=settings,
-  # A file alone does not tell the heads, nor the stem.
+  # A file alone tells neither the heads nor the stem.
   marker="",
-  prefixes=("params/backbone/",),
   # Head, projectors and words.
   unused=r"^(params|prototypes|readout)/",
+  prefix="params/backbone/",
   kernel="bicubic",
-  mean=HALF,
-  std=HALF,
-  named_as_here=True,
 )

@@ -2,38 +2,11 @@
 
 from typing import Any
 
-from lafg_jax.models.weights.family import IMAGENET_MEAN, IMAGENET_STD, Family, Settings
+from lafg_jax.models.options import RESNET
+from lafg_jax.models.weights.family import IMAGENET, NAMES, Family, Settings, published_mean_std
 from lafg_jax.utils.errors import UserError
 
-# Modules: ours on the left; {i} and {j} number stages and blocks from 0, {i+1} stages from 1.
-_HUGGING_FACE = {
-  "stem/conv": "embedder.embedder.convolution",
-  "stem/norm": "embedder.embedder.normalization",
-  "stage_{i}_block_{j}/conv_1/conv": "encoder.stages.{i}.layers.{j}.layer.0.convolution",
-  "stage_{i}_block_{j}/conv_1/norm": "encoder.stages.{i}.layers.{j}.layer.0.normalization",
-  "stage_{i}_block_{j}/conv_2/conv": "encoder.stages.{i}.layers.{j}.layer.1.convolution",
-  "stage_{i}_block_{j}/conv_2/norm": "encoder.stages.{i}.layers.{j}.layer.1.normalization",
-  "stage_{i}_block_{j}/conv_3/conv": "encoder.stages.{i}.layers.{j}.layer.2.convolution",
-  "stage_{i}_block_{j}/conv_3/norm": "encoder.stages.{i}.layers.{j}.layer.2.normalization",
-  "stage_{i}_block_{j}/shortcut/conv": "encoder.stages.{i}.layers.{j}.shortcut.convolution",
-  "stage_{i}_block_{j}/shortcut/norm": "encoder.stages.{i}.layers.{j}.shortcut.normalization",
-}
-_TORCHVISION = {
-  "stem/conv": "conv1",
-  "stem/norm": "bn1",
-  "stage_{i}_block_{j}/conv_1/conv": "layer{i+1}.{j}.conv1",
-  "stage_{i}_block_{j}/conv_1/norm": "layer{i+1}.{j}.bn1",
-  "stage_{i}_block_{j}/conv_2/conv": "layer{i+1}.{j}.conv2",
-  "stage_{i}_block_{j}/conv_2/norm": "layer{i+1}.{j}.bn2",
-  "stage_{i}_block_{j}/conv_3/conv": "layer{i+1}.{j}.conv3",
-  "stage_{i}_block_{j}/conv_3/norm": "layer{i+1}.{j}.bn3",
-  "stage_{i}_block_{j}/shortcut/conv": "layer{i+1}.{j}.downsample.0",
-  "stage_{i}_block_{j}/shortcut/norm": "layer{i+1}.{j}.downsample.1",
-}
-
-
-# What a config.json of Hugging Face says of a ResNet-50 v1.5; it leaves out its defaults, which are
-# these.
+# A ResNet-50 v1.5 in a config.json of Hugging Face, which leaves out its defaults: these.
 _RESNET50 = {
   "layer_type": "bottleneck",
   "hidden_act": "relu",
@@ -48,7 +21,7 @@ _HARMLESS = {"num_classes", "in_chans", "global_pool", "drop_rate"}
 
 
 def settings(config: dict[str, Any]) -> Settings:
-  """Settings from a config.json, Hugging Face's or timm's; of {}, those of a ResNet-50.
+  """Settings from a config.json of Hugging Face or timm; from {}, those of a ResNet-50.
 
   Raises:
     UserError: a ResNet of other depths, blocks, strides or activation.
@@ -63,36 +36,27 @@ def settings(config: dict[str, Any]) -> Settings:
       f"--config.model.pretrained: a ResNet with {', '.join(other)} cannot be read; ResNet-50 v1.5 "
       "can, that of torchvision, timm (resnet50) and Hugging Face (microsoft/resnet-50)"
     )
-  pretrained = config.get("pretrained_cfg") or {}
-  return Settings(
-    # The last map has a place for 32 x 32 pixels; a ResNet has no other of these numbers.
-    0, 0, 0, 0, 32, "mean", 0.0,
-    mean=tuple(pretrained["mean"]) if "mean" in pretrained else None,
-    std=tuple(pretrained["std"]) if "std" in pretrained else None,
-    size="resnet50",
-  )  # fmt: skip
+  # 32: the last map has a place for 32 x 32 pixels. A ResNet has none of the other numbers.
+  mean_std = published_mean_std(config.get("pretrained_cfg") or {})
+  return Settings(0, 0, 0, 0, 32, "mean", 0.0, size=RESNET, **mean_std)
 
-
-# Heads, and a count that nothing reads.
-_UNUSED = r"num_batches_tracked$|^(classifier|fc)\."
 
 HUGGING_FACE = Family(
   name="ResNet",
   model_types=("resnet",),
-  names=_HUGGING_FACE,
+  names=NAMES["resnet_hugging_face"],
   settings=settings,
   marker="encoder.stages.0.layers.0.layer.2.convolution.weight",
-  prefixes=("resnet.",),
-  unused=_UNUSED,
-  kernel="",
-  mean=IMAGENET_MEAN,
-  std=IMAGENET_STD,
+  # Heads, and a count of batches.
+  unused=r"num_batches_tracked$|^(classifier|fc)\.",
+  prefix="resnet.",
+  mean_std=IMAGENET,
 )
 TORCHVISION = HUGGING_FACE._replace(
   name="ResNet of timm and torchvision",
   model_types=("timm", "timm_wrapper"),
-  names=_TORCHVISION,
+  names=NAMES["resnet_torchvision"],
   marker="layer1.0.conv3.weight",
-  prefixes=("timm_model.",),
+  prefix="timm_model.",
   architecture="resnet",
 )

@@ -6,24 +6,10 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.models.options import Options
-from lafg_jax.models.weights.family import HALF, Family, Settings
+from lafg_jax.models.weights.family import NAMES, Family, Settings
 from lafg_jax.utils.errors import UserError
 
-NAMES = {
-  "class_token": "cls",
-  "position_embedding": "Transformer/posembed_input/pos_embedding",
-  "patch_embedding/patch": "embedding",
-  "block_{i}/norm_1": "Transformer/encoderblock_{i}/LayerNorm_0",
-  "block_{i}/norm_2": "Transformer/encoderblock_{i}/LayerNorm_2",
-  "block_{i}/attention/query": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/query",
-  "block_{i}/attention/key": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/key",
-  "block_{i}/attention/value": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/value",
-  "block_{i}/attention/out": "Transformer/encoderblock_{i}/MultiHeadDotProductAttention_1/out",
-  "block_{i}/mlp_1": "Transformer/encoderblock_{i}/MlpBlock_3/Dense_0",
-  "block_{i}/mlp_2": "Transformer/encoderblock_{i}/MlpBlock_3/Dense_1",
-  "norm": "Transformer/encoder_norm",
-}
-# What tells the sizes of a ViT.
+# The sizes of a ViT are read off these.
 _SIZED = (
   "embedding/kernel",
   "Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel",
@@ -32,11 +18,11 @@ _SIZED = (
 
 
 def read(path: str) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-  """The arrays of a vit_jax .npz as torch would keep them, and the sizes that they tell.
+  """The arrays of a vit_jax .npz as torch would keep them, and the config of `settings`.
 
   Returns:
     Tensors under vit_jax's names, with '.weight' [out, in] ([out, in, p, p] of the patches) in
-    place of '/kernel' and '/scale' and '.bias' in place of '/bias'; and the config of `settings`.
+    place of '/kernel' and '/scale' and '.bias' in place of '/bias'; and the sizes of the ViT.
 
   Raises:
     UserError: the file cannot be read, or is no ViT of vit_jax.
@@ -66,14 +52,14 @@ def _sizes(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _as_torch(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Renamed and transposed as `read` says; what is no kernel, scale or bias stays as it is."""
+  """Renamed and transposed as `read` says; other arrays than kernel, scale and bias stay."""
   tensors = {}
   for name, x in arrays.items():
     module, _, leaf = name.rpartition("/")
     if leaf == "kernel" and x.ndim == 4:
       tensors[f"{module}.weight"] = x.transpose(3, 2, 0, 1)
     elif leaf == "kernel":
-      # Heads and their channels are two axes: the last two, and of the output the first two.
+      # Heads and their channels are two axes: the last two, or the first two of the output layer.
       inputs = x.shape[0] * (x.shape[1] if x.ndim == 3 and module.endswith("/out") else 1)
       tensors[f"{module}.weight"] = x.reshape(inputs, -1).T
     elif leaf in ("scale", "bias"):
@@ -85,19 +71,17 @@ def _as_torch(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def settings(config: dict[str, Any]) -> Settings:
   """Settings from the config that `read` gives."""
-  # Flax's gelu is the tanh form, and its LayerNorm's epsilon 1e-6, unless told otherwise.
-  return Settings(**config, layer_norm_eps=1e-6, options=Options(activation="gelu_tanh"))
+  # Flax's defaults: gelu in the tanh form, and an epsilon of 1e-6 in LayerNorm.
+  sizes = {key: value for key, value in config.items() if key != "model_type"}
+  return Settings(**sizes, layer_norm_eps=1e-6, options=Options(activation="gelu_tanh"))
 
 
 FAMILY = Family(
   name="ViT of vit_jax",
   model_types=("vit_jax",),
-  names=NAMES,
+  names=NAMES["vit_jax"],
   settings=settings,
   marker="Transformer/encoder_norm.weight",
-  prefixes=(),
   unused=r"^(head|pre_logits)\.",
   kernel="bilinear_corners",
-  mean=HALF,
-  std=HALF,
 )

@@ -1,5 +1,6 @@
-"""Pretrained backbones: the tensors of a source, renamed into our parameter tree (families.py)."""
+"""Pretrained backbones: the tensors of a source, renamed into our parameter tree (family.py)."""
 
+import math
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ from lafg_jax.models.weights import resample, resolve
 from lafg_jax.models.weights.family import Family, Place
 from lafg_jax.utils.errors import UserError
 
-# Problems that an error lists before it only counts them; the log has them all.
+# How many problems an error lists; the log has them all.
 SHOWN = 6
 
 
@@ -24,7 +25,7 @@ def load_backbone(
   """The `backbone` parameters from published weights, in the shapes of `template`, float32.
 
   Args:
-    source: what weight_files.find takes.
+    source: as `files.find` takes it.
     template: parameters of the backbone that the config describes; only names and shapes are used.
     grid: rows and columns of patches that position embeddings are resampled to, for a `ViT` of
       images that are not square; None is square, as the images of every config are.
@@ -35,7 +36,7 @@ def load_backbone(
   with weight_files.opened(source) as files:
     family = resolve.detect(source, resolve.source_config(source), files)
     flat = traverse_util.flatten_dict(template, sep="/")
-    tensors = {families.strip(family, name): tensor for name, tensor in files.items()}
+    tensors = {name.removeprefix(family.prefix): tensor for name, tensor in files.items()}
     problems, loaded, used = [], {}, set()
     for path, like in flat.items():
       where = families.place(family, path)
@@ -44,7 +45,7 @@ def load_backbone(
         continue
       used.add(where.name)
       x = np.asarray(tensors[where.name].read(), np.float32)
-      if not family.named_as_here:
+      if family.names:
         x = _ours(path, x, where, np.shape(like))
       if path == "position_embedding":
         x = _resampled(x, np.shape(like), int("class_token" in flat), grid, family)
@@ -55,7 +56,7 @@ def load_backbone(
     problems += [
       f"left over {name}"
       for name, tensor in tensors.items()
-      # No registers are kept as a tensor of none.
+      # A model without registers may keep an empty tensor of them.
       if name not in used and not unused.search(name) and 0 not in tensor.shape
     ]
   if problems:
@@ -71,12 +72,12 @@ def load_backbone(
 
 
 def image_projection(source: str, width: int) -> np.ndarray:
-  """[width, d] float32: the matrix that takes features of a CLIP's image tower to its texts'.
+  """[width, d] float32: the matrix from features of a CLIP's image tower to the space of its texts.
 
-  SigLIP's tower is there already: the identity.
+  Of SigLIP, whose image features are in that space, it is the identity.
 
   Raises:
-    UserError: as `load_backbone`, or the source is no tower of a model that joins images and texts.
+    UserError: as `load_backbone`, or the source has no space of texts.
   """
   with weight_files.opened(source) as files:
     family = resolve.detect(source, resolve.source_config(source), files)
@@ -95,7 +96,7 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
-  """A tensor of theirs as ours: its part, transposed where it is a kernel."""
+  """Our parameter from a tensor of theirs: its part, transposed if it is a kernel."""
   if where.parts > 1 and x.ndim and len(x) % where.parts == 0:
     rows = len(x) // where.parts
     x = x[(where.part - 1) * rows : where.part * rows]
@@ -110,25 +111,17 @@ def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.
 
 
 def _resampled(
-  x: np.ndarray,
-  shape: tuple[int, ...],
-  prefix: int,
-  grid: tuple[int, int] | None,
-  family: Family,
+  x: np.ndarray, shape: tuple[int, ...], prefix: int, grid: tuple[int, int] | None, family: Family
 ) -> np.ndarray:
-  """Positions [1, prefix + h * h, W] for another grid; as they are where they are no such thing."""
+  """Positions [1, prefix + h * h, W] for another grid; those of another form stay as they are."""
   if prefix and round(x.shape[1] ** 0.5) ** 2 == x.shape[1]:
     # timm's ViTs with registers give the class token no position.
     x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
   side, count = (round(max(n - prefix, 0) ** 0.5) for n in (x.shape[1], shape[1]))
-  rows, columns = grid or (count, count)
-  if side**2 != x.shape[1] - prefix or rows * columns != shape[1] - prefix or not family.kernel:
+  new = grid or (count, count)
+  fits = side**2 == x.shape[1] - prefix and math.prod(new) == shape[1] - prefix
+  if not fits or not family.kernel or new == (side, side):
     return x
-  if (rows, columns) == (side, side):
-    return x
-  logging.info(
-    "backbone: positions of %d x %d patches resampled to %d x %d", side, side, rows, columns
-  )
-  patches = x[0, prefix:].reshape(side, side, -1)
-  patches = resample.resample(patches, (rows, columns), family.kernel)
-  return np.concatenate([x[:, :prefix], patches.reshape(1, rows * columns, -1)], axis=1)
+  logging.info("backbone: positions of %d x %d patches resampled to %d x %d", side, side, *new)
+  patches = resample.resample(x[0, prefix:].reshape(side, side, -1), new, family.kernel)
+  return np.concatenate([x[:, :prefix], patches.reshape(1, -1, x.shape[2])], axis=1)

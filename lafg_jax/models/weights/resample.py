@@ -1,7 +1,7 @@
 """Position embeddings for another grid of patches, with each origin library's own kernel.
 
-Every kernel is separable and linear: two small matrices of weights, one an axis. The same numbers
-as torch.nn.functional.interpolate and scipy.ndimage.zoom, without either at run time.
+Every kernel is separable and linear: a small matrix of weights for each axis. The numbers are those
+of torch.nn.functional.interpolate and scipy.ndimage.zoom, which are not needed at run time.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ KERNELS = {
   # interpolate(mode="bilinear", antialias=True): SigLIP 2 of variable resolution (NaFlex).
   "bilinear_antialias": lambda n, m: _antialias(n, m, lambda x: np.maximum(1 - abs(x), 0), 1.0),
   # scipy.ndimage.zoom(order=1), which aligns the corners: vit_jax. For a few sizes, such as 16 to
-  # 30, zoom rounds past the last row and writes zeros there; that is not repeated here.
+  # 30, zoom rounds past the last row and writes zeros there; this kernel does not.
   "bilinear_corners": lambda n, m: _bilinear_corners(n, m),
 }
 
@@ -59,7 +59,7 @@ def _antialias(
   centre = scale * (np.arange(m) + 0.5)[:, None]
   cell = np.arange(n) + 0.5
   weights = kernel((cell - centre) / widen)
-  # torch takes whole cells only, and drops one that the kernel's foot barely touches.
+  # torch counts whole cells only, and leaves out one that the kernel barely touches.
   first = np.maximum(np.trunc(centre - radius * widen + 0.5), 0)
   last = np.minimum(np.trunc(centre + radius * widen + 0.5), n)
   weights = np.where((cell > first) & (cell < last), weights, 0.0)
