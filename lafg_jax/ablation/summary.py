@@ -11,7 +11,8 @@ from lafg_jax.evaluate.results import TITLES
 from lafg_jax.utils.errors import UserError
 
 Record = dict[str, Any]
-_SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
+# NAME@KEY=VALUE.
+_SWEPT = re.compile(r"(.+)@([^@=]+)=(.+)")
 # Rows are sorted by the first metric.
 _RANKING = next(iter(TITLES))
 
@@ -55,17 +56,13 @@ def summarise(
     compared = _pairs([row["variant"] for row in rows], list(variants), reference, controls, pairs)
     differences = [_difference(variants, *pair) for pair in compared]
     tables.append(
-      {
-        "dataset": dataset,
-        "start": start,
-        "split": of[0]["split"],
+      {name: of[0][name] for name in ("dataset", "start", "split", "num_classes", "num_queries")}
+      | {
         "steps": max(r["steps"] for r in of),
-        "num_classes": of[0]["num_classes"],
-        "num_queries": of[0]["num_queries"],
         "partial": any(r.get("partial") for r in of),
         "rows": rows,
         "differences": [found for found in differences if found["seeds"]],
-        "sweeps": _sweeps([row for row in every if parse(row["variant"])]),
+        "sweeps": _sweeps(every),
       }
     )
   return tables
@@ -74,19 +71,18 @@ def summarise(
 def parse(variant: str) -> tuple[str, str, str] | None:
   """'l_aux@classes=10' -> ('l_aux', 'classes', '10'); None for a variant of no sweep."""
   found = _SWEPT.fullmatch(variant)
-  return None if found is None else (found["name"], found["key"], found["value"])
+  return found and found.groups()
 
 
 def _sweeps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   found: dict[str, dict[str, Any]] = {}
   for row in rows:
-    name, key, value = parse(row["variant"]) or ("", "", "")
-    sweep = found.setdefault(key, {"key": key, "values": [], "lines": {}})
-    sweep["lines"].setdefault(name, {})[value] = row
-    if value not in sweep["values"]:
-      sweep["values"].append(value)
+    if (parsed := parse(row["variant"])) is not None:
+      name, key, value = parsed
+      sweep = found.setdefault(key, {"key": key, "values": [], "lines": {}})
+      sweep["lines"].setdefault(name, {})[value] = row
   for sweep in found.values():
-    sweep["values"].sort(key=_order)
+    sweep["values"] = sorted(set().union(*sweep["lines"].values()), key=_order)
   return list(found.values())
 
 
@@ -116,8 +112,8 @@ def _pairs(
 
 
 def _check_comparable(of: Sequence[Record], what: str) -> None:
-  steps = {r["steps"] for r in of if r["steps"]}
-  for name, values in (("steps", steps), ("split", {r["split"] for r in of})):
+  for name in ("steps", "split"):
+    values = {r[name] for r in of if r[name]}
     if len(values) > 1:
       raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
 
@@ -128,8 +124,7 @@ def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
     values = [r[metric] for r in cells if metric in r]
     if values:
       sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-      interval = statistics.t_interval(values)
-      row[metric] = {"values": values, "mean": float(np.mean(values)), "sd": sd, "t": interval}
+      row[metric] = {"values": values, "sd": sd} | _mean(values)
   return row
 
 
@@ -143,22 +138,20 @@ def _difference(
   for metric in TITLES:
     if seeds and all(metric in record for record in a + b):
       values = [x[metric] - y[metric] for x, y in zip(a, b, strict=True)]
-      found[metric] = {
-        "mean": float(np.mean(values)),
-        "t": statistics.t_interval(values),
-        "bootstrap": _bootstrap(a, b, metric),
-      }
+      found[metric] = _mean(values) | {"bootstrap": _bootstrap(a, b, metric)}
   return found
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+  return {"mean": float(np.mean(values)), "t": statistics.t_interval(values)}
 
 
 def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
   weights = [np.array(r["by_class"]["num_queries"]) for r in (*a, *b)]
   if any((w != weights[0]).any() for w in weights[1:]):
-    # Some images could not be read in one cell alone: no class can be paired with itself.
+    # One cell could not read some images that another could: classes cannot be paired.
     return None
-  values = [
-    np.array(x["by_class"][metric]) - np.array(y["by_class"][metric])
-    for x, y in zip(a, b, strict=True)
-  ]
-  return statistics.cluster_bootstrap(np.mean(values, axis=0), weights[0])
+  of_a, of_b = ([r["by_class"][metric] for r in side] for side in (a, b))
+  values = np.mean(np.subtract(of_a, of_b), axis=0)
+  return statistics.cluster_bootstrap(values, weights[0])
