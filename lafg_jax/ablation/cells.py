@@ -15,15 +15,12 @@ class Stopped(RuntimeError):
 
 
 def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
-  """Figures of one run of the task.
+  """One run of the task: JSON with 'seed', what the task's `figures` gives, 'seconds', 'versions'.
 
   Args:
     config: resolved; the run is a pure function of it and of the files that it names.
     scratch: folder for what the run writes; it is deleted afterwards.
     store: folder of what stages before the training wrote, for all cells.
-
-  Returns:
-    JSON: 'seed', what the task's `figures` gives, 'seconds' and 'versions'.
 
   Raises:
     UserError: as the stages do. Stopped: by a signal.

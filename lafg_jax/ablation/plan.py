@@ -21,10 +21,7 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
 # What a variants file has; see lafg_jax/tasks/class_retrieval/variants.py.
-_NAMES = (
-  *("starts", "groups", "grid", "REFERENCE", "CONTROLS", "SEEDS"),
-  *("VAL_CLASSES", "TUNING_SEEDS", "TUNED_GROUP"),
-)
+_NAMES = "starts groups grid REFERENCE CONTROLS SEEDS VAL_CLASSES TUNING_SEEDS TUNED_GROUP".split()
 # Part of each key: raised when a change of the code gives other figures for the same inputs, and
 # when the default of a config key changes.
 _VERSION = 2
@@ -33,11 +30,8 @@ _FILES = ("model.pretrained", "language.encoder")
 
 
 class Cell(NamedTuple):
-  """One training with its evaluation; `config` is resolved and has every setting.
-
-  key: hash of what decides the figures. path: of its JSON. tried: settings that a trial of --tune
-  compares.
-  """
+  """One training with its evaluation, of a resolved config; `key` is the hash of what decides its
+  figures, `path` that of its JSON, and `tried` the settings that a trial of --tune compares."""
 
   dataset: str
   start: str
@@ -114,7 +108,6 @@ def cells(
   Args:
     file: that of `read_variants`.
     config: with the command line's overrides.
-    workdir: cells are kept below it.
     tuned: {dataset: {start: {variant: overrides}}}.
     seeds: of each variant, unless its group takes fewer.
     groups: to plan; empty for all.
@@ -167,30 +160,28 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
     raise UserError(f"variant {name!r}: names take letters, digits and . + = @ _ -")
   made, known = config.copy_and_resolve_references(), config_keys.keys(config)
   overrides = {key: value for some in settings for key, value in some.items()}
-  at = f"variant {name}: "
+  for key in (key for key in overrides if key not in known):
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else keys.LISTED
+    raise UserError(f"variant {name}: unknown key {key}; {hint}")
+  at = ""
   try:
     for key, value in overrides.items():
-      if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else keys.LISTED
-        raise UserError(f"unknown key {key}; {hint}")
-      at = f"variant {name}: {key}={value}: "
+      at = f"{key}={value}: "
       made.update_from_flattened_dict({key: value})
-      at = f"variant {name}: "
+    at = ""
     validation.validate_values(made, default.SECTIONS)
   except (TypeError, ValueError) as error:
-    raise UserError(f"{at}{error}") from error
+    raise UserError(f"variant {name}: {at}{error}") from error
   return made
 
 
 def _resolved(made: ConfigDict) -> ConfigDict:
   from lafg_jax.models.weights import resolve
 
-  with made.unlocked():
-    # Only the last step is evaluated.
-    made.train.checkpoint_every = made.train.steps
-    made.train.keep_checkpoints = 1
-    made.evaluate.source = "checkpoint"
+  # Only the last step is evaluated.
+  made.train.update(checkpoint_every=made.train.steps, keep_checkpoints=1)
+  made.evaluate.source = "checkpoint"
   default.validate(made, ["describe"] * choices.reads_words(made) + ["train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   resolved = _remembered(asked, lambda: resolve.resolve(made).model)
@@ -270,10 +261,9 @@ def _check_equal_steps(found: Sequence[Cell]) -> None:
   for one in found:
     other = first.setdefault(one.start, one) if one.trains else one
     if one.steps != other.steps:
-      raise UserError(
-        f"{other.variant} trains {other.steps} steps and {one.variant} {one.steps}: every variant "
-        "of a start takes as many; take train.steps out of the variants"
-      )
+      what = f"{other.variant} trains {other.steps} steps and {one.variant} {one.steps}"
+      hint = "every variant of a start takes as many; take train.steps out of the variants"
+      raise UserError(f"{what}: {hint}")
 
 
 def check_names(
@@ -283,9 +273,8 @@ def check_names(
   of_starts, starts = file.starts(config), starts or ()
   flags = {"groups": (groups, [*file.groups(), "all"]), "starts": (starts, [*of_starts])}
   for flag, (names, known) in flags.items():
-    for name in names:
-      if name not in known:
-        raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
+    for name in (name for name in names if name not in known):
+      raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
   for name in starts:
     if isinstance(of_starts[name], str):
       raise UserError(f"--starts={name}: {of_starts[name]}")
@@ -302,9 +291,8 @@ def select(
   chosen = [one for one in every if "all" in groups or one.group in groups]
   chosen = [one for one in chosen if not starts or one.start in starts]
   chosen = [one for one in chosen if only.search(f"{one.start}/{one.variant}")]
-  if not chosen:
-    raise UserError(
-      f"--only={only.pattern}: it finds no start/variant that goes with this config, of the groups "
-      f"{', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
-    )
-  return chosen
+  if chosen:
+    return chosen
+  where = f"groups {', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
+  what = "start/variant that goes with this config"
+  raise UserError(f"--only={only.pattern}: it finds no {what}, of the {where}")

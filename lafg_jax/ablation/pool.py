@@ -61,13 +61,8 @@ class _Worker:
 def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
   """Runs the cells that are not finished; returns how many failed.
 
-  A finished cell is one JSON file, written whole. Ctrl-C ends the workers, and a rerun does what is
-  left.
-
-  Args:
-    cells: those wanted.
-    workdir: of the command.
-    jobs: worker processes; 0 is one a core, or one an accelerator.
+  A finished cell is one JSON file, written whole. Ctrl-C ends the workers, and a rerun runs the
+  other cells. `jobs` is the number of worker processes; 0 is one a core, or one an accelerator.
   """
   todo = [cell for cell in cells if cell.finished() is None]
   stale = [cell for cell in todo if cell.path.exists()]
@@ -79,7 +74,7 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     return 0
   from lafg_jax.ablation import cells as runs
 
-  # By whatever names, the same settings train once.
+  # Cells with the same settings train once, whatever their names.
   alike: dict[str, list[Cell]] = {}
   for cell in todo:
     alike.setdefault(cell.key, []).append(cell)
@@ -93,19 +88,16 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drive(
-  alike: dict[str, list[Cell]], workdir: str, environments: Sequence[dict[str, str]]
-) -> int:
+def _drive(alike: dict[str, list[Cell]], workdir: str, environments: list[dict[str, str]]) -> int:
   waiting, failed, done, begun = [same[0] for same in alike.values()], 0, 0, time.monotonic()
   workers: list[_Worker] = []
   try:
     for number, environment in enumerate(environments):
       workers.append(_Worker(number, workdir, environment))
       workers[-1].give(waiting)
-    while busy := {one.connection: k for k, one in enumerate(workers) if one.cell}:
-      for ready in wait([*busy]):
-        number = busy[ready]
-        one = workers[number]
+    while busy := [one.connection for one in workers if one.cell]:
+      for ready in wait(busy):
+        number, one = next((k, x) for k, x in enumerate(workers) if x.connection is ready)
         assert one.cell is not None
         result = one.take()
         done += 1
@@ -122,11 +114,9 @@ def _drive(
 
 
 def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float) -> bool:
-  """Writes the result of cells that are the same, or the log of its failure, and says so."""
-  cell = cells[0]
-  name = ", ".join(map(str, cells))
+  """Writes and logs the result of cells that are the same, or the log of its failure."""
+  name, log = ", ".join(map(str, cells)), cells[0].path.with_suffix(".log")
   eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
-  log = cell.path.with_suffix(".log")
   if "error" in result:
     with files.replacing(log) as temporary:
       temporary.write_text(f"{result['log']}\n{result['error']}\n", encoding="utf-8")
@@ -136,7 +126,7 @@ def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float
   for one in cells:
     results.keep(one, result)
   log.unlink(missing_ok=True)
-  named = [(title, result[metric]) for metric, title in TITLES.items() if metric in result]
-  figures = "  ".join(f"{title} {percent(value)}" for title, value in named)
+  measured = [metric for metric in TITLES if metric in result]
+  figures = "  ".join(f"{TITLES[metric]} {percent(result[metric])}" for metric in measured)
   logging.info("cell %s %s: %s (%.0f s)  %s", count, name, figures, result["seconds"], eta)
   return True

@@ -1,4 +1,4 @@
-"""Finished cells -> ablation.json, and the tables and figures that are made of it."""
+"""Finished cells -> ablation.json, and the tables and figures made of it."""
 
 import json
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 FILE = "ablation.json"
-# Below the folder of FILE: what is made of it for people to read.
+# Tables and figures, below the folder of FILE.
 GENERATED = "study/generated"
 
 Record = dict[str, Any]
 
 
 def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None:
-  """Writes the cells, and a Markdown file and figures of each dataset and start; also into `out`.
-
-  In `out` the cells of other datasets and starts stay in its ablation.json.
+  """Writes the cells, and a Markdown file and figures of each dataset and start; also into `out`,
+  whose ablation.json keeps the cells of other datasets and starts.
 
   Raises:
     UserError: no cell is finished, or cells cannot be compared.
@@ -46,14 +45,9 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
   """Copies the cells of `<out>/ablation.json` that the workdir lacks into it.
 
   A cell that was measured elsewhere is not measured again while its settings and inputs are the
-  same. It becomes the cell of its variant, or where there is no such variant any more the first
-  one with the same settings. A wanted cell also takes the figures of any other one with the same
-  settings.
-
-  Args:
-    every: cells of the plan; those of any seed of their variants are taken.
-    wanted: those that are about to run.
-    out: folder with the results.
+  same, whatever its seed. It becomes the cell of its variant; where `every` has no such variant any
+  more, the first one with the same settings. A cell of `wanted`, which are about to run, also takes
+  the figures of any other one with the same settings.
 
   Raises:
     UserError: the file is damaged.
@@ -78,11 +72,8 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
   if taken:
     logging.info("cells: %d are taken from %s", len(taken), path)
   if lost:
-    logging.warning(
-      "%d cells of %s are of other settings or inputs, or of variants that are no more, and will "
-      "not be there (%s)",
-      *(len(lost), path, lost[0]),
-    )
+    why = "of other settings or inputs, or of variants that are no more, and will not be there"
+    logging.warning("%d cells of %s are %s (%s)", len(lost), path, why, lost[0])
 
 
 def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
@@ -103,8 +94,12 @@ def _keep_missing(found: Sequence[tuple[Cell, Record]]) -> list[Cell]:
 
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result as the JSON that `Cell.finished` reads."""
-  record = {"dataset": cell.dataset} | result | {"start": cell.start, "variant": cell.variant}
-  record |= {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
+  record = result | {"start": cell.start, "variant": cell.variant}
+  record = (
+    {"dataset": cell.dataset}
+    | record
+    | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
+  )
   with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
@@ -120,10 +115,8 @@ def _finished(every: Sequence[Cell]) -> list[Record]:
       elif read_cell(cell.path) is not None:
         stale.append(f"{cell.start}/{cell.variant}/{seed}")
   if stale:
-    logging.warning(
-      "%d finished cells are of other settings or inputs and are left out (%s)",
-      *(len(stale), ", ".join(stale[:3])),
-    )
+    why = "of other settings or inputs and are left out"
+    logging.warning("%d finished cells are %s (%s)", len(stale), why, ", ".join(stale[:3]))
   return records
 
 
@@ -142,15 +135,15 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
   groups = getattr(file, "FIGURE_GROUPS", ("headline",))
-  drawn = {
-    "shown": [variant for group in groups for variant in file.groups()[group]],
+  shown = [variant for group in groups for variant in file.groups()[group]]
+  marked = {
     "reference": file.REFERENCE,
     "controls": getattr(file, "FIGURE_CONTROLS", file.CONTROLS),
   }
   for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
     texts[f"{name}.md"] = study_tables.markdown(table, labels)
-    texts[f"{name}.svg"] = study_figures.means(table, labels, **drawn)
+    texts[f"{name}.svg"] = study_figures.means(table, labels, shown=shown, **marked)
     texts[f"{name}_sweeps.svg"] = study_figures.sweeps(table, labels)
   for name, text in texts.items():
     path = Path(folder, name)

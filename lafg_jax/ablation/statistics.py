@@ -28,13 +28,12 @@ def cluster_bootstrap(
 ) -> Interval | None:
   """Percentile interval of a weighted mean over classes, whole classes drawn with replacement.
 
-  Queries of one class rise and fall together: to draw them one by one would make the interval far
-  too narrow.
+  Figures of queries of one class rise and fall together: an interval over single queries would be
+  far too narrow.
 
   Args:
     values: [C] of each class, such as the mean difference of its queries.
     weights: [C] >= 0, queries of the class; those of 0 take no part.
-    confidence: of the interval.
     resamples: how many times C classes are drawn.
 
   Returns:
@@ -46,8 +45,8 @@ def cluster_bootstrap(
     return None
   counts = _draws(len(x), resamples)
   means = counts @ (w * x) / (counts @ w)
-  low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-  return float(low), float(high)
+  low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
+  return low, high
 
 
 @functools.lru_cache(maxsize=4)

@@ -11,22 +11,17 @@ from lafg_jax.evaluate.results import TITLES
 from lafg_jax.utils.errors import UserError
 
 Record = dict[str, Any]
+Pairs = Sequence[tuple[str, str]]
 # NAME@KEY=VALUE.
 _SWEPT = re.compile(r"(.+)@([^@=]+)=(.+)")
-# Rows are sorted by the first metric.
-_RANKING = next(iter(TITLES))
 
 
 def summarise(
-  records: Sequence[Record],
-  reference: str,
-  controls: Sequence[str],
-  pairs: Sequence[tuple[str, str]] = (),
+  records: Sequence[Record], reference: str, controls: Sequence[str], pairs: Pairs = ()
 ) -> list[dict[str, Any]]:
   """One table for each dataset and start.
 
   Args:
-    records: contents of cells.
     reference: the variant that every other one is compared with.
     controls: those that `full` is compared with as well.
     pairs: further comparisons, made where both variants were measured.
@@ -37,13 +32,13 @@ def summarise(
     'rows', highest R@1 first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}];
     'differences': [{'variant', 'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}];
     'sweeps', of the variants NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value:
-    row}}}], values in ascending order and words last.
-    All numbers are fractions; 'sd', 't' and 'bootstrap' are None where one seed or class is.
+    row}}}], with ascending numbers before words.
+    All numbers are fractions; 'sd' and 't' of one seed, and 'bootstrap' of one class, are None.
 
   Raises:
     UserError: cells of one table trained for different numbers of steps, or on other splits.
   """
-  tables = []
+  tables, ranking = [], next(iter(TITLES))
   for dataset, start in dict.fromkeys((r["dataset"], r["start"]) for r in records):
     of = [r for r in records if (r["dataset"], r["start"]) == (dataset, start)]
     _check_comparable(of, f"{dataset}, {start}")
@@ -52,23 +47,18 @@ def summarise(
       variants.setdefault(record["variant"], {})[record["seed"]] = record
     every = [_row(name, list(cells.values())) for name, cells in variants.items()]
     rows = [row for row in every if not parse(row["variant"])]
-    rows.sort(key=lambda row: -row.get(_RANKING, {"mean": 0.0})["mean"])
+    rows.sort(key=lambda row: -row.get(ranking, {"mean": 0.0})["mean"])
     compared = _pairs([row["variant"] for row in rows], list(variants), reference, controls, pairs)
     differences = [_difference(variants, *pair) for pair in compared]
-    tables.append(
-      {name: of[0][name] for name in ("dataset", "start", "split", "num_classes", "num_queries")}
-      | {
-        "steps": max(r["steps"] for r in of),
-        "partial": any(r.get("partial") for r in of),
-        "rows": rows,
-        "differences": [found for found in differences if found["seeds"]],
-        "sweeps": _sweeps(every),
-      }
-    )
+    same = ("dataset", "start", "split", "num_classes", "num_queries")
+    table: dict[str, Any] = {name: of[0][name] for name in same}
+    table |= {"steps": max(r["steps"] for r in of), "partial": any(r.get("partial") for r in of)}
+    table |= {"rows": rows, "differences": [found for found in differences if found["seeds"]]}
+    tables.append(table | {"sweeps": _sweeps(every)})
   return tables
 
 
-def parse(variant: str) -> tuple[str, str, str] | None:
+def parse(variant: str) -> tuple[Any, ...] | None:
   """'l_aux@classes=10' -> ('l_aux', 'classes', '10'); None for a variant of no sweep."""
   found = _SWEPT.fullmatch(variant)
   return found and found.groups()
@@ -94,13 +84,9 @@ def _order(value: str) -> tuple[bool, float, str]:
 
 
 def _pairs(
-  rows: Sequence[str],
-  variants: Sequence[str],
-  reference: str,
-  controls: Sequence[str],
-  more: Sequence[tuple[str, str]],
+  rows: Sequence[str], variants: Sequence[str], reference: str, controls: Sequence[str], more: Pairs
 ) -> list[tuple[str, str]]:
-  """What is compared; under each @CHANGE the same pairs again, both variants changed."""
+  """Pairs to compare; under each @CHANGE the same pairs again, with both variants changed."""
   pairs = [("full", control) for control in controls if control != reference]
   pairs += [pair for pair in more if pair not in pairs]
   plain = [(row, reference) for row in rows if "@" not in row]
@@ -148,8 +134,8 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
-  weights = [np.array(r["by_class"]["num_queries"]) for r in (*a, *b)]
-  if any((w != weights[0]).any() for w in weights[1:]):
+  weights = np.array([r["by_class"]["num_queries"] for r in (*a, *b)])
+  if (weights != weights[0]).any():
     # One cell could not read some images that another could: classes cannot be paired.
     return None
   of_a, of_b = ([r["by_class"][metric] for r in side] for side in (a, b))

@@ -20,15 +20,11 @@ from lafg_jax.utils.errors import UserError
 
 FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
 # What tuning.json has of each trial.
-_COLUMNS = (
-  *("dataset", "start", "variant", "seed", "split", "steps", "recall@1", "map@r", "seconds"),
-)
+_COLUMNS = "dataset start variant seed split steps recall@1 map@r seconds".split()
 
 
 def read(path: str | None) -> dict[str, Any]:
-  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote.
-
-  '' has none; None is the task's own.
+  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; None is the task's own.
 
   Raises:
     UserError: it is missing or damaged.
@@ -47,11 +43,7 @@ def read(path: str | None) -> dict[str, Any]:
 
 
 def cells(
-  file: Any,
-  config: ConfigDict,
-  workdir: str,
-  starts: Sequence[str] | None,
-  only: re.Pattern[str],
+  file: Any, config: ConfigDict, workdir: str, starts: Sequence[str] | None, only: re.Pattern[str]
 ) -> list[Cell]:
   """Every trial of the variants of the tuned group; `file` is what `plan.read_variants` gave.
 
@@ -59,9 +51,8 @@ def cells(
     UserError: variants have grids of different sizes, or none goes with the config.
   """
   config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.evaluate.split = "val"
-    config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
+  config.evaluate.split = "val"
+  config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
   _fit_batch(config)
   every = plan.cells(file, config, workdir, {}, 1, [file.TUNED_GROUP])
   every = plan.select(every, [file.TUNED_GROUP], starts, only)
@@ -89,8 +80,7 @@ def _fit_batch(config: ConfigDict) -> None:
   left = len(datasets.class_splits(config.data)["train"])
   if config.data.classes_per_batch > left:
     logging.warning("data.classes_per_batch: %d, which are left to train on", left)
-    with config.unlocked():
-      config.data.classes_per_batch = left
+    config.data.classes_per_batch = left
 
 
 def choose(trials: Sequence[Cell], workdir: str, out: str) -> None:
@@ -100,7 +90,7 @@ def choose(trials: Sequence[Cell], workdir: str, out: str) -> None:
   `<out>/ablation_tuned.json`, which `--tuned` reads, beside those of other datasets and starts.
   """
   chosen: dict[str, Any] = {}
-  rows = []
+  rows: list[dict[str, Any]] = []
   for dataset, start, variant in dict.fromkeys((t.dataset, t.start, t.variant) for t in trials):
     of = [t for t in trials if (t.dataset, t.start, t.variant) == (dataset, start, variant)]
     done = [(trial.tried, result) for trial in of if (result := trial.finished())]

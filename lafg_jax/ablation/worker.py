@@ -17,11 +17,9 @@ from lafg_jax.utils.errors import UserError
 
 
 def environments(jobs: int, cells: int) -> list[dict[str, str]]:
-  """The environment variables of each worker.
+  """The environment variables of each of `jobs` workers, but of no more than there are cells.
 
-  Args:
-    jobs: how many; 0 is one a core, or one an accelerator where there is one.
-    cells: there are no more workers than these.
+  0 jobs are one a core, or one an accelerator where there is one.
   """
   kind, count = _backend()
   if kind == "cpu":
@@ -44,7 +42,7 @@ def _backend() -> tuple[str, int]:
   ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
   asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
   if asked.returncode:
-    # Its workers will say why.
+    # The workers will say why.
     return "cpu", 1
   kind, count = asked.stdout.split()[-2:]
   return kind, int(count)

@@ -25,8 +25,7 @@ from lafg_jax.utils.errors import UserError
 
 FORMAT = 2
 _FACTS = (
-  *("step", "checkpoint", "validation", "class_names", "dataset", "partial", "box", "sentences"),
-  *("evaluation", "versions"),
+  "step checkpoint validation class_names dataset partial box sentences evaluation versions".split()
 )
 _TREES = ("params", "prototypes", "readout")
 # What reading a JSON file raises that was edited, or that is of something else.
@@ -65,10 +64,8 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
       return _of_checkpoint(folder, where)
     model = _of_export(folder)
   if checkpoint == "best" and model.facts["checkpoint"] != "best":
-    raise UserError(
-      f"{source} is an export of the newest checkpoint, of step {model.facts['step']}: export the "
-      "workdir again with --checkpoint=best"
-    )
+    what = f"an export of the newest checkpoint, of step {model.facts['step']}"
+    raise UserError(f"{source} is {what}: export the workdir again with --checkpoint=best")
   return model
 
 
@@ -87,20 +84,15 @@ def _of_checkpoint(workdir: str, where: str) -> Trained:
     means = checkpoints.subtree(arrays, "state/averages/projectors")
     readout = attributes.readout(config, prototypes["vocabulary"], params["projectors"], means)
   inference = inference_params(embedders.build(config.model), params)
-  return Trained(
-    config=config,
-    params=jax.tree.map(np.asarray, inference),
-    prototypes=prototypes,
-    readout=readout,
-    facts={
-      **{name: meta[name] for name in ("step", "box", "sentences", "versions")},
-      **{name: meta["dataset"][name] for name in ("class_names", "partial")},
-      "dataset": meta["dataset"]["name"],
-      "checkpoint": "best" if where == checkpoints.BEST else "newest",
-      "validation": meta.get("validation"),
-      "evaluation": _evaluation(workdir, where, meta["step"]),
-    },
-  )
+  facts = {
+    **{name: meta[name] for name in ("step", "box", "sentences", "versions")},
+    **{name: meta["dataset"][name] for name in ("class_names", "partial")},
+    "dataset": meta["dataset"]["name"],
+    "checkpoint": "best" if where == checkpoints.BEST else "newest",
+    "validation": meta.get("validation"),
+    "evaluation": _evaluation(workdir, where, meta["step"]),
+  }
+  return Trained(config, jax.tree.map(np.asarray, inference), prototypes, readout, facts)
 
 
 def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
@@ -127,13 +119,8 @@ def write(trained: Trained, folder: str) -> None:
   with files.replacing(weights) as temporary:
     # Not save_file, whose files only their owner may read.
     temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
-  facts = {
-    "library": "lafg_jax",
-    "format": FORMAT,
-    "weights_sha256": files.file_hash(weights),
-    "facts": trained.facts,
-    "config": config_keys.flatten(trained.config),
-  }
+  facts = {"library": "lafg_jax", "format": FORMAT, "weights_sha256": files.file_hash(weights)}
+  facts |= {"facts": trained.facts, "config": config_keys.flatten(trained.config)}
   with files.replacing(os.path.join(folder, locations.FACTS)) as temporary:
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 

@@ -63,38 +63,27 @@ def is_export(folder: str) -> bool:
   return all(os.path.isfile(os.path.join(folder, name)) for name in (WEIGHTS, FACTS))
 
 
-# {checkpoints.FOLDER and checkpoints.BEST: the steps there, newest first}.
-_Steps = dict[str, list[int]]
-
-
-def _steps_of(names: Iterable[tuple[str, str]]) -> _Steps:
-  """From (folder, name) pairs, such as ('best', '60')."""
+def _steps_of(names: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
+  """The steps of each kind, newest first, by (folder, name) pairs such as ('best', '60')."""
   pairs = sorted(((where, int(x)) for where, x in set(names) if x.isdecimal()), reverse=True)
   kinds = (checkpoints.FOLDER, checkpoints.BEST)
   return {kind: [step for where, step in pairs if where == kind] for kind in kinds}
 
 
-def _chosen(source: str, checkpoint: str, steps: _Steps) -> str:
-  """The kind that `checkpoint` asks for; `checkpoints.FOLDER` where there are no checkpoints.
-
-  Raises:
-    UserError: there are checkpoints, and none of this kind.
-  """
+def _chosen(source: str, checkpoint: str, steps: dict[str, list[int]]) -> str:
+  """The kind that `checkpoint` asks for, the newest if there is none at all. Raises UserError where
+  there is only the other kind."""
   newest, best = steps[checkpoints.FOLDER], steps[checkpoints.BEST]
   if checkpoint == "best" and newest and not best:
-    raise UserError(
-      f"{source} has no best checkpoint: take the newest, or train with "
-      "--config.train.keep_best=True"
-    )
+    hint = "take the newest, or train with --config.train.keep_best=True"
+    raise UserError(f"{source} has no best checkpoint: {hint}")
   if checkpoint == "newest" and best and not newest:
     raise UserError(f"{source} has no checkpoint but the best: pass checkpoint=best")
   if best and checkpoint != "newest":
     return checkpoints.BEST
   if best and best[0] != newest[0]:
-    logging.info(
-      "%s: step %d is taken, the newest; the best on the validation classes was step %d "
-      "(checkpoint=best takes it)", *(source, newest[0], best[0])
-    )  # fmt: skip
+    other = f"the best on the validation classes was step {best[0]} (checkpoint=best takes it)"
+    logging.info("%s: step %d is taken, the newest; %s", source, newest[0], other)
   return checkpoints.FOLDER
 
 
@@ -144,14 +133,11 @@ def _from_hub(source: str) -> str:
   name, _, revision = source.removeprefix(_HUB).rstrip("/").partition("@")
   hint = "is it hf://org/name, and may you read it (hf auth login)?"
   problem = f"{source}: the hub did not give it ({{}}); {hint}"
-  facts, weights = (
-    places.hub_file(name, file, problem, revision or None) for file in (FACTS, WEIGHTS)
-  )
-  if facts and weights:
-    return os.path.dirname(facts)
-  raise UserError(
-    f"{source}: it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
-  )
+  paths = [places.hub_file(name, file, problem, revision or None) for file in (FACTS, WEIGHTS)]
+  if paths[0] is None or paths[1] is None:
+    why = f"it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
+    raise UserError(f"{source}: {why}")
+  return os.path.dirname(paths[0])
 
 
 def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:

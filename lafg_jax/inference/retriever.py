@@ -120,17 +120,14 @@ class Retriever:
 
 def _checked(boxes: Any, count: int) -> np.ndarray:
   boxes = np.asarray(boxes, np.float64)
-  if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
-    raise UserError(
-      f"boxes are {boxes.shape}; embed takes four finite numbers for each of {count} images"
-    )
-  return boxes
+  if boxes.shape == (count, 4) and np.isfinite(boxes).all():
+    return boxes
+  wanted = f"four finite numbers for each of {count} images"
+  raise UserError(f"boxes are {boxes.shape}; embed takes {wanted}")
 
 
 def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
-  if isinstance(image, np.ndarray) and (
-    image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3
-  ):
+  if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.shape[2:] != (3,)):
     raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
   try:
     return image_files.open_any(image, box)
@@ -143,16 +140,14 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 
   Args:
     source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
-      hf://org/name[@revision], where such a folder was pushed; or a URL of any of them, such as
-      gs://bucket/workdir.
+      hf://org/name[@revision], to which such a folder was pushed; or a URL of any of them (gs://).
     checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
       one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
       there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it
       must be the best.
 
-      The default is the one that evaluate.source=checkpoint measures, so that the model in use and
-      the figures in evaluation.json belong together. A line in the log says so where the best is of
-      another step.
+      The default is what evaluate.source=checkpoint measures: the model in use and the figures in
+      evaluation.json belong together. The log says where the best one is of another step.
 
   Raises:
     UserError: there is no model that reads whole, it cannot be reached, or the source has no such

@@ -158,21 +158,17 @@ def _pair(pair: dict[str, Any], splits: dict[str, Dataset]) -> str:
   gap = np.full((116, 4, 3), 255, np.uint8)
   both = Image.fromarray(np.hstack([tiles[0], gap, tiles[1]]))
   about = f"{pair['bits']} bits apart"
-  names = [
-    html.escape(f"{each['split']}: {each['class']}, {each['image']}") for each in pair["images"]
-  ]
-  caption = "<br>".join([about, *names])
-  picture = pictures.inline(both, about, "JPEG")
-  return f"<figure>{picture}<figcaption>{caption}</figcaption></figure>"
+  names = (f"{each['split']}: {each['class']}, {each['image']}" for each in pair["images"])
+  caption = "<br>".join(map(html.escape, (about, *names)))
+  return (
+    f"<figure>{pictures.inline(both, about, 'JPEG')}<figcaption>{caption}</figcaption></figure>"
+  )
 
 
 def _unreadable(bad: dict[str, Any]) -> str:
-  if not bad["count"]:
-    return ""
   more = bad["count"] - len(bad["images"])
-  rest = [f"and {more:,} more"] if more else []
-  listed = _list([each["why"] for each in bad["images"]] + rest, "unreadable")
-  return f"<h2>Unreadable: {bad['count']:,} images</h2>{listed}"
+  lines = [each["why"] for each in bad["images"]] + [f"and {more:,} more"] * (more > 0)
+  return f"<h2>Unreadable: {bad['count']:,} images</h2>{_list(lines, 'note')}" if lines else ""
 
 
 def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 150) -> str:
@@ -181,13 +177,10 @@ def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 
   if not counts:
     return ""
   last = first + histogram["step"] * len(counts) - 1
-  step, most = (width - 20) / len(counts), max(counts)
-  tall = [(height - 50) * count / most for count in counts]
-  drawn = "".join(
-    f'<rect x="{10 + k * step:.1f}" y="{height - 20 - y:.1f}" width="{step - 1:.1f}" '
-    f'height="{y:.1f}" fill="var(--bar)"/>'
-    for k, y in enumerate(tall)
-  )
+  step, most, drawn = (width - 20) / len(counts), max(counts), ""
+  for x, y in ((10 + k * step, (height - 50) * count / most) for k, count in enumerate(counts)):
+    place = f'x="{x:.1f}" y="{height - 20 - y:.1f}" width="{step - 1:.1f}" height="{y:.1f}"'
+    drawn += f'<rect {place} fill="var(--bar)"/>'
   texts = [(10, 14, "start", title), (width - 10, 14, "end", f"highest bar {most:,}")]
   texts += [(10, height - 5, "start", first), (width - 10, height - 5, "end", last)]
   return pictures.plot(drawn, texts, (width, height))

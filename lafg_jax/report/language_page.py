@@ -31,14 +31,8 @@ INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototype
 TEMPLATE = Path(__file__).parent / "page"
 NUM_NEAREST = 8
 # Of prototypes.npz and of text_features.npz.
-_ARRAYS = (
-  *("class_names", "vocabulary", "prototypes", "topk_indices", "topk_weights"),
-  *("nearest_sentences", "encoder"),
-)
-_FEATURES = (
-  *("class_names", "described", "class_described", "sentences"),
-  *("sentence_described", "sentence_features"),
-)
+_ARRAYS = "class_names vocabulary prototypes topk_indices topk_weights nearest_sentences encoder"
+_FEATURES = "class_names described class_described sentences sentence_described sentence_features"
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
@@ -47,9 +41,9 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   Raises:
     UserError: a file is missing or damaged, or is of other classes.
   """
-  arrays = read_npz(Path(workdir) / "prototypes.npz", _ARRAYS, stage="prototypes")
-  features = read_npz(Path(workdir) / "text_features.npz", _FEATURES, stage="encode")
-  stats = json.loads((Path(workdir) / prototypes.STATS).read_text(encoding="utf-8"))
+  arrays = read_npz(Path(workdir, "prototypes.npz"), _ARRAYS.split(), stage="prototypes")
+  features = read_npz(Path(workdir, "text_features.npz"), _FEATURES.split(), stage="encode")
+  stats = json.loads(Path(workdir, prototypes.STATS).read_text(encoding="utf-8"))
   records = descriptions.read(workdir, [str(name) for name in features["described"]])
   return _write(workdir, content(config.data.name, arrays, stats, features, records, {}, False))
 
@@ -80,14 +74,11 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 
 
 def _write(workdir: str | os.PathLike, page: dict[str, Any]) -> Path:
-  path = Path(workdir) / FILE
-  text = document(page)
+  path, text = Path(workdir, FILE), document(page)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8")
-  logging.info(
-    "inspect: %s, %d classes and %d attributes, %.1f MB",
-    *(path, len(page["classes"]), len(page["attributes"]), len(text) / 1e6),
-  )
+  counts = (len(page["classes"]), len(page["attributes"]), len(text) / 1e6)
+  logging.info("inspect: %s, %d classes and %d attributes, %.1f MB", path, *counts)
   return path
 
 
@@ -106,8 +97,7 @@ def content(
     name: of the data set.
     arrays: those of prototypes.npz; C classes, N attributes.
     stats: `statistics.compute`.
-    features: those of text_features.npz, of the same classes in any order.
-    records: descriptions of these classes.
+    features, records: those of text_features.npz, and descriptions, of these classes in any order.
     split_of: class -> 'train', 'val' or 'test'; classes that it lacks show no split.
     covers_all: the page is of more than the training classes.
 
@@ -129,14 +119,8 @@ def content(
   near = _nearest_and_shared(arrays["prototypes"], attention)
   class_at, attribute_at, variance = plane(arrays["prototypes"], arrays["vocabulary"])
   classes = [
-    {
-      "name": c,
-      "split": split_of.get(c, ""),
-      "words": int(described[c]),
-      "attributes": attention[i],
-      "nearest": near[i],
-      "at": class_at[i].round(4).tolist(),
-    }
+    {"name": c, "split": split_of.get(c, ""), "words": int(described[c])}
+    | {"attributes": attention[i], "nearest": near[i], "at": class_at[i].round(4).tolist()}
     for i, c in enumerate(names)
   ]
   sizes = np.bincount(labels, minlength=len(attribute_at)).tolist()
@@ -144,11 +128,11 @@ def content(
     {"sentences": [str(text) for text in row if text], "size": size, "at": at.round(4).tolist()}
     for row, size, at in zip(arrays["nearest_sentences"], sizes, attribute_at, strict=True)
   ]
+  sources = sorted({record["source"] for record in records})
   about = {"name": name, "encoder": str(arrays["encoder"]), "covers_all": covers_all, "note": ""}
   about |= {"stats": stats, "figures": statistics.rows(stats), "variance": variance}
-  about["sources"] = sorted({record["source"] for record in records})
-  words = _words(features, records, labels)
-  return about | {"words": words, "classes": classes, "attributes": attributes}
+  about |= {"sources": sources, "words": _words(features, records, labels)}
+  return about | {"classes": classes, "attributes": attributes}
 
 
 def _words(
@@ -167,14 +151,12 @@ def _words(
   ]
 
 
-def _nearest_and_shared(
-  vectors: np.ndarray, attention: Sequence[Sequence[Sequence[Any]]]
-) -> list[list[list[Any]]]:
+def _nearest_and_shared(vectors: np.ndarray, attention: list[list[list[Any]]]) -> list[list[Any]]:
   """For each class [[other class, cosine, shared attributes]], nearest first. The attributes to
   which both attend most come first."""
   weights = [{n: weight for n, weight in row} for row in attention]
   indices, cosines = nearest(vectors, NUM_NEAREST)
-  found: list[list[list[Any]]] = [[] for _ in weights]
+  found: list[list[Any]] = [[] for _ in weights]
   for (a, rank), b in np.ndenumerate(indices):
     both = sorted((-min(w, weights[b][n]), n) for n, w in weights[a].items() if n in weights[b])
     found[a].append([int(b), round(float(cosines[a, rank]), 4), [n for _, n in both]])
@@ -191,10 +173,8 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
   # What is no longer than rounding errors is the mean itself.
   centred = unit_or_zero(vectors - vectors.mean(axis=0, dtype=np.float64), 1e-6)
   count = min(count, len(vectors) - 1)
-  if not count:
-    return np.zeros((len(vectors), 0), np.int32), np.zeros((len(vectors), 0), np.float32)
-  cosines, indices = knn.search(centred, centred, count, exclude_self=True)
-  return indices, cosines
+  cosines, indices = knn.search(centred, centred, max(count, 1), exclude_self=True)
+  return indices[:, :count], cosines[:, :count]
 
 
 def plane(
@@ -232,8 +212,7 @@ def document(page: dict[str, Any]) -> str:
   )
   data = json.dumps(page, separators=(",", ":"), allow_nan=False)
   # No byte of the data can end its element or begin another one.
-  for character in "<>&":
-    data = data.replace(character, f"\\u{ord(character):04x}")
+  data = data.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
   allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
   title = html.escape(f"Language base: {page['name']}")
   parts = {"TITLE": title, "STYLE": style, "SCRIPT": script, "ALLOWED": f"sha256-{allowed}"}

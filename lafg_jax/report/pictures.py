@@ -45,7 +45,7 @@ def plot(drawn: str, texts: Sequence[tuple], size: tuple[int, int]) -> str:
 
 
 def encoded(image: Image.Image, kind: str) -> bytes:
-  """The bytes of a file of the picture; `kind` is 'PNG' or 'JPEG'."""
+  """The bytes of a 'PNG' or 'JPEG' file."""
   buffer = io.BytesIO()
   image.save(buffer, kind, optimize=True)
   return buffer.getvalue()
@@ -68,16 +68,13 @@ def tile(dataset: Any, row: int, side: int) -> np.ndarray:
 
 
 def retrieval_grid(
-  rows: Sequence[Sequence[int]],
-  labels: np.ndarray | None,
-  read: Callable[[int], np.ndarray],
-  side: int,
+  rows: Sequence[Sequence[int]], labels: np.ndarray | None, read: Callable[[int], Any], side: int
 ) -> Image.Image:
   """One line a query: the query in grey, then its neighbours, green where the class is the same.
 
   Args:
     rows: for each query its own dataset row, then those of its neighbours, nearest first.
-    labels: [n] class of each dataset row; None where there are none, and all is grey.
+    labels: [n] class of each dataset row; without any, all frames are grey.
     read: dataset row -> uint8 [H, W, 3].
     side: pixels of a tile.
   """

@@ -38,10 +38,9 @@ def run(config: ConfigDict, workdir: str) -> None:
   now = {"dataset": config.data.name, **{k: config.evaluate[k] for k in ("split", "source")}}
   changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
   if changed:
-    raise UserError(
-      f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)}): "
-      "run --stage=evaluate first, with evaluate.source=checkpoint or pretrained"
-    )
+    what = f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)})"
+    hint = "run --stage=evaluate first, with evaluate.source=checkpoint or pretrained"
+    raise UserError(f"{what}: {hint}")
   picture = _picture(config, workdir)
   page = _page(workdir, result, picture)
   for name, content in ((PICTURE, pictures.encoded(picture, "PNG")), (FILE, page.encode())):
@@ -58,9 +57,8 @@ def _picture(config: ConfigDict, workdir: str) -> Image.Image:
   dataset = datasets.load_splits(config.data, splits=(split,))[split]
   row_of = {name: row for row, name in enumerate(dataset.ids)}
   if not all(str(name) in row_of for name in paths):
-    raise UserError(
-      f"{path} is of other images than {dataset.name} has: run --stage=evaluate again"
-    )
+    what = f"of other images than {dataset.name} has"
+    raise UserError(f"{path} is {what}: run --stage=evaluate again")
   # Evenly spaced, not picked: the picture shows failures as often as they are.
   queries = gallery = np.arange(len(vectors))
   if dataset.is_query is not None:

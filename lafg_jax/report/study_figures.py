@@ -19,6 +19,7 @@ _CSS = (
 )
 # 600 points are 800 pixels of a browser; 9 points are 12.
 _WIDTH_IN = 600 / 72
+_Names = Collection[str]
 _OFF = ("axes.spines.top", "axes.spines.right", "xtick.bottom", "ytick.left", "legend.frameon")
 _ON = ("axes.grid", "figure.constrained_layout.use", "savefig.transparent")
 _INKED = ("text.color", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
@@ -30,40 +31,31 @@ _STYLE: dict[Any, Any] = {
 
 
 def means(
-  table: Mapping[str, Any],
-  labels: Labels,
-  *,
-  shown: Collection[str],
-  reference: str,
-  controls: Collection[str],
+  table: Mapping[str, Any], labels: Labels, *, shown: _Names, reference: str, controls: _Names
 ) -> str:
   """SVG: for each variant and metric the seeds, their mean, and its 95% t-interval.
 
   Args:
-    table: one of `ablation.summary.summarise`.
-    labels: see `study_tables.label`.
+    table, labels: as `study_tables.markdown` takes them.
     shown: variants to draw; all of the table where it has none of them.
-    reference: its mean is drawn as a line.
-    controls: variants with a mark of their own.
+    reference: its mean is drawn as a line. controls: variants with a mark of their own.
 
   Returns:
     The file's text, or '' where the table has no variants beside sweeps.
   """
   rows = [row for row in table["rows"] if row["variant"] in shown] or table["rows"]
-  if not rows:
-    return ""
-  return _svg(f"Means, {title(table)}", _draw_means, rows, labels, reference, controls)
+  of = (rows, labels, reference, controls)
+  return _svg(f"Means, {title(table)}", _draw_means, *of) if rows else ""
 
 
 def sweeps(table: Mapping[str, Any], labels: Labels) -> str:
   """SVG: a panel for each swept key and metric, with a line for each variant; '' without sweeps."""
-  if not table["sweeps"]:
-    return ""
-  return _svg(f"Sweeps, {title(table)}", _draw_sweeps, table["sweeps"], labels)
+  found = table["sweeps"]
+  return _svg(f"Sweeps, {title(table)}", _draw_sweeps, found, labels) if found else ""
 
 
 def _draw_means(
-  rows: list[dict[str, Any]], labels: Labels, reference: str, controls: Collection[str]
+  rows: list[dict[str, Any]], labels: Labels, reference: str, controls: _Names
 ) -> Any:
   from matplotlib.figure import Figure
 

@@ -6,15 +6,11 @@ from typing import Any
 from lafg_jax.evaluate.results import TITLES, percent
 
 _HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
-_MEANS = (
-  "In %, highest R@1 first. The standard deviation (sd) and the 95% t-interval of the mean are "
-  "over seeds."
-)
-_DIFFERENCES = (
-  "A - B in percentage points, over the seeds that both have, paired by seed. The 95% t-interval "
-  "is over seeds, for these test classes; the 95% bootstrap interval is over test classes, for "
-  "these seeds. Above 0, A is better."
-)
+_MEANS = """In %, highest R@1 first. The standard deviation (sd) and the 95% t-interval of the \
+mean are over seeds."""
+_DIFFERENCES = """A - B in percentage points, over the seeds that both have, paired by seed. The \
+95% t-interval is over seeds, for these test classes; the 95% bootstrap interval is over test \
+classes, for these seeds. Above 0, A is better."""
 _SWEEPS = "One value changes at a time. Each cell is {}, the mean over seeds, in %."
 
 Labels = Mapping[str, str]
@@ -42,12 +38,9 @@ def markdown(table: Mapping[str, Any], labels: Labels) -> str:
 
 
 def label(variant: str, labels: Labels) -> str:
-  """A variant in plain words.
+  """A variant NAME, NAME@CHANGE or NAME@KEY=VALUE in plain words.
 
-  Args:
-    variant: NAME, or NAME with changes: NAME@CHANGE, NAME@KEY=VALUE.
-    labels: {NAME: words, '@CHANGE': words, '@KEY': words, or a whole variant: words}. What has no
-      words is called by its own name.
+  `labels` has words for NAME, '@CHANGE', '@KEY' or a whole variant; others keep their names.
   """
   if variant in labels:
     return labels[variant]
@@ -68,10 +61,8 @@ def about(table: Mapping[str, Any]) -> str:
   """What was measured, in a sentence."""
   kind = "classes never seen" if table["split"] == "test" else "held-out training classes"
   partial = " A partial copy of the dataset." if table["partial"] else ""
-  return (
-    f"{table['num_queries']} images of {table['num_classes']} {kind}; {table['steps']} steps for "
-    f"every variant.{partial}"
-  )
+  images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
+  return f"{images}; {table['steps']} steps for every variant.{partial}"
 
 
 def means(table: Mapping[str, Any], labels: Labels) -> Rows:
