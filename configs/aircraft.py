@@ -15,9 +15,7 @@ from lafg_jax.tasks.class_retrieval import default
 def get_config():
   """LaFG's recipe is the default; here only what FGVC-Aircraft fixes."""
   config = default.get_config()
-  config.data.name = "aircraft"
-  config.data.classes_per_batch = 50
-  config.data.images_per_class = 9
+  config.data.update(name="aircraft", classes_per_batch=50, images_per_class=9)
   config.language.prompt = "a photo of a {}, a type of aircraft"
   # 200 epochs of 5,000 // 450 steps.
   config.train.steps = 2200

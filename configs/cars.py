@@ -31,25 +31,16 @@ def get_config(variant: str = "pretrained"):
     known = "pretrained, scratch, self_supervised and hyp_vit"
     raise ValueError(f"configs/cars.py:{variant}: the variants are {known}")
   config = default.get_config()
-  config.data.name = "cars"
-  config.data.classes_per_batch = 98
-  config.data.images_per_class = 9
+  config.data.update(name="cars", classes_per_batch=98, images_per_class=9)
   config.language.describer = "shipped"
   config.train.steps = 1800
   if variant in ("scratch", "self_supervised"):
-    scratch(config)
+    default.small_from_scratch(config, image_size=64, patch_size=16)
+    config.data.crop_scale = (0.4, 1.0)
+    config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
+    config.train.update(weight_decay=0.05, steps=2500, checkpoint_every=500)
   if variant == "self_supervised":
     default.self_supervised(config)
   if variant == "hyp_vit":
     default.hyp_vit(config)
   return config
-
-
-def scratch(config):
-  """Four strided convolutions before the blocks: they learn from 4,000 photographs."""
-  default.small_from_scratch(config, image_size=64, patch_size=16)
-  config.data.crop_scale = (0.4, 1.0)
-  config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
-  config.train.weight_decay = 0.05
-  config.train.steps = 2500
-  config.train.checkpoint_every = 500

@@ -21,9 +21,7 @@ def get_config(variant: str = "lafg"):
   if variant not in ("lafg", "hyp_vit"):
     raise ValueError(f"configs/cub.py:{variant}: the variants are lafg and hyp_vit")
   config = default.get_config()
-  config.data.name = "cub"
-  config.data.classes_per_batch = 100
-  config.data.images_per_class = 9
+  config.data.update(name="cub", classes_per_batch=100, images_per_class=9)
   config.language.describer = "shipped"
   # 200 epochs of 5,864 // 900 steps.
   config.train.steps = 1200

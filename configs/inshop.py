@@ -18,11 +18,8 @@ from lafg_jax.tasks.class_retrieval import default
 def get_config():
   """LaFG's recipe is the default; here only what In-Shop fixes."""
   config = default.get_config()
-  config.data.name = "inshop"
-  config.data.classes_per_batch = 450
-  config.data.images_per_class = 2
-  config.language.query = "image"
-  config.language.prompt = "a photo of a {}"
+  config.data.update(name="inshop", classes_per_batch=450, images_per_class=2)
+  config.language.update(query="image", prompt="a photo of a {}")
   config.evaluate.ks = (1, 10, 20, 30)
   # 200 epochs of 25,882 // 900 steps.
   config.train.steps = 5600

@@ -22,12 +22,8 @@ def get_config(variant: str = "lafg"):
   if variant not in ("lafg", "hyp_vit"):
     raise ValueError(f"configs/sop.py:{variant}: the variants are lafg and hyp_vit")
   config = default.get_config()
-  config.data.name = "sop"
-  config.data.classes_per_batch = 450
-  config.data.images_per_class = 2
-  config.language.describer = "shipped"
-  config.language.query = "image"
-  config.language.prompt = "a photo of a {}"
+  config.data.update(name="sop", classes_per_batch=450, images_per_class=2)
+  config.language.update(describer="shipped", query="image", prompt="a photo of a {}")
   config.evaluate.ks = (1, 10, 100, 1000)
   # 200 epochs of 59,551 // 900 steps.
   config.train.steps = 13_200

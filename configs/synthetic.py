@@ -35,16 +35,10 @@ def get_config(variant: str = "default"):
     raise ValueError(f"configs/synthetic.py:{variant}: the variants are {known}")
   config = default.get_config()
   default.small_from_scratch(config, image_size=48, patch_size=8)
-  config.data.name = "synthetic"
-  config.data.crop_scale = (0.5, 1.0)
-  config.language.describer = "synthetic"
-  config.language.encoder = "tiny_clip"
-  config.language.query = "descriptions"
-  config.language.num_attributes = 64
-  config.language.top_k = 8
-  config.language.tau_profile = 0.02
-  config.train.steps = 500
-  config.train.checkpoint_every = 100
+  config.data.update(name="synthetic", crop_scale=(0.5, 1.0))
+  config.language.update(describer="synthetic", encoder="tiny_clip", query="descriptions")
+  config.language.update(num_attributes=64, top_k=8, tau_profile=0.02)
+  config.train.update(steps=500, checkpoint_every=100)
   if variant in ("default", "fixed_vectors"):
     config.update_from_flattened_dict(default.TEACHER)
     # The better of 1e-3 and 2e-3 on held-out training classes, for prototypes and fixed vectors.
@@ -55,8 +49,7 @@ def get_config(variant: str = "default"):
     config.update_from_flattened_dict(default.TINY_CLIP)
   if variant == "self_supervised":
     default.self_supervised(config)
-    config.data.classes_per_batch = 64
-    # Colours are what tells finches apart.
-    config.data.color_jitter = 0.2
+    # Little jitter: finches differ in their colours.
+    config.data.update(classes_per_batch=64, color_jitter=0.2)
     config.train.steps = 800
   return config

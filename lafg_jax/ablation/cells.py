@@ -1,4 +1,4 @@
-"""One cell, in a worker process: the task's stages in a folder of its own; its figures are kept."""
+"""Runs one cell in a worker process: the stages of its task, in a folder of their own."""
 
 import tempfile
 import time
@@ -15,15 +15,12 @@ class Stopped(RuntimeError):
 
 
 def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
-  """Figures of one run of the task.
+  """One run of the task: JSON with 'seed', what the task's `figures` gives, 'seconds', 'versions'.
 
   Args:
     config: resolved; the run is a pure function of it and of the files that it names.
-    scratch: folder for what the run writes and nobody keeps.
-    store: folder of what stages before the training have written, for all cells.
-
-  Returns:
-    JSON: 'seed', what the task's `figures` gives, 'seconds' and 'versions'.
+    scratch: folder for what the run writes; it is deleted afterwards.
+    store: folder of what stages before the training wrote, for all cells.
 
   Raises:
     UserError: as the stages do. Stopped: by a signal.
@@ -34,18 +31,14 @@ def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
     if not stages.run_all(wanted, config, folder, store):
       raise Stopped("by a signal")
     figures = task.figures(config, folder)
-  return {
-    "seed": config.seed,
-    **figures,
-    "seconds": round(time.monotonic() - begun, 1),
-    "versions": checkpoints.versions(),
-  }
+  seconds = round(time.monotonic() - begun, 1)
+  return {"seed": config.seed, **figures, "seconds": seconds, "versions": checkpoints.versions()}
 
 
 def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
-  """Runs the stages that one process alone takes part in, for all cells, before the workers start.
+  """Runs the stages of one process for all cells, before the workers start.
 
-  What a stage wrote is in the store then: cells that share its inputs share its output.
+  They keep what they write in the store: cells that share their inputs share their outputs.
 
   Raises:
     UserError, Incomplete: as the stages do.
@@ -54,7 +47,7 @@ def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
   for config in configs:
     task = tasks.find(config)
     config, wanted = task.plan(config, scratch, task.studied(config))
-    # Seeds differ in what comes after.
+    # Seeds differ in later stages alone.
     alone = [stage for stage in wanted if not stage.all_processes]
     config.seed = 0
     text = repr([stage.name for stage in alone]) + config.to_json()

@@ -1,14 +1,14 @@
-"""Which cells there are: config x start x variant x seed, each with a key of what decides it."""
+"""Which cells there are (config, start, variant, seed), each with a key of what decides it."""
 
-import dataclasses
 import difflib
-import importlib.util
 import json
 import os
 import re
+import runpy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from absl import logging
 from ml_collections import ConfigDict
@@ -20,21 +20,18 @@ from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
-# Of a variants file; see lafg_jax/tasks/class_retrieval/variants.py.
-_NAMES = (
-  *("starts", "groups", "grid", "REFERENCE", "CONTROLS", "SEEDS"),
-  *("VAL_CLASSES", "TUNING_SEEDS", "TUNED_GROUP"),
-)
-# Part of the key: raised when the same inputs give other figures by this code, and when the default
-# of a config key changes.
+# What a variants file has; see lafg_jax/tasks/class_retrieval/variants.py.
+_NAMES = "starts groups grid REFERENCE CONTROLS SEEDS VAL_CLASSES TUNING_SEEDS TUNED_GROUP".split()
+# Part of each key: raised when a change of the code gives other figures for the same inputs, and
+# when the default of a config key changes.
 _VERSION = 2
-# Keys that name files: their content stands in the key instead.
+# Keys that name files, of which the hash is in the key instead.
 _FILES = ("model.pretrained", "language.encoder")
 
 
-@dataclasses.dataclass(frozen=True)
-class Cell:
-  """One training with its evaluation; `config` is resolved and has every setting."""
+class Cell(NamedTuple):
+  """One training with its evaluation, of a resolved config; `key` is the hash of what decides its
+  figures, `path` that of its JSON, and `tried` the settings that a trial of --tune compares."""
 
   dataset: str
   start: str
@@ -44,10 +41,12 @@ class Cell:
   config: ConfigDict
   trains: bool
   key: str
-  path: Path  # of its JSON
+  path: Path
+  tried: Mapping[str, Any] = {}
 
   def __str__(self) -> str:
-    return f"{self.start}/{self.variant} seed {self.seed}"
+    settings = ", ".join(f"{key}={value}" for key, value in self.tried.items())
+    return f"{self.start}/{self.variant} seed {self.seed}" + (settings and f" ({settings})")
 
   @property
   def steps(self) -> int:
@@ -75,7 +74,7 @@ def read_cell(path: Path) -> dict[str, Any] | None:
 
 
 def read_variants(path: str) -> Any:
-  """The module of a variants file; '' is the task's own.
+  """What a variants file defines; '' is the task's own.
 
   Raises:
     UserError: it cannot be read, or lacks a name.
@@ -84,12 +83,8 @@ def read_variants(path: str) -> Any:
     return shipped
   if not os.path.isfile(path):
     raise UserError(f"--variants={path}: no such file; without the flag the shipped ones are taken")
-  spec = importlib.util.spec_from_file_location("lafg_variants", path)
-  if spec is None or spec.loader is None:
-    raise UserError(f"--variants={path}: it takes a Python file, such as {shipped.__file__}")
-  module = importlib.util.module_from_spec(spec)
   try:
-    spec.loader.exec_module(module)
+    module = SimpleNamespace(**runpy.run_path(path, run_name="lafg_variants"))
   except (SyntaxError, ImportError, NameError, TypeError, ValueError, AttributeError) as error:
     raise UserError(f"--variants={path}: it cannot be read: {error}") from error
   missing = [name for name in _NAMES if not hasattr(module, name)]
@@ -108,12 +103,11 @@ def cells(
 ) -> list[Cell]:
   """Every cell of a variants file, seed by seed, so that finished cells can be paired early.
 
-  Variants that do not go with the config are left out with one line.
+  Variants that do not go with the config are left out; one line of the log says why.
 
   Args:
-    file: the module of `read_variants`.
+    file: that of `read_variants`.
     config: with the command line's overrides.
-    workdir: cells are kept below it.
     tuned: {dataset: {start: {variant: overrides}}}.
     seeds: of each variant, unless its group takes fewer.
     groups: to plan; empty for all.
@@ -125,26 +119,24 @@ def cells(
   validation.validate_values(config, default.SECTIONS)
   found: list[Cell] = []
   left_out: dict[str, list[str]] = {}  # {reason: names}.
+  planned = {name: of for name, of in file.groups().items() if not groups or name in groups}
   for start, of_start in file.starts(config).items():
     if isinstance(of_start, str):
       left_out.setdefault(of_start, []).append(start)
       continue
-    for group, variants in file.groups().items():
-      if groups and group not in groups:
+    of_tuned = tuned.get(config.data.name, {}).get(start, {})
+    for group, variant in ((group, variant) for group, of in planned.items() for variant in of):
+      overrides, name = planned[group][variant], f"{start}/{variant}"
+      settings = (of_start, of_tuned.get(variant.split("@")[0], {}), overrides or {})
+      changed = _changed(config, settings, name)
+      path = Path(workdir, "cells", start, variant, "0.json")
+      try:
+        first = cell(_resolved(changed), (start, variant, 0, group), overrides is not None, path)
+      except UserError as error:
+        left_out.setdefault(str(error), []).append(name)
         continue
-      for variant, overrides in variants.items():
-        of_tuned = tuned.get(config.data.name, {}).get(start, {}).get(variant.split("@")[0], {})
-        settings = (of_start, of_tuned, overrides or {})
-        where = (start, variant, 0, group)
-        path = Path(workdir, "cells", start, variant, "0.json")
-        changed = _changed(config, settings, f"{start}/{variant}")
-        try:
-          first = cell(_resolved(changed), where, overrides is not None, path)
-        except UserError as error:
-          left_out.setdefault(str(error), []).append(f"{start}/{variant}")
-          continue
-        count = min(seeds, file.SEEDS.get(group, seeds))
-        found += [first, *(first.with_seed(seed) for seed in range(1, count))]
+      count = min(seeds, file.SEEDS.get(group, seeds))
+      found += [first, *(first.with_seed(seed) for seed in range(1, count))]
   if not found:
     raise UserError("no variant goes with this config: " + "; ".join(left_out))
   for reason, names in left_out.items():
@@ -167,33 +159,30 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
   if not all(re.fullmatch(r"[\w.+=@-]+", part) for part in name.split("/", 1)):
     raise UserError(f"variant {name!r}: names take letters, digits and . + = @ _ -")
   made, known = config.copy_and_resolve_references(), config_keys.keys(config)
-  for overrides in settings:
-    for key, value in overrides.items():
-      if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]}?" if near else keys.LISTED
-        raise UserError(f"variant {name}: unknown key {key}; {hint}")
-      try:
-        made.update_from_flattened_dict({key: value})
-      except (TypeError, ValueError) as error:
-        raise UserError(f"variant {name}: {key}={value}: {error}") from error
+  overrides = {key: value for some in settings for key, value in some.items()}
+  for key in (key for key in overrides if key not in known):
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else keys.LISTED
+    raise UserError(f"variant {name}: unknown key {key}; {hint}")
+  at = ""
   try:
+    for key, value in overrides.items():
+      at = f"{key}={value}: "
+      made.update_from_flattened_dict({key: value})
+    at = ""
     validation.validate_values(made, default.SECTIONS)
-  except UserError as error:
-    raise UserError(f"variant {name}: {error}") from error
+  except (TypeError, ValueError) as error:
+    raise UserError(f"variant {name}: {at}{error}") from error
   return made
 
 
 def _resolved(made: ConfigDict) -> ConfigDict:
   from lafg_jax.models.weights import resolve
 
-  with made.unlocked():
-    # Only the last step is evaluated.
-    made.train.checkpoint_every = made.train.steps
-    made.train.keep_checkpoints = 1
-    made.evaluate.source = "checkpoint"
-  words = choices.reads_words(made)
-  default.validate(made, [*(["describe"] if words else []), "train", "evaluate"])
+  # Only the last step is evaluated.
+  made.train.update(checkpoint_every=made.train.steps, keep_checkpoints=1)
+  made.evaluate.source = "checkpoint"
+  default.validate(made, ["describe"] * choices.reads_words(made) + ["train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   resolved = _remembered(asked, lambda: resolve.resolve(made).model)
   with made.unlocked():
@@ -203,37 +192,31 @@ def _resolved(made: ConfigDict) -> ConfigDict:
 
 def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, path: Path) -> Cell:
   """One cell with its key; `where` is start, variant, seed and group."""
-  start, variant, seed, group = where
   config = config.copy_and_resolve_references()
-  config.seed = seed
+  config.seed = where[2]
   if not trains:
     config.evaluate.source = "untrained"
-  made = Cell(config.data.name, start, variant, seed, group, config, trains, "", path)
-  return dataclasses.replace(made, key=_key(made))
+  return Cell(config.data.name, *where, config, trains, _key(config, trains), path)
 
 
-def _key(one: Cell) -> str:
+def _key(config: ConfigDict, trains: bool) -> str:
   """Of all that decides its figures: values off their defaults that are read, files, images."""
-  config = one.config
-  kinds, splits = ["embedding", "evaluation"], [config.evaluate.split]
-  if one.trains:
-    kinds, splits = [*kinds, "training"], ["train", *splits]
-  words = one.trains and choices.reads_words(config)
-  if words:
-    kinds += ["features", "prototypes", "targets"]
+  words = trains and choices.reads_words(config)
+  kinds = ["embedding", "evaluation"] + ["training"] * trains
+  kinds += ["features", "prototypes", "targets"] * words
+  splits = ["train"] * trains + [config.evaluate.split]
   values = {
     key: value
     for key, value in keys.deciding(config, *kinds).items()
     if key not in _FILES and not keys.is_default(key, value) and keys.is_read(config, key)
   }
-  weights = _weights(config.model.pretrained)
-  content = [_content(config.data, split) for split in splits]
   said = _words(config.language) if words else None
-  return fingerprint(_VERSION, one.trains, values, said, weights, content)
+  content = [_content(config.data, split) for split in splits]
+  return fingerprint(_VERSION, trains, values, said, _weights(config.model.pretrained), content)
 
 
 def _words(language: ConfigDict) -> str:
-  """Of the sentences, or of what they are got from, and of the encoder."""
+  """Of the encoder, and of the sentences or what they come from."""
   from lafg_jax.language.describers import describe
   from lafg_jax.language.encoders import load
 
@@ -241,9 +224,8 @@ def _words(language: ConfigDict) -> str:
   if isinstance(encoder, Path):
     # A model's card decides nothing.
     encoder = [p for p in sorted(encoder.rglob("*")) if p.is_file() and p.suffix != ".md"]
-  return _remembered(
-    ("words", *sorted(language.items())), lambda: fingerprint(describe.inputs(language), encoder)
-  )
+  asked = ("words", *sorted(language.items()))
+  return _remembered(asked, lambda: fingerprint(describe.inputs(language), encoder))
 
 
 def _weights(source: str) -> str:
@@ -258,9 +240,8 @@ def _weights(source: str) -> str:
 def _content(data: ConfigDict, split: str) -> str:
   from lafg_jax.data import datasets
 
-  return _remembered(
-    ("content", split, *sorted(data.items())), lambda: datasets.content_fingerprint(data, split)
-  )
+  asked = ("content", split, *sorted(data.items()))
+  return _remembered(asked, lambda: datasets.content_fingerprint(data, split))
 
 
 # Hundreds of cells ask for the hashes of the same few files.
@@ -277,28 +258,24 @@ def _remembered(key: Sequence[Any], make: Callable[[], Any]) -> Any:
 def _check_equal_steps(found: Sequence[Cell]) -> None:
   """Within a start; a pretrained start may take fewer steps than one from scratch."""
   first: dict[str, Cell] = {}
-  for one in (one for one in found if one.trains):
-    other = first.setdefault(one.start, one)
+  for one in found:
+    other = first.setdefault(one.start, one) if one.trains else one
     if one.steps != other.steps:
-      raise UserError(
-        f"{other.variant} trains {other.steps} steps and {one.variant} {one.steps}: every variant "
-        "of a start takes as many; take train.steps out of the variants"
-      )
+      what = f"{other.variant} trains {other.steps} steps and {one.variant} {one.steps}"
+      hint = "every variant of a start takes as many; take train.steps out of the variants"
+      raise UserError(f"{what}: {hint}")
 
 
 def check_names(
   file: Any, config: ConfigDict, groups: Sequence[str], starts: Sequence[str] | None
 ) -> None:
   """Raises UserError for a group or start that the variants file, or this config, does not have."""
-  of_starts = file.starts(config)
-  for flag, names, known in (
-    ("groups", groups, (*file.groups(), "all")),
-    ("starts", starts or (), tuple(of_starts)),
-  ):
-    for name in names:
-      if name not in known:
-        raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
-  for name in starts or ():
+  of_starts, starts = file.starts(config), starts or ()
+  flags = {"groups": (groups, [*file.groups(), "all"]), "starts": (starts, [*of_starts])}
+  for flag, (names, known) in flags.items():
+    for name in (name for name in names if name not in known):
+      raise UserError(f"--{flag}={name}: it takes {', '.join(known)}")
+  for name in starts:
     if isinstance(of_starts[name], str):
       raise UserError(f"--starts={name}: {of_starts[name]}")
 
@@ -306,21 +283,16 @@ def check_names(
 def select(
   every: Sequence[Cell], groups: Sequence[str], starts: Sequence[str] | None, only: re.Pattern[str]
 ) -> list[Cell]:
-  """The cells of some groups and starts in whose 'start/variant' `only` finds something.
+  """The cells of some groups and starts whose 'start/variant' matches `only`.
 
   Raises:
     UserError: nothing is left.
   """
-  chosen = [
-    one
-    for one in every
-    if ("all" in groups or one.group in groups)
-    and (not starts or one.start in starts)
-    and only.search(f"{one.start}/{one.variant}")
-  ]
-  if not chosen:
-    raise UserError(
-      f"--only={only.pattern}: it finds no start/variant that goes with this config, of the groups "
-      f"{', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
-    )
-  return chosen
+  chosen = [one for one in every if "all" in groups or one.group in groups]
+  chosen = [one for one in chosen if not starts or one.start in starts]
+  chosen = [one for one in chosen if only.search(f"{one.start}/{one.variant}")]
+  if chosen:
+    return chosen
+  where = f"groups {', '.join(groups)}" + (f" and the starts {', '.join(starts)}" if starts else "")
+  what = "start/variant that goes with this config"
+  raise UserError(f"--only={only.pattern}: it finds no {what}, of the {where}")

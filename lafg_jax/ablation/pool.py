@@ -1,4 +1,4 @@
-"""Runs cells in worker processes, each of which takes many: starting one takes seconds."""
+"""Runs cells in worker processes. Each runs many cells, since a process takes seconds to start."""
 
 import json
 import multiprocessing
@@ -18,17 +18,17 @@ from lafg_jax.evaluate.results import TITLES, percent
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys, files
 
-_SCRATCH = "scratch"
-# What stages before the training wrote, for all cells.
-_STORE = "store"
+# Below the workdir: what runs write, and what stages before the training wrote for all cells.
+_SCRATCH, _STORE = "scratch", "store"
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
 class _Worker:
-  """A process that takes one cell after the other, and the cell that it has."""
+  """A process that runs one cell after the other, and the cell that it has."""
 
   def __init__(self, number: int, workdir: str, environment: dict[str, str]) -> None:
     self.connection, theirs = _CONTEXT.Pipe()
+    self.folders = [os.path.join(workdir, name) for name in (_SCRATCH, _STORE)]
     self.log = Path(workdir, f"worker-{number}.log")
     # No daemon: Python lets those start no workers that decode (data.num_workers).
     self.process = _CONTEXT.Process(target=worker.main, args=(theirs, str(self.log), environment))
@@ -36,13 +36,14 @@ class _Worker:
       self.process.start()
     theirs.close()
     self.cell: Cell | None = None
-    self.number, self.begun = number, 0
+    self.begun = 0
 
-  def give(self, cell: Cell, scratch: str, store: str) -> None:
-    """Sends a cell."""
-    self.cell = cell
-    self.begun = self.log.stat().st_size if self.log.exists() else 0
-    self.connection.send((json.dumps(config_keys.flatten(cell.config)), scratch, store))
+  def give(self, waiting: list[Cell]) -> None:
+    """Sends the first of the cells that wait, if there is one."""
+    self.cell = waiting.pop(0) if waiting else None
+    if self.cell is not None:
+      self.begun = self.log.stat().st_size if self.log.exists() else 0
+      self.connection.send((json.dumps(config_keys.flatten(self.cell.config)), *self.folders))
 
   def take(self) -> dict[str, Any]:
     """The result of its cell; {'error', 'log'} where it failed, which may end the process."""
@@ -60,13 +61,8 @@ class _Worker:
 def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
   """Runs the cells that are not finished; returns how many failed.
 
-  A finished cell is one JSON file, written whole. Ctrl-C ends the workers, and a rerun does what is
-  left.
-
-  Args:
-    cells: those wanted.
-    workdir: of the command.
-    jobs: worker processes; 0 is one a core, or one an accelerator.
+  A finished cell is one JSON file, written whole. Ctrl-C ends the workers, and a rerun runs the
+  other cells. `jobs` is the number of worker processes; 0 is one a core, or one an accelerator.
   """
   todo = [cell for cell in cells if cell.finished() is None]
   stale = [cell for cell in todo if cell.path.exists()]
@@ -78,44 +74,38 @@ def run(cells: Sequence[Cell], workdir: str, jobs: int) -> int:
     return 0
   from lafg_jax.ablation import cells as runs
 
-  # By whatever names, the same settings train once.
+  # Cells with the same settings train once, whatever their names.
   alike: dict[str, list[Cell]] = {}
   for cell in todo:
     alike.setdefault(cell.key, []).append(cell)
-  todo = [cells[0] for cells in alike.values()]
-  scratch, store = os.path.join(workdir, _SCRATCH), os.path.join(workdir, _STORE)
+  scratch, store = (os.path.join(workdir, name) for name in (_SCRATCH, _STORE))
   shutil.rmtree(scratch, ignore_errors=True)
   os.makedirs(scratch)
   try:
-    runs.prepare([cell.config for cell in todo], scratch, store)
-    environments = worker.environments(jobs, len(todo))
-    return _drive(alike, workdir, scratch, store, environments)
+    runs.prepare([cells[0].config for cells in alike.values()], scratch, store)
+    return _drive(alike, workdir, worker.environments(jobs, len(alike)))
   finally:
     shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _drive(alike, workdir, scratch, store, environments) -> int:
-  todo = [cells[0] for cells in alike.values()]
-  waiting, failed, done, begun = list(todo), 0, 0, time.monotonic()
+def _drive(alike: dict[str, list[Cell]], workdir: str, environments: list[dict[str, str]]) -> int:
+  waiting, failed, done, begun = [same[0] for same in alike.values()], 0, 0, time.monotonic()
   workers: list[_Worker] = []
   try:
     for number, environment in enumerate(environments):
       workers.append(_Worker(number, workdir, environment))
-    for one in workers:
-      _next(one, waiting, scratch, store)
-    while busy := [one for one in workers if one.cell]:
-      for ready in wait([one.connection for one in busy]):
-        one = next(one for one in busy if one.connection is ready)
-        cell = one.cell
-        assert cell is not None
+      workers[-1].give(waiting)
+    while busy := [one.connection for one in workers if one.cell]:
+      for ready in wait(busy):
+        number, one = next((k, x) for k, x in enumerate(workers) if x.connection is ready)
+        assert one.cell is not None
         result = one.take()
         done += 1
-        left = (len(todo) - done) * (time.monotonic() - begun) / done
-        failed += not _keep(alike[cell.key], result, f"{done}/{len(todo)}", left)
+        left = (len(alike) - done) * (time.monotonic() - begun) / done
+        failed += not _keep(alike[one.cell.key], result, f"{done}/{len(alike)}", left)
         if not one.process.is_alive():
-          place = workers.index(one)
-          one = workers[place] = _Worker(one.number, workdir, environments[place])
-        _next(one, waiting, scratch, store)
+          workers[number] = _Worker(number, workdir, environments[number])
+        workers[number].give(waiting)
   finally:
     for one in workers:
       one.process.kill()
@@ -123,18 +113,10 @@ def _drive(alike, workdir, scratch, store, environments) -> int:
   return failed
 
 
-def _next(one: _Worker, waiting: list[Cell], scratch: str, store: str) -> None:
-  one.cell = None
-  if waiting:
-    one.give(waiting.pop(0), scratch, store)
-
-
 def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float) -> bool:
-  """Writes the result of cells that are the same, or the log of its failure, and says so."""
-  cell = cells[0]
-  name = ", ".join(map(str, cells))
+  """Writes and logs the result of cells that are the same, or the log of its failure."""
+  name, log = ", ".join(map(str, cells)), cells[0].path.with_suffix(".log")
   eta = f"ETA {left // 3600:.0f}h{left % 3600 // 60:02.0f}m"
-  log = cell.path.with_suffix(".log")
   if "error" in result:
     with files.replacing(log) as temporary:
       temporary.write_text(f"{result['log']}\n{result['error']}\n", encoding="utf-8")
@@ -144,7 +126,7 @@ def _keep(cells: Sequence[Cell], result: dict[str, Any], count: str, left: float
   for one in cells:
     results.keep(one, result)
   log.unlink(missing_ok=True)
-  named = [(title, result[metric]) for metric, title in TITLES.items() if metric in result]
-  figures = "  ".join(f"{title} {percent(value)}" for title, value in named)
+  measured = [metric for metric in TITLES if metric in result]
+  figures = "  ".join(f"{TITLES[metric]} {percent(result[metric])}" for metric in measured)
   logging.info("cell %s %s: %s (%.0f s)  %s", count, name, figures, result["seconds"], eta)
   return True

@@ -1,4 +1,4 @@
-"""Finished cells -> ablation.json, and the tables and figures that are made of it."""
+"""Finished cells -> ablation.json, and the tables and figures made of it."""
 
 import json
 from collections.abc import Sequence
@@ -14,21 +14,20 @@ from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 FILE = "ablation.json"
-# Below the folder of FILE: what is made of it for people to read.
+# Tables and figures, below the folder of FILE.
 GENERATED = "study/generated"
 
 Record = dict[str, Any]
 
 
 def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None:
-  """Writes the cells, and a Markdown file and figures of each dataset and start; also into `out`.
-
-  In `out` the cells of other datasets and starts stay in its ablation.json.
+  """Writes the cells, and a Markdown file and figures of each dataset and start; also into `out`,
+  whose ablation.json keeps the cells of other datasets and starts.
 
   Raises:
     UserError: no cell is finished, or cells cannot be compared.
   """
-  records = _finished(every, workdir)
+  records = _finished(every)
   if not records:
     raise UserError(f"no finished cell in {workdir}/cells: run without --report_only")
   _write(file, records, workdir)
@@ -46,24 +45,18 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
   """Copies the cells of `<out>/ablation.json` that the workdir lacks into it.
 
   A cell that was measured elsewhere is not measured again while its settings and inputs are the
-  same. It becomes the cell of its variant, or where there is no such variant any more the first
-  one with the same settings. A wanted cell also takes the figures of any other one with the same
-  settings.
-
-  Args:
-    every: cells of the plan; those of any seed of their variants are taken.
-    wanted: those that are about to run.
-    out: folder with the results.
+  same, whatever its seed. It becomes the cell of its variant; where `every` has no such variant any
+  more, the first one with the same settings. A cell of `wanted`, which are about to run, also takes
+  the figures of any other one with the same settings.
 
   Raises:
     UserError: the file is damaged.
   """
   path = Path(out, FILE)
   old = _read(path)
-  seeds = sorted({record["seed"] for record in old})
   planned: dict[str, list[Cell]] = {}
-  for first in (cell for cell in every if cell.seed == 0):
-    for cell in map(first.with_seed, seeds):
+  for seed in sorted({record["seed"] for record in old}):
+    for cell in (first.with_seed(seed) for first in every if first.seed == 0):
       planned.setdefault(cell.key, []).append(cell)
   tables = {(cell.dataset, cell.start) for cell in every}
   by_key = {record.get("config_hash"): record for record in old}
@@ -75,55 +68,55 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
     found += [(cell, record) for cell in (named or same)[:1]]
     if not same and (record["dataset"], record["start"]) in tables:
       lost.append(f"{record['start']}/{record['variant']}/{record['seed']}")
-  missing = {cell.path: (cell, record) for cell, record in found if not cell.finished()}
-  for cell, record in missing.values():
-    keep(cell, record)
-  if missing:
-    logging.info("cells: %d are taken from %s", len(missing), path)
+  taken = _keep_missing(found)
+  if taken:
+    logging.info("cells: %d are taken from %s", len(taken), path)
   if lost:
-    logging.warning(
-      "%d cells of %s are of other settings or inputs, or of variants that are no more, and will "
-      "not be there (%s)",
-      *(len(lost), path, lost[0]),
-    )
+    why = "of other settings or inputs, or of variants that are no more, and will not be there"
+    logging.warning("%d cells of %s are %s (%s)", len(lost), path, why, lost[0])
 
 
 def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
   """Gives wanted cells the results of finished ones that are the same by another name."""
   finished = {cell.key: found for cell in every if (found := cell.finished())}
-  same = [cell for cell in wanted if cell.key in finished and not cell.finished()]
-  for cell in same:
-    keep(cell, finished[cell.key])
+  same = _keep_missing([(cell, finished[cell.key]) for cell in wanted if cell.key in finished])
   if same:
     logging.info("cells: %d are finished by another name (%s)", len(same), same[0])
 
 
+def _keep_missing(found: Sequence[tuple[Cell, Record]]) -> list[Cell]:
+  """Writes the results of the cells that are not finished; returns these cells."""
+  missing = {cell.path: (cell, record) for cell, record in found if not cell.finished()}
+  for cell, record in missing.values():
+    keep(cell, record)
+  return [cell for cell, _ in missing.values()]
+
+
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result as the JSON that `Cell.finished` reads."""
-  about = {"start": cell.start, "variant": cell.variant}
-  config = config_keys.flatten(cell.config)
-  record = {"dataset": cell.dataset} | result | about | {"config_hash": cell.key, "config": config}
+  record = result | {"start": cell.start, "variant": cell.variant}
+  record = (
+    {"dataset": cell.dataset}
+    | record
+    | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
+  )
   with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
 
-def _finished(every: Sequence[Cell], workdir: str) -> list[Record]:
+def _finished(every: Sequence[Cell]) -> list[Record]:
   """The records on disk with the settings of the plan, of any seed."""
   records, stale = [], []
   for first in (cell for cell in every if cell.seed == 0):
-    for path in sorted(first.path.parent.glob("*.json"), key=lambda p: (len(p.name), p.name)):
-      record = read_cell(path)
-      if record is None or not path.stem.isdigit():
-        continue
-      if record.get("config_hash") == first.with_seed(int(path.stem)).key:
+    for seed in sorted(int(p.stem) for p in first.path.parent.glob("*.json") if p.stem.isdigit()):
+      cell = first.with_seed(seed)
+      if record := cell.finished():
         records.append({k: v for k, v in record.items() if k != "config"})
-      else:
-        stale.append(f"{first.start}/{first.variant}/{path.stem}")
+      elif read_cell(cell.path) is not None:
+        stale.append(f"{cell.start}/{cell.variant}/{seed}")
   if stale:
-    logging.warning(
-      "%d finished cells are of other settings or inputs and are left out (%s)",
-      *(len(stale), ", ".join(stale[:3])),
-    )
+    why = "of other settings or inputs and are left out"
+    logging.warning("%d finished cells are %s (%s)", len(stale), why, ", ".join(stale[:3]))
   return records
 
 
@@ -141,25 +134,22 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
+  groups = getattr(file, "FIGURE_GROUPS", ("headline",))
+  shown = [variant for group in groups for variant in file.groups()[group]]
+  marked = {
+    "reference": file.REFERENCE,
+    "controls": getattr(file, "FIGURE_CONTROLS", file.CONTROLS),
+  }
   for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
     texts[f"{name}.md"] = study_tables.markdown(table, labels)
-    texts[f"{name}.svg"] = study_figures.means(table, labels, **_drawn(file))
+    texts[f"{name}.svg"] = study_figures.means(table, labels, shown=shown, **marked)
     texts[f"{name}_sweeps.svg"] = study_figures.sweeps(table, labels)
   for name, text in texts.items():
     path = Path(folder, name)
     if not text:
       path.unlink(missing_ok=True)
       continue
-    path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
       temporary.write_text(text, encoding="utf-8")
     logging.info("%s", path)
-
-
-def _drawn(file: Any) -> dict[str, Any]:
-  """What the figure of the means shows: the variants, and which of them it marks."""
-  groups = getattr(file, "FIGURE_GROUPS", ("headline",))
-  shown = [variant for group in groups for variant in file.groups()[group]]
-  controls = getattr(file, "FIGURE_CONTROLS", file.CONTROLS)
-  return {"shown": shown, "reference": file.REFERENCE, "controls": controls}

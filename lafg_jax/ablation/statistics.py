@@ -8,42 +8,33 @@ import numpy as np
 from lafg_jax.utils import random_streams
 
 Interval = tuple[float, float]
-_RESAMPLES = 10_000
-_CONFIDENCE = 0.95
 
 
-def t_interval(values: Sequence[float], confidence: float = _CONFIDENCE) -> Interval | None:
-  """Student's interval of the mean of independent values; None for fewer than two."""
+def t_interval(values: Sequence[float]) -> Interval | None:
+  """Student's 95% interval of the mean of independent values; None for fewer than two."""
   # scipy.special alone: scipy.stats takes a second to import.
   from scipy import special
 
   x = np.asarray(values, np.float64)
   if len(x) < 2:
     return None
-  quantile = special.stdtrit(len(x) - 1, 0.5 + confidence / 2)
+  quantile = special.stdtrit(len(x) - 1, 0.975)
   half = float(quantile * x.std(ddof=1) / np.sqrt(len(x)))
   return float(x.mean()) - half, float(x.mean()) + half
 
 
 def cluster_bootstrap(
-  values: np.ndarray,
-  weights: np.ndarray,
-  *,
-  confidence: float = _CONFIDENCE,
-  resamples: int = _RESAMPLES,
-  seed: int = 0,
+  values: np.ndarray, weights: np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000
 ) -> Interval | None:
   """Percentile interval of a weighted mean over classes, whole classes drawn with replacement.
 
-  Queries of one class rise and fall together: to draw them one by one would make the interval far
-  too narrow.
+  Figures of queries of one class rise and fall together: an interval over single queries would be
+  far too narrow.
 
   Args:
     values: [C] of each class, such as the mean difference of its queries.
     weights: [C] >= 0, queries of the class; those of 0 take no part.
-    confidence: of the interval.
     resamples: how many times C classes are drawn.
-    seed: of the draws.
 
   Returns:
     (low, high), or None for fewer than two classes.
@@ -52,15 +43,15 @@ def cluster_bootstrap(
   x, w = np.asarray(values, np.float64)[counted], np.asarray(weights, np.float64)[counted]
   if len(x) < 2:
     return None
-  counts = _draws(len(x), resamples, seed)
+  counts = _draws(len(x), resamples)
   means = counts @ (w * x) / (counts @ w)
-  low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
-  return float(low), float(high)
+  low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2]).tolist()
+  return low, high
 
 
 @functools.lru_cache(maxsize=4)
-def _draws(classes: int, resamples: int, seed: int) -> np.ndarray:
+def _draws(classes: int, resamples: int) -> np.ndarray:
   """[resamples, C]: how often each class is drawn. The same for each difference of a table."""
-  rng = random_streams.of_seed(seed)
+  rng = random_streams.of_seed(0)
   counts = rng.multinomial(classes, np.full(classes, 1 / classes), size=resamples)
   return counts.astype(np.float64)

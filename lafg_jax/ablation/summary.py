@@ -11,21 +11,17 @@ from lafg_jax.evaluate.results import TITLES
 from lafg_jax.utils.errors import UserError
 
 Record = dict[str, Any]
-_SWEPT = re.compile(r"(?P<name>.+)@(?P<key>[^@=]+)=(?P<value>.+)")
-# Rows are sorted by the first metric.
-_RANKING = next(iter(TITLES))
+Pairs = Sequence[tuple[str, str]]
+# NAME@KEY=VALUE.
+_SWEPT = re.compile(r"(.+)@([^@=]+)=(.+)")
 
 
 def summarise(
-  records: Sequence[Record],
-  reference: str,
-  controls: Sequence[str],
-  pairs: Sequence[tuple[str, str]] = (),
+  records: Sequence[Record], reference: str, controls: Sequence[str], pairs: Pairs = ()
 ) -> list[dict[str, Any]]:
   """One table for each dataset and start.
 
   Args:
-    records: contents of cells.
     reference: the variant that every other one is compared with.
     controls: those that `default` is compared with as well.
     pairs: further comparisons, made where both variants were measured.
@@ -36,13 +32,13 @@ def summarise(
     'rows', highest R@1 first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}];
     'differences': [{'variant', 'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}];
     'sweeps', of the variants NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value:
-    row}}}], values in ascending order and words last.
-    All numbers are fractions; 'sd', 't' and 'bootstrap' are None where one seed or class is.
+    row}}}], with ascending numbers before words.
+    All numbers are fractions; 'sd' and 't' of one seed, and 'bootstrap' of one class, are None.
 
   Raises:
     UserError: cells of one table trained for different numbers of steps, or on other splits.
   """
-  tables = []
+  tables, ranking = [], next(iter(TITLES))
   for dataset, start in dict.fromkeys((r["dataset"], r["start"]) for r in records):
     of = [r for r in records if (r["dataset"], r["start"]) == (dataset, start)]
     _check_comparable(of, f"{dataset}, {start}")
@@ -51,42 +47,32 @@ def summarise(
       variants.setdefault(record["variant"], {})[record["seed"]] = record
     every = [_row(name, list(cells.values())) for name, cells in variants.items()]
     rows = [row for row in every if not parse(row["variant"])]
-    rows.sort(key=lambda row: -row.get(_RANKING, {"mean": 0.0})["mean"])
+    rows.sort(key=lambda row: -row.get(ranking, {"mean": 0.0})["mean"])
     compared = _pairs([row["variant"] for row in rows], list(variants), reference, controls, pairs)
     differences = [_difference(variants, *pair) for pair in compared]
-    tables.append(
-      {
-        "dataset": dataset,
-        "start": start,
-        "split": of[0]["split"],
-        "steps": max(r["steps"] for r in of),
-        "num_classes": of[0]["num_classes"],
-        "num_queries": of[0]["num_queries"],
-        "partial": any(r.get("partial") for r in of),
-        "rows": rows,
-        "differences": [found for found in differences if found["seeds"]],
-        "sweeps": _sweeps([row for row in every if parse(row["variant"])]),
-      }
-    )
+    same = ("dataset", "start", "split", "num_classes", "num_queries")
+    table: dict[str, Any] = {name: of[0][name] for name in same}
+    table |= {"steps": max(r["steps"] for r in of), "partial": any(r.get("partial") for r in of)}
+    table |= {"rows": rows, "differences": [found for found in differences if found["seeds"]]}
+    tables.append(table | {"sweeps": _sweeps(every)})
   return tables
 
 
-def parse(variant: str) -> tuple[str, str, str] | None:
+def parse(variant: str) -> tuple[Any, ...] | None:
   """'l_aux@classes=10' -> ('l_aux', 'classes', '10'); None for a variant of no sweep."""
   found = _SWEPT.fullmatch(variant)
-  return None if found is None else (found["name"], found["key"], found["value"])
+  return found and found.groups()
 
 
 def _sweeps(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
   found: dict[str, dict[str, Any]] = {}
   for row in rows:
-    name, key, value = parse(row["variant"]) or ("", "", "")
-    sweep = found.setdefault(key, {"key": key, "values": [], "lines": {}})
-    sweep["lines"].setdefault(name, {})[value] = row
-    if value not in sweep["values"]:
-      sweep["values"].append(value)
+    if (parsed := parse(row["variant"])) is not None:
+      name, key, value = parsed
+      sweep = found.setdefault(key, {"key": key, "values": [], "lines": {}})
+      sweep["lines"].setdefault(name, {})[value] = row
   for sweep in found.values():
-    sweep["values"].sort(key=_order)
+    sweep["values"] = sorted(set().union(*sweep["lines"].values()), key=_order)
   return list(found.values())
 
 
@@ -98,13 +84,9 @@ def _order(value: str) -> tuple[bool, float, str]:
 
 
 def _pairs(
-  rows: Sequence[str],
-  variants: Sequence[str],
-  reference: str,
-  controls: Sequence[str],
-  more: Sequence[tuple[str, str]],
+  rows: Sequence[str], variants: Sequence[str], reference: str, controls: Sequence[str], more: Pairs
 ) -> list[tuple[str, str]]:
-  """What is compared; under each @CHANGE the same pairs again, both variants changed."""
+  """Pairs to compare; under each @CHANGE the same pairs again, with both variants changed."""
   pairs = [("default", control) for control in controls if control != reference]
   pairs += [pair for pair in more if pair not in pairs]
   plain = [(row, reference) for row in rows if "@" not in row]
@@ -116,8 +98,8 @@ def _pairs(
 
 
 def _check_comparable(of: Sequence[Record], what: str) -> None:
-  steps = {r["steps"] for r in of if r["steps"]}
-  for name, values in (("steps", steps), ("split", {r["split"] for r in of})):
+  for name in ("steps", "split"):
+    values = {r[name] for r in of if r[name]}
     if len(values) > 1:
       raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
 
@@ -128,8 +110,7 @@ def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
     values = [r[metric] for r in cells if metric in r]
     if values:
       sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
-      interval = statistics.t_interval(values)
-      row[metric] = {"values": values, "mean": float(np.mean(values)), "sd": sd, "t": interval}
+      row[metric] = {"values": values, "sd": sd} | _mean(values)
   return row
 
 
@@ -143,22 +124,20 @@ def _difference(
   for metric in TITLES:
     if seeds and all(metric in record for record in a + b):
       values = [x[metric] - y[metric] for x, y in zip(a, b, strict=True)]
-      found[metric] = {
-        "mean": float(np.mean(values)),
-        "t": statistics.t_interval(values),
-        "bootstrap": _bootstrap(a, b, metric),
-      }
+      found[metric] = _mean(values) | {"bootstrap": _bootstrap(a, b, metric)}
   return found
+
+
+def _mean(values: Sequence[float]) -> dict[str, Any]:
+  return {"mean": float(np.mean(values)), "t": statistics.t_interval(values)}
 
 
 def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
-  weights = [np.array(r["by_class"]["num_queries"]) for r in (*a, *b)]
-  if any((w != weights[0]).any() for w in weights[1:]):
-    # Some images could not be read in one cell alone: no class can be paired with itself.
+  weights = np.array([r["by_class"]["num_queries"] for r in (*a, *b)])
+  if (weights != weights[0]).any():
+    # One cell could not read some images that another could: classes cannot be paired.
     return None
-  values = [
-    np.array(x["by_class"][metric]) - np.array(y["by_class"][metric])
-    for x, y in zip(a, b, strict=True)
-  ]
-  return statistics.cluster_bootstrap(np.mean(values, axis=0), weights[0])
+  of_a, of_b = ([r["by_class"][metric] for r in side] for side in (a, b))
+  values = np.mean(np.subtract(of_a, of_b), axis=0)
+  return statistics.cluster_bootstrap(values, weights[0])

@@ -1,12 +1,9 @@
 """Chooses settings on held-out training classes, from as many for every variant.
 
-Test classes are never evaluated: `data.num_val_classes` training classes are held out, and
-`evaluate.split` is 'val'.
+No test class is evaluated: `data.num_val_classes` training classes are, by evaluate.split='val'.
 """
 
-import dataclasses
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,23 +19,12 @@ from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
-
-
-@dataclasses.dataclass(frozen=True)
-class Trial(Cell):
-  """A cell on validation classes, and the settings that it tries."""
-
-  tried: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-  def __str__(self) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in self.tried.items())
-    return f"{super().__str__()} ({settings})"
+# What tuning.json has of each trial.
+_COLUMNS = "dataset start variant seed split steps recall@1 map@r seconds".split()
 
 
 def read(path: str | None) -> dict[str, Any]:
-  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote.
-
-  '' has none; None is the task's own.
+  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; None is the task's own.
 
   Raises:
     UserError: it is missing or damaged.
@@ -48,10 +34,8 @@ def read(path: str | None) -> dict[str, Any]:
   path = path or str(variants.TUNED)
   try:
     found = json.loads(Path(path).read_text(encoding="utf-8"))["chosen"]
-    return {
-      dataset: {start: {v: dict(x) for v, x in of.items()} for start, of in starts.items()}
-      for dataset, starts in found.items()
-    }
+    return {d: {s: {v: dict(x) for v, x in of.items()} for s, of in starts.items()}
+            for d, starts in found.items()}  # fmt: skip
   except FileNotFoundError as error:
     raise UserError(f"--tuned={path}: no such file; --tune writes one, '' takes none") from error
   except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -59,28 +43,21 @@ def read(path: str | None) -> dict[str, Any]:
 
 
 def cells(
-  file: Any,
-  config: ConfigDict,
-  workdir: str,
-  starts: Sequence[str] | None,
-  only: re.Pattern[str],
-) -> list[Trial]:
-  """Every trial of the variants of the tuned group; `file` is that of `plan.read_variants`.
+  file: Any, config: ConfigDict, workdir: str, starts: Sequence[str] | None, only: re.Pattern[str]
+) -> list[Cell]:
+  """Every trial of the variants of the tuned group; `file` is what `plan.read_variants` gave.
 
   Raises:
     UserError: variants have grids of different sizes, or none goes with the config.
   """
   config = config.copy_and_resolve_references()
-  with config.unlocked():
-    config.evaluate.split = "val"
-    config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
+  config.evaluate.split = "val"
+  config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
   _fit_batch(config)
   every = plan.cells(file, config, workdir, {}, 1, [file.TUNED_GROUP])
   every = plan.select(every, [file.TUNED_GROUP], starts, only)
   found, sizes = [], {}
-  for one in every:
-    if not one.trains:
-      continue
+  for one in (one for one in every if one.trains):
     grid = file.grid(one.config)
     sizes[len(grid)] = f"{one.variant} has {len(grid)}"
     for number, tried in enumerate(grid):
@@ -88,7 +65,7 @@ def cells(
       for seed in range(file.TUNING_SEEDS):
         path = Path(workdir, "cells", "tuning", one.start, one.variant, f"{number}-{seed}.json")
         where = (one.start, one.variant, seed, one.group)
-        found.append(Trial(**vars(plan.cell(made, where, True, path)), tried=tried))
+        found.append(plan.cell(made, where, True, path)._replace(tried=tried))
   if len(sizes) > 1:
     raise UserError(f"grids of different sizes: {'; '.join(sizes.values())}; make them equal")
   if not found:
@@ -103,54 +80,43 @@ def _fit_batch(config: ConfigDict) -> None:
   left = len(datasets.class_splits(config.data)["train"])
   if config.data.classes_per_batch > left:
     logging.warning("data.classes_per_batch: %d, which are left to train on", left)
-    with config.unlocked():
-      config.data.classes_per_batch = left
+    config.data.classes_per_batch = left
 
 
-def choose(trials: Sequence[Trial], workdir: str, out: str) -> None:
+def choose(trials: Sequence[Cell], workdir: str, out: str) -> None:
   """Writes tuning.json: for each start and variant the settings of highest mean MAP@R.
 
   Variants with an unfinished trial are left out. With `out`, the chosen settings also go into
   `<out>/ablation_tuned.json`, which `--tuned` reads, beside those of other datasets and starts.
   """
   chosen: dict[str, Any] = {}
-  rows = []
+  rows: list[dict[str, Any]] = []
   for dataset, start, variant in dict.fromkeys((t.dataset, t.start, t.variant) for t in trials):
     of = [t for t in trials if (t.dataset, t.start, t.variant) == (dataset, start, variant)]
-    done = [(trial, result) for trial in of if (result := trial.finished())]
-    rows += [_row(trial, result) for trial, result in done]
+    done = [(trial.tried, result) for trial in of if (result := trial.finished())]
+    rows += [{k: r[k] for k in _COLUMNS if k in r} | {"tried": tried} for tried, r in done]
     if len(done) < len(of):
       logging.warning("%s/%s: %d of %d trials done", start, variant, len(done), len(of))
       continue
-    best, score = _best([(t.tried, r["map@r"]) for t, r in done])
-    chosen.setdefault(dataset, {}).setdefault(start, {})[variant] = best
-    logging.info("%s/%s: MAP@R %.2f with %s", start, variant, 100 * score, best)
+    scores: dict[str, list[float]] = {}
+    for tried, result in done:
+      scores.setdefault(json.dumps(tried), []).append(result["map@r"])
+    # Of equals the first.
+    means = {text: sum(values) / len(values) for text, values in scores.items()}
+    best = max(means, key=means.__getitem__)
+    chosen.setdefault(dataset, {}).setdefault(start, {})[variant] = json.loads(best)
+    logging.info("%s/%s: MAP@R %.2f with %s", start, variant, 100 * means[best], best)
   _write(Path(workdir, FILE), {"chosen": chosen, "cells": rows})
   if out:
     path = Path(out, CHOSEN)
     old = read(str(path)) if path.exists() else {}
     for dataset, starts in chosen.items():
-      for start, variants in starts.items():
-        old.setdefault(dataset, {}).setdefault(start, {}).update(variants)
+      for start, of_start in starts.items():
+        old.setdefault(dataset, {}).setdefault(start, {}).update(of_start)
     _write(path, {"chosen": old})
-
-
-def _row(trial: Trial, result: dict[str, Any]) -> dict[str, Any]:
-  names = ("dataset", "start", "variant", "seed", "split", "steps", "recall@1", "map@r", "seconds")
-  return {name: result[name] for name in names if name in result} | {"tried": trial.tried}
-
-
-def _best(scores: Sequence[tuple[dict[str, Any], float]]) -> tuple[dict[str, Any], float]:
-  """The settings with the highest mean over seeds; of equals the first."""
-  by_settings: dict[str, list[float]] = {}
-  for tried, score in scores:
-    by_settings.setdefault(json.dumps(tried), []).append(score)
-  means = {text: sum(values) / len(values) for text, values in by_settings.items()}
-  best = max(means, key=lambda text: means[text])
-  return json.loads(best), means[best]
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
   with files.replacing(path) as temporary:
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-  logging.info("%s", os.fspath(path))
+  logging.info("%s", path)

@@ -1,5 +1,6 @@
 """What a worker process does, and in which environment; nothing here imports jax before that."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -14,41 +15,34 @@ from lafg_jax import command_line
 from lafg_jax.runtime import malloc
 from lafg_jax.utils.errors import UserError
 
-# Sums are split over threads, and their rounding with them: one a cell gives every --jobs the same
-# bits. PJRT's and Eigen's pools of the CPU read this.
-_ONE_THREAD = {"NPROC": "1"}
-
 
 def environments(jobs: int, cells: int) -> list[dict[str, str]]:
-  """The environment variables of each worker.
+  """The environment variables of each of `jobs` workers, but of no more than there are cells.
 
-  Args:
-    jobs: how many; 0 is one a core, or one an accelerator where there is one.
-    cells: there are no more workers than these.
+  0 jobs are one a core, or one an accelerator where there is one.
   """
   kind, count = _backend()
   if kind == "cpu":
-    jobs = jobs or len(os.sched_getaffinity(0))
-    return [dict(_ONE_THREAD) for _ in range(min(jobs, cells))]
+    # PJRT and Eigen split sums, and with them the rounding, over threads: with one, any number
+    # of jobs gives the same bits.
+    return [{"NPROC": "1"}] * min(jobs or len(os.sched_getaffinity(0)), cells)
   if kind != "gpu":
-    return [{} for _ in range(min(jobs or 1, cells))]
+    return [{}] * min(jobs or 1, cells)
   jobs = jobs or count
-  shown = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-  devices = shown.split(",") if shown else [str(k) for k in range(count)]
+  shown = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
   memory = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if jobs > count else {}
-  return [
-    {"CUDA_VISIBLE_DEVICES": devices[k % len(devices)]} | memory for k in range(min(jobs, cells))
-  ]
+  devices = itertools.cycle(shown.split(","))
+  return [{"CUDA_VISIBLE_DEVICES": next(devices)} | memory for _ in range(min(jobs, cells))]
 
 
 def _backend() -> tuple[str, int]:
-  """('cpu', 'gpu' or 'tpu', its devices), asked in another process: to ask takes the device."""
+  """('cpu', 'gpu' or 'tpu', number of devices). A child asks jax, which takes the devices."""
   if os.environ.get("JAX_PLATFORMS") == "cpu":
     return "cpu", 1
   ask = "import jax; print(jax.default_backend(), jax.local_device_count())"
   asked = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=False)
   if asked.returncode:
-    # Its workers will say why.
+    # The workers will say why.
     return "cpu", 1
   kind, count = asked.stdout.split()[-2:]
   return kind, int(count)
@@ -57,8 +51,8 @@ def _backend() -> tuple[str, int]:
 def main(connection: Any, log: str, environment: dict[str, str]) -> None:
   """Runs the cells that come through the connection until it closes; sends their results.
 
-  stdout and stderr go to the file `log`. A signal to the whole process group is for the parent,
-  which ends its workers; a parent that was killed cannot, so they watch for it.
+  stdout and stderr go to the file `log`. Workers ignore signals to the whole process group, since
+  the parent ends them; where it was killed itself, they notice it and exit.
   """
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)
@@ -95,5 +89,5 @@ def _run(text: str, scratch: str, store: str) -> dict[str, Any]:
   try:
     return cells.run(config, scratch, store)
   except UserError as error:
-    # What else is raised ends the process: its traceback is in the log, and another takes over.
+    # Any other error ends the process: its traceback is in the log, and a new process takes over.
     return {"error": str(error), "log": traceback.format_exc()}

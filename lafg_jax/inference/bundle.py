@@ -4,11 +4,12 @@ An export is two files: model.safetensors, with 'params/...' (what embeds an ima
 'prototypes/...' and 'readout/...', and config.json, with the training config and the other facts.
 """
 
-import dataclasses
 import json
 import os
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from absl import logging
 from flax import traverse_util
@@ -23,15 +24,18 @@ from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 FORMAT = 2
-# What a config.json that was edited or is of something else makes of the lines that read it.
+_FACTS = (
+  "step checkpoint validation class_names dataset partial box sentences evaluation versions".split()
+)
+_TREES = ("params", "prototypes", "readout")
+# What reading a JSON file raises that was edited, or that is of something else.
 _FOREIGN = (ValueError, KeyError, TypeError, AttributeError)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
+class Trained(NamedTuple):
   """What a model needs to embed, search and be read, on the host.
 
-  config: what it was trained with. params: the tree that `Embedder` takes, without training's.
+  config: that of its training. params: the tree that `Embedder` takes, for inference alone.
   prototypes: the language base, as `Retriever` has it. readout: of `attributes.readout`.
   facts: JSON: 'step', 'checkpoint' ('newest' or 'best'), 'validation' ('step', 'val_map@r' and
   'val_recall@1' that made it the best, or None), 'class_names', 'dataset', 'partial', 'box' (or
@@ -60,10 +64,8 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
       return _of_checkpoint(folder, where)
     model = _of_export(folder)
   if checkpoint == "best" and model.facts["checkpoint"] != "best":
-    raise UserError(
-      f"{source} is an export of the newest checkpoint, of step {model.facts['step']}: export the "
-      "workdir again with --checkpoint=best"
-    )
+    what = f"an export of the newest checkpoint, of step {model.facts['step']}"
+    raise UserError(f"{source} is {what}: export the workdir again with --checkpoint=best")
   return model
 
 
@@ -82,68 +84,43 @@ def _of_checkpoint(workdir: str, where: str) -> Trained:
     means = checkpoints.subtree(arrays, "state/averages/projectors")
     readout = attributes.readout(config, prototypes["vocabulary"], params["projectors"], means)
   inference = inference_params(embedders.build(config.model), params)
-  return Trained(
-    config=config,
-    params=_map(np.asarray, inference),
-    prototypes=prototypes,
-    readout=readout,
-    facts={
-      "step": meta["step"],
-      "checkpoint": "best" if where == checkpoints.BEST else "newest",
-      "validation": meta.get("validation"),
-      "class_names": meta["dataset"]["class_names"],
-      "dataset": meta["dataset"]["name"],
-      "partial": meta["dataset"]["partial"],
-      "box": meta["box"],
-      "sentences": meta["sentences"],
-      "evaluation": _evaluation(workdir, where, meta["step"]),
-      "versions": meta["versions"],
-    },
-  )
-
-
-def _map(function: Any, tree: dict[str, Any]) -> dict[str, Any]:
-  flat = traverse_util.flatten_dict(tree)
-  return traverse_util.unflatten_dict({path: function(x) for path, x in flat.items()})
+  facts = {
+    **{name: meta[name] for name in ("step", "box", "sentences", "versions")},
+    **{name: meta["dataset"][name] for name in ("class_names", "partial")},
+    "dataset": meta["dataset"]["name"],
+    "checkpoint": "best" if where == checkpoints.BEST else "newest",
+    "validation": meta.get("validation"),
+    "evaluation": _evaluation(workdir, where, meta["step"]),
+  }
+  return Trained(config, jax.tree.map(np.asarray, inference), prototypes, readout, facts)
 
 
 def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   """evaluation.json, where it is of this very checkpoint."""
-  path = os.path.join(workdir, locations.EVALUATION)
-  if not os.path.isfile(path):
-    return None
+  path = Path(workdir, locations.EVALUATION)
+  source = "best" if where == checkpoints.BEST else "checkpoint"
   try:
-    with open(path, encoding="utf-8") as file:
-      result = json.load(file)
-    source = "best" if where == checkpoints.BEST else "checkpoint"
-    return result if (result["source"], result["step"]) == (source, step) else None
+    result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    if result is not None and (result["source"], result["step"]) == (source, step):
+      return result
   except _FOREIGN as error:
     # The model embeds all the same.
     logging.warning("%s is damaged and left out: %s", path, error)
-    return None
+  return None
 
 
 def write(trained: Trained, folder: str) -> None:
   """Writes model.safetensors and config.json, each whole or not at all."""
   from safetensors.numpy import save
 
-  tree = {
-    "params": trained.params,
-    "prototypes": trained.prototypes,
-    "readout": trained.readout,
-  }
+  tree = {name: getattr(trained, name) for name in _TREES}
   flat = traverse_util.flatten_dict(tree, sep="/")
   weights = os.path.join(folder, locations.WEIGHTS)
   with files.replacing(weights) as temporary:
     # Not save_file, whose files only their owner may read.
     temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
-  facts = {
-    "library": "lafg_jax",
-    "format": FORMAT,
-    "weights_sha256": files.file_hash(weights),
-    "facts": trained.facts,
-    "config": config_keys.flatten(trained.config),
-  }
+  facts = {"library": "lafg_jax", "format": FORMAT, "weights_sha256": files.file_hash(weights)}
+  facts |= {"facts": trained.facts, "config": config_keys.flatten(trained.config)}
   with files.replacing(os.path.join(folder, locations.FACTS)) as temporary:
     temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -154,9 +131,8 @@ def _of_export(folder: str) -> Trained:
 
   path, weights = (os.path.join(folder, name) for name in (locations.FACTS, locations.WEIGHTS))
   try:
-    with open(path, encoding="utf-8") as file:
-      found = json.load(file)
-    # Attributes of every JSON object; of a list or a number, an error that is told below.
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    # A list or a number has no `get`.
     ours, layout = found.get("library") == "lafg_jax", found.get("format")
   except _FOREIGN as error:
     raise UserError(f"{path} is damaged or no config of lafg_jax.export: {error}") from error
@@ -168,17 +144,11 @@ def _of_export(folder: str) -> Trained:
     if files.file_hash(weights) != found["weights_sha256"]:
       raise UserError(f"{weights} is not the file that {path} was written with: export it again")
     flat = load_file(weights)
-    config, facts = config_keys.nested(found["config"]), found["facts"]
+    config = config_keys.nested(found["config"])
     embedding_dim(config)
-    names = ("step", "checkpoint", "validation", "class_names", "dataset", "partial", "box")
-    facts = {name: facts[name] for name in (*names, "sentences", "evaluation", "versions")}
-    return Trained(
-      config=config,
-      params=checkpoints.subtree(flat, "params"),
-      prototypes=checkpoints.subtree(flat, "prototypes"),
-      readout=checkpoints.subtree(flat, "readout"),
-      facts=facts,
-    )
+    facts = {name: found["facts"][name] for name in _FACTS}
+    trees = {name: checkpoints.subtree(flat, name) for name in _TREES}
+    return Trained(config=config, facts=facts, **trees)
   except UserError:
     raise
   except (SafetensorError, *_FOREIGN) as error:

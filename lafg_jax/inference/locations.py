@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import os
-import re
 import shutil
 import tarfile
 import tempfile
@@ -22,21 +21,21 @@ WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.jso
 CHECKPOINTS = ("newest", "best", "auto")
 _HUB = "hf://"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
+_PASS = "pass a workdir, an export, a .tar, hf://org/name or gs://..."
 # What tarfile and its decompressors raise for bytes that are no archive or end early.
 _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError)
 
 
 @contextlib.contextmanager
 def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]:
-  """Yields a local folder with an export or a workdir's checkpoints, and which of these to read.
-
-  The second is `checkpoints.FOLDER` or `checkpoints.BEST`; of an export it means nothing.
+  """Yields a local folder with an export or a workdir's checkpoints, and which of these to read:
+  `checkpoints.FOLDER` or `checkpoints.BEST`, without a meaning for an export.
 
   Args:
     source: a folder, a .tar, .tar.gz or .tgz of one, hf://org/name[@revision], or a URL that fsspec
-      reads, such as gs://bucket/workdir. An archive gives only the checkpoints of the wanted kind,
-      and a URL only the newest of them that reads whole. What is downloaded or unpacked is deleted
-      again, but for the hub's own cache.
+      reads, such as gs://bucket/workdir. Of an archive only the checkpoints of the wanted kind are
+      unpacked; of a URL only the newest of them that reads whole is kept. The copies are deleted in
+      the end, except for those in the hub's own cache.
     checkpoint: one of CHECKPOINTS.
 
   Raises:
@@ -47,10 +46,6 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
     raise UserError(f"checkpoint={checkpoint!r}: it takes one of {', '.join(CHECKPOINTS)}")
   if source.startswith(_HUB):
     yield _from_hub(source), checkpoints.FOLDER
-  elif not source:
-    raise UserError(
-      "no trained model: pass a workdir, an export, a .tar, hf://org/name or gs://..."
-    )
   elif places.is_url(source) or source.endswith(_ARCHIVES):
     with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
       yield _local_copy(source, folder, checkpoint)
@@ -60,9 +55,7 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
     yield source, checkpoints.FOLDER if is_export(source) else _chosen(source, checkpoint, steps)
   else:
     what = "is a file, and no .tar, .tar.gz or .tgz" if os.path.exists(source) else "does not exist"
-    raise UserError(
-      f"{source} {what}: pass a workdir, an export, a .tar, hf://org/name or gs://..."
-    )
+    raise UserError(f"{source} {what}: {_PASS}" if source else f"no trained model: {_PASS}")
 
 
 def is_export(folder: str) -> bool:
@@ -70,97 +63,80 @@ def is_export(folder: str) -> bool:
   return all(os.path.isfile(os.path.join(folder, name)) for name in (WEIGHTS, FACTS))
 
 
-# {checkpoints.FOLDER and checkpoints.BEST: the steps there, newest first}.
-_Steps = dict[str, list[int]]
+def _steps_of(names: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
+  """The steps of each kind, newest first, by (folder, name) pairs such as ('best', '60')."""
+  pairs = sorted(((where, int(x)) for where, x in set(names) if x.isdecimal()), reverse=True)
+  kinds = (checkpoints.FOLDER, checkpoints.BEST)
+  return {kind: [step for where, step in pairs if where == kind] for kind in kinds}
 
 
-def _steps_of(names: Iterable[tuple[str, str]]) -> _Steps:
-  """From (folder, name) pairs, such as ('best', '60')."""
-  found: _Steps = {checkpoints.FOLDER: [], checkpoints.BEST: []}
-  for where, name in set(names):
-    if where in found and re.fullmatch(r"\d+", name):
-      found[where].append(int(name))
-  return {where: sorted(steps, reverse=True) for where, steps in found.items()}
-
-
-def _chosen(source: str, checkpoint: str, steps: _Steps) -> str:
-  """The kind that `checkpoint` asks for; the newest of a source that has no checkpoints.
-
-  Raises:
-    UserError: there are checkpoints, and none of this kind.
-  """
+def _chosen(source: str, checkpoint: str, steps: dict[str, list[int]]) -> str:
+  """The kind that `checkpoint` asks for, the newest if there is none at all. Raises UserError where
+  there is only the other kind."""
   newest, best = steps[checkpoints.FOLDER], steps[checkpoints.BEST]
   if checkpoint == "best" and newest and not best:
-    raise UserError(
-      f"{source} has no best checkpoint: take the newest, or train with "
-      "--config.train.keep_best=True"
-    )
+    hint = "take the newest, or train with --config.train.keep_best=True"
+    raise UserError(f"{source} has no best checkpoint: {hint}")
   if checkpoint == "newest" and best and not newest:
     raise UserError(f"{source} has no checkpoint but the best: pass checkpoint=best")
   if best and checkpoint != "newest":
     return checkpoints.BEST
   if best and best[0] != newest[0]:
-    logging.info(
-      "%s: step %d is taken, the newest; the best on the validation classes was step %d "
-      "(checkpoint=best takes it)", *(source, newest[0], best[0])
-    )  # fmt: skip
+    other = f"the best on the validation classes was step {best[0]} (checkpoint=best takes it)"
+    logging.info("%s: step %d is taken, the newest; %s", source, newest[0], other)
   return checkpoints.FOLDER
 
 
 def _local_copy(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   """What `opened` yields of an archive or URL, below the temporary `folder`."""
-  if not places.is_url(source):
-    return _unpacked(source, folder, checkpoint)
-  if not source.endswith(_ARCHIVES):
-    return _downloaded(source, folder, checkpoint)
-  archive = os.path.join(folder, "archive.tar")
-  with places.as_user_error(source):
-    system, remote = places.opened(source)
-    system.get_file(remote, archive)
-  return _unpacked(archive, os.path.join(folder, "unpacked"), checkpoint, source)
+  path = source
+  if places.is_url(source):
+    if not source.endswith(_ARCHIVES):
+      return _downloaded(source, folder, checkpoint)
+    path = os.path.join(folder, "archive.tar")
+    with places.as_user_error(source):
+      system, remote = places.opened(source)
+      system.get_file(remote, path)
+  elif not os.path.isfile(path):
+    raise UserError(f"{source} does not exist: {_PASS}")
+  return _unpacked(source, path, os.path.join(folder, "unpacked"), checkpoint)
 
 
-def _unpacked(path: str, folder: str, checkpoint: str, named: str = "") -> tuple[str, str]:
-  """Unpacks what a retriever reads, wherever in the archive it lies; features and logs stay."""
-  named = named or path
-  if not os.path.isfile(path):
-    raise UserError(f"{named} does not exist: pass a workdir, an export, a .tar, hf:// or gs://...")
+def _unpacked(source: str, path: str, folder: str, checkpoint: str) -> tuple[str, str]:
+  """Unpacks what a retriever reads, in whatever folder of the archive: no features and no logs."""
   try:
     with tarfile.open(path) as archive:
       names = archive.getnames()
       steps = _steps_of(pair for name in names for pair in itertools.pairwise(name.split("/")))
-      where = _chosen(named, checkpoint, steps)
+      where = _chosen(source, checkpoint, steps)
       members = [member for member in archive.getmembers() if _is_wanted(member.name, where)]
       archive.extractall(folder, members, filter="data")
   except UserError:
     raise
   except _DAMAGE as error:
-    raise UserError(f"{named} cannot be unpacked: {error}") from error
-  found = [root for root, _, files in os.walk(folder)
-           if checkpoints.steps(root, where) or {WEIGHTS, FACTS} <= set(files)]  # fmt: skip
+    raise UserError(f"{source} cannot be unpacked: {error}") from error
+  roots = [root for root, *_ in os.walk(folder)]
+  found = [root for root in roots if checkpoints.steps(root, where) or is_export(root)]
   if len(found) != 1:
     count = "no workdir with checkpoints and no export" if not found else f"{len(found)} models"
-    raise UserError(f"{named} holds {count}; one is needed")
+    raise UserError(f"{source} holds {count}; one is needed")
   return found[0], where
 
 
 def _is_wanted(name: str, where: str) -> bool:
   parts = name.split("/")
-  wanted = any(folder == where and x.isdecimal() for folder, x in itertools.pairwise(parts))
-  return wanted or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
+  of_step = any(folder == where and x.isdecimal() for folder, x in itertools.pairwise(parts))
+  return of_step or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
 
 
 def _from_hub(source: str) -> str:
   name, _, revision = source.removeprefix(_HUB).rstrip("/").partition("@")
-  problem = (
-    f"{source}: the hub did not give it ({{}}); is it hf://org/name, and may you read it "
-    "(hf auth login)?"
-  )
+  hint = "is it hf://org/name, and may you read it (hf auth login)?"
+  problem = f"{source}: the hub did not give it ({{}}); {hint}"
   paths = [places.hub_file(name, file, problem, revision or None) for file in (FACTS, WEIGHTS)]
   if paths[0] is None or paths[1] is None:
-    raise UserError(
-      f"{source}: it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
-    )
+    why = f"it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
+    raise UserError(f"{source}: {why}")
   return os.path.dirname(paths[0])
 
 
@@ -187,7 +163,7 @@ def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
       return folder, where
     except checkpoints.Damaged as error:
       logging.warning("skipping the damaged checkpoint %s/%s/%d: %s", source, where, step, error)
-      # It must not stand beside the next.
+      # The copy holds one checkpoint at most.
       shutil.rmtree(local)
   raise UserError(f"{source}: no checkpoint of {len(steps[where])} reads whole")
 
@@ -203,8 +179,6 @@ def _copy(system: Any, remote: str, local: str) -> None:
   for path in system.find(remote):
     target = os.path.normpath(os.path.join(local, path.removeprefix(f"{remote}/")))
     if not target.startswith(os.path.join(local, "")):
-      raise UserError(
-        f"{path} would be written outside of its folder: a server that is not to trust"
-      )
+      raise UserError(f"{path} would be written outside of its folder: do not trust its server")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     system.get_file(path, target)

@@ -44,12 +44,8 @@ embeddings = model.call(np.stack([prepare(path) for path in ["a.jpg", "b.jpg"]])
 def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
-  numbers = {
-    "dim": embedding_dim(config),
-    "size": config.data.image_size,
-    "resize": config.data.resize_size,
-    "cut": _cut(facts["box"]),
-  }
+  numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
+  numbers |= {"dim": embedding_dim(config), "cut": _cut(facts["box"])}
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
@@ -72,24 +68,26 @@ def text(model: Trained, formats: Sequence[str]) -> str:
 
 
 def _cut(box: Sequence[float] | None) -> str:
-  """Code that cuts what was shown in training, for boxes that count from the edges."""
+  """Code that cuts an image to the box, whose right and bottom may count from the far edges."""
   if box is None:
     return ""
   left, top, right, bottom = (int(x) for x in box)
-  far = [f"image.{side}{x:+d}" if x <= 0 else str(x)
-         for side, x in (("width", right), ("height", bottom))]  # fmt: skip
+  sides = (("width", right), ("height", bottom))
+  far = [f"image.{side}{x:+d}" if x <= 0 else str(x) for side, x in sides]
   return f"\n  image = image.crop(({left}, {top}, {far[0]}, {far[1]}))"
 
 
 def _selection(model: Trained) -> str:
-  """Of the best checkpoint, what it was chosen by."""
+  """The figures that made a checkpoint the best; nothing for the newest."""
   found = model.facts["validation"]
-  if found is None:
-    return ""
   return (
-    f" (the best of those validated, with MAP@R {100 * found['val_map@r']:.1f} % and recall@1 "
-    f"{100 * found['val_recall@1']:.1f} % on {model.config.data.num_val_classes} validation "
-    "classes)"
+    ""
+    if found is None
+    else (
+      f" (the best of those validated, with MAP@R {100 * found['val_map@r']:.1f} % and recall@1 "
+      f"{100 * found['val_recall@1']:.1f} % on {model.config.data.num_val_classes} validation "
+      "classes)"
+    )
   )
 
 
@@ -98,9 +96,8 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  columns = {"trained": result}
-  if "untrained" in result:
-    columns = {"before training": result["untrained"], "trained": result}
+  before = {"before training": result["untrained"]} if "untrained" in result else {}
+  columns = before | {"trained": result}
   unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
   lines = [
@@ -109,6 +106,6 @@ def _evaluation(model: Trained) -> str:
     "|---|" + "---|" * len(columns),
   ]
   for name in results.names_of(result):
-    values = " | ".join(results.percent(column[name]) for column in columns.values())
-    lines.append(f"| {name} | {values} |")
+    values = (results.percent(column[name]) for column in columns.values())
+    lines.append(" | ".join((f"| {name}", *values)) + " |")
   return "\n".join(lines) + "\n"

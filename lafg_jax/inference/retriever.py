@@ -23,9 +23,9 @@ class Retriever:
   config: what it was trained with. step: of training, after which these parameters were saved.
   checkpoint: 'newest' or 'best', as `load_retriever` has them. class_names: the training classes.
   prototypes: their language base as arrays (queries, vocabulary, prototypes, mean), empty for a run
-  without words. box: what of each image was shown where that is the same for all, as `images.cut`
-  takes it (Aircraft's banner of 20 pixels is left out), else None. sentences: of each vocabulary
-  entry, those nearest to it. readout: what `attributes` reads images with.
+  without words. box: the part of each image that was shown, as `images.cut` takes it, where it is
+  the same for all (without Aircraft's banner of 20 pixels), else None. sentences: of each
+  vocabulary entry, those nearest to it. readout: what `attributes` reads images with.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -52,16 +52,15 @@ class Retriever:
         [B, H, W, 3].
       batch_size: images embedded at once.
       boxes: [B, 4] left, top, right, bottom in pixels, as `images.cut` takes them: what of each
-        image is shown. None shows `self.box`, or all. A model that was trained with a box an image
-        (data.box_crop, or the columns of data.manifest) sees what evaluation sees only with them;
-        (0, 0, 0, 0) shows all.
+        image is shown; (0, 0, 0, 0) shows all. None shows `self.box`, or all. Pass them to a model
+        that was trained with a box for each image (data.box_crop, or columns of data.manifest).
 
     Returns:
       [B, D] float32, unit norm.
 
     Raises:
-      UserError: an image cannot be read or is no uint8 RGB array, or a box has no pixel of it, or
-        boxes are not one an image.
+      UserError: an image cannot be read or is no uint8 RGB array, a box has no pixel of it, or
+        there is not one box for each image.
     """
     data = self.config.data
     shown = [self.box] * len(images) if boxes is None else _checked(boxes, len(images))
@@ -75,9 +74,7 @@ class Retriever:
       missing = batch_size - len(crops) if start else 0
       # A short last batch takes the shape of those before it: nothing is compiled again.
       vectors.append(self.embed_batch(np.stack(crops + crops[:1] * missing))[: len(crops)])
-    if not vectors:
-      return np.zeros((0, self.embedding_dim), np.float32)
-    return np.concatenate(vectors)
+    return np.concatenate([*vectors, np.zeros((0, self.embedding_dim), np.float32)])
 
   def search(
     self, queries: Sequence[Any] | np.ndarray, gallery: np.ndarray, k: int = 10
@@ -108,8 +105,8 @@ class Retriever:
       For each image its entries, nearest first: (row of the vocabulary, cosine, sentences).
 
     Raises:
-      UserError: the model was trained with a form of alignment in which single entries have no
-        place (only 'prototype' and 'vocabulary' give them one), or k is below 1.
+      UserError: the model was trained without a place for single entries (loss.alignment other than
+        'prototype' and 'vocabulary'), or k is below 1.
     """
     reading.check(self.config, self.readout, self.sentences)
     return reading.nearest(self._embedded(images), self.readout, self.sentences, k)
@@ -123,17 +120,14 @@ class Retriever:
 
 def _checked(boxes: Any, count: int) -> np.ndarray:
   boxes = np.asarray(boxes, np.float64)
-  if boxes.shape != (count, 4) or not np.isfinite(boxes).all():
-    raise UserError(
-      f"boxes are {boxes.shape}; embed takes four finite numbers for each of {count} images"
-    )
-  return boxes
+  if boxes.shape == (count, 4) and np.isfinite(boxes).all():
+    return boxes
+  wanted = f"four finite numbers for each of {count} images"
+  raise UserError(f"boxes are {boxes.shape}; embed takes {wanted}")
 
 
 def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
-  if isinstance(image, np.ndarray) and (
-    image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3
-  ):
+  if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.shape[2:] != (3,)):
     raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
   try:
     return image_files.open_any(image, box)
@@ -146,17 +140,14 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 
   Args:
     source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
-      hf://org/name[@revision], where such a folder was pushed; or a URL of any of them, such as
-      gs://bucket/workdir.
+      hf://org/name[@revision], to which such a folder was pushed; or a URL of any of them (gs://).
     checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
       one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
       there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it
       must be the best.
 
-      The default is 'newest', because that is what evaluate.source=checkpoint measures by default:
-      the model in use and the figures in evaluation.json then belong together. It also does not
-      depend on whether a run happened to keep a best checkpoint. A line in the log says so where
-      the best one is of another step.
+      The default is what evaluate.source=checkpoint measures: the model in use and the figures in
+      evaluation.json belong together. The log says where the best one is of another step.
 
   Raises:
     UserError: there is no model that reads whole, it cannot be reached, or the source has no such
@@ -167,16 +158,16 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
-  box = model.facts["box"]
+  facts = model.facts
   return Retriever(
     config=model.config,
-    step=model.facts["step"],
-    checkpoint=model.facts["checkpoint"],
+    step=facts["step"],
+    checkpoint=facts["checkpoint"],
     embedding_dim=bundle.embedding_dim(model.config),
-    class_names=tuple(model.facts["class_names"]),
+    class_names=tuple(facts["class_names"]),
     prototypes=model.prototypes,
     embed_batch=make_embed(embedders.build(model.config.model), model.params),
-    box=None if box is None else tuple(box),
+    box=facts["box"] and tuple(facts["box"]),
     readout=model.readout,
-    sentences=tuple(map(tuple, model.facts["sentences"])),
+    sentences=tuple(map(tuple, facts["sentences"])),
   )

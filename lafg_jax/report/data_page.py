@@ -1,19 +1,18 @@
-"""The data stage: data.json, the contact sheet data.png, and data.html, which works offline."""
+"""The data stage: data.json, the contact sheet data.png, and the page data.html."""
 
-import base64
 import html
-import io
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image, ImageDraw, ImageFont
 
-from lafg_jax.data import check, images
+from lafg_jax.data import check
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.report import pictures
 from lafg_jax.runtime import remote_workdir
 from lafg_jax.utils import files, random_streams
 
@@ -21,22 +20,12 @@ FILE, FINDINGS, PICTURE = "data.html", "data.json", "data.png"
 NUM_CLASSES, NUM_IMAGES, TILE = 12, 8, 104
 # Pairs of near duplicates that are shown of each kind.
 NUM_PAIRS = 8
+_SPREAD = ("min", "median", "max")
 _TITLES = {
   "across_splits": "Across splits: a test image that training sees",
   "across_classes": "In two classes of one split",
   "within_class": "Within a class",
 }
-_STYLE = """:root{color-scheme:light dark;--ink:#1f2328;--paper:#fff;--line:#d0d7de;--note:#59636e;
---bar:#2563eb;--bad:#b42318;--bad-paper:#fdeceb}body{font:15px/1.5 system-ui,sans-serif;
-max-width:1040px;margin:2rem auto;padding:0 1rem;color:var(--ink);background:var(--paper)}
-table{border-collapse:collapse}td,th{padding:.25rem .9rem;text-align:right;
-border-bottom:1px solid var(--line)}td:first-child,th:first-child{text-align:left}
-img{max-width:100%}.note{color:var(--note)}.charts,.pairs{display:flex;flex-wrap:wrap;gap:1.2rem;margin-top:1rem}
-ul.problems{background:var(--bad-paper);border-left:4px solid var(--bad);margin:1rem 0;
-padding:.6rem 1rem .6rem 2rem}p.well{border-left:4px solid #2ea043;padding:.4rem 1rem}
-figure{margin:0;width:236px;font-size:12px;overflow-wrap:anywhere}code{overflow-wrap:anywhere}
-@media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--paper:#0d1117;--line:#30363d;
---note:#9198a1;--bar:#6ea8fe;--bad:#ff7b72;--bad-paper:#2a1416}}"""
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -47,7 +36,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   """
   findings, splits = check.run(config.data)
   sheet = contact_sheet(splits, config.seed)
-  picture = _encoded(sheet, "PNG")
+  picture = pictures.encoded(sheet, "PNG")
   page = _page(findings, splits, sheet)
   text = json.dumps(findings, indent=2, ensure_ascii=False) + "\n"
   for name, content in ((FINDINGS, text.encode()), (PICTURE, picture), (FILE, page.encode())):
@@ -99,129 +88,87 @@ def contact_sheet(splits: dict[str, Dataset], seed: int) -> Image.Image:
     draw.text((gap, y * line + gap), name, fill=(31, 35, 40), font=font)
     for x, row in enumerate(rng.permutation(rows)[:NUM_IMAGES].tolist()):
       left, top = gap + x * (TILE + gap), y * line + label + gap
-      sheet.paste(Image.fromarray(_tile(dataset, row, TILE)), (left, top))
+      sheet.paste(Image.fromarray(pictures.tile(dataset, row, TILE)), (left, top))
   return sheet
 
 
-def _tile(dataset: Dataset, row: int, side: int) -> np.ndarray:
-  """The middle of an image, uint8 [side, side, 3]; grey where it cannot be read."""
-  try:
-    image = images.of_dataset(dataset, row)
-  except images.UnreadableImage as error:
-    logging.info("data: a grey tile stands for %s", error)
-    return np.full((side, side, 3), 128, np.uint8)
-  return images.resize_centre_crop(image, resize=side, size=side)
-
-
-def _encoded(image: Image.Image, kind: str) -> bytes:
-  buffer = io.BytesIO()
-  image.save(buffer, kind, optimize=True)
-  return buffer.getvalue()
-
-
-def _inline(image: Image.Image, about: str) -> str:
-  """A picture inside the page. JPEG: a fifth of PNG's size, for photographs."""
-  data = base64.b64encode(_encoded(image, "JPEG")).decode()
-  return f'<img alt="{html.escape(about)}" src="data:image/jpeg;base64,{data}">'
-
-
 def _page(findings: dict[str, Any], splits: dict[str, Dataset], sheet: Image.Image) -> str:
-  title = f"Data: {html.escape(findings['dataset'])}"
-  found = findings["problems"]
-  listed = "".join(f"<li>{html.escape(problem)}</li>" for problem in found)
-  told = (
-    f'<ul class="problems">{listed}</ul>' if found else '<p class="well">No problems found.</p>'
-  )
-  places = [findings["source"], findings["root"]]
-  place = "; ".join(f"<code>{html.escape(x)}</code>" for x in dict.fromkeys(places) if x)
-  return f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>
-<h1>{title}</h1><p class="note">{place}; {html.escape(_kinds(findings))}</p>{told}
+  told = _list(findings["problems"], "problems") or '<p class="well">No problems found.</p>'
+  places = filter(None, dict.fromkeys((findings["source"], findings["root"])))
+  place = "; ".join(f"<code>{html.escape(x)}</code>" for x in places)
+  body = f"""<p class="note">{place}; {html.escape(_kinds(findings))}</p>{told}
 {_splits(findings)}{_sizes(findings)}
-{_near(findings, splits)}{_unreadable(findings)}
+{_near(findings, splits)}{_unreadable(findings["unreadable"])}
 <h2>Some classes</h2><p class="note">Drawn at random, with random images of each; the same picture
-is data.png, and all figures are in data.json.</p>{_inline(sheet, "images of random classes")}
-</body></html>
-"""
+is data.png, and all figures are in data.json.</p>
+{pictures.inline(sheet, "images of random classes", "JPEG")}"""
+  return pictures.page(f"Data: {findings['dataset']}", body)
+
+
+def _list(items: Iterable[str], css: str) -> str:
+  lines = "".join(f"<li>{html.escape(item)}</li>" for item in items)
+  return f'<ul class="{css}">{lines}</ul>' if lines else ""
 
 
 def _splits(findings: dict[str, Any]) -> str:
-  body, charts = "", ""
+  few = f"classes below {findings['images_per_class']}"
+  rows = [["split", "images", "classes", "fewest", "median", "most", few, "queries"]]
+  charts = ""
   for split, counts in findings["splits"].items():
     each = counts["per_class"]
-    cells = [f"{counts['images']:,}", f"{counts['classes']:,}"]
-    cells += [f"{each[name]:g}" if each else "" for name in ("min", "median", "max")]
-    cells += [f"{counts['num_small_classes']:,}", f"{counts['queries'] or 'all'}"]
-    body += f"<tr><td>{split}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    spread = [f"{each[name]:g}" if each else "" for name in _SPREAD]
+    sizes = [f"{counts[name]:,}" for name in ("images", "classes", "num_small_classes")]
+    rows.append([split, *sizes[:2], *spread, sizes[2], f"{counts['queries'] or 'all'}"])
     charts += bars(counts["histogram"], f"{split}: classes by their number of images")
-  few = f"classes below {findings['images_per_class']}"
-  head = "".join(
-    f"<th>{name}</th>"
-    for name in ("split", "images", "classes", "fewest", "median", "most", few, "queries")
-  )
-  return f'<table><tr>{head}</tr>{body}</table><div class="charts">{charts}</div>'
+  return f'{pictures.table(rows)}<div class="row">{charts}</div>'
 
 
 def _sizes(findings: dict[str, Any]) -> str:
   sizes = findings["sizes"]
   if not sizes["width"]:
     return ""
-  body = "".join(
-    f"<tr><td>{name}</td>"
-    + "".join(f"<td>{sizes[name][k]:.4g}</td>" for k in ("min", "median", "max"))
-    + "</tr>"
-    for name in ("width", "height", "aspect")
-  )
-  small = "".join(
-    f"<li><code>{html.escape(each['image'])}</code> {each['width']} x {each['height']}</li>"
-    for each in sizes["smallest"]
-  )
+  rows = [["pixels", "least", "median", "most"]]
+  for name in ("width", "height", "aspect"):
+    rows.append([name, *(f"{sizes[name][k]:.4g}" for k in _SPREAD)])
   chart = bars(sizes["shorter_side"], "images by their shorter side, in pixels")
+  small = (f"{x['image']} {x['width']} x {x['height']}" for x in sizes["smallest"])
   return (
-    '<h2>Sizes</h2><div class="charts"><div><table><tr><th>pixels</th><th>least</th>'
-    f"<th>median</th><th>most</th></tr>{body}</table></div>{chart}</div>"
-    f'<p class="note">The smallest:</p><ul class="note">{small}</ul>'
+    f'<h2>Sizes</h2><div class="row"><div>{pictures.table(rows)}</div>{chart}</div>'
+    f'<p class="note">The smallest:</p>{_list(small, "note")}'
   )
 
 
 def _near(findings: dict[str, Any], splits: dict[str, Dataset]) -> str:
   near = findings["near_duplicates"]
-  parts = [
-    f'<h2>Near duplicates</h2><p class="note">Pairs whose perceptual hashes differ in at most '
+  text = (
+    '<h2>Near duplicates</h2><p class="note">Pairs whose perceptual hashes differ in at most '
     f"{near['within_bits']} of {near['of_bits']} bits: copies in another size or quality. "
     "Mirrored and cropped copies are not found.</p>"
-  ]
+  )
   for name, title in _TITLES.items():
-    group = near[name]
-    pairs = group["pairs"][:NUM_PAIRS]
+    pairs = near[name]["pairs"][:NUM_PAIRS]
     shown = f", the nearest {len(pairs)} pairs:" if pairs else ""
-    parts.append(f"<h3>{title}: {group['images']:,} images{shown}</h3>")
-    parts.append(f'<div class="pairs">{"".join(_pair(pair, splits) for pair in pairs)}</div>')
-  return "".join(parts)
+    text += f"<h3>{title}: {near[name]['images']:,} images{shown}</h3>"
+    text += f'<div class="row">{"".join(_pair(pair, splits) for pair in pairs)}</div>'
+  return text
 
 
 def _pair(pair: dict[str, Any], splits: dict[str, Dataset]) -> str:
-  side = 116
-  both = Image.new("RGB", (2 * side + 4, side), "white")
-  for x, each in enumerate(pair["images"]):
-    tile = _tile(splits[each["split"]], each["row"], side)
-    both.paste(Image.fromarray(tile), (x * (side + 4), 0))
-  names = "<br>".join(
-    f"{each['split']}: {html.escape(each['class'])}, <code>{html.escape(each['image'])}</code>"
-    for each in pair["images"]
-  )
+  tiles = [pictures.tile(splits[each["split"]], each["row"], 116) for each in pair["images"]]
+  gap = np.full((116, 4, 3), 255, np.uint8)
+  both = Image.fromarray(np.hstack([tiles[0], gap, tiles[1]]))
   about = f"{pair['bits']} bits apart"
-  return f"<figure>{_inline(both, about)}<figcaption>{about}<br>{names}</figcaption></figure>"
+  names = (f"{each['split']}: {each['class']}, {each['image']}" for each in pair["images"])
+  caption = "<br>".join(map(html.escape, (about, *names)))
+  return (
+    f"<figure>{pictures.inline(both, about, 'JPEG')}<figcaption>{caption}</figcaption></figure>"
+  )
 
 
-def _unreadable(findings: dict[str, Any]) -> str:
-  bad = findings["unreadable"]
-  if not bad["count"]:
-    return ""
-  listed = "".join(f"<li><code>{html.escape(each['why'])}</code></li>" for each in bad["images"])
+def _unreadable(bad: dict[str, Any]) -> str:
   more = bad["count"] - len(bad["images"])
-  rest = f"<p>and {more:,} more</p>" if more else ""
-  return f"<h2>Unreadable: {bad['count']:,} images</h2><ul>{listed}</ul>{rest}"
+  lines = [each["why"] for each in bad["images"]] + [f"and {more:,} more"] * (more > 0)
+  return f"<h2>Unreadable: {bad['count']:,} images</h2>{_list(lines, 'note')}" if lines else ""
 
 
 def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 150) -> str:
@@ -230,17 +177,10 @@ def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 
   if not counts:
     return ""
   last = first + histogram["step"] * len(counts) - 1
-  step, most = (width - 20) / len(counts), max(counts)
-  drawn = "".join(
-    f'<rect x="{10 + k * step:.1f}" y="{height - 20 - (height - 50) * count / most:.1f}" '
-    f'width="{step - 1:.1f}" height="{(height - 50) * count / most:.1f}" fill="var(--bar)"/>'
-    for k, count in enumerate(counts)
-  )
-  text = 'font-size="11" fill="currentColor"'
-  return (
-    f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{title}">'
-    f'<text x="10" y="14" {text} font-weight="bold">{title}</text>{drawn}'
-    f'<text x="10" y="{height - 5}" {text}>{first}</text>'
-    f'<text x="{width - 10}" y="{height - 5}" {text} text-anchor="end">{last}</text>'
-    f'<text x="{width - 10}" y="14" {text} text-anchor="end">highest bar {most:,}</text></svg>'
-  )
+  step, most, drawn = (width - 20) / len(counts), max(counts), ""
+  for x, y in ((10 + k * step, (height - 50) * count / most) for k, count in enumerate(counts)):
+    place = f'x="{x:.1f}" y="{height - 20 - y:.1f}" width="{step - 1:.1f}" height="{y:.1f}"'
+    drawn += f'<rect {place} fill="var(--bar)"/>'
+  texts = [(10, 14, "start", title), (width - 10, 14, "end", f"highest bar {most:,}")]
+  texts += [(10, height - 5, "start", first), (width - 10, height - 5, "end", last)]
+  return pictures.plot(drawn, texts, (width, height))

@@ -17,6 +17,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets, readers
+from lafg_jax.evaluate import knn
 from lafg_jax.language import descriptions, prototypes, statistics
 from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
@@ -29,11 +30,9 @@ FILE = "language.html"
 INPUTS = ("descriptions.jsonl", "text_features.npz", "prototypes.npz", prototypes.STATS)
 TEMPLATE = Path(__file__).parent / "page"
 NUM_NEAREST = 8
-_TILE = 1024
-_ARRAYS = (
-  *("class_names", "vocabulary", "prototypes", "topk_indices", "topk_weights"),
-  *("nearest_sentences", "encoder"),
-)
+# Of prototypes.npz and of text_features.npz.
+_ARRAYS = "class_names vocabulary prototypes topk_indices topk_weights nearest_sentences encoder"
+_FEATURES = "class_names described class_described sentences sentence_described sentence_features"
 
 
 def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
@@ -42,25 +41,19 @@ def run(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   Raises:
     UserError: a file is missing or damaged, or is of other classes.
   """
-  arrays = read_npz(Path(workdir) / "prototypes.npz", _ARRAYS, stage="prototypes")
-  features = read_npz(
-    Path(workdir) / "text_features.npz",
-    (
-      *("class_names", "described", "class_described", "sentences"),
-      *("sentence_described", "sentence_features"),
-    ),
-    stage="encode",
-  )
-  stats = json.loads((Path(workdir) / prototypes.STATS).read_text(encoding="utf-8"))
+  arrays = read_npz(Path(workdir, "prototypes.npz"), _ARRAYS.split(), stage="prototypes")
+  features = read_npz(Path(workdir, "text_features.npz"), _FEATURES.split(), stage="encode")
+  stats = json.loads(Path(workdir, prototypes.STATS).read_text(encoding="utf-8"))
   records = descriptions.read(workdir, [str(name) for name in features["described"]])
-  return _write(workdir, content(config.data.name, arrays, stats, features, records))
+  return _write(workdir, content(config.data.name, arrays, stats, features, records, {}, False))
 
 
 def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
   """Writes the page of every described class, seen in training or not, and no other file.
 
-  Which classes are trained on is told where the data set can be read (`readers.source`). No image
-  is read, so a class's query is its name where language.query is 'image'; the page says so.
+  The page says which classes are trained on if the config says where the data set is
+  (`readers.source`). No image is read: where language.query is 'image', a class's query is its name
+  instead, and the page says so.
 
   Raises:
     UserError: a file or setting is missing or malformed.
@@ -70,10 +63,8 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
     language = language.copy_and_resolve_references()
     language.query = "name"
     note = "No image was read for it: a class's query is its name, not language.query=image."
-  split_of: dict[str, str] = {}
-  if readers.source(data):
-    splits = datasets.class_splits(data)
-    split_of = {name: split for split, names in splits.items() for name in names}
+  splits = datasets.class_splits(data) if readers.source(data) else {}
+  split_of = {name: split for split, names in splits.items() for name in names}
   records = describe.everything(language, data.name)
   names = list(dict.fromkeys(record["class"] for record in records))
   features = texts.compute(language, records, names)
@@ -83,14 +74,11 @@ def run_all(config: ConfigDict, workdir: str | os.PathLike) -> Path:
 
 
 def _write(workdir: str | os.PathLike, page: dict[str, Any]) -> Path:
-  path = Path(workdir) / FILE
-  text = document(page)
+  path, text = Path(workdir, FILE), document(page)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8")
-  logging.info(
-    "inspect: %s, %d classes and %d attributes, %.1f MB",
-    *(path, len(page["classes"]), len(page["attributes"]), len(text) / 1e6),
-  )
+  counts = (len(page["classes"]), len(page["attributes"]), len(text) / 1e6)
+  logging.info("inspect: %s, %d classes and %d attributes, %.1f MB", path, *counts)
   return path
 
 
@@ -100,8 +88,8 @@ def content(
   stats: dict[str, Any],
   features: Mapping[str, np.ndarray],
   records: Sequence[Record],
-  split_of: Mapping[str, str] | None = None,
-  covers_all: bool = False,
+  split_of: Mapping[str, str],
+  covers_all: bool,
 ) -> dict[str, Any]:
   """What the page shows, as JSON; classes and attributes refer to each other by position.
 
@@ -109,10 +97,8 @@ def content(
     name: of the data set.
     arrays: those of prototypes.npz; C classes, N attributes.
     stats: `statistics.compute`.
-    features: those of text_features.npz, of the same classes in any order.
-    records: descriptions of these classes.
-    split_of: class -> 'train', 'val' or 'test', of the classes that the data set has; empty or None
-      where the page need not or cannot tell.
+    features, records: those of text_features.npz, and descriptions, of these classes in any order.
+    split_of: class -> 'train', 'val' or 'test'; classes that it lacks show no split.
     covers_all: the page is of more than the training classes.
 
   Returns:
@@ -125,7 +111,7 @@ def content(
   """
   names = [str(c) for c in arrays["class_names"]]
   labels = nearest_centres(features["sentence_features"], arrays["vocabulary"])[0]
-  words = dict(zip(map(str, features["class_names"]), features["class_described"], strict=True))
+  described = dict(zip(map(str, features["class_names"]), features["class_described"], strict=True))
   attention = [
     [[n, round(w, 4)] for n, w in zip(*row, strict=True)]
     for row in zip(arrays["topk_indices"].tolist(), arrays["topk_weights"].tolist(), strict=True)
@@ -133,14 +119,8 @@ def content(
   near = _nearest_and_shared(arrays["prototypes"], attention)
   class_at, attribute_at, variance = plane(arrays["prototypes"], arrays["vocabulary"])
   classes = [
-    {
-      "name": c,
-      "split": (split_of or {}).get(c, ""),
-      "words": int(words[c]),
-      "attributes": attention[i],
-      "nearest": near[i],
-      "at": class_at[i].round(4).tolist(),
-    }
+    {"name": c, "split": split_of.get(c, ""), "words": int(described[c])}
+    | {"attributes": attention[i], "nearest": near[i], "at": class_at[i].round(4).tolist()}
     for i, c in enumerate(names)
   ]
   sizes = np.bincount(labels, minlength=len(attribute_at)).tolist()
@@ -148,19 +128,11 @@ def content(
     {"sentences": [str(text) for text in row if text], "size": size, "at": at.round(4).tolist()}
     for row, size, at in zip(arrays["nearest_sentences"], sizes, attribute_at, strict=True)
   ]
-  return {
-    "name": name,
-    "encoder": str(arrays["encoder"]),
-    "covers_all": covers_all,
-    "note": "",
-    "stats": stats,
-    "figures": statistics.rows(stats),
-    "sources": sorted({record["source"] for record in records}),
-    "variance": variance,
-    "words": _words(features, records, labels),
-    "classes": classes,
-    "attributes": attributes,
-  }
+  sources = sorted({record["source"] for record in records})
+  about = {"name": name, "encoder": str(arrays["encoder"]), "covers_all": covers_all, "note": ""}
+  about |= {"stats": stats, "figures": statistics.rows(stats), "variance": variance}
+  about |= {"sources": sources, "words": _words(features, records, labels)}
+  return about | {"classes": classes, "attributes": attributes}
 
 
 def _words(
@@ -179,22 +151,16 @@ def _words(
   ]
 
 
-def _nearest_and_shared(
-  vectors: np.ndarray, attention: Sequence[Sequence[Sequence[Any]]]
-) -> list[list[list[Any]]]:
-  """For each class [[other class, cosine, shared attributes]], nearest first; of the attributes
-  those first to which both attend most."""
-  weights: list[dict[int, float]] = [{n: weight for n, weight in row} for row in attention]
+def _nearest_and_shared(vectors: np.ndarray, attention: list[list[list[Any]]]) -> list[list[Any]]:
+  """For each class [[other class, cosine, shared attributes]], nearest first. The attributes to
+  which both attend most come first."""
+  weights = [{n: weight for n, weight in row} for row in attention]
   indices, cosines = nearest(vectors, NUM_NEAREST)
-
-  def shared(a: int, b: int) -> list[int]:
-    both = weights[a].keys() & weights[b].keys()
-    return sorted(both, key=lambda n: (-min(weights[a][n], weights[b][n]), n))
-
-  return [
-    [[other, round(cosine, 4), shared(c, other)] for other, cosine in zip(*row, strict=True)]
-    for c, row in enumerate(zip(indices.tolist(), cosines.tolist(), strict=True))
-  ]
+  found: list[list[Any]] = [[] for _ in weights]
+  for (a, rank), b in np.ndenumerate(indices):
+    both = sorted((-min(w, weights[b][n]), n) for n, w in weights[a].items() if n in weights[b])
+    found[a].append([int(b), round(float(cosines[a, rank]), 4), [n for _, n in both]])
+  return found
 
 
 def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -205,21 +171,10 @@ def nearest(vectors: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     the mean itself has cosine 0 with every other.
   """
   # What is no longer than rounding errors is the mean itself.
-  centred = unit_or_zero(vectors - vectors.mean(axis=0, dtype=np.float64), 1e-6).astype(np.float32)
+  centred = unit_or_zero(vectors - vectors.mean(axis=0, dtype=np.float64), 1e-6)
   count = min(count, len(vectors) - 1)
-  indices = np.zeros((len(vectors), count), np.int64)
-  cosines = np.zeros((len(vectors), count), np.float32)
-  # C x C cosines of all classes at once would not fit.
-  for start in range(0, len(vectors), _TILE) if count else ():
-    rows = np.arange(start, min(start + _TILE, len(vectors)))
-    similarity = centred[rows] @ centred.T
-    similarity[rows - start, rows] = -np.inf
-    chosen = np.sort(np.argpartition(-similarity, count - 1, axis=1)[:, :count], axis=1)
-    values = np.take_along_axis(similarity, chosen, axis=1)
-    order = np.argsort(-values, axis=1, kind="stable")
-    indices[rows] = np.take_along_axis(chosen, order, axis=1)
-    cosines[rows] = np.take_along_axis(values, order, axis=1)
-  return indices, cosines
+  cosines, indices = knn.search(centred, centred, max(count, 1), exclude_self=True)
+  return indices[:, :count], cosines[:, :count]
 
 
 def plane(
@@ -257,16 +212,11 @@ def document(page: dict[str, Any]) -> str:
   )
   data = json.dumps(page, separators=(",", ":"), allow_nan=False)
   # No byte of the data can end its element or begin another one.
-  for character in "<>&":
-    data = data.replace(character, f"\\u{ord(character):04x}")
+  data = data.translate({ord(character): f"\\u{ord(character):04x}" for character in "<>&"})
   allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-  parts = {
-    "TITLE": html.escape(f"Language base: {page['name']}"),
-    "STYLE": style,
-    "SCRIPT": script,
-    "ALLOWED": f"sha256-{allowed}",
-  }
-  for key, value in parts.items():
+  title = html.escape(f"Language base: {page['name']}")
+  parts = {"TITLE": title, "STYLE": style, "SCRIPT": script, "ALLOWED": f"sha256-{allowed}"}
+  # The data last: a description may hold the mark of another part.
+  for key, value in (parts | {"DATA": data}).items():
     frame = frame.replace(f"{{{{{key}}}}}", value)
-  # Last: a description may hold the mark of another part.
-  return frame.replace("{{DATA}}", data)
+  return frame

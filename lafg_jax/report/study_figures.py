@@ -2,7 +2,7 @@
 
 import io
 import textwrap
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from lafg_jax.evaluate.results import TITLES, percent
@@ -19,67 +19,43 @@ _CSS = (
 )
 # 600 points are 800 pixels of a browser; 9 points are 12.
 _WIDTH_IN = 600 / 72
+_Names = Collection[str]
+_OFF = ("axes.spines.top", "axes.spines.right", "xtick.bottom", "ytick.left", "legend.frameon")
+_ON = ("axes.grid", "figure.constrained_layout.use", "savefig.transparent")
+_INKED = ("text.color", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color")
 _STYLE: dict[Any, Any] = {
-  "font.family": "sans-serif",
-  "font.sans-serif": ["DejaVu Sans"],
-  "font.size": 9,
-  "axes.titlesize": 10,
-  "svg.fonttype": "none",
-  "svg.hashsalt": "lafg_jax",
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "xtick.bottom": False,
-  "ytick.left": False,
-  "axes.grid": True,
-  "grid.alpha": 0.15,
-  "grid.color": _INK,
-  "figure.constrained_layout.use": True,
-  "legend.frameon": False,
-  "savefig.transparent": True,
-} | dict.fromkeys(("text.color", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+  **{"font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9},
+  **{"axes.titlesize": 10, "grid.alpha": 0.15, "svg.fonttype": "none", "svg.hashsalt": "lafg_jax"},
+  **dict.fromkeys(_OFF, False) | dict.fromkeys(_ON, True) | dict.fromkeys(_INKED, _INK),
+}
 
 
 def means(
-  table: Mapping[str, Any],
-  labels: Labels,
-  *,
-  shown: Collection[str],
-  reference: str,
-  controls: Collection[str],
+  table: Mapping[str, Any], labels: Labels, *, shown: _Names, reference: str, controls: _Names
 ) -> str:
   """SVG: for each variant and metric the seeds, their mean, and its 95% t-interval.
 
   Args:
-    table: one of `ablation.summary.summarise`.
-    labels: see `study_tables.label`.
+    table, labels: as `study_tables.markdown` takes them.
     shown: variants to draw; all of the table where it has none of them.
-    reference: its mean is drawn as a line.
-    controls: variants with a mark of their own.
+    reference: its mean is drawn as a line. controls: variants with a mark of their own.
 
   Returns:
     The file's text, or '' where the table has no variants beside sweeps.
   """
   rows = [row for row in table["rows"] if row["variant"] in shown] or table["rows"]
-  if not rows:
-    return ""
-  import matplotlib
-
-  with matplotlib.rc_context(_STYLE):
-    return _svg(_draw_means(rows, labels, reference, controls), f"Means, {title(table)}")
+  of = (rows, labels, reference, controls)
+  return _svg(f"Means, {title(table)}", _draw_means, *of) if rows else ""
 
 
 def sweeps(table: Mapping[str, Any], labels: Labels) -> str:
   """SVG: a panel for each swept key and metric, with a line for each variant; '' without sweeps."""
-  if not table["sweeps"]:
-    return ""
-  import matplotlib
-
-  with matplotlib.rc_context(_STYLE):
-    return _svg(_draw_sweeps(table["sweeps"], labels), f"Sweeps, {title(table)}")
+  found = table["sweeps"]
+  return _svg(f"Sweeps, {title(table)}", _draw_sweeps, found, labels) if found else ""
 
 
 def _draw_means(
-  rows: list[dict[str, Any]], labels: Labels, reference: str, controls: Collection[str]
+  rows: list[dict[str, Any]], labels: Labels, reference: str, controls: _Names
 ) -> Any:
   from matplotlib.figure import Figure
 
@@ -88,24 +64,20 @@ def _draw_means(
   figure = Figure(figsize=(_WIDTH_IN, 1.3 + 0.13 * len(rows) + 0.17 * lines))
   panels = figure.subplots(1, len(TITLES), sharey=True)
   kinds = {False: ("o", _BLUE, "variant"), True: ("s", _ORANGE, "control")}
-  dashed = "reference; dashed: its mean"
   for axes, (metric, of) in zip(panels, TITLES.items(), strict=True):
     axes.set_title(f"{of}, %", loc="left")
     for y, row in enumerate(rows):
       if metric not in row:
         continue
+      mean = 100 * row[metric]["mean"]
       marker, colour, kind = kinds[row["variant"] in controls]
       if row["variant"] == reference:
-        marker, colour, kind = "D", _INK, dashed
-        axes.axvline(100 * row[metric]["mean"], color=_INK, ls="--", lw=1)
-      _seeds(axes, row[metric]["values"], [y + 0.28] * len(row["seeds"]), colour, across=True)
-      bar = _interval(row[metric])
-      axes.errorbar(
-        100 * row[metric]["mean"], y, xerr=bar, fmt=marker, color=colour, ms=5, lw=2, label=kind
-      )
-      axes.text(
-        1.03, y, percent(row[metric]["mean"]), transform=axes.get_yaxis_transform(), va="center"
-      )
+        marker, colour, kind = "D", _INK, "reference; dashed: its mean"
+        axes.axvline(mean, color=_INK, ls="--", lw=1)
+      _seeds(axes, row[metric], y + 0.28, colour, across=True)
+      bar, text_at = _interval(row[metric]), axes.get_yaxis_transform()
+      axes.errorbar(mean, y, xerr=bar, fmt=marker, color=colour, ms=5, lw=2, label=kind)
+      axes.text(1.03, y, percent(row[metric]["mean"]), transform=text_at, va="center")
     axes.set_yticks(range(len(rows)), names)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", visible=False)
@@ -120,11 +92,9 @@ def _draw_sweeps(found: list[dict[str, Any]], labels: Labels) -> Any:
 
   names = list(dict.fromkeys(name for sweep in found for name in sweep["lines"]))
   looks = {n: (_LINES[k % len(_LINES)], _MARKERS[k % len(_MARKERS)]) for k, n in enumerate(names)}
-  count = len(TITLES)
-  in_row = 2 * count
-  rows = -(-len(found) // 2)
-  figure = Figure(figsize=(_WIDTH_IN, 0.6 + 1.75 * rows + 0.2 * -(-len(names) // 2)))
-  panels = figure.subplots(rows, in_row, squeeze=False).ravel()
+  count, height = len(TITLES), -(-len(found) // 2)
+  figure = Figure(figsize=(_WIDTH_IN, 0.6 + 1.75 * height + 0.2 * -(-len(names) // 2)))
+  panels = figure.subplots(height, 2 * count, squeeze=False).ravel()
   limits = {metric: _limits(found, metric) for metric in TITLES}
   for number, axes in enumerate(panels):
     if number >= count * len(found):
@@ -139,24 +109,23 @@ def _draw_sweeps(found: list[dict[str, Any]], labels: Labels) -> Any:
     axes.grid(axis="x", visible=False)
     for name, line in sweep["lines"].items():
       colour, marker = looks[name]
-      at = [(x, line[v]) for x, v in enumerate(sweep["values"]) if metric in line.get(v, {})]
-      axes.plot(
-        [x for x, _ in at],
-        [100 * row[metric]["mean"] for _, row in at],
-        color=colour, marker=marker, ms=4, lw=1.5, label=label(name, labels),
-      )  # fmt: skip
-      for x, row in at:
+      rows = {x: line[v] for x, v in enumerate(sweep["values"]) if metric in line.get(v, {})}
+      means = [100 * row[metric]["mean"] for row in rows.values()]
+      look = {"color": colour, "lw": 1.5}
+      axes.plot([*rows], means, marker=marker, ms=4, label=label(name, labels), **look)
+      for (x, row), mean in zip(rows.items(), means, strict=True):
         if (bar := _interval(row[metric])) is not None:
-          axes.errorbar(x, 100 * row[metric]["mean"], yerr=bar, fmt="none", color=colour, lw=1.5)
-          _seeds(axes, row[metric]["values"], [x] * len(row["seeds"]), colour, across=False)
+          axes.errorbar(x, mean, yerr=bar, fmt="none", **look)
+          _seeds(axes, row[metric], x, colour, across=False)
   _legend(figure, panels, "Mean; where a value has several seeds, each and the 95% t-interval", 2)
   return figure
 
 
-def _seeds(axes: Any, values: Iterable[float], at: list[float], colour: str, across: bool) -> None:
-  percents = [100 * value for value in values]
-  points = (percents, at) if across else (at, percents)
-  axes.plot(*points, ls="", marker="o", ms=3, mew=0, color=colour, alpha=0.45)
+def _seeds(axes: Any, found: Mapping[str, Any], at: float, colour: str, *, across: bool) -> None:
+  percents = [100 * value for value in found["values"]]
+  points = (percents, [at] * len(percents))
+  look = {"ls": "", "marker": "o", "ms": 3, "mew": 0, "color": colour, "alpha": 0.45}
+  axes.plot(*(points if across else points[::-1]), **look)
 
 
 def _interval(found: Mapping[str, Any]) -> list[list[float]] | None:
@@ -179,15 +148,17 @@ def _legend(figure: Any, panels: Iterable[Any], what: str, columns: int) -> None
   entries: dict[str, Any] = {}
   for axes in panels:
     entries |= {text: mark for mark, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-  figure.legend(
-    entries.values(), entries.keys(), loc="outside lower left", ncols=columns, title=what,
-    alignment="left",
-  )  # fmt: skip
+  look = {"loc": "outside lower left", "ncols": columns, "alignment": "left"}
+  figure.legend(entries.values(), entries.keys(), title=what, **look)
 
 
-def _svg(figure: Any, name: str) -> str:
-  """The same text for the same figure: without date, version and random ids."""
+def _svg(name: str, draw: Callable[..., Any], *of: Any) -> str:
+  """The file of `draw(*of)`: the same text for the same figure, without date and random ids."""
+  import matplotlib
+
   buffer = io.StringIO()
-  figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Title": name})
+  with matplotlib.rc_context(_STYLE):
+    metadata = {"Date": None, "Creator": None, "Title": name}
+    draw(*of).savefig(buffer, format="svg", metadata=metadata)
   text = buffer.getvalue().replace(_INK, "currentColor")
   return text.replace("</style>", f"{_CSS}</style>", 1)

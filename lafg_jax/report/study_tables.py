@@ -6,15 +6,11 @@ from typing import Any
 from lafg_jax.evaluate.results import TITLES, percent
 
 _HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
-_MEANS = (
-  "In %, highest R@1 first. The standard deviation (sd) and the 95% t-interval of the mean are "
-  "over seeds."
-)
-_DIFFERENCES = (
-  "A - B in percentage points, over the seeds that both have, paired by seed. The 95% t-interval "
-  "is over seeds, for these test classes; the 95% bootstrap interval is over test classes, for "
-  "these seeds. Above 0, A is better."
-)
+_MEANS = """In %, highest R@1 first. The standard deviation (sd) and the 95% t-interval of the \
+mean are over seeds."""
+_DIFFERENCES = """A - B in percentage points, over the seeds that both have, paired by seed. The \
+95% t-interval is over seeds, for these test classes; the 95% bootstrap interval is over test \
+classes, for these seeds. Above 0, A is better."""
 _SWEEPS = "One value changes at a time. Each cell is {}, the mean over seeds, in %."
 
 Labels = Mapping[str, str]
@@ -42,12 +38,9 @@ def markdown(table: Mapping[str, Any], labels: Labels) -> str:
 
 
 def label(variant: str, labels: Labels) -> str:
-  """A variant in plain words.
+  """A variant NAME, NAME@CHANGE or NAME@KEY=VALUE in plain words.
 
-  Args:
-    variant: NAME, or NAME with changes: NAME@CHANGE, NAME@KEY=VALUE.
-    labels: {NAME: words, '@CHANGE': words, '@KEY': words, or a whole variant: words}. What has no
-      words is called by its own name.
+  `labels` has words for NAME, '@CHANGE', '@KEY' or a whole variant; others keep their names.
   """
   if variant in labels:
     return labels[variant]
@@ -60,18 +53,16 @@ def label(variant: str, labels: Labels) -> str:
 
 def title(table: Mapping[str, Any]) -> str:
   """'synthetic, from scratch' and the like."""
-  start = "from scratch" if table["start"] == "scratch" else f"{table['start']} start"
-  return f"{table['dataset']}, {start}"
+  start = table["start"]
+  return f"{table['dataset']}, {'from scratch' if start == 'scratch' else f'{start} start'}"
 
 
 def about(table: Mapping[str, Any]) -> str:
   """What was measured, in a sentence."""
   kind = "classes never seen" if table["split"] == "test" else "held-out training classes"
   partial = " A partial copy of the dataset." if table["partial"] else ""
-  return (
-    f"{table['num_queries']} images of {table['num_classes']} {kind}; {table['steps']} steps for "
-    f"every variant.{partial}"
-  )
+  images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
+  return f"{images}; {table['steps']} steps for every variant.{partial}"
 
 
 def means(table: Mapping[str, Any], labels: Labels) -> Rows:
@@ -79,8 +70,10 @@ def means(table: Mapping[str, Any], labels: Labels) -> Rows:
   columns = [x for name in TITLES.values() for x in (f"{name} (sd)", "95% t")]
   found = [["variant", "name", "seeds", *columns]]
   for row in table["rows"]:
-    cells = [x for metric in TITLES for x in _mean(row.get(metric))]
-    name = row["variant"]
+    name, cells = row["variant"], []
+    for x in map(row.get, TITLES):
+      sd = f" ({percent(x['sd'])})" if x and x["sd"] is not None else ""
+      cells += [percent(x["mean"]) + sd, interval(x["t"])] if x else ["", ""]
     found.append([label(name, labels), f"`{name}`", str(len(row["seeds"])), *cells])
   return found
 
@@ -90,25 +83,30 @@ def differences(table: Mapping[str, Any], labels: Labels) -> Rows:
   columns = [f"{x}: {y}" for x in TITLES.values() for y in ("A - B", "95% t", "95% bootstrap")]
   found = [["A", "B", "seeds", *columns]]
   for row in table["differences"]:
-    names = [label(row[side], labels) for side in ("variant", "against")]
-    cells: list[str] = []
-    for metric in TITLES:
-      x = row.get(metric)
-      intervals = [interval(x[kind], "+") for kind in ("t", "bootstrap")] if x else ["", ""]
+    cells = [label(row[side], labels) for side in ("variant", "against")]
+    cells.append(str(len(row["seeds"])))
+    for x in map(row.get, TITLES):
+      intervals = (interval(x[kind], "+") if x else "" for kind in ("t", "bootstrap"))
       cells += [percent(x["mean"], "+") if x else "", *intervals]
-    found.append([*names, str(len(row["seeds"])), *cells])
+    found.append(cells)
   return found
 
 
 def sweeps(table: Mapping[str, Any], labels: Labels) -> list[Rows]:
-  """For each swept key a head and a row for each variant, with a column for each value."""
+  """For each swept key a head and a row for each variant, with a column for each value.
+
+  A cell is '46.0 / 23.0', with the number of seeds where values differ in it.
+  """
   found = []
   for sweep in table["sweeps"]:
     counts = {len(row["seeds"]) for line in sweep["lines"].values() for row in line.values()}
     rows = [[f"`{sweep['key']}`", *sweep["values"]]]
     for name, line in sweep["lines"].items():
-      cells = [_swept(line.get(value), len(counts) > 1) for value in sweep["values"]]
-      rows.append([label(name, labels), *cells])
+      rows.append([label(name, labels)])
+      for row in map(line.get, sweep["values"]):
+        means = (percent(row[m]["mean"]) if m in row else "-" for m in TITLES) if row else ()
+        seeds = f" ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})" if row else ""
+        rows[-1].append(" / ".join(means) + seeds * (len(counts) > 1))
     found.append(rows)
   return found
 
@@ -116,22 +114,6 @@ def sweeps(table: Mapping[str, Any], labels: Labels) -> list[Rows]:
 def interval(ends: tuple[float, float] | None, sign: str = "") -> str:
   """'[62.6, 68.4]'; nothing where there is none."""
   return "" if ends is None else f"[{percent(ends[0], sign)}, {percent(ends[1], sign)}]"
-
-
-def _mean(found: Mapping[str, Any] | None) -> list[str]:
-  if found is None:
-    return ["", ""]
-  sd = "" if found["sd"] is None else f" ({percent(found['sd'])})"
-  return [percent(found["mean"]) + sd, interval(found["t"])]
-
-
-def _swept(row: Mapping[str, Any] | None, counted: bool) -> str:
-  """'46.0 / 23.0', with the number of seeds where values differ in it."""
-  if row is None:
-    return ""
-  found = " / ".join(percent(row[m]["mean"]) if m in row else "-" for m in TITLES)
-  seeds = len(row["seeds"])
-  return f"{found} ({seeds} seed{'s' * (seeds > 1)})" if counted else found
 
 
 def _fold(summary: str, note: str, *tables: Rows) -> list[str]:
