@@ -275,7 +275,7 @@ def _iterate(numbers: range, make: Callable[..., Batch], data: Any) -> Iterator[
 
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   pool = concurrent.futures.ThreadPoolExecutor(cores, "lafg_jax-decode")
-  # A task costs as much as a small image: each decodes several. With 4 per core, cores end together.
+  # A task costs as much as a small image: each decodes several. With 4 a core, cores end together.
   filled = functools.partial(make, each=pool.map, tasks=4 * cores)
   batches = grain.MapDataset.range(numbers.start, numbers.stop).map(filled)
   # Two batches are made at a time: while the last images of one are decoded, idle cores begin the
@@ -337,7 +337,7 @@ def _close_readers() -> None:
 
 
 def _opened(batches: Iterable[Batch], pool: Any = None) -> Iterator[Batch]:
-  """Yields the batches; close() and garbage collection stop the workers or threads that make them."""
+  """Yields the batches; close() and garbage collection stop what makes them."""
 
   def read() -> Iterator[Batch]:
     iterator: Any = iter(batches)
