@@ -19,8 +19,8 @@ from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils.progress import Progress
 
-# Near duplicates differ in at most so many bits of 256. Among 6,094 photographs of cars all pairs up
-# to 40 were copies of another size or quality; different photographs begin at 46.
+# Near duplicates differ in at most so many bits of 256. Of 6,094 photographs of cars, all pairs
+# up to 40 bits were copies of another size or quality; different photographs began at 46.
 NEAR_BITS = 24
 # At most so many pairs or names of a kind are listed; all are counted.
 LISTED = 200

@@ -169,20 +169,14 @@ def _random_box(
 
 
 def resize_random_crop(img: Any, rng: np.random.Generator, resize: int, size: int) -> np.ndarray:
-  """Shorter side resized to `resize`, then a random crop: uint8 [size, size, 3].
-
-  `size` must not be larger than `resize`.
-  """
+  """Shorter side resized to `resize` >= `size`, then a random crop: uint8 [size, size, 3]."""
   width, height = resized(*size_of(img), resize)
   x, y = (int(rng.integers(0, side - size + 1)) for side in (width, height))
   return _crop_of_resized(img, (width, height), (x, y), size)
 
 
 def resize_centre_crop(img: Any, resize: int, size: int) -> np.ndarray:
-  """Shorter side resized to `resize`, then the centre: uint8 [size, size, 3].
-
-  `size` must not be larger than `resize`.
-  """
+  """Shorter side resized to `resize` >= `size`, then the centre: uint8 [size, size, 3]."""
   width, height = resized(*size_of(img), resize)
   offset = (width - size) // 2, (height - size) // 2
   return _crop_of_resized(img, (width, height), offset, size)

@@ -219,7 +219,7 @@ def _centre_crop(data: Any) -> Callable[[Any, Any], np.ndarray]:
 
 
 def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:
-  """augment(image, rng) -> uint8 [S, S, 3], as the config says; holds plain values only."""
+  """augment(image, rng) -> uint8 [S, S, 3], as the config says."""
   if data.train_crop == "random_resized":
     crop = functools.partial(
       images.random_resized_crop,
@@ -236,21 +236,13 @@ def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]
     raise UserError(
       f"data.train_crop='{data.train_crop}': choose 'random_resized' or 'resize_crop'"
     )
-  return functools.partial(_augment, crop=crop, flip=bool(data.flip), jitter=data.color_jitter)
+  flip, jitter = bool(data.flip), data.color_jitter
 
+  def augment(img: Any, rng: np.random.Generator) -> np.ndarray:
+    shown = images.flip(crop(img, rng), rng) if flip else crop(img, rng)
+    return colours.jittered(shown, rng, jitter) if jitter else shown
 
-def _augment(
-  img: Any,
-  rng: np.random.Generator,
-  *,
-  crop: Callable[..., np.ndarray],
-  flip: bool,
-  jitter: float,
-) -> np.ndarray:
-  shown = crop(img, rng)
-  if flip:
-    shown = images.flip(shown, rng)
-  return colours.jittered(shown, rng, jitter) if jitter else shown
+  return augment
 
 
 def _check_sizes(data: Any) -> None:

@@ -29,33 +29,31 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 def read(data: Any) -> tuple[Dataset, Dataset]:
   """The training and the test half, of the layout that is found in data.root."""
   root = common.root_folder(data)
-  mend = "complete the copy"
   if (root / "devkit").is_dir():
-    halves, labelled = _devkit(root, data)
-    if labelled is None:
-      mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
-    return common.check_counts(data, "Cars-196", halves, PUBLISHED, mend)
-  for inner in (".", "car_data", "car_data/car_data"):
-    if (root / inner / "train").is_dir() and (root / inner / "test").is_dir():
-      _refuse_boxes(data)
-      return common.check_counts(data, "Cars-196", _folders(root / inner), PUBLISHED, mend)
-  for inner in ("data", "."):
-    if any((root / inner).glob("train-*.parquet")):
-      _refuse_boxes(data)
-      return common.check_counts(data, "Cars-196", _parquet(root / inner), PUBLISHED, mend)
+    return _devkit(root, data)
+  layouts = [
+    (_folders, root / inner)
+    for inner in (".", "car_data", "car_data/car_data")
+    if (root / inner / "train").is_dir() and (root / inner / "test").is_dir()
+  ]
+  layouts += [
+    (_parquet, root / inner)
+    for inner in ("data", ".")
+    if any((root / inner).glob("train-*.parquet"))
+  ]
+  if layouts and data.box_crop:
+    raise UserError(
+      "--config.data.box_crop=True: of the layouts of Cars-196 only the original devkit has boxes"
+    )
+  if layouts:
+    read_layout, folder = layouts[0]
+    return common.check_counts(data, "Cars-196", read_layout(folder), PUBLISHED)
   raise UserError(
     f"data.root={root} has none of the layouts of Cars-196: the original devkit (devkit/ with the "
     ".mat files, cars_train/, cars_test/), a folder a class (train/CLASS/ and test/CLASS/, as on "
     "Kaggle), or Hugging Face's Parquet files (data/train-*.parquet, data/test-*.parquet); "
     "tensorflow-datasets cannot download Cars-196: its source has been dead for years"
   )
-
-
-def _refuse_boxes(data: Any) -> None:
-  if data.box_crop:
-    raise UserError(
-      "--config.data.box_crop=True: of the layouts of Cars-196 only the original devkit has boxes"
-    )
 
 
 def _folders(root: Path) -> tuple[Dataset, Dataset]:
@@ -112,8 +110,7 @@ def _words(name: str) -> tuple[str, ...]:
 _ID_OF = {_words(name): k for k, name in enumerate(NAMES, 1)}
 
 
-def _devkit(root: Path, data: Any) -> tuple[tuple[Dataset, Dataset], Path | None]:
-  """The halves, and where the annotations of cars_test/ are, if anywhere."""
+def _devkit(root: Path, data: Any) -> tuple[Dataset, Dataset]:
   names = _names(data, root / "devkit" / "cars_meta.mat")
   boxes: dict[str, common.Box] | None = {} if data.box_crop else None
   images = _annotations(data, root / "devkit" / "cars_train_annos.mat", "cars_train", boxes)
@@ -122,7 +119,11 @@ def _devkit(root: Path, data: Any) -> tuple[tuple[Dataset, Dataset], Path | None
     images += _annotations(data, labelled, "cars_test", boxes)
   images = common.present(root, images, data)
   classes = dict(enumerate(names, 1))
-  return common.halves("cars", root, images, classes, _TRAIN, boxes), labelled
+  halves = common.halves("cars", root, images, classes, _TRAIN, boxes)
+  mend = "complete the copy"
+  if labelled is None:
+    mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
+  return common.check_counts(data, "Cars-196", halves, PUBLISHED, mend)
 
 
 def _labelled_test(root: Path) -> Path | None:

@@ -33,14 +33,18 @@ class Published(NamedTuple):
   images: int
 
 
-def root_folder(data: Any) -> Path:
-  """`data.root`; UserError where it is not set, or is no folder."""
+def root_folder(data: Any, file: str = "", inner: str = "") -> Path:
+  """`data.root`, or the folder `inner` in it if only that can have `file`.
+
+  Archives have a folder of their own: data.root may be that folder or the one above it. Raises
+  UserError where data.root is not set, or is no folder.
+  """
   if not data.root:
     raise UserError(f"data.root is not set: {_pass_layout(data)}")
   root = Path(data.root)
   if not root.is_dir():
     raise UserError(f"data.root={root} is not a folder: {_pass_layout(data)}")
-  return root
+  return root / inner if not (root / file).exists() and (root / inner).is_dir() else root
 
 
 def require_file(path: Path, data: Any) -> None:
@@ -221,15 +225,10 @@ def check_counts(
   mend: str = "complete the copy",
   queries: int = 0,
 ) -> tuple[Dataset, Dataset]:
-  """The halves, marked `partial` unless both have the published counts.
+  """The training and the test half, marked `partial` unless both have the published counts.
 
-  Args:
-    data: reads expect_counts and root.
-    title: of the data set, as it is published.
-    halves: train and test.
-    published: their counts.
-    mend: what the user should do where the counts differ.
-    queries: how many test images are published as queries; the others are the gallery.
+  `queries` test images are published as queries, the others as the gallery. Errors name the data
+  set as `title`, and say by `mend` what to do.
 
   Raises:
     UserError: the counts differ under data.expect_counts, there is no training image, or a class

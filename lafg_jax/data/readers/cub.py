@@ -17,10 +17,7 @@ PUBLISHED = Published(100, 5_864), Published(100, 5_924)
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
   """The first and the second hundred classes of the native folder."""
-  root = common.root_folder(data)
-  # The archive has a folder of its own: data.root may be that folder or the one above it.
-  if not (root / "images.txt").exists() and (root / "CUB_200_2011").is_dir():
-    root = root / "CUB_200_2011"
+  root = common.root_folder(data, "images.txt", "CUB_200_2011")
   names = _names(root / "classes.txt", data)
   files = {key: file for key, (file,) in common.by_id(root / "images.txt", data, 2).items()}
   images = common.present(root, _labelled(root, files, names, data), data)

@@ -23,8 +23,12 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   ids: list[str] = []
   names = None
   for split, part in splits.items():
-    _require_column(data, part, "image_key")
-    _require_column(data, part, "label_key")
+    for key in ("image_key", "label_key"):
+      if data[key] not in part.features:
+        raise UserError(
+          f"{where} has no column '{data[key]}': pass --config.data.{key}, of "
+          f"{', '.join(part.features)}"
+        )
     ours = getattr(part.features[label_key], "names", None)
     if values and ours != names:
       raise UserError(f"{where}: the splits have different class names in '{label_key}'")
@@ -70,14 +74,6 @@ def _load(data: Any) -> dict[str, Any]:
     raise UserError(f"--config.data.builder={data.builder} cannot be loaded: {reason}") from error
   splits = loaded if isinstance(loaded, dict) else {"train": loaded}
   return {str(split): splits[split] for split in sorted(splits, key=str)}
-
-
-def _require_column(data: Any, part: Any, key: str) -> None:
-  if data[key] not in part.features:
-    raise UserError(
-      f"{data.builder} has no column '{data[key]}': pass --config.data.{key}, of "
-      f"{', '.join(part.features)}"
-    )
 
 
 def _undecoded(data: Any, parts: list[Any]) -> Any:

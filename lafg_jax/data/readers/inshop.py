@@ -27,8 +27,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   listed = _listed(_find(root, "Eval", "list_eval_partition.txt"), root, data)
   boxes = _boxes(root, data) if data.box_crop else None
   train, _ = _half("train", root, listed["train"], boxes, data)
-  asked = listed["query"] + listed["gallery"]
-  test, shown = _half("test", root, asked, boxes, data)
+  test, shown = _half("test", root, listed["query"] + listed["gallery"], boxes, data)
   queries = {image.path for image in listed["query"]}
   test = dataclasses.replace(test, is_query=np.array([i.path in queries for i in shown], bool))
   return common.check_counts(

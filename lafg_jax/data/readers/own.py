@@ -123,9 +123,9 @@ def of_values(values: Sequence[Any], names: Sequence[str] | None, where: str) ->
   Raises:
     UserError: labels are of another kind, two classes have one name, or no image has a label.
   """
-  unlabelled = [x is None or (isinstance(x, int) and x < 0) for x in values]
-  rows = np.flatnonzero(~np.array(unlabelled, bool))
-  used = [values[row] for row in rows]
+  labelled = [x is not None and not (isinstance(x, int) and x < 0) for x in values]
+  rows = np.flatnonzero(labelled)
+  used = [x for x, has_label in zip(values, labelled, strict=True) if has_label]
   kinds = {type(x) for x in used}
   if not used or kinds not in ({int}, {str}):
     shown = " and ".join(sorted(kind.__name__ for kind in kinds)) or "none at all"

@@ -14,10 +14,7 @@ _HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
   """The two lists that come with the data set, which share no item."""
-  root = common.root_folder(data)
-  # The archive has a folder of its own: data.root may be that folder or the one above it.
-  if not (root / "Ebay_train.txt").exists() and (root / "Stanford_Online_Products").is_dir():
-    root = root / "Stanford_Online_Products"
+  root = common.root_folder(data, "Ebay_train.txt", "Stanford_Online_Products")
   train, test = (_half(root, split, data) for split in ("train", "test"))
   shared = set(train.class_names) & set(test.class_names)
   if shared:

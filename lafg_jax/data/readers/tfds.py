@@ -48,10 +48,8 @@ def _folder(data: Any) -> Path:
     )
   root = Path(data.root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
   name, _, version = data.builder.partition(":")
-  found = [path for path in (root / name).glob("*/") if _is_prepared(path)]
-  if version:
-    found = [path for path in found if path.name == version]
-  if found:
+  there = [path for path in (root / name).glob("*/") if _is_prepared(path)]
+  if found := [path for path in there if version in ("", path.name)]:
     return max(found, key=lambda path: [int(x) for x in path.name.split(".") if x.isdecimal()])
   deeper = sorted({path.parent.name for path in (root / name).glob("*/*/") if _is_prepared(path)})
   if deeper:
