@@ -77,6 +77,7 @@ setup(
   packages=[*find_packages(include=["lafg_jax", "lafg_jax.*"]), "lafg_jax.shipped_configs"],
   package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={
+    "lafg_jax.data.readers": ["*.json"],
     "lafg_jax.finches": ["tiny_clip/*", "*.json"],
     "lafg_jax.language": ["shipped/*.json"],
     "lafg_jax.models.weights": ["names.toml"],

@@ -1,6 +1,6 @@
-"""What is in a data set: every image decoded once, and what of it would hurt a run.
+"""Checks a data set: decodes every image once and finds what would harm a run.
 
-The figures are plain values for JSON; `report.data_page` shows them.
+The findings are plain values for JSON; `report.data_page` shows them.
 """
 
 import collections
@@ -19,49 +19,48 @@ from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils.progress import Progress
 
-# Bits of 256 in which copies of another size and quality differ at most. On 6,094 photographs of
-# cars all pairs up to 40 were copies; different photographs begin at 46.
+# Near duplicates differ in at most so many bits of 256. Of 6,094 photographs of cars, all pairs
+# up to 40 bits were copies of another size or quality; different photographs began at 46.
 NEAR_BITS = 24
-# Pairs and names that are written out of each kind; all are counted.
+# At most so many pairs or names of a kind are listed; all are counted.
 LISTED = 200
 
 
 class Look(NamedTuple):
   """What one image is."""
 
-  width: int  # as it is shown: upright, and cut to its box
-  height: int
-  kind: str  # file format and colour mode, such as 'JPEG RGB'
-  hash: np.ndarray | None  # None where it cannot be read
+  split: str
+  row: int
+  image: str  # its name in Dataset.ids
+  label: int
+  class_name: str
+  width: int = 0  # upright, and cut to its box
+  height: int = 0
+  kind: str = ""  # file format and colour mode, such as 'JPEG RGB'
+  hash: np.ndarray | None = None  # None where it cannot be read
   error: str = ""
 
 
 def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
-  """Reads every image of all splits.
+  """Reads every image of all splits; returns the findings and the datasets by split.
 
   Args:
     data: the section `config.data`; reads what the reader of data.name does, images_per_class,
       image_size and num_workers (threads; 0 takes one a core).
 
-  Returns:
-    The findings (see the keys below), and the datasets by split.
-
   Raises:
     UserError: the data set cannot be loaded at all.
   """
   splits = datasets.load_splits(data)
-  rows = [(split, row) for split, dataset in splits.items() for row in range(len(dataset))]
-  open_ = decoders.opener(scaled=True)
-  look = functools.partial(_look, splits, open_)
-  looks: list[Look] = []
-  threads = data.num_workers or os.cpu_count() or 1
+  rows = [(dataset, row) for dataset in splits.values() for row in range(len(dataset))]
+  looks = []
   with (
-    concurrent.futures.ThreadPoolExecutor(threads) as pool,
+    concurrent.futures.ThreadPoolExecutor(data.num_workers or os.cpu_count()) as pool,
     Progress("data", len(rows), "images") as progress,
   ):
-    for some in _chunks(rows, 16 * threads):
-      looks.extend(pool.map(look, some))
-      progress.add(len(some))
+    for look in pool.map(functools.partial(_look, decoders.opener(scaled=True)), rows):
+      looks.append(look)
+      progress.add(1)
   findings = {
     "dataset": data.name,
     "source": readers.source(data),
@@ -70,29 +69,26 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
     "image_size": data.image_size,
     "splits": {split: _counts(dataset, data) for split, dataset in splits.items()},
     "kinds": dict(collections.Counter(look.kind for look in looks if not look.error)),
-    "unreadable": _unreadable(splits, rows, looks),
-    "sizes": _sizes(splits, rows, looks, data),
-    "near_duplicates": _near_duplicates(splits, rows, looks),
+    "unreadable": _unreadable([look for look in looks if look.error]),
+    "sizes": _sizes([look for look in looks if not look.error], data),
+    "near_duplicates": _near_duplicates([look for look in looks if not look.error]),
   }
   return findings | {"problems": problems(findings)}, splits
 
 
-def _chunks(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-  for first in range(0, len(items), size):
-    yield items[first : first + size]
-
-
-def _look(splits: dict[str, Dataset], open_: Any, at: tuple[str, int]) -> Look:
-  split, row = at
-  dataset = splits[split]
+def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
+  dataset, row = at
+  label = int(dataset.labels[row])
+  look = Look(dataset.split, row, dataset.ids[row], label, dataset.class_names[label])
   try:
     source = images.source_of_dataset(dataset, row, open_)
-    size = images.size_of(source)
-    # Damage is found all the same: a reduced image is computed from all of the file.
-    img, _ = images.reduced(source, (0, 0, *size), near_duplicates.PIXELS)
-    return Look(*size, _kind(dataset.images[row]), near_duplicates.phash(img))
+    width, height = images.size_of(source)
+    # A reduced image shows damage too: it is computed from all of the file.
+    img, _ = images.reduced(source, (0, 0, width, height), near_duplicates.PIXELS)
+    kind, phash = _kind(dataset.images[row]), near_duplicates.phash(img)
+    return look._replace(width=width, height=height, kind=kind, hash=phash)
   except images.UnreadableImage as error:
-    return Look(0, 0, "", None, str(error))
+    return look._replace(error=str(error))
 
 
 def _kind(image: Any) -> str:
@@ -104,13 +100,8 @@ def _kind(image: Any) -> str:
 
 def _summary(values: Iterable[float]) -> dict[str, float]:
   array = np.array(list(values), float)
-  if not len(array):
-    return {}
-  return {
-    "min": float(array.min()),
-    "median": float(np.median(array)),
-    "max": float(array.max()),
-  }
+  named = (("min", np.min), ("median", np.median), ("max", np.max))
+  return {name: float(of(array)) for name, of in named if len(array)}
 
 
 def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
@@ -129,83 +120,70 @@ def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
 
 
 def _histogram(values: Sequence[int] | np.ndarray, bars: int = 24) -> dict[str, Any]:
-  """Counts of whole numbers: bar k has first + k step and the step - 1 numbers above it."""
+  """Counts of whole numbers: bar k counts those from first + k step to first + (k + 1) step - 1."""
   if not len(values):
     return {"counts": [], "first": 0, "step": 1}
   first = int(np.min(values))
-  # Whole steps: a bar that could hold two numbers beside one that holds one would look like a gap.
+  # A whole number, so that all bars count equally many numbers.
   step = -(-(int(np.max(values)) - first + 1) // bars)
   counts = np.bincount((np.asarray(values) - first) // step)
   return {"counts": counts.tolist(), "first": first, "step": step}
 
 
-def _unreadable(
-  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look]
-) -> dict[str, Any]:
-  bad = [(at, look.error) for at, look in zip(rows, looks, strict=True) if look.error]
+def _unreadable(looks: list[Look]) -> dict[str, Any]:
   listed = [
-    {"image": splits[split].ids[row], "split": split, "why": why}
-    for (split, row), why in bad[:LISTED]
+    {"image": look.image, "split": look.split, "why": look.error} for look in looks[:LISTED]
   ]
-  return {"count": len(bad), "images": listed}
+  return {"count": len(looks), "images": listed}
 
 
-def _sizes(
-  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look], data: Any
-) -> dict[str, Any]:
-  seen = [(at, look) for at, look in zip(rows, looks, strict=True) if not look.error]
-  shorter = [min(look.width, look.height) for _, look in seen]
-  smallest = sorted(range(len(seen)), key=shorter.__getitem__)[:5]
+def _sizes(looks: list[Look], data: Any) -> dict[str, Any]:
+  shorter = [min(look.width, look.height) for look in looks]
+  smallest = sorted(looks, key=lambda look: min(look.width, look.height))[:5]
   return {
-    "width": _summary(look.width for _, look in seen),
-    "height": _summary(look.height for _, look in seen),
-    "aspect": _summary(look.width / look.height for _, look in seen),
+    "width": _summary(look.width for look in looks),
+    "height": _summary(look.height for look in looks),
+    "aspect": _summary(look.width / look.height for look in looks),
     "shorter_side": _histogram(shorter),
     "below_image_size": int(np.sum(np.array(shorter) < data.image_size)),
     "smallest": [
-      {"image": splits[split].ids[row], "width": look.width, "height": look.height}
-      for (split, row), look in (seen[k] for k in smallest)
+      {"image": look.image, "width": look.width, "height": look.height} for look in smallest
     ],
   }
 
 
-def _near_duplicates(
-  splits: dict[str, Dataset], rows: list[tuple[str, int]], looks: list[Look]
-) -> dict[str, Any]:
+def _near_duplicates(looks: list[Look]) -> dict[str, Any]:
   """Images that look like another one: across splits, across classes, and within a class.
 
-  All are counted. Of images with equal hashes in one class, a pair stands for all.
+  All are counted. One pair is listed for all images of a class that have the same hash.
   """
-  hashed = {k: look.hash for k, look in enumerate(looks) if look.hash is not None}
   names = ("across_splits", "across_classes", "within_class")
-  involved: dict[str, set[int]] = {name: set() for name in names}
+  involved: dict[str, set[tuple[str, int]]] = {name: set() for name in names}
   listed: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
-  if hashed:
-    classes = [(split, int(splits[split].labels[row])) for split, row in rows]
-    for one, other, distance in _alike(hashed, classes):
-      (split, label), (other_split, other_label) = classes[one[0]], classes[other[0]]
-      name = names[0] if split != other_split else names[1 + (label == other_label)]
-      involved[name].update(one, other)
-      if len(listed[name]) < LISTED:
-        pair = [_place(splits, *rows[k]) for k in (one[0], other[-1])]
-        listed[name].append({"bits": distance, "images": pair})
+  for one, other, distance in _alike(looks):
+    first, second = one[0], other[-1]
+    within = first.label == second.label
+    name = names[0] if first.split != second.split else names[1 + within]
+    involved[name].update((look.split, look.row) for look in (*one, *other))
+    if len(listed[name]) < LISTED:
+      listed[name].append({"bits": distance, "images": [_place(first), _place(second)]})
   return {"within_bits": NEAR_BITS, "of_bits": near_duplicates.BITS} | {
     name: {"images": len(involved[name]), "pairs": listed[name]} for name in names
   }
 
 
-def _alike(
-  hashed: dict[int, np.ndarray], classes: list[tuple[str, int]]
-) -> Iterator[tuple[list[int], list[int], int]]:
+def _alike(looks: list[Look]) -> Iterator[tuple[list[Look], list[Look], int]]:
   """Two lists of images, each of one class and one hash, that are alike; nearest first.
 
-  A thousand grey squares would be half a million pairs of images.
+  Lists, since a thousand grey squares would be half a million pairs of images.
   """
-  at = list(hashed)
-  unique, group = np.unique(np.stack(list(hashed.values())), axis=0, return_inverse=True)
-  members: list[dict[Any, list[int]]] = [collections.defaultdict(list) for _ in unique]
-  for k, of in zip(at, group.ravel().tolist(), strict=True):
-    members[of][classes[k]].append(k)
+  if not looks:
+    return
+  hashes = np.stack([look.hash for look in looks])
+  unique, group = np.unique(hashes, axis=0, return_inverse=True)
+  members: list[dict[Any, list[Look]]] = [collections.defaultdict(list) for _ in unique]
+  for look, of in zip(looks, group.ravel().tolist(), strict=True):
+    members[of][look.split, look.label].append(look)
   for same in members:
     yield from ((one, one, 0) for one in same.values() if len(one) > 1)
     yield from ((one, other, 0) for one, other in itertools.combinations(same.values(), 2))
@@ -216,14 +194,12 @@ def _alike(
       yield first, second, int(distances[k])
 
 
-def _place(splits: dict[str, Dataset], split: str, row: int) -> dict[str, Any]:
-  dataset = splits[split]
-  name = dataset.class_names[dataset.labels[row]]
-  return {"image": dataset.ids[row], "split": split, "row": row, "class": name}
+def _place(look: Look) -> dict[str, Any]:
+  return {"image": look.image, "split": look.split, "row": look.row, "class": look.class_name}
 
 
 def problems(findings: dict[str, Any]) -> list[str]:
-  """What a person should know before training, a line each; none where all is well."""
+  """What a user should know before training, one line for each problem."""
   lines = []
   bad = findings["unreadable"]
   if bad["count"]:

@@ -1,7 +1,8 @@
 """The supported data sets: a config section in, `Dataset`s of class-disjoint splits out.
 
-Nothing is decoded or drawn here. Each reader is a module of its own in `readers`, with
-`read(data) -> (training half, test half)`.
+No image is decoded or drawn here. Each data set has a module in `readers`, which reads its lists.
+Functions that take `data`, the section `config.data`, raise a UserError of one line where something
+is missing or wrong. They read the keys of that module, num_val_classes and max_train_classes.
 """
 
 import contextlib
@@ -36,16 +37,16 @@ class Dataset:
   partial: bool = False  # listed images are missing, or the counts are not the published ones
   # [C] what each class is, where classes are numbered items without names of their own.
   super_classes: tuple[str, ...] | None = None
-  # [n, 4] left, top, right, bottom in pixels: what of each image is shown; None shows all. A right
-  # or bottom of 0 or less counts from the far edge, whatever the size of the image.
+  # [n, 4] left, top, right, bottom in pixels: the part of each image that is shown; None shows all.
+  # A right or bottom of 0 or less counts from the far edge.
   boxes: np.ndarray | None = None
   # [n] bool: in the query list, else in the gallery; None lets each image query all others.
   is_query: np.ndarray | None = None
-  # What changes when the images do, where they are no files of their own.
+  # Changes when the images do, where each image is not a file.
   version: str = ""
-  # Images are drawn from the class names alone: there are no files to read, to measure or to pack.
+  # Images are drawn from the class names alone: there are no files.
   drawn: bool = False
-  # Of a training half: the validation classes, where the data set chooses them itself.
+  # Of a training half: the validation classes, where the data set names them.
   val_classes: tuple[str, ...] = ()
 
   def __len__(self) -> int:
@@ -53,17 +54,7 @@ class Dataset:
 
 
 def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
-  """The class names of each split, in label order, without decoding or rendering an image.
-
-  Args:
-    data: the section `config.data`; reads what the reader of data.name does, and num_val_classes.
-
-  Returns:
-    {'train': names, 'val': names, 'test': names}; 'val' only where data.num_val_classes > 0.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """{split: class names in label order}; 'val' only where data.num_val_classes > 0."""
   return _splits_of(*_read(data), data)
 
 
@@ -73,16 +64,9 @@ def super_classes(data: Any) -> tuple[str, ...] | None:
 
 
 def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]:
-  """Loads the splits asked for; 'val' is left out where data.num_val_classes is 0.
+  """Loads those of `splits` that exist: there is no 'val' where data.num_val_classes is 0.
 
-  Validation classes are whole classes taken out of the training half, evenly spaced over it.
-
-  Args:
-    data: the section `config.data`; reads what the reader of data.name does, and num_val_classes.
-    splits: any of 'train', 'val' and 'test'.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
+  Validation classes are whole classes, taken out of the training half evenly spaced.
   """
   for split in splits:
     if split not in SPLITS:
@@ -104,12 +88,12 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
   rows = np.flatnonzero(labels >= 0)
   if len(rows) == len(labels):
     return dataclasses.replace(dataset, split=split, labels=labels, class_names=tuple(class_names))
-  kinds = dataset.super_classes
+  images, kinds = dataset.images, dataset.super_classes
   of = {} if kinds is None else dict(zip(dataset.class_names, kinds, strict=True))
   return dataclasses.replace(
     dataset,
     split=split,
-    images=_rows(dataset.images, rows),
+    images=images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
     labels=labels[rows],
     class_names=tuple(class_names),
     ids=tuple(dataset.ids[row] for row in rows),
@@ -120,18 +104,15 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
 
 
 def num_images(data: Any, split: str) -> int:
-  """Images of a split; nothing is decoded or rendered."""
+  """The number of images of a split."""
   return len(load_splits(data, (split,))[split])
 
 
 def content_fingerprint(data: Any, split: str) -> str:
-  """Changes when images of a split come, go, change in size, or turn from gallery to query.
-
-  Nothing is decoded or rendered.
-  """
+  """Changes when images of a split come, go, change in size, or turn from gallery to query."""
   dataset = load_splits(data, (split,))[split]
   if dataset.drawn:
-    # By code that a test holds frozen.
+    # A test makes sure that a name is always drawn alike.
     return hashlib.sha256("\0".join(dataset.class_names).encode()).hexdigest()[:12]
   return content_of(dataset)
 
@@ -141,7 +122,7 @@ def content_of(dataset: Dataset) -> str:
   files = isinstance(dataset.images, np.ndarray) and dataset.images.dtype.kind == "U"
   sizes = [size_of(path) for path in dataset.images] if files else dataset.version
   digest = hashlib.sha256(repr(sizes).encode())
-  # Not in `fingerprint`: what queries and what is searched says nothing about training.
+  # Not in `fingerprint`: training does not depend on it.
   if dataset.is_query is not None:
     digest.update(np.asarray(dataset.is_query, bool).tobytes())
   return fingerprint(dataset) + digest.hexdigest()[:12]
@@ -165,9 +146,10 @@ def fingerprint(dataset: Dataset) -> str:
 
 @contextlib.contextmanager
 def remembered() -> Iterator[None]:
-  """Within it a data set is listed once for each content of `config.data`.
+  """Inside of it a data set is listed once for each content of `config.data`, and then cached.
 
-  For one run of the stages, each of which asks several times. Sizes of files are read anew.
+  It is for one run of the stages, which load the data set several times. `content_fingerprint`
+  still reads the sizes of the files each time.
   """
   global _halves_of
   before, _halves_of = _halves_of, {}
@@ -177,7 +159,7 @@ def remembered() -> Iterator[None]:
     _halves_of = before
 
 
-# What `remembered` keeps; None outside of it, where files may change between two calls.
+# The cache of `remembered`; None outside of it, where files may change between two calls.
 _halves_of: dict[str, tuple[Dataset, Dataset]] | None = None
 
 
@@ -195,10 +177,6 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
   return _halves_of[key]
 
 
-def _rows(images: Any, rows: np.ndarray) -> Any:
-  return images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
-
-
 @dataclasses.dataclass(frozen=True)
 class Rows:
   """Some rows of images that are not an array."""
@@ -214,44 +192,30 @@ class Rows:
 
 
 def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str, ...]]:
-  held_out, num_val = train.val_classes, data.num_val_classes
-  if not held_out:
-    return _fewer(_with_val(train.class_names, test.class_names, num_val), data)
-  if num_val != len(held_out):
+  """The classes of each split; those beyond data.max_train_classes are in none."""
+  names, val, num_val = train.class_names, train.val_classes, data.num_val_classes
+  if val and num_val != len(val):
     raise UserError(
-      f"data.num_val_classes={num_val}: this data set holds out {len(held_out)} classes itself; "
-      f"pass --config.data.num_val_classes={len(held_out)}"
+      f"data.num_val_classes={num_val}: this data set holds out {len(val)} classes itself; "
+      f"pass --config.data.num_val_classes={len(val)}"
     )
-  rest = tuple(name for name in train.class_names if name not in held_out)
-  return _fewer({"train": rest, "val": held_out, "test": test.class_names}, data)
-
-
-def _fewer(splits: dict[str, tuple[str, ...]], data: Any) -> dict[str, tuple[str, ...]]:
-  """The splits with `data.max_train_classes` training classes; the others are in no split."""
-  names, most = splits["train"], data.max_train_classes
-  if most > len(names):
+  if not val and num_val and not 0 < num_val < len(names) - 1:
     raise UserError(
-      f"data.max_train_classes={most}: only {len(names)} training classes are there; pass "
-      f"{len(names)} or less, or 0 for all"
+      f"data.num_val_classes={num_val}: must be from 0 to {max(0, len(names) - 2)}: it is taken "
+      f"out of {len(names)} training classes, of which two must remain"
     )
-  return splits | {"train": spaced(names, most) if most else names}
+  val = val or spaced(names, num_val)
+  held_out = set(val)
+  rest, most = tuple(name for name in names if name not in held_out), data.max_train_classes
+  if most > len(rest):
+    raise UserError(
+      f"data.max_train_classes={most}: only {len(rest)} training classes are there; pass "
+      f"{len(rest)} or less, or 0 for all"
+    )
+  splits = {"train": spaced(rest, most) if most else rest, "val": val, "test": test.class_names}
+  return {split: names for split, names in splits.items() if names or split != "val"}
 
 
 def spaced(names: Sequence[str], count: int) -> tuple[str, ...]:
   """The middles of `count` equal stretches of a list, in its order."""
   return tuple(names[(2 * k + 1) * len(names) // (2 * count)] for k in range(count))
-
-
-def _with_val(
-  train: tuple[str, ...], test: tuple[str, ...], num_val: int
-) -> dict[str, tuple[str, ...]]:
-  if num_val == 0:
-    return {"train": train, "test": test}
-  if num_val < 0 or num_val >= len(train) - 1:
-    raise UserError(
-      f"data.num_val_classes={num_val}: must be from 0 to {max(0, len(train) - 2)}: it is taken "
-      f"out of {len(train)} training classes, of which two must remain"
-    )
-  val = spaced(train, num_val)
-  rest = tuple(name for name in train if name not in set(val))
-  return {"train": rest, "val": val, "test": test}

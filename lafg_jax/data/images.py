@@ -1,9 +1,9 @@
 """Reading and cropping photographs: files or arrays in, uint8 RGB arrays out.
 
 Crops take a Pillow image, a uint8 array [H, W, 3], a `Shrunk`, or a `decoders.Jpeg`, of which they
-decode what they need. They give uint8 [size, size, 3] by Pillow's bicubic filter, which widens its
-kernel when it shrinks an image (antialiasing). Each crop and its resize are one call of
-`Image.resize(box=...)`: at the edge of a crop the filter sees the pixels just outside it, as it
+decode what they need. They return uint8 [size, size, 3] by Pillow's bicubic filter, which widens
+its kernel when it shrinks an image (antialiasing). A crop and its resize are one call of
+`Image.resize(box=...)`: at the edge of a crop the filter sees the pixels just outside of it, as it
 does where a resized image is cropped afterwards.
 """
 
@@ -18,21 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-# What Pillow's decoders raise for damaged files, beside OSError: SyntaxError for broken PNG chunks,
-# struct.error, IndexError and friends for headers and EXIF blocks that end early.
+# What Pillow's decoders raise for damaged files: SyntaxError for broken PNG chunks, struct.error,
+# IndexError and others for headers and EXIF blocks that end early.
 DECODER_ERRORS = (
-  OSError,
-  SyntaxError,
-  ValueError,
-  EOFError,
-  IndexError,
-  KeyError,
-  TypeError,
-  ZeroDivisionError,
-  OverflowError,
-  struct.error,
-  zlib.error,
-  Image.DecompressionBombError,
+  *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
+  *(struct.error, zlib.error, Image.DecompressionBombError),
 )
 
 
@@ -40,10 +30,10 @@ Box = tuple[float, float, float, float]
 
 
 class Shrunk(NamedTuple):
-  """An image that was resized before; crops are drawn as of the image that it was."""
+  """An image that was resized before; its crops are drawn in the sizes of the original."""
 
   pixels: np.ndarray  # uint8 [H, W, 3]
-  width: int  # before
+  width: int  # of the original
   height: int
 
 
@@ -54,27 +44,21 @@ class UnreadableImage(OSError):
 def of_dataset(dataset: Any, row: int) -> Image.Image:
   """Image `row` of a `datasets.Dataset`, cut to its box where the dataset has boxes.
 
-  Raises:
-    UnreadableImage: it cannot be read, or the box has no pixel of it.
+  Raises UnreadableImage where it cannot be read, or its box has no pixel.
   """
   return _decoded(source_of_dataset(dataset, row, open_image))
 
 
 def source_of_dataset(dataset: Any, row: int, open_: Callable[[Any], Any]) -> Any:
-  """What crops take of image `row`: as `of_dataset`, but arrays stay arrays.
+  """Image `row` in a form that crops take: as `of_dataset`, but arrays stay arrays.
 
-  Args:
-    dataset: a `datasets.Dataset`.
-    row: of it.
-    open_: path or bytes of a file -> Pillow image or `decoders.Jpeg`.
-
-  Raises:
-    UnreadableImage: as `of_dataset`; damage inside a Jpeg is found by its crop.
+  open_(path or bytes of a file) returns a Pillow image or a `decoders.Jpeg`. Raises UnreadableImage
+  as `of_dataset`, but damage inside of a Jpeg is found by its crop.
   """
   img = dataset.images[row]
   try:
     if not isinstance(img, np.ndarray | Shrunk):
-      img = open_(img if isinstance(img, bytes) else str(img))
+      img = open_(img)
     return img if dataset.boxes is None else cut(_decoded(img), dataset.boxes[row])
   except UnreadableImage as error:
     raise UnreadableImage(f"{dataset.ids[row]}: {error}") from error
@@ -83,10 +67,8 @@ def source_of_dataset(dataset: Any, row: int, open_: Callable[[Any], Any]) -> An
 def cut(img: Image.Image, box: Sequence[float] | np.ndarray) -> Image.Image:
   """The part of an image in a box of left, top, right and bottom, in pixels.
 
-  A right or bottom of 0 or less counts from the far edge; what lies outside is left out.
-
-  Raises:
-    UnreadableImage: no pixel of the image is in the box.
+  A right or bottom of 0 or less counts from the far edge; pixels outside of the image are left out.
+  Raises UnreadableImage where no pixel of the image is in the box.
   """
   left, top, right, bottom = (int(x) for x in box)
   right, bottom = right + img.width * (right <= 0), bottom + img.height * (bottom <= 0)
@@ -99,17 +81,10 @@ def cut(img: Image.Image, box: Sequence[float] | np.ndarray) -> Image.Image:
 def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
   """A path, the bytes of an image file, or uint8 [H, W, 3], as a Pillow image in mode RGB.
 
-  Args:
-    image: what is opened.
-    box: what of it is wanted, as `cut` takes it; None for all.
-
-  Raises:
-    UnreadableImage: it cannot be read, or the box has no pixel of it.
+  Only the part in `box` is returned, as `cut` takes it; None takes all. Raises UnreadableImage
+  where the image cannot be read, or the box has no pixel of it.
   """
-  if isinstance(image, np.ndarray):
-    img = Image.fromarray(image)
-  else:
-    img = open_image(image if isinstance(image, bytes) else str(image))
+  img = _decoded(image) if isinstance(image, np.ndarray) else open_image(image)
   return img if box is None else cut(img, box)
 
 
@@ -126,7 +101,7 @@ def open_image(path: str | os.PathLike | bytes) -> Image.Image:
   try:
     with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path) as img:
       img.load()
-      # In place, and converted only where it is not RGB: a copy takes a tenth of the decoding.
+      # In place, and converted only where it is not RGB: a copy takes a tenth of the decoding time.
       ImageOps.exif_transpose(img, in_place=True)
       return img if img.mode == "RGB" else _to_rgb(img)
   except DECODER_ERRORS as error:
@@ -134,7 +109,7 @@ def open_image(path: str | os.PathLike | bytes) -> Image.Image:
 
 
 def named(path: str | os.PathLike | bytes) -> str:
-  """What a message calls a file, or its bytes."""
+  """The name of a file, or of bytes, in messages."""
   return f"of {len(path):,} bytes" if isinstance(path, bytes) else os.fspath(path)
 
 
@@ -163,19 +138,15 @@ def random_resized_crop(
   """A random part of the image, resized to a square: uint8 [size, size, 3].
 
   As torchvision's RandomResizedCrop: the area is uniform in `scale` (fractions of the image's),
-  width / height log-uniform in `ratio`; after 10 draws that do not fit, the largest centred crop
-  whose ratio is allowed.
+  width / height log-uniform in `ratio`. After 10 draws that do not fit, it is the largest centred
+  crop with an allowed ratio.
   """
   x, y, width, height = _random_box(*size_of(img), rng, scale, ratio)
   return _resize_box(img, (x, y, x + width, y + height), size)
 
 
 def _random_box(
-  img_width: int,
-  img_height: int,
-  rng: np.random.Generator,
-  scale: Sequence[float],
-  ratio: Sequence[float],
+  img_width: int, img_height: int, rng: Any, scale: Sequence[float], ratio: Sequence[float]
 ) -> tuple[int, int, int, int]:
   """Left, top, width and height in pixels of a random-resized-crop."""
   low, high = math.log(ratio[0]), math.log(ratio[1])
@@ -198,21 +169,14 @@ def _random_box(
 
 
 def resize_random_crop(img: Any, rng: np.random.Generator, resize: int, size: int) -> np.ndarray:
-  """Shorter side resized to `resize`, then a random crop: uint8 [size, size, 3].
-
-  `size` must not be larger than `resize`.
-  """
+  """Shorter side resized to `resize` >= `size`, then a random crop: uint8 [size, size, 3]."""
   width, height = resized(*size_of(img), resize)
-  x = int(rng.integers(0, width - size + 1))
-  y = int(rng.integers(0, height - size + 1))
+  x, y = (int(rng.integers(0, side - size + 1)) for side in (width, height))
   return _crop_of_resized(img, (width, height), (x, y), size)
 
 
 def resize_centre_crop(img: Any, resize: int, size: int) -> np.ndarray:
-  """Shorter side resized to `resize`, then the centre: uint8 [size, size, 3].
-
-  `size` must not be larger than `resize`.
-  """
+  """Shorter side resized to `resize` >= `size`, then the centre: uint8 [size, size, 3]."""
   width, height = resized(*size_of(img), resize)
   offset = (width - size) // 2, (height - size) // 2
   return _crop_of_resized(img, (width, height), offset, size)
@@ -246,7 +210,7 @@ def resized(width: int, height: int, resize: int) -> tuple[int, int]:
 
 
 def size_of(img: Any) -> tuple[int, int]:
-  """Width and height of whatever crops take."""
+  """Width and height of anything that crops take."""
   return (img.shape[1], img.shape[0]) if isinstance(img, np.ndarray) else (img.width, img.height)
 
 
@@ -278,12 +242,11 @@ def _crop_of_resized(
   x, y = offset
   pixels = img.pixels if isinstance(img, Shrunk) else img
   if isinstance(pixels, np.ndarray) and size_of(pixels) == resized:
-    # The filter would give back each pixel as it is.
+    # The filter would return each pixel as it is.
     return pixels[y : y + size, x : x + size]
   per_x, per_y = width / resized[0], height / resized[1]
-  # Rounding may put the far edge a hair outside the image, which Pillow refuses.
-  right = min((x + size) * per_x, width)
-  bottom = min((y + size) * per_y, height)
+  # Rounding may put the far edge slightly outside of the image, which Pillow refuses.
+  right, bottom = min((x + size) * per_x, width), min((y + size) * per_y, height)
   return _resize_box(img, (x * per_x, y * per_y, right, bottom), size)
 
 

@@ -1,8 +1,8 @@
 """Images that look the same: perceptual hashes, and all pairs of them within some bits.
 
 The hash is ImageHash's pHash over 64 x 64 grey pixels: which of the 16 x 16 lowest cosine
-frequencies are above their median. It survives another size, another quality and slight changes of
-colour; it does not find mirrored or cropped copies.
+frequencies are above their median. It finds copies of another size, of another quality and with
+slight changes of colour; it does not find mirrored or cropped copies.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from PIL import Image
 
 SIDE = 16
 BITS = SIDE * SIDE
-# Pixels of the shorter side that a hash needs at least: it is computed from 64 x 64.
+# The shorter side of an image before it is hashed, at least: the hash takes 64 x 64 pixels.
 PIXELS = 128
 
 
@@ -26,12 +26,11 @@ def phash(img: Image.Image) -> np.ndarray:
 def pairs_within(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
   """All pairs of rows whose hashes differ in at most `bits` bits.
 
-  Of bits + 1 parts of a hash one at least is equal in such a pair: only rows that share a part are
+  Of bits + 1 parts of a hash at least one is equal in such a pair. Only rows that share a part are
   compared, so that 120,000 photographs take seconds.
 
   Args:
-    hashes: uint8 [n, B], which may not repeat a row (`np.unique` them; else equal rows are pairs
-      too, as many as there are).
+    hashes: uint8 [n, B]; no row twice, as each two equal rows are a pair.
     bits: 0 to 8 B - 1.
 
   Returns:
@@ -40,13 +39,13 @@ def pairs_within(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]
   """
   n, width = hashes.shape
   unpacked = np.unpackbits(hashes, axis=1)
-  # In words of 8 bytes, counting bits is quicker.
+  # Bits are counted faster in words of 8 bytes.
   words = np.zeros((n, -(-width // 8) * 8), np.uint8)
   words[:, :width] = hashes
   words = words.view(np.uint64)
   found = [np.empty(0, np.int64)]
   for part in range(bits + 1):
-    # Every (bits + 1)th bit: neighbouring frequencies are alike, and would tell images apart less.
+    # Every (bits + 1)th bit: neighbouring frequencies are alike and would separate images less.
     for first, second in _sharing(np.packbits(unpacked[:, part :: bits + 1], axis=1)):
       # Most pairs that share a part by chance differ too much in the first word already.
       near = _distance(words[:, :1], first, second) <= bits
@@ -60,7 +59,7 @@ def pairs_within(hashes: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]
 
 
 def _sharing(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-  """Rows of `keys` that are equal, pair by pair, in arrays of at most a row each."""
+  """The pairs of rows of `keys` that are equal, as (first rows, second rows), in several parts."""
   _, group = np.unique(keys, axis=0, return_inverse=True)
   group = group.ravel()
   order = np.argsort(group, kind="stable")
@@ -69,7 +68,7 @@ def _sharing(keys: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
   while len(at):
     lag += 1
     at = at[at + lag < len(group)]
-    # Sorted: a row that differs from the one `lag` behind it differs from all further ones.
+    # Sorted: a row that differs from the one `lag` places later differs from all later ones.
     at = at[group[at] == group[at + lag]]
     if len(at):
       yield order[at], order[at + lag]

@@ -1,10 +1,10 @@
 """Training images that are decoded and resized once, and then mapped into memory.
 
 A pack is a folder of two files: `pixels`, the uint8 RGB of all images one after the other, and
-`index`, a record an image: where it starts, its height and width, and those before. An image that
-cannot be read has height 0. Processes of a machine share the mapped pages. A pack is named by the
-content of the dataset and the size, and is built under a name of its own, so that a folder of the
-final name is whole.
+`index`, a record for each image: its start in `pixels`, its height and width, and those before it
+was resized. An image that cannot be read has height 0. Processes of a machine share the mapped
+pages. The name of a pack depends on the content of the dataset and on the size. It is built under a
+temporary name, so that a folder of the final name is complete.
 """
 
 import concurrent.futures
@@ -25,19 +25,17 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
 FORMAT = 1
-_RECORD = np.dtype(
-  [("start", "<i8")]
-  + [(name, "<i4") for name in ("height", "width", "height_before", "width_before")]
-)
-# Images between two entries in the index: at most so many are made again after a stop.
+_SIZES = ("height", "width", "height_before", "width_before")
+_RECORD = np.dtype([("start", "<i8"), *((name, "<i4") for name in _SIZES)])
+# Images that are written together: at most so many are made again after a stop.
 _CHUNK = 64
 
 
 def side(data: Any) -> int:
-  """Pixels of the shorter side in a pack; smaller images stay as they are.
+  """Pixels of the shorter side in a pack; smaller images keep their size.
 
-  'resize_crop' resizes to data.resize_size in any case. Random resized crops take parts of the
-  image, and a quarter more keeps some of the detail that they would show.
+  'resize_crop' resizes to data.resize_size. Random resized crops show a part of the image: for them
+  a quarter more pixels keep some of its detail.
   """
   return data.resize_size if data.train_crop == "resize_crop" else data.resize_size * 5 // 4
 
@@ -45,13 +43,11 @@ def side(data: Any) -> int:
 def packed(dataset: Dataset, data: Any) -> Dataset:
   """The dataset with its images, cut to their boxes, in a pack below data.pack; built if missing.
 
-  Args:
-    dataset: images in files.
-    data: the section `config.data`; reads pack, train_crop, resize_size and num_workers (threads
-      that build; 0 takes one a core).
+  Of the section `config.data` it reads pack, train_crop, resize_size and num_workers (threads that
+  build; 0 takes one a core).
 
   Raises:
-    UserError: a pack is there and damaged.
+    UserError: the pack is damaged.
     OSError: the folder cannot be written.
   """
   content = f"{FORMAT} {side(data)} {datasets.content_of(dataset)}"
@@ -59,7 +55,7 @@ def packed(dataset: Dataset, data: Any) -> Dataset:
   root = Path(os.path.expanduser(data.pack))
   folder = root / name
   root.mkdir(parents=True, exist_ok=True)
-  # Processes that want the same pack wait for the one that builds it.
+  # Other processes wait for the one that builds the pack.
   with locks.locked(root / f".{name}.lock"):
     if not folder.is_dir():
       with files.naming(root / f"{name}.partial"):
@@ -91,20 +87,19 @@ class Packed:
 
 @functools.cache
 def _opened(folder: str) -> tuple[np.ndarray, np.ndarray]:
-  """Pixels and index, once a process."""
+  """Pixels and index, opened once a process."""
   index = np.fromfile(os.path.join(folder, "index"), _RECORD)
   path = os.path.join(folder, "pixels")
   if _end(index) != os.path.getsize(path):
     raise UserError(f"{path} is damaged: delete {folder}, and it is made again")
-  if not _end(index):
-    return np.empty(0, np.uint8), index
-  return np.asarray(np.memmap(path, np.uint8, "r")), index
+  # An empty file cannot be mapped.
+  pixels = np.memmap(path, np.uint8, "r") if _end(index) else np.empty(0, np.uint8)
+  return np.asarray(pixels), index
 
 
 def _end(index: np.ndarray) -> int:
-  if not len(index):
-    return 0
-  start, height, width, *_ = index[-1].tolist()
+  """Where the pixels of the last image end."""
+  start, height, width, *_ = index[-1].tolist() if len(index) else (0, 0, 0)
   return start + 3 * height * width
 
 
@@ -127,7 +122,7 @@ def _build(dataset: Dataset, folder: Path, data: Any) -> None:
           records[k] = end, *image.shape[:2], height, width
           pixels.write(image.data)
           end += image.size
-        # In this order: what the index names is there.
+        # In this order: pixels that the index names are on disk.
         _to_disk(pixels)
         index.write(records.tobytes())
         _to_disk(index)
@@ -146,11 +141,10 @@ def _resized(dataset: Dataset, side: int, row: int) -> images.Shrunk:
 
 
 def _resume(folder: Path, pixels: BinaryIO, index: BinaryIO) -> tuple[int, int]:
-  """Cuts both files to the images that are whole in both; their number, and where they end."""
+  """Cuts both files to the images that are complete in both; their number, and where they end."""
   size = os.path.getsize(folder / "pixels")
-  records = np.frombuffer(
-    (folder / "index").read_bytes()[: index.tell() // _RECORD.itemsize * _RECORD.itemsize], _RECORD
-  )
+  # A record that was written in part is left out.
+  records = np.fromfile(folder / "index", _RECORD)
   while _end(records) > size:
     records = records[:-1]
   index.truncate(records.nbytes)

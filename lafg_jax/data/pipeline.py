@@ -2,18 +2,17 @@
 
 Images stay uint8 RGB: the mean and standard deviation are applied on the device. A batch is a pure
 function of its number, so that threads, workers, a resumed run and another number of hosts all give
-the same bits. What a batch shows is a `sampling.Plan`; this module decodes and crops it.
+the same bits. A `sampling.Plan` says what a training batch shows; this module decodes and crops it.
 """
 
 import atexit
 import concurrent.futures
-import contextlib
 import functools
 import itertools
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,9 +22,19 @@ from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
 Batch = dict[str, np.ndarray]
-# A batch whose images are still missing, and what fills in row k of it. Rows may be filled in any
-# order, by several threads.
-Made = tuple[Batch, Callable[[int], None]]
+
+
+class _Shown(NamedTuple):
+  """What one row of a batch shows."""
+
+  row: int  # of the dataset
+  stand_ins: Iterable[int]  # rows that are shown instead if it cannot be read: the first readable
+  rng: Callable[[], np.random.Generator | None]  # of its random crop
+  version: int = -1  # of `sampling.Rows`
+
+
+# The images of a batch that are missing yet: its other arrays, and what row k shows, if anything.
+_Planned = tuple[Batch, Callable[[int], _Shown | None]]
 
 
 def train_batches(
@@ -43,15 +52,16 @@ def train_batches(
   """Yields the batches of steps start_step to start_step + num_steps - 1, this process's share.
 
   A batch holds b = (B, padded to a multiple of `num_devices`) / `process_count` rows of the B rows
-  of `plan`, padded with copies of row 0 (`sampling.process_rows`).
+  of `plan`, padded with copies of row 0 (`sampling.process_rows`):
     image: uint8 [b, S, S, 3], cropped and flipped at random, S = data.image_size; then changed by
       `plan.change` where the row has a version.
     label: int32 [b], of `plan`.
     index: int32 [b], the row of the dataset that is shown; with a version K times it plus that.
-    unreadable: int32 [b], the row that was to be shown and cannot be read, else -1. The first of
+    unreadable: int32 [b], the row that was planned and cannot be read, else -1. The first of
       `plan.stand_ins` that can be read is shown instead.
 
-  The augmentation of a row depends on (seed, step, row of the global batch) alone.
+  The augmentation of a row depends on (seed, step, row of the global batch) alone. The iterator has
+  close(): closing it, or dropping the last reference, ends its workers.
 
   Args:
     dataset: images as paths or as arrays.
@@ -65,9 +75,6 @@ def train_batches(
     process_index: of this process.
     process_count: processes that share the global batch.
 
-  Returns:
-    An iterator that has close(); closing it, or dropping the last reference, ends its workers.
-
   Raises:
     UserError: an impossible setting; while iterating, no image can stand in for an unreadable one.
   """
@@ -76,16 +83,15 @@ def train_batches(
   if data.pack:
     dataset = pack.packed(dataset, data)
   make = functools.partial(
-    _train_batch,
+    _filled,
+    planned=functools.partial(_train_rows, plan=plan, rows=rows, seed=seed),
     dataset=dataset,
-    plan=plan,
-    rows=rows,
-    size=data.image_size,
     open_=decoders.opener(data.scaled_decoding),
-    augment=_augmentation(data),
-    seed=seed,
+    crop=_augmentation(data),
+    size=data.image_size,
+    plan=plan,
   )
-  return _iterate(start_step, start_step + num_steps, make, data)
+  return _iterate(range(start_step, start_step + num_steps), make, data)
 
 
 def eval_batches(
@@ -104,33 +110,19 @@ def eval_batches(
     index: int32 [B], row of the dataset; -1 for padding and for an image that cannot be read.
     unreadable: int32 [B], the row that cannot be read, else -1; its name is dataset.ids[row].
 
-  Args:
-    dataset: images as paths or as arrays.
-    data: the section `config.data`; reads image_size, resize_size, num_workers and
-      prefetch. Images are decoded whole: figures do not depend on data.scaled_decoding.
-    batch_size: rows per batch.
-    process_index: of this process.
-    process_count: processes that share the batches.
-
-  Returns:
-    An iterator that has close(); closing it, or dropping the last reference, ends its workers.
-
-  Raises:
-    UserError: an impossible setting.
+  `data` is the section `config.data`; image_size, resize_size, num_workers and prefetch are read.
+  Images are decoded whole: figures do not depend on data.scaled_decoding. The iterator has close(),
+  as that of `train_batches`. Raises UserError for an impossible setting.
   """
-  _check_sizes(data)
-  crop = functools.partial(images.resize_centre_crop, resize=data.resize_size, size=data.image_size)
   make = functools.partial(
-    _eval_batch,
+    _filled,
+    planned=functools.partial(_eval_rows, len(dataset), batch_size, process_index, process_count),
     dataset=dataset,
-    batch_size=batch_size,
     open_=images.open_image,
-    crop=crop,
+    crop=_centre_crop(data),
     size=data.image_size,
-    first=process_index,
-    every=process_count,
   )
-  return _iterate(0, -(-len(dataset.labels) // (batch_size * process_count)), make, data)
+  return _iterate(range(-(-len(dataset) // (batch_size * process_count))), make, data)
 
 
 def view_batches(
@@ -147,42 +139,87 @@ def view_batches(
   With k = max(views, 1) views an image, view v of dataset row i is number i k + v, and a range
   (first, last) asks for the numbers from `first` to last - 1, at most `batch_size` of them:
     image: uint8 [B, S, S, 3], zeros where there is none; B = `batch_size`, S = data.image_size.
-    index: int32 [B], the row that is shown: as in training, the next readable one of the class
-      stands in for an image that cannot be read; -1 for padding.
+    index: int32 [B], the row that is shown; -1 for padding. The next readable image of its class
+      stands in for an image that cannot be read.
+    unreadable: int32 [B], as in `train_batches`.
 
   Args:
     dataset: images as paths or as arrays.
     data: the section `config.data`, as for `train_batches`.
     ranges: the numbers wanted, a batch each.
     batch_size: rows per batch.
-    views: random training crops of an image; 0 is its centre crop.
+    views: random training crops of an image; 0 is its centre crop, as evaluation takes it.
     seed: of the crops, which depend on (seed, view, row) alone.
 
   Raises:
     UserError: an impossible setting; while iterating, a class of which no image can be read.
   """
+  centre = _centre_crop(data)
+  make = functools.partial(
+    _filled,
+    planned=functools.partial(_view_rows, dataset, ranges, batch_size, max(views, 1), seed),
+    dataset=dataset,
+    open_=decoders.opener(views > 0 and data.scaled_decoding),
+    crop=_augmentation(data) if views else centre,
+    size=data.image_size,
+  )
+  return _iterate(range(len(ranges)), make, data)
+
+
+def _train_rows(step: int, *, plan: sampling.Plan, rows: np.ndarray, seed: int) -> _Planned:
+  wanted = plan.rows(step)
+
+  def shown(k: int) -> _Shown:
+    place = int(rows[k])
+    rng = functools.partial(random_streams.augmentation, seed, step, place)
+    row, version = int(wanted.row[place]), int(wanted.version[place])
+    return _Shown(row, plan.stand_ins(wanted, place), rng, version)
+
+  return _blank(len(rows)) | {"label": wanted.label[rows].astype(np.int32)}, shown
+
+
+def _eval_rows(num_images: int, batch_size: int, first: int, every: int, number: int) -> _Planned:
+  start = (first + number * every) * batch_size
+
+  def shown(k: int) -> _Shown | None:
+    return _Shown(start + k, (), lambda: None) if start + k < num_images else None
+
+  return _blank(batch_size), shown
+
+
+def _view_rows(
+  dataset: Dataset,
+  ranges: Sequence[tuple[int, int]],
+  batch_size: int,
+  views: int,
+  seed: int,
+  number: int,
+) -> _Planned:
+  wanted = range(*ranges[number])
+
+  def shown(k: int) -> _Shown | None:
+    if k >= len(wanted):
+      return None
+    row, view = divmod(wanted[k], views)
+    rng = functools.partial(random_streams.view, seed, view, row)
+    return _Shown(row, sampling.of_the_same_class(dataset, row), rng)
+
+  return _blank(batch_size), shown
+
+
+def _blank(rows: int) -> Batch:
+  return {name: np.full(rows, -1, np.int32) for name in ("index", "unreadable")}
+
+
+def _centre_crop(data: Any) -> Callable[[Any, Any], np.ndarray]:
+  """crop(image, unused) -> uint8 [S, S, 3]."""
   _check_sizes(data)
   resize, size = data.resize_size, data.image_size
-  crop = (
-    _augmentation(data) if views else lambda img, _: images.resize_centre_crop(img, resize, size)
-  )
-  make = functools.partial(
-    _view_batch,
-    dataset=dataset,
-    ranges=ranges,
-    batch_size=batch_size,
-    views=max(views, 1),
-    # A centre crop is the one that evaluation sees.
-    open_=decoders.opener(views > 0 and data.scaled_decoding),
-    crop=crop,
-    size=size,
-    seed=seed,
-  )
-  return _iterate(0, len(ranges), make, data)
+  return lambda img, _: images.resize_centre_crop(img, resize, size)
 
 
 def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:
-  """augment(image, rng) -> uint8 [S, S, 3], as the config says; holds plain values only."""
+  """augment(image, rng) -> uint8 [S, S, 3], as the config says."""
   if data.train_crop == "random_resized":
     crop = functools.partial(
       images.random_resized_crop,
@@ -199,21 +236,13 @@ def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]
     raise UserError(
       f"data.train_crop='{data.train_crop}': choose 'random_resized' or 'resize_crop'"
     )
-  return functools.partial(_augment, crop=crop, flip=bool(data.flip), jitter=data.color_jitter)
+  flip, jitter = bool(data.flip), data.color_jitter
 
+  def augment(img: Any, rng: np.random.Generator) -> np.ndarray:
+    shown = images.flip(crop(img, rng), rng) if flip else crop(img, rng)
+    return colours.jittered(shown, rng, jitter) if jitter else shown
 
-def _augment(
-  img: Any,
-  rng: np.random.Generator,
-  *,
-  crop: Callable[..., np.ndarray],
-  flip: bool,
-  jitter: float,
-) -> np.ndarray:
-  shown = crop(img, rng)
-  if flip:
-    shown = images.flip(shown, rng)
-  return colours.jittered(shown, rng, jitter) if jitter else shown
+  return augment
 
 
 def _check_sizes(data: Any) -> None:
@@ -224,145 +253,64 @@ def _check_sizes(data: Any) -> None:
     )
 
 
-def _train_batch(
-  step: int,
-  *,
-  dataset: Dataset,
-  plan: sampling.Plan,
-  rows: np.ndarray,
-  size: int,
-  open_: Callable[[Any], Any],
-  augment: Callable[[Any, np.random.Generator], np.ndarray],
-  seed: int,
-) -> Made:
-  wanted = plan.rows(step)
-  batch: Batch = {
-    "image": np.empty((len(rows), size, size, 3), np.uint8),
-    "label": wanted.label[rows].astype(np.int32),
-    "index": np.empty(len(rows), np.int32),
-    "unreadable": np.full(len(rows), -1, np.int32),
-  }
-
-  def fill(k: int) -> None:
-    place = int(rows[k])
-    row, version = int(wanted.row[place]), int(wanted.version[place])
-
-    def show(other: int) -> np.ndarray:
-      img = images.source_of_dataset(dataset, other, open_)
-      pixels = augment(img, random_streams.augmentation(seed, step, place))
-      return pixels if version < 0 else plan.change(pixels, other, version)
-
-    batch["image"][k], shown = _first_readable(show, row, plan.stand_ins(wanted, place))
-    batch["index"][k] = shown if version < 0 else shown * plan.versions + version
-    if shown != row:
-      batch["unreadable"][k] = row
-
-  return batch, fill
-
-
-def _first_readable(
-  show: Callable[[int], np.ndarray], wanted: int, others: Iterator[int]
-) -> tuple[np.ndarray, int]:
-  """show(row) of `wanted`, or of the first of `others` that can be read; and that row."""
-  for row in itertools.chain([wanted], others):
-    with contextlib.suppress(images.UnreadableImage):
-      return show(row), row
-  raise AssertionError("stand-ins end with an error")
-
-
-def _eval_batch(
-  number: int,
-  *,
-  dataset: Dataset,
-  batch_size: int,
-  open_: Callable[[Any], Any],
-  crop: Callable[..., np.ndarray],
-  size: int,
-  first: int,
-  every: int,
-) -> Made:
-  batch = _blank(batch_size, size) | {"unreadable": np.full(batch_size, -1, np.int32)}
-  start = (first + number * every) * batch_size
-
-  def fill(k: int) -> None:
-    if start + k >= len(dataset):
-      return
-    try:
-      batch["image"][k] = crop(images.source_of_dataset(dataset, start + k, open_))
-      batch["index"][k] = start + k
-    except images.UnreadableImage:
-      batch["unreadable"][k] = start + k
-
-  return batch, fill
-
-
-def _view_batch(
-  number: int,
-  *,
-  dataset: Dataset,
-  ranges: Sequence[tuple[int, int]],
-  batch_size: int,
-  views: int,
-  open_: Callable[[Any], Any],
-  crop: Callable[[Any, np.random.Generator], np.ndarray],
-  size: int,
-  seed: int,
-) -> Made:
-  batch, wanted = _blank(batch_size, size), range(*ranges[number])
-
-  def fill(k: int) -> None:
-    if k >= len(wanted):
-      return
-    first, view = divmod(wanted[k], views)
-
-    def show(row: int) -> np.ndarray:
-      img = images.source_of_dataset(dataset, row, open_)
-      return crop(img, random_streams.view(seed, view, first))
-
-    others = sampling.of_the_same_class(dataset, first)
-    batch["image"][k], batch["index"][k] = _first_readable(show, first, others)
-
-  return batch, fill
-
-
-def _blank(batch_size: int, size: int) -> Batch:
-  image = np.zeros((batch_size, size, size, 3), np.uint8)
-  return {"image": image, "index": np.full(batch_size, -1, np.int32)}
-
-
-def _iterate(start: int, stop: int, make: Callable[[int], Made], data: Any) -> Iterator[Batch]:
-  """make(start), ..., make(stop - 1), read ahead as data.num_workers and data.prefetch say."""
+def _iterate(numbers: range, make: Callable[..., Batch], data: Any) -> Iterator[Batch]:
+  """make(n) for each of `numbers`, read ahead as data.num_workers and data.prefetch say."""
   if data.num_workers < 0 or data.prefetch < 0:
     raise UserError(
       f"data.num_workers={data.num_workers} and data.prefetch={data.prefetch}: must be 0 or more"
     )
   if data.num_workers:
     ahead = max(1, -(-data.prefetch // data.num_workers))
-    whole = functools.partial(_filled, make=make)
-    return _opened(workers.batches(whole, range(start, stop), data.num_workers, ahead))
-  # Here, because worker processes import this module, and grain would bring jax into each of them.
+    return _opened(workers.batches(make, numbers, data.num_workers, ahead))
+  # Imported here: worker processes import this module, and grain imports jax.
   import grain
 
   cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   pool = concurrent.futures.ThreadPoolExecutor(cores, "lafg_jax-decode")
-  # A task costs as much as a small image, so that each takes several; and cores end together.
-  filled = functools.partial(_filled, make=make, each=pool.map, tasks=4 * cores)
-  batches = grain.MapDataset.range(start, stop).map(filled)
-  # Two batches are under way at a time: while the last images of one are decoded, cores that are
-  # free begin the next. grain's threads only wait for those of the pool.
+  # A task costs as much as a small image: each decodes several. With 4 a core, cores end together.
+  filled = functools.partial(make, each=pool.map, tasks=4 * cores)
+  batches = grain.MapDataset.range(numbers.start, numbers.stop).map(filled)
+  # Two batches are made at a time: while the last images of one are decoded, idle cores begin the
+  # next. grain's threads only wait for those of the pool.
   options = grain.ReadOptions(num_threads=min(data.prefetch, 2), prefetch_buffer_size=data.prefetch)
   return _opened(batches.to_iter_dataset(options), pool)
 
 
 def _filled(
-  number: int, *, make: Callable[[int], Made], each: Callable[..., Iterable] = map, tasks: int = 1
+  number: int,
+  *,
+  planned: Callable[[int], _Planned],
+  dataset: Dataset,
+  open_: Callable[[Any], Any],
+  crop: Callable[[Any, Any], np.ndarray],
+  size: int,
+  plan: sampling.Plan | None = None,
+  each: Callable[..., Iterable] = map,
+  tasks: int = 1,
 ) -> Batch:
   """Batch `number`, its images decoded in so many tasks, which `each` runs."""
-  batch, fill = make(int(number))
+  batch, shown = planned(int(number))
+  count = len(batch["index"])
+  # Every row of a training batch shows an image: nothing has to be blank.
+  batch["image"] = (np.zeros if plan is None else np.empty)((count, size, size, 3), np.uint8)
+
+  def fill(k: int, of: _Shown) -> None:
+    for row in itertools.chain([of.row], of.stand_ins):
+      try:
+        pixels = crop(images.source_of_dataset(dataset, row, open_), of.rng())
+      except images.UnreadableImage:
+        batch["unreadable"][k] = of.row
+        continue
+      batch["image"][k], batch["index"][k] = pixels, row
+      if plan is not None and of.version >= 0:
+        batch["image"][k] = plan.change(pixels, row, of.version)
+        batch["index"][k] = row * plan.versions + of.version
+      return
 
   def fill_part(first: int) -> None:
-    for k in range(first, len(batch["index"]), tasks):
-      fill(k)
+    for k in range(first, count, tasks):
+      if (of := shown(k)) is not None:
+        fill(k, of)
 
   for _ in each(fill_part, range(tasks)):
     pass
@@ -374,14 +322,14 @@ _open_readers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 @atexit.register
 def _close_readers() -> None:
-  """Ends workers while the modules that this takes are still there."""
+  """Ends workers while the modules that this needs are still loaded."""
   for reader in list(_open_readers):
     if not reader.gi_running:
       reader.close()
 
 
 def _opened(batches: Iterable[Batch], pool: Any = None) -> Iterator[Batch]:
-  """Goes over batches: close() and garbage collection stop what runs behind them."""
+  """Yields the batches; close() and garbage collection stop what makes them."""
 
   def read() -> Iterator[Batch]:
     iterator: Any = iter(batches)

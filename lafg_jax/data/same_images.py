@@ -16,16 +16,14 @@ _TAIL = 4096
 
 
 def trained(train: Dataset, test: Dataset) -> list[str]:
-  """Classes of `test` with a generic name that are classes of `train` with a generic name.
+  """The classes of `test` that are classes of `train`, where the names of both are generic.
 
-  Names such as 'class 01' say nothing: two classes may share one, and one class may have two. So
-  images tell: half of a class's files or more are, byte by byte, files of `train`. Fewer are
-  duplicates, which `--stage=data` lists. Classes whose name says what they are are left to names.
+  Names such as 'class 01' do not tell classes apart, but images do: a class of `test` is a class of
+  `train` where half of its files or more are equal to files of `train`. Fewer are duplicates, which
+  `--stage=data` lists. Classes with other names are compared by name elsewhere.
 
-  It costs the size of every file of such classes, and the last 4 KiB of those that have the size of
-  a file of the other data set. Only files whose last 4 KiB are equal too are read whole. Nothing is
-  compared, and nothing read, where the images are no files of their own (hf, tfds, finches) or are
-  parts of files (boxes).
+  The sizes of all files are compared first, then the last 4 KiB of files of equal size, then whole
+  files. Images that are not files (hf, tfds, finches) or are parts of files (boxes) are left out.
   """
   ours, theirs = _generic_files(train), _generic_files(test)
   for part in (os.path.getsize, _tail, _whole):
@@ -36,11 +34,7 @@ def trained(train: Dataset, test: Dataset) -> list[str]:
 
 
 def refuse_trained(train: Dataset, test: Dataset, where: str) -> tuple[Dataset, Dataset]:
-  """The two halves of a data set.
-
-  Raises:
-    UserError: classes of the test are classes of the training half by another name; see `trained`.
-  """
+  """Both halves; UserError where the test has classes of the training half: see `trained`."""
   if shared := trained(train, test):
     raise UserError(
       f"{where}: {len(shared)} classes of the test hold images of training classes under another "
@@ -61,7 +55,7 @@ def _generic_files(dataset: Dataset) -> list[tuple[str, int]]:
 
 
 def _matching(ours: list[tuple[str, int]], theirs: list[tuple[str, int]], part: Any) -> tuple:
-  """Those of both lists whose `part` (of a path) is in the other list too."""
+  """The files of both lists whose part(path) is that of a file of the other list too."""
   if not (ours and theirs):
     return [], []
   parts = [[_or_none(part, path) for path, _ in files] for files in (ours, theirs)]

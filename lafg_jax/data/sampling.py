@@ -1,4 +1,4 @@
-"""Which images make up which batch: class-balanced, stateless, the same on any number of hosts.
+"""Which images a batch has: class-balanced, stateless, the same on any number of hosts.
 
 A batch is N classes x m images. `batch(step)` depends on the seed and the step alone, so that a
 resumed run needs no state of the sampler, and every process can compute the global batch.
@@ -19,15 +19,15 @@ class Rows(NamedTuple):
 
   row: np.ndarray  # of the dataset
   label: np.ndarray  # rows of one label are positives; -1 is of no class
-  version: np.ndarray  # in which the row is shown, from 0 on; -1 shows it as it is
+  version: np.ndarray  # the row is shown in this version, from 0 on; -1 shows the image unchanged
 
 
 class Plan(NamedTuple):
   """What the batches of a run show. All functions are pure, and cloudpickle takes them."""
 
   rows: Callable[[int], Rows]  # of a step
-  # (rows of a step, place in the batch) -> rows of the dataset that may be shown there in place of
-  # an image that cannot be read, one after the other; it raises UserError when none is left.
+  # (rows of a step, place in the batch) -> rows of the dataset, in order, that may stand in there
+  # for an image that cannot be read; raises UserError when none is left.
   stand_ins: Callable[[Rows, int], Iterator[int]]
   # (uint8 [S, S, 3], row of the dataset, version) -> uint8 [S, S, 3].
   change: Callable[[np.ndarray, int, int], np.ndarray]
@@ -58,13 +58,25 @@ def make_sampler(
     classes_per_batch: N.
     images_per_class: m.
     seed: 0 or more.
-    instances: each image is a class of its own, whose repeats are meant: nothing is warned of.
+    instances: each image is a class of its own, which repeats on purpose: no warning of repeats.
 
   Raises:
     UserError: N or m is below 1, the seed is negative, or there are fewer than N classes.
   """
   classes, counts = np.unique(labels, return_counts=True)
-  _check(len(classes), classes_per_batch, images_per_class, seed)
+  for name, value, least in (
+    ("data.classes_per_batch=", classes_per_batch, 1),
+    ("data.images_per_class=", images_per_class, 1),
+    ("the seed of the batches is ", seed, 0),
+  ):
+    if value < least:
+      raise UserError(f"{name}{value}: must be {least} or more")
+  if classes_per_batch > len(classes):
+    raise UserError(
+      f"data.classes_per_batch={classes_per_batch}: only {len(classes)} training classes (with "
+      f"data.instances, images) are available; pass "
+      f"--config.data.classes_per_batch={len(classes)} or less"
+    )
   members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
   steps_per_class_epoch = len(classes) // classes_per_batch
   if (num_small := int(np.sum(counts < images_per_class))) and not instances:
@@ -94,10 +106,9 @@ def make_sampler(
 
 
 def of_the_same_class(dataset: Any, row: int) -> Iterator[int]:
-  """What may stand in for an unreadable image: the others of its class, the next one first.
+  """Rows that may stand in for an unreadable image: the others of its class, the next one first.
 
-  Raises:
-    UserError: all of them are taken and still another is asked for.
+  Raises UserError when no other is left.
   """
   members = np.flatnonzero(dataset.labels == dataset.labels[row])
   yield from np.roll(members, -1 - int(np.searchsorted(members, row)))[:-1].tolist()
@@ -107,32 +118,15 @@ def of_the_same_class(dataset: Any, row: int) -> Iterator[int]:
   )
 
 
-def _check(num_classes: int, classes_per_batch: int, images_per_class: int, seed: int) -> None:
-  if classes_per_batch < 1:
-    raise UserError(f"data.classes_per_batch={classes_per_batch}: must be 1 or more")
-  if images_per_class < 1:
-    raise UserError(f"data.images_per_class={images_per_class}: must be 1 or more")
-  if seed < 0:
-    raise UserError(f"the seed of the batches is {seed}: must be 0 or more")
-  if classes_per_batch > num_classes:
-    raise UserError(
-      f"data.classes_per_batch={classes_per_batch}: only {num_classes} training classes (with "
-      f"data.instances, images) are available; pass "
-      f"--config.data.classes_per_batch={num_classes} or less"
-    )
-
-
 def process_rows(
   num_rows: int, num_devices_total: int, process_index: int = 0, process_count: int = 1
 ) -> np.ndarray:
   """The rows of the global batch that one process loads, in order: int64 [rows / process].
 
   The B = `num_rows` rows are padded to a multiple of `num_devices_total` by repeating row 0, and
-  each process takes a contiguous part. Position k of all parts put together holds row k where
-  k < B and padding from there on, which is what the loss masks by.
-
-  Raises:
-    ValueError: the processes do not have the same number of devices each.
+  each process takes a contiguous part. Position k of all parts together holds row k where k < B,
+  else padding, which the loss masks. Raises ValueError where the processes cannot have the same
+  number of devices each.
   """
   if num_devices_total % process_count:
     raise ValueError(

@@ -1,15 +1,14 @@
 """Batches made by worker processes: one that dies is replaced, and none outlives its parent.
 
-Each worker sends its batches, as bytes, through a pipe of its own of which the parent holds the
-reading end alone. So the death of a worker ends a read at once, however much of a batch had
-arrived; with a queue, whose writing end the parent holds too, that read would wait for ever. Arrays
-do not go through shared memory: containers keep it small, and a kill leaves segments behind.
+Each worker sends its batches, as bytes, through its own pipe. The parent holds only the reading
+end: the death of a worker ends a read at once, even in the middle of a batch. With a queue the
+parent would hold the writing end too, and the read would wait for ever. Arrays do not go through
+shared memory: it is small in containers, and a killed worker would leave its segments behind.
 """
 
-import functools
 import multiprocessing
 
-# Its exit handler waits for workers; those that are registered after it come first.
+# Its exit handler waits for workers. It is registered at import, and later handlers run before it.
 import multiprocessing.util
 import os
 import pickle
@@ -27,9 +26,9 @@ from lafg_jax.runtime import interrupts
 from lafg_jax.utils.errors import UserError
 
 NAME = "lafg_jax-data"
-# Deaths in a row, without a batch between them, that are put down to bad luck.
+# A worker is replaced after so many deaths in a row, without a batch between them.
 RESTARTS = 3
-# Seconds between looks at whether anybody still waits for a batch.
+# Seconds between checks whether the batches are still wanted.
 _LOOK_S = 0.1
 
 
@@ -40,12 +39,12 @@ def batches(make: Callable[[int], Any], numbers: range, workers: int, ahead: int
   starts at the batch that did not arrive. Closing the iterator, or dropping it, ends the workers.
 
   Args:
-    make: a function of the number alone, of which two calls give the same; cloudpickle takes it.
+    make: a pure function of the number, which cloudpickle can pickle.
     workers: processes, 1 or more.
-    ahead: batches that each of them is ahead of what was asked for, 1 or more.
+    ahead: batches that each process makes ahead, 1 or more.
 
   Raises:
-    UserError: one worker has died over and over at the same batch.
+    UserError: a worker has died `RESTARTS` + 1 times at the same batch.
     What make raises, with the worker's traceback as a note.
   """
   made = cloudpickle.dumps(make)
@@ -75,7 +74,7 @@ class _Lane:
     self.thread = threading.Thread(target=self._read, daemon=True, name=f"{NAME}-reader")
 
   def close(self) -> None:
-    """Ends the worker at once: nothing that it holds needs a farewell."""
+    """Kills the worker: it has nothing to clean up."""
     with self.lock:
       self.closed = True
       process = self.process
@@ -103,7 +102,7 @@ class _Lane:
     try:
       self._read_all()
     except Exception as error:  # noqa: BLE001
-      # Whatever it is, it belongs to whoever waits for the batch.
+      # It is raised again where the batch is awaited.
       self._put((False, error))
 
   def _read_all(self) -> None:
@@ -116,18 +115,18 @@ class _Lane:
         if self.closed:
           return
         deaths += 1
-        self._mourn(done, deaths)
+        self._report_death(done, deaths)
         reader = self._start(self.numbers[done:])
         continue
       done, deaths = done + 1, 0
       good, value = pickle.loads(message)
       self._put((good, value))
       if not good:
-        # It ends, of its own accord: nobody comes for the batches after that.
+        # The worker ends itself after an error.
         break
     reader.close()
 
-  def _mourn(self, done: int, deaths: int) -> None:
+  def _report_death(self, done: int, deaths: int) -> None:
     self.process.join()
     code, number = self.process.exitcode, self.numbers[done]
     why = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
@@ -147,16 +146,19 @@ class _Lane:
 
 
 def _work(writer: Any, make: bytes, numbers: range) -> None:
-  """The life of a worker: it sends (True, batch), or (False, error) in place of the first failure.
+  """Runs in a worker: sends (True, batch) for each number, or (False, error) and ends.
 
-  A signal to the whole process group (Ctrl-C, Slurm) is for the parent, which ends its workers when
-  it is done; and a parent that was killed cannot tell them, so they watch for it.
+  A signal to the whole process group (Ctrl-C, Slurm) is ignored: the parent ends its workers when
+  it is done. A parent that is killed cannot do so: workers watch whether it lives.
   """
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
   parent = multiprocessing.parent_process()
   threading.Thread(target=_exit_after, args=(parent,), daemon=True).start()
-  send = functools.partial(_send, writer)
+
+  def send(item: tuple[bool, Any]) -> None:
+    writer.send_bytes(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
+
   try:
     function = cloudpickle.loads(make)
     for number in numbers:
@@ -164,13 +166,8 @@ def _work(writer: Any, make: bytes, numbers: range) -> None:
   except BrokenPipeError:
     return
   except Exception as error:  # noqa: BLE001
-    # Of any kind: it is raised again where the batch was asked for.
     error.add_note("in a data worker:\n" + traceback.format_exc())
     send((False, error))
-
-
-def _send(writer: Any, item: tuple[bool, Any]) -> None:
-  writer.send_bytes(pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL))
 
 
 def _exit_after(parent: Any) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from lafg_jax.data import datasets, images, parquet, pipeline
-from lafg_jax.data.readers import cars, cars_names
+from lafg_jax.data.readers import cars
 from lafg_jax.tasks.class_retrieval.batches import plan
 
 SHARED = Path(__file__).parents[2] / "../shared/data/stanford_cars"
@@ -34,9 +34,9 @@ def section(root, **changes):
 
 
 def test_the_stored_names_are_those_of_the_shipped_descriptions():
-  assert list(cars_names.NAMES) == list(json.loads(SHIPPED.read_text()))
+  assert list(cars.NAMES) == list(json.loads(SHIPPED.read_text()))
   # A folder cannot hold '/', and people's copies differ in case and punctuation.
-  for k, name in enumerate(cars_names.NAMES, 1):
+  for k, name in enumerate(cars.NAMES, 1):
     for spelt in (name, name.replace("/", "-"), name.replace(" ", "_").lower()):
       assert cars._class_id(spelt, Path()) == k
 
@@ -44,7 +44,7 @@ def test_the_stored_names_are_those_of_the_shipped_descriptions():
 @pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
 def test_the_stored_names_are_those_of_the_devkit():
   cells = loadmat(SHARED / "devkit" / "cars_meta.mat")["class_names"].ravel()
-  assert cars_names.NAMES == tuple(str(np.squeeze(cell)) for cell in cells)
+  assert cars.NAMES == tuple(str(np.squeeze(cell)) for cell in cells)
 
 
 @pytest.mark.parametrize("layout", ["folders", "kaggle", "parquet", "parquet_sorted"])
@@ -81,7 +81,7 @@ def test_a_folder_of_no_class_is_named(trees, tmp_path, one_line):
 def test_devkit_boxes(trees, tmp_path):
   (tmp_path / "devkit").mkdir()
   names = np.empty((1, 196), object)
-  names[0] = cars_names.NAMES
+  names[0] = cars.NAMES
   savemat(tmp_path / "devkit/cars_meta.mat", {"class_names": names})
   fields = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2", "class", "fname")
   table = np.zeros((1, 2), [(name, object) for name in fields])

@@ -1,7 +1,7 @@
-"""One module a data set: `read(data) -> (training half, test half)` as `datasets.Dataset`s.
+"""One module for each data set: `read(data) -> (training half, test half)` as `datasets.Dataset`s.
 
-The module of a data set has the name that `data.name` has. Where each is found is said in
-lafg_jax/config/table/data.py.
+The module is called as `data.name` is. Its `read` raises a UserError of one line where something is
+missing or wrong. lafg_jax/config/table/data.py says where each data set is found.
 """
 
 from typing import Any
@@ -10,7 +10,7 @@ from lafg_jax.config.table.data import DRAWN, SOURCES
 
 
 def source(data: Any) -> str:
-  """What says where the images of `config.data` are; '' where nothing does."""
+  """The value that says where the images of `config.data` are; '' where it is not set."""
   if data.name in DRAWN:
     return "in memory"
   return data[SOURCES[data.name][0]] if data.name in SOURCES else data.root

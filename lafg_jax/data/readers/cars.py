@@ -1,11 +1,11 @@
-"""Cars-196 (Stanford Cars): classes 1-98 train, 99-196 test; both of its own splits pooled.
+"""Cars-196 (Stanford Cars): classes 1-98 train, 99-196 test; its own two splits are pooled.
 
-Three layouts are known: the original devkit, a folder a class (as on Kaggle), and the Parquet copy
-of Hugging Face. The last two tell classes by name alone, so that their order does not matter.
+Three layouts are read: the original devkit, a folder for each class (as on Kaggle), and the Parquet
+copy of Hugging Face. The last two name classes without numbers: their order does not matter.
 """
 
+import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,50 +15,45 @@ from absl import logging
 from lafg_jax.data import parquet
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common
-from lafg_jax.data.readers.cars_names import NAMES
 from lafg_jax.data.readers.common import Image, Published
 from lafg_jax.utils.errors import UserError
 
 CLASSES, TRAIN_CLASSES = 196, 98
 PUBLISHED = Published(98, 8_054), Published(98, 8_131)
-_HALVES = (("train", range(1, TRAIN_CLASSES + 1)), ("test", range(TRAIN_CLASSES + 1, CLASSES + 1)))
+# The class names in their official order, that of devkit/cars_meta.mat.
+NAMES = tuple(json.loads(Path(__file__).with_name("cars_names.json").read_text(encoding="utf-8")))
+_TRAIN = range(1, TRAIN_CLASSES + 1)
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The training and the test half, of whichever layout lies in data.root.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """The training and the test half, of the layout that is found in data.root."""
   root = common.root_folder(data)
-  mend = "complete the copy"
   if (root / "devkit").is_dir():
-    halves, labelled = _devkit(root, data)
-    if labelled is None:
-      mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
-    return common.check_counts(data, "Cars-196", halves, PUBLISHED, mend)
-  for inner in (".", "car_data", "car_data/car_data"):
-    if (root / inner / "train").is_dir() and (root / inner / "test").is_dir():
-      _refuse_boxes(data)
-      return common.check_counts(data, "Cars-196", _folders(root / inner), PUBLISHED, mend)
-  for inner in ("data", "."):
-    if any((root / inner).glob("train-*.parquet")):
-      _refuse_boxes(data)
-      return common.check_counts(data, "Cars-196", _parquet(root / inner), PUBLISHED, mend)
+    return _devkit(root, data)
+  layouts = [
+    (_folders, root / inner)
+    for inner in (".", "car_data", "car_data/car_data")
+    if (root / inner / "train").is_dir() and (root / inner / "test").is_dir()
+  ]
+  layouts += [
+    (_parquet, root / inner)
+    for inner in ("data", ".")
+    if any((root / inner).glob("train-*.parquet"))
+  ]
+  if layouts and data.box_crop:
+    raise UserError(
+      "--config.data.box_crop=True: of the layouts of Cars-196 only the original devkit has boxes"
+    )
+  if layouts:
+    read_layout, folder = layouts[0]
+    return common.check_counts(data, "Cars-196", read_layout(folder), PUBLISHED)
   raise UserError(
     f"data.root={root} has none of the layouts of Cars-196: the original devkit (devkit/ with the "
     ".mat files, cars_train/, cars_test/), a folder a class (train/CLASS/ and test/CLASS/, as on "
     "Kaggle), or Hugging Face's Parquet files (data/train-*.parquet, data/test-*.parquet); "
     "tensorflow-datasets cannot download Cars-196: its source has been dead for years"
   )
-
-
-def _refuse_boxes(data: Any) -> None:
-  if data.box_crop:
-    raise UserError(
-      "--config.data.box_crop=True: of the layouts of Cars-196 only the original devkit has boxes"
-    )
 
 
 def _folders(root: Path) -> tuple[Dataset, Dataset]:
@@ -72,7 +67,7 @@ def _folders(root: Path) -> tuple[Dataset, Dataset]:
         for path in sorted(folder.iterdir())
         if path.suffix.lower() in _SUFFIXES
       ]
-  return _halves(root, images, NAMES)
+  return common.halves("cars", root, images, dict(enumerate(NAMES, 1)), _TRAIN)
 
 
 def _parquet(folder: Path) -> tuple[Dataset, Dataset]:
@@ -92,16 +87,16 @@ def _parquet(folder: Path) -> tuple[Dataset, Dataset]:
     ids=tuple(f"parquet/{row:0{digits}d}" for row in range(len(labels))),
     version=" ".join(f"{path.name}:{path.stat().st_size}" for path in files),
   )
-  there = set(labels.tolist())
-  train, test = (
-    of_classes(whole, split, [NAMES[k - 1] for k in part if k - 1 in there])
-    for split, part in _HALVES
+  there = np.unique(labels)
+  train, test = there[there < TRAIN_CLASSES], there[there >= TRAIN_CLASSES]
+  return (
+    of_classes(whole, "train", [NAMES[k] for k in train]),
+    of_classes(whole, "test", [NAMES[k] for k in test]),
   )
-  return train, test
 
 
 def _class_id(name: str, where: Path) -> int:
-  """Class id of a name, from 1; a folder's name has '-' where the official one has '/'."""
+  """Class id of a name, from 1; the name of a folder has '-' in place of '/'."""
   key = _ID_OF.get(_words(name))
   if key is None:
     raise UserError(f"{where}: '{name}' is no class of Cars-196")
@@ -115,28 +110,20 @@ def _words(name: str) -> tuple[str, ...]:
 _ID_OF = {_words(name): k for k, name in enumerate(NAMES, 1)}
 
 
-def _halves(
-  root: Path,
-  images: Sequence[Image],
-  names: Sequence[str],
-  boxes: dict[str, tuple[float, ...]] | None = None,
-) -> tuple[Dataset, Dataset]:
-  train, test = (
-    common.half("cars", split, root, images, {k: names[k - 1] for k in part}, boxes=boxes)
-    for split, part in _HALVES
-  )
-  return train, test
-
-
-def _devkit(root: Path, data: Any) -> tuple[tuple[Dataset, Dataset], Path | None]:
-  """The halves, and where the annotations of cars_test/ are, if anywhere."""
+def _devkit(root: Path, data: Any) -> tuple[Dataset, Dataset]:
   names = _names(data, root / "devkit" / "cars_meta.mat")
-  boxes: dict[str, tuple[float, ...]] | None = {} if data.box_crop else None
+  boxes: dict[str, common.Box] | None = {} if data.box_crop else None
   images = _annotations(data, root / "devkit" / "cars_train_annos.mat", "cars_train", boxes)
   labelled = _labelled_test(root)
   if labelled:
     images += _annotations(data, labelled, "cars_test", boxes)
-  return _halves(root, common.present(root, images, data), names, boxes), labelled
+  images = common.present(root, images, data)
+  classes = dict(enumerate(names, 1))
+  halves = common.halves("cars", root, images, classes, _TRAIN, boxes)
+  mend = "complete the copy"
+  if labelled is None:
+    mend = f"put the labelled test annotations at {root}/devkit/cars_test_annos_withlabels.mat"
+  return common.check_counts(data, "Cars-196", halves, PUBLISHED, mend)
 
 
 def _labelled_test(root: Path) -> Path | None:
@@ -162,9 +149,9 @@ def _names(data: Any, path: Path) -> list[str]:
 
 
 def _annotations(
-  data: Any, path: Path, folder: str, boxes: dict[str, tuple[float, ...]] | None
+  data: Any, path: Path, folder: str, boxes: dict[str, common.Box] | None
 ) -> list[Image]:
-  """Every annotated image of one .mat file, by class id from 1; fills `boxes` where it is given."""
+  """The annotated images of one .mat file, with class ids from 1; adds to `boxes` where given."""
   table = common.read_mat(path, data, "annotations").ravel()
   fields = table.dtype.names or ()
   if "class" not in fields or "fname" not in fields:
@@ -173,7 +160,10 @@ def _annotations(
     ids = [int(np.asarray(value).item()) for value in table["class"]]
     files = [f"{folder}/{np.asarray(value).item()}" for value in table["fname"]]
     if boxes is not None:
-      boxes |= _boxes(path, table, files)
+      columns = [table[f"bbox_{side}"] for side in ("x1", "y1", "x2", "y2")]
+      for file, *corners in zip(files, *columns, strict=True):
+        fields = [str(np.asarray(value).item()) for value in corners]
+        boxes[file] = common.box(path, file, fields, first=1)
   except ValueError as error:
     raise UserError(
       f"{path}: an annotation without one class, one file name or a whole box"
@@ -182,16 +172,3 @@ def _annotations(
     if not 1 <= class_id <= CLASSES:
       raise UserError(f"{path}: {file} has class {class_id}, not one of 1-{CLASSES}")
   return [Image(file, class_id) for file, class_id in zip(files, ids, strict=True)]
-
-
-def _boxes(path: Path, table: np.ndarray, files: Sequence[str]) -> dict[str, tuple[float, ...]]:
-  corners = [
-    [str(np.asarray(value).item()) for value in table[f"bbox_{side}"]]
-    for side in ("x1", "y1", "x2", "y2")
-  ]
-  boxes: dict[str, tuple[float, ...]] = {}
-  for file, *numbers in zip(files, *corners, strict=True):
-    left, top, right, bottom = common.box(path, file, numbers)
-    # Pixels count from 1 there, and the last one is inside.
-    boxes[file] = (left - 1, top - 1, right, bottom)
-  return boxes

@@ -5,7 +5,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ from absl import logging
 from lafg_jax.config.table.data import LAYOUTS
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils.errors import UserError
+
+Box = tuple[float, ...]
 
 
 class Image(NamedTuple):
@@ -31,22 +33,22 @@ class Published(NamedTuple):
   images: int
 
 
-def root_folder(data: Any) -> Path:
-  """`data.root` as a folder that exists.
+def root_folder(data: Any, file: str = "", inner: str = "") -> Path:
+  """`data.root`, or the folder `inner` in it if only that can have `file`.
 
-  Raises:
-    UserError: it is not set, or no folder.
+  Archives have a folder of their own: data.root may be that folder or the one above it. Raises
+  UserError where data.root is not set, or is no folder.
   """
   if not data.root:
     raise UserError(f"data.root is not set: {_pass_layout(data)}")
   root = Path(data.root)
   if not root.is_dir():
     raise UserError(f"data.root={root} is not a folder: {_pass_layout(data)}")
-  return root
+  return root / inner if not (root / file).exists() and (root / inner).is_dir() else root
 
 
 def require_file(path: Path, data: Any) -> None:
-  """Raises UserError, with the layout that is looked for, where the file is missing."""
+  """Raises UserError, which names the layout that is expected, where the file is missing."""
   if not path.is_file():
     raise UserError(f"{path} is missing: {_pass_layout(data)}")
 
@@ -56,28 +58,22 @@ def _pass_layout(data: Any) -> str:
 
 
 def read_rows(path: Path, data: Any, columns: int, skip: int = 0) -> list[list[str]]:
-  """The lines of a text file, split at white space into `columns` fields each; empty ones dropped.
+  """The lines of a text file, split at white space into `columns` fields each.
 
-  The last field takes the rest of its line, so that a path may hold spaces. The first `skip` lines
-  are left out.
-
-  Raises:
-    UserError: the file is missing, no text, or a line is short.
+  The last field takes the rest of its line, so that a path may hold spaces. Empty lines and the
+  first `skip` lines are left out. Raises UserError where the file is missing, is no text, or has a
+  line with too few fields.
   """
   require_file(path, data)
   try:
     lines = path.read_text(encoding="utf-8-sig").splitlines()
   except UnicodeDecodeError as error:
     raise UserError(f"{path} is not a text file: fetch it again") from error
-  rows = []
-  for number, line in enumerate(lines, 1):
-    if number <= skip or not line.strip():
-      continue
-    fields = line.strip().split(maxsplit=columns - 1)
-    if len(fields) != columns:
+  rows = [line.strip().split(maxsplit=columns - 1) for line in lines]
+  for number, fields in enumerate(rows[skip:], skip + 1):
+    if fields and len(fields) != columns:
       raise UserError(f"{path} line {number}: {len(fields)} fields, not {columns}: fetch it again")
-    rows.append(fields)
-  return rows
+  return [fields for fields in rows[skip:] if fields]
 
 
 def present(root: Path, images: Sequence[Image], data: Any) -> list[Image]:
@@ -100,46 +96,33 @@ def present(root: Path, images: Sequence[Image], data: Any) -> list[Image]:
   return [image for image in images if image.path in on_disk]
 
 
-def read_table(path: Path, data: Any, header: Sequence[str]) -> list[list[str]]:
-  """The lines of a text file below its column names, as `read_rows` splits them.
-
-  Raises:
-    UserError: as `read_rows`, or the column names are others.
-  """
-  rows = read_rows(path, data, len(header))
-  if not rows or rows[0] != list(header):
-    raise UserError(f"{path} does not begin with '{' '.join(header)}': fetch it again")
-  return rows[1:]
-
-
 def by_id(path: Path, data: Any, columns: int) -> dict[str, list[str]]:
-  """{first field: the others} of a file whose lines begin with an id.
-
-  Raises:
-    UserError: as `read_rows`, or an id stands there twice.
-  """
-  rows = read_rows(path, data, columns)
+  """{first field: the others} of a file whose lines begin with an id, no id twice."""
   found: dict[str, list[str]] = {}
-  for key, *rest in rows:
+  for key, *rest in read_rows(path, data, columns):
     if key in found:
       raise UserError(f"{path}: id {key} stands there twice: fetch it again")
     found[key] = rest
   return found
 
 
-def box(path: Path, of: str, fields: Sequence[str]) -> tuple[float, ...]:
-  """Four numbers of a box; `of` says whose, for the message.
+def box(path: Path, of: str, fields: Sequence[str], first: int = 0) -> Box:
+  """The four finite numbers of a box, such as left, top, right and bottom.
 
-  Raises:
-    UserError: they are not four finite numbers.
+  Args:
+    path: file that the box stands in, for the error.
+    of: whose box it is, for the error.
+    fields: the numbers as texts.
+    first: how the file numbers the first pixel. With 1, and right and bottom inside of the box,
+      left and top become one less.
   """
   try:
-    numbers = tuple(float(field) for field in fields)
+    left, top, right, bottom = numbers = tuple(float(field) for field in fields)
   except ValueError:
     numbers = ()
-  if len(numbers) != 4 or not all(map(math.isfinite, numbers)):
+  if not numbers or not all(map(math.isfinite, numbers)):
     raise UserError(f"{path}: the box of {of} is '{' '.join(fields)}', not four numbers")
-  return numbers
+  return left - first, top - first, right, bottom
 
 
 def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
@@ -167,6 +150,23 @@ def check_listed_once(where: Path, images: Sequence[Image]) -> None:
     key_of[image.path] = image.key
 
 
+def halves(
+  name: str,
+  root: Path,
+  images: Sequence[Image],
+  classes: Mapping[Any, str],
+  train: Container[Any],
+  boxes: Mapping[str, Box] | None = None,
+) -> tuple[Dataset, Dataset]:
+  """The training half, of the classes whose keys are in `train`, and the test half; see `half`."""
+  ours = {key: name for key, name in classes.items() if key in train}
+  rest = {key: name for key, name in classes.items() if key not in train}
+  return (
+    half(name, "train", root, images, ours, boxes=boxes),
+    half(name, "test", root, images, rest, boxes=boxes),
+  )
+
+
 def half(
   name: str,
   split: str,
@@ -174,7 +174,7 @@ def half(
   images: Sequence[Image],
   classes: dict[Any, str],
   super_classes: dict[Any, str] | None = None,
-  boxes: Mapping[str, Sequence[float]] | None = None,
+  boxes: Mapping[str, Box] | None = None,
 ) -> Dataset:
   """One side of the class split as a Dataset of paths.
 
@@ -182,7 +182,7 @@ def half(
     name: of the data set.
     split: 'train' or 'test'.
     root: folder that the paths are below.
-    images: of this side; those whose key is not in `classes` are left out.
+    images: images whose key is not in `classes` are left out.
     classes: {key: class name} in the order of the labels; classes without images are left out.
     super_classes: {key: what it is} where classes have no names of their own.
     boxes: {path below the root: left, top, right, bottom} where images are cropped.
@@ -193,6 +193,15 @@ def half(
   check_names(root, classes)
   check_listed_once(root, images)
   images = [image for image in images if image.key in classes]
+  shown = None
+  if boxes is not None:
+    without = [image.path for image in images if image.path not in boxes]
+    if without:
+      raise UserError(
+        f"{root} has no box for {len(without):,} images, such as {without[0]}: fetch it again, or "
+        "pass --config.data.box_crop=False"
+      )
+    shown = np.array([boxes[image.path] for image in images], np.float64).reshape(-1, 4)
   used = {image.key for image in images}
   keys = [key for key in classes if key in used]
   label = {key: k for k, key in enumerate(keys)}
@@ -204,18 +213,8 @@ def half(
     class_names=tuple(classes[key] for key in keys),
     ids=tuple(image.path for image in images),
     super_classes=None if super_classes is None else tuple(super_classes[key] for key in keys),
-    boxes=None if boxes is None else _boxes(root, images, boxes),
+    boxes=shown,
   )
-
-
-def _boxes(root: Path, images: Sequence[Image], boxes: Mapping[str, Sequence[float]]) -> np.ndarray:
-  without = [image.path for image in images if image.path not in boxes]
-  if without:
-    raise UserError(
-      f"{root} has no box for {len(without):,} images, such as {without[0]}: fetch it again, or "
-      "pass --config.data.box_crop=False"
-    )
-  return np.array([boxes[image.path] for image in images], np.float64).reshape(-1, 4)
 
 
 def check_counts(
@@ -226,19 +225,14 @@ def check_counts(
   mend: str = "complete the copy",
   queries: int = 0,
 ) -> tuple[Dataset, Dataset]:
-  """The halves, marked `partial` unless both have the published counts.
+  """The training and the test half, marked `partial` unless both have the published counts.
 
-  Args:
-    data: reads expect_counts and root.
-    title: of the data set, as it is published.
-    halves: train and test.
-    published: their counts.
-    mend: what the user should do about it.
-    queries: how many test images are published as queries, the rest being the gallery.
+  `queries` test images are published as queries, the others as the gallery. Errors name the data
+  set as `title`, and say by `mend` what to do.
 
   Raises:
-    UserError: other counts under `data.expect_counts`, no training image, or a class name that
-      stands in both halves.
+    UserError: the counts differ under data.expect_counts, there is no training image, or a class
+      name stands in both halves.
   """
   found = tuple(Published(len(half.class_names), len(half)) for half in halves)
   asking = 0 if halves[1].is_query is None else int(halves[1].is_query.sum())
@@ -251,13 +245,14 @@ def check_counts(
     )
   if partial and data.expect_counts:
     one, two = (f"{count.images:,} images of {count.classes:,} classes" for count in found)
+    asked, wanted = (f" ({x:,} of them queries)" if x else "" for x in (asking, queries))
     raise UserError(
-      f"{data.root} has {one} for training and {two}{_queries(asking)} for the test, not {title}'s "
+      f"{data.root} has {one} for training and {two}{asked} for the test, not {title}'s "
       f"{published[0].images:,} of {published[0].classes:,} and {published[1].images:,} of "
-      f"{published[1].classes:,}{_queries(queries)}: {mend}, or pass "
+      f"{published[1].classes:,}{wanted}: {mend}, or pass "
       "--config.data.expect_counts=False for a partial copy"
     )
-  # A copy may do without test images, if nothing is evaluated on it.
+  # A copy without test images can be trained on.
   if not len(halves[0]):
     raise UserError(f"{data.root} has no training image of {title}: {mend}")
   # A figure is comparable only where both halves are whole: one trains, the other is searched.
@@ -265,21 +260,13 @@ def check_counts(
   return train, test
 
 
-def _queries(count: int) -> str:
-  return f" ({count:,} of them queries)" if count else ""
-
-
 def read_mat(path: Path, data: Any, key: str) -> np.ndarray:
-  """One variable of a MATLAB file.
-
-  Raises:
-    UserError: the file is missing or damaged, or lacks it.
-  """
+  """One variable of a MATLAB file; UserError where the file is missing or damaged, or lacks it."""
   from scipy.io import loadmat
   from scipy.io.matlab import MatReadError
 
   require_file(path, data)
-  # NotImplementedError is scipy's word for the HDF5 layout of MATLAB 7.3.
+  # scipy raises NotImplementedError for the HDF5 layout of MATLAB 7.3.
   unreadable = (OSError, ValueError, TypeError, NotImplementedError, IndexError, KeyError)
   try:
     content = loadmat(path, appendmat=False, variable_names=[key])

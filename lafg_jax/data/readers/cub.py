@@ -1,4 +1,4 @@
-"""CUB-200-2011: birds of 200 classes, 1-100 train, 101-200 test; its own train/test list is unused.
+"""CUB-200-2011: birds of 200 classes, 1-100 train, 101-200 test; its train/test list is not used.
 
 Names are those of classes.txt without number and underscores: 'Black footed Albatross'.
 """
@@ -16,38 +16,25 @@ PUBLISHED = Published(100, 5_864), Published(100, 5_924)
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The first and the second hundred classes of the native folder.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
-  root = common.root_folder(data)
-  # The archive has a folder of its own, which people point at or above.
-  if not (root / "images.txt").exists() and (root / "CUB_200_2011").is_dir():
-    root = root / "CUB_200_2011"
+  """The first and the second hundred classes of the native folder."""
+  root = common.root_folder(data, "images.txt", "CUB_200_2011")
   names = _names(root / "classes.txt", data)
   files = {key: file for key, (file,) in common.by_id(root / "images.txt", data, 2).items()}
   images = common.present(root, _labelled(root, files, names, data), data)
   boxes = _boxes(root / "bounding_boxes.txt", files, data) if data.box_crop else None
-  train, test = (
-    common.half("cub", split, root, images, {k: names[k] for k in part if k in names}, boxes=boxes)
-    for split, part in (
-      ("train", range(1, TRAIN_CLASSES + 1)),
-      ("test", range(TRAIN_CLASSES + 1, CLASSES + 1)),
-    )
-  )
-  return common.check_counts(data, "CUB-200-2011", (train, test), PUBLISHED)
+  halves = common.halves("cub", root, images, names, range(TRAIN_CLASSES + 1), boxes)
+  return common.check_counts(data, "CUB-200-2011", halves, PUBLISHED)
 
 
 def _names(path: Path, data: Any) -> dict[int, str]:
-  """{class id: name} of lines such as '1 001.Black_footed_Albatross'."""
+  """{class id: name}, sorted, of lines such as '1 001.Black_footed_Albatross'."""
   names: dict[int, str] = {}
   for key, (folder,) in common.by_id(path, data, 2).items():
     if not key.isdecimal() or not 1 <= int(key) <= CLASSES:
       raise UserError(f"{path}: {folder} has class id {key}, not one of 1-{CLASSES}")
     names[int(key)] = folder.partition(".")[2].replace("_", " ") or folder
   common.check_names(path, names)
-  return names
+  return dict(sorted(names.items()))
 
 
 def _labelled(root: Path, files: dict[str, str], names: dict[int, str], data: Any) -> list[Image]:
@@ -61,16 +48,16 @@ def _labelled(root: Path, files: dict[str, str], names: dict[int, str], data: An
     label, folder = labels[key][0], file.partition(".")[0]
     if not label.isdecimal() or int(label) not in names:
       raise UserError(f"{path}: image {key} has class {label}, which classes.txt has not")
-    # A folder says its class too: '001.Black_footed_Albatross/...'.
+    # The folder has the class id too: '001.Black_footed_Albatross/...'.
     if folder.isdecimal() and int(folder) != int(label):
       raise UserError(f"{path}: image {key} is {file}, but of class {label}: fetch it again")
     images.append(Image(f"images/{file}", int(label)))
   return images
 
 
-def _boxes(path: Path, files: dict[str, str], data: Any) -> dict[str, tuple[float, ...]]:
+def _boxes(path: Path, files: dict[str, str], data: Any) -> dict[str, common.Box]:
   """{path: left, top, right, bottom} of lines 'id x y width height'."""
-  boxes: dict[str, tuple[float, ...]] = {}
+  boxes: dict[str, common.Box] = {}
   for key, fields in common.by_id(path, data, 5).items():
     if key in files:
       x, y, width, height = common.box(path, f"image {key}", fields)

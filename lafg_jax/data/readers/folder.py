@@ -1,4 +1,4 @@
-"""Any folder of images with a folder a class, also below super-categories as in iNaturalist."""
+"""Images in a folder for each class, also below super-categories as in iNaturalist."""
 
 import functools
 import os
@@ -15,7 +15,7 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import common, own
 from lafg_jax.utils.errors import UserError
 
-# Pillow names these formats, but has no decoder for them without further software.
+# Pillow knows these formats, but decodes them only with other software.
 _NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 _IGNORED = ("thumbs.db", "__macosx", "desktop.ini")
 _TRAIN_FOLDER = re.compile(r"train(_mini|_?val.*)?")
@@ -40,15 +40,12 @@ class _Listing(NamedTuple):
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The halves of root/CLASS/, of root/train/CLASS/ and root/test/CLASS/, or one level deeper.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """The halves of root/CLASS/, of root/train/CLASS/ and root/test/CLASS/, or one level deeper."""
   root = common.root_folder(data)
   top = _list(root)
   splits = [name for name in top.folders if name == "test" or _TRAIN_FOLDER.fullmatch(name)]
-  inner = [name for name in splits if _holds_folders(root / name)]
+  listed = {name: _list(root / name) for name in splits}
+  inner = [name for name in splits if listed[name].folders and not listed[name].images]
   if "train" in inner and "test" in inner:
     _leave_out(root, [name for name in top.folders if name not in ("train", "test")])
     own.refuse_split_keys(data, f"{root} has the folders train and test")
@@ -116,16 +113,15 @@ def _depth(start: Path, folders: dict[str, _Listing]) -> int:
 
 def _warn(start: Path, classes: Sequence[ClassFolder], listings: Sequence[_Listing]) -> None:
   empty = [folder.path for folder in classes if not folder.files]
-  if empty:
-    logging.warning("%s: %d classes without images left out, e.g. %s", start, len(empty), empty[0])
   others = [file for listing in listings for file in listing.others]
-  if others:
-    logging.warning("%s: %d files are no images: left out, e.g. %s", start, len(others), others[0])
   nested = [name for listing in listings for name in listing.folders]
-  if nested:
-    logging.warning(
-      "%s: %d folders within class folders left out, e.g. %s", start, len(nested), nested[0]
-    )
+  for names, what in (
+    (empty, "classes without images left out"),
+    (others, "files are no images: left out"),
+    (nested, "folders within class folders left out"),
+  ):
+    if names:
+      logging.warning("%s: %d %s, e.g. %s", start, len(names), what, names[0])
 
 
 def _leave_out(root: Path, names: Sequence[str]) -> None:
@@ -139,7 +135,7 @@ def _pool(
   """The images of `classes`, named so that names are unique among `everything`."""
   raw = [folder.name for folder in everything]
   numbered = all(folder.above and folder.name.isdecimal() for folder in everything)
-  # iNaturalist 2018 numbers its species: what a class is, only its super-category says.
+  # iNaturalist 2018 numbers its species: only the super-category says what a class is.
   names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
   name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
   common.check_names(root, name_of)
@@ -158,62 +154,34 @@ def _pool(
   )
 
 
-def _holds_folders(folder: Path) -> bool:
-  """Whether folders and no images are in it; stops at the first image."""
-  endings, folders = _endings(), False
-  with _scan(folder) as entries:
-    for entry in entries:
-      if not _ignored(entry.name):
-        if entry.is_dir():
-          folders = True
-        elif _ending(entry.name) in endings:
-          return False
-  return folders
-
-
 def _list(folder: Path) -> _Listing:
-  """What is in a folder, each kind sorted by name, whatever the file system's order."""
-  endings = _endings()
-  listing = _Listing([], [], [])
-  with _scan(folder) as entries:
-    for entry in entries:
-      name = entry.name
-      if _ignored(name):
-        continue
-      # Only links cost a further call each.
-      if entry.is_dir():
-        listing.folders.append(name)
-      elif _ending(name) in endings and entry.is_file():
-        listing.images.append(name)
-      else:
-        listing.others.append(name)
-  for names in listing:
-    names.sort()
-  _require_text(folder, listing)
-  return listing
-
-
-def _scan(folder: Path) -> Any:
+  """The content of a folder, each kind sorted by name."""
   try:
-    return os.scandir(folder)
+    with os.scandir(folder) as entries:
+      shown = [entry for entry in entries if not _ignored(entry.name)]
+    found = sorted(shown, key=lambda entry: entry.name)
+    "".join(entry.name for entry in found).encode()
+  except UnicodeEncodeError as error:
+    bad = next(entry.name for entry in found if not entry.name.isprintable())
+    raise UserError(f"{folder} holds a name that is not UTF-8, {bad!a}: rename it") from error
   except OSError as error:
     raise UserError(f"{folder} cannot be listed: {error.strerror}") from error
-
-
-def _require_text(folder: Path, listing: _Listing) -> None:
-  try:
-    "".join(name for names in listing for name in names).encode()
-  except UnicodeEncodeError as error:
-    bad = next(x for names in listing for x in names if not x.isprintable())
-    raise UserError(f"{folder} holds a name that is not UTF-8, {bad!a}: rename it") from error
+  endings = _endings()
+  listing = _Listing([], [], [])
+  for entry in found:
+    name = entry.name
+    # Only for links these two ask the disk again.
+    if entry.is_dir():
+      listing.folders.append(name)
+    elif os.path.splitext(name)[1].lower() in endings and entry.is_file():
+      listing.images.append(name)
+    else:
+      listing.others.append(name)
+  return listing
 
 
 def _ignored(name: str) -> bool:
   return name.startswith(".") or name.lower() in _IGNORED
-
-
-def _ending(name: str) -> str:
-  return os.path.splitext(name)[1].lower()
 
 
 @functools.cache

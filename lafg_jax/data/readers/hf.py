@@ -1,8 +1,7 @@
 """Any image data set of Hugging Face `datasets`: of the hub, or a folder in its formats."""
 
-import bisect
+import dataclasses
 import hashlib
-import itertools
 import os
 from typing import Any
 
@@ -15,11 +14,7 @@ from lafg_jax.utils.errors import UserError
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The halves of all splits pooled.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """All splits are pooled, and their classes split into halves."""
   if not data.builder:
     raise UserError("data.builder is not set: pass --config.data.builder=HUB_ID, or a folder")
   splits = _load(data)
@@ -28,8 +23,12 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   ids: list[str] = []
   names = None
   for split, part in splits.items():
-    _require_column(data, part, "image_key")
-    _require_column(data, part, "label_key")
+    for key in ("image_key", "label_key"):
+      if data[key] not in part.features:
+        raise UserError(
+          f"{where} has no column '{data[key]}': pass --config.data.{key}, of "
+          f"{', '.join(part.features)}"
+        )
     ours = getattr(part.features[label_key], "names", None)
     if values and ours != names:
       raise UserError(f"{where}: the splits have different class names in '{label_key}'")
@@ -37,7 +36,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     column = part.select_columns([label_key]).with_format("arrow")[:]
     values += column[label_key].to_pylist()
     ids += [f"{split}/{row}" for row in range(len(part))]
-  images = [_undecoded(data, part) for part in splits.values()]
+  images = _undecoded(data, list(splits.values()))
   labels, class_names, rows = own.of_values(values, names, where)
   if len(rows) < len(values):
     logging.warning("%s: %d images without a label left out", where, len(values) - len(rows))
@@ -61,7 +60,7 @@ def _load(data: Any) -> dict[str, Any]:
     raise UserError("data.name=hf reads by Hugging Face datasets: pip install datasets") from error
   folder = os.path.expanduser(data.builder)
   name, _, config = data.builder.partition(":")
-  # What fails inside: no network, no such id, no files, a script that would run, damaged files.
+  # Raised without network, for an unknown id, missing or damaged files, and scripts.
   failures = (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError)
   try:
     if any(os.path.isfile(os.path.join(folder, x)) for x in ("dataset_dict.json", "state.json")):
@@ -77,56 +76,48 @@ def _load(data: Any) -> dict[str, Any]:
   return {str(split): splits[split] for split in sorted(splits, key=str)}
 
 
-def _require_column(data: Any, part: Any, key: str) -> None:
-  if data[key] not in part.features:
-    raise UserError(
-      f"{data.builder} has no column '{data[key]}': pass --config.data.{key}, of "
-      f"{', '.join(part.features)}"
-    )
-
-
-def _undecoded(data: Any, part: Any) -> Any:
-  """The images' column, as bytes or paths."""
+def _undecoded(data: Any, parts: list[Any]) -> Any:
+  """The images' column over all parts, as bytes or paths."""
   import datasets
 
-  column = part.select_columns([data.image_key])
+  key = data.image_key
   try:
-    return column.cast_column(data.image_key, datasets.Image(decode=False))
+    undecoded = datasets.Image(decode=False)
+    columns = [part.select_columns([key]).cast_column(key, undecoded) for part in parts]
+    return datasets.concatenate_datasets(columns)
   except (TypeError, ValueError, NotImplementedError) as error:
-    kind = part.features[data.image_key]
+    kind = parts[0].features[key]
     raise UserError(
-      f"{data.builder}: {data.image_key} holds {kind}, no images: pass --config.data.image_key"
+      f"{data.builder}: {key} holds {kind}, no images: pass --config.data.image_key"
     ) from error
 
 
-def _version(parts: list[Any], key: str) -> str:
+def _version(images: Any, key: str) -> str:
   """Changes when the size of an image does; a row without bytes is the file that it names."""
   from pyarrow import compute
 
   digest = hashlib.sha256()
-  for part in parts:
-    for chunk in part.data.column(key).chunks:
-      stored = compute.binary_length(compute.struct_field(chunk, "bytes")).fill_null(-1)
-      sizes = np.asarray(stored, dtype="<i8").copy()
-      without = np.flatnonzero(sizes < 0)
-      paths = compute.struct_field(chunk, "path").take(without).to_pylist()
-      sizes[without] = [size_of(path or "") for path in paths]
-      digest.update(sizes.tobytes())
+  for chunk in images.data.column(key).chunks:
+    stored = compute.binary_length(compute.struct_field(chunk, "bytes")).fill_null(-1)
+    sizes = np.asarray(stored, dtype="<i8").copy()
+    without = np.flatnonzero(sizes < 0)
+    paths = compute.struct_field(chunk, "path").take(without).to_pylist()
+    sizes[without] = [size_of(path or "") for path in paths]
+    digest.update(sizes.tobytes())
   return digest.hexdigest()[:12]
 
 
+@dataclasses.dataclass(frozen=True)
 class _Images:
   """The images' bytes by row, or the path of a file; other processes map the same files."""
 
-  def __init__(self, parts: list[Any], key: str, rows: np.ndarray) -> None:
-    self._parts, self._key, self._rows = parts, key, rows
-    self._starts = [0, *itertools.accumulate(len(part) for part in parts)]
+  column: Any  # datasets.Dataset
+  key: str
+  rows: np.ndarray
 
   def __len__(self) -> int:
-    return len(self._rows)
+    return len(self.rows)
 
   def __getitem__(self, row: int) -> bytes | str:
-    at = int(self._rows[row])
-    k = bisect.bisect_right(self._starts, at) - 1
-    cell = self._parts[k][at - self._starts[k]][self._key] or {}
+    cell = self.column[int(self.rows[row])][self.key] or {}
     return cell.get("bytes") or cell.get("path") or b""

@@ -1,7 +1,7 @@
 """In-Shop Clothes Retrieval (DeepFashion): items of clothing, with lists of queries and gallery.
 
-Items have no names: they are called by what they are and their number, 'men denim 00000080', and
-what they are ('men denim') is their super-class. Queries search the gallery alone.
+Items have no names. An item is called by its kind and its number, such as 'men denim 00000080'. Its
+kind, 'men denim', is its super-class. Queries search the gallery alone.
 """
 
 import dataclasses
@@ -22,20 +22,12 @@ _BOX_HEADER = ("image_name", "clothes_type", "pose_type", "x_1", "y_1", "x_2", "
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The training list, and the query list followed by the gallery list.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """The training list, and the query list followed by the gallery list."""
   root = common.root_folder(data)
-  path = root / "Eval" / "list_eval_partition.txt"
-  if not path.exists() and (root / path.name).exists():
-    path = root / path.name
-  listed = _listed(path, root, data)
+  listed = _listed(_find(root, "Eval", "list_eval_partition.txt"), root, data)
   boxes = _boxes(root, data) if data.box_crop else None
   train, _ = _half("train", root, listed["train"], boxes, data)
-  asked = listed["query"] + listed["gallery"]
-  test, shown = _half("test", root, asked, boxes, data)
+  test, shown = _half("test", root, listed["query"] + listed["gallery"], boxes, data)
   queries = {image.path for image in listed["query"]}
   test = dataclasses.replace(test, is_query=np.array([i.path in queries for i in shown], bool))
   return common.check_counts(
@@ -43,14 +35,19 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   )
 
 
+def _find(root: Path, folder: str, file: str) -> Path:
+  """root/folder/file; root/file where it is there instead."""
+  path = root / folder / file
+  return path if path.exists() or not (root / file).exists() else root / file
+
+
 def _half(
   split: str, root: Path, images: list[Image], boxes: dict | None, data: Any
 ) -> tuple[Dataset, list[Image]]:
   """The half, and its images in the same order."""
   images = common.present(root, images, data)
-  kinds: dict[str, str] = {}
-  for image in images:
-    kinds.setdefault(image.key, _kind(image.path))
+  # The first image of an item tells its kind.
+  kinds = {image.key: _kind(image.path) for image in reversed(images)}
   names = {item: f"{kinds[item]} {item.removeprefix('id_')}" for item in sorted(kinds)}
   return common.half("inshop", split, root, images, names, kinds, boxes), images
 
@@ -84,11 +81,7 @@ def _folder(root: Path) -> str:
 
 
 def _rows(path: Path, data: Any, header: tuple[str, ...]) -> list[list[str]]:
-  """The lines below the count and the column names, which stand in the first two.
-
-  Raises:
-    UserError: those two are others, or there are not as many lines as they say.
-  """
+  """The lines below the first two, which hold the number of lines and the names of the columns."""
   common.require_file(path, data)
   with path.open(encoding="utf-8-sig", errors="replace") as file:
     count, names = file.readline().strip(), file.readline().split()
@@ -100,12 +93,9 @@ def _rows(path: Path, data: Any, header: tuple[str, ...]) -> list[list[str]]:
   return rows
 
 
-def _boxes(root: Path, data: Any) -> dict[str, tuple[float, ...]]:
+def _boxes(root: Path, data: Any) -> dict[str, common.Box]:
   """{path: left, top, right, bottom}; the file has the corners, zero-padded."""
-  path = root / "Anno" / "list_bbox_inshop.txt"
-  if not path.exists() and (root / path.name).exists():
-    path = root / path.name
-  folder = _folder(root)
+  path, folder = _find(root, "Anno", "list_bbox_inshop.txt"), _folder(root)
   return {
     folder + file: common.box(path, file, corners)
     for file, _, _, *corners in _rows(path, data, _BOX_HEADER)

@@ -1,4 +1,4 @@
-"""Images listed in a table: a CSV or Parquet file with a row an image."""
+"""Images listed in a table: a CSV or Parquet file with a row for each image."""
 
 import csv
 import dataclasses
@@ -19,31 +19,27 @@ from lafg_jax.utils.errors import UserError
 BOX = ("left", "top", "right", "bottom")
 SPLITS = ("train", "val", "test", "query", "gallery")
 _READ = ("path", "label", "class", "split", *BOX)
-# Right and bottom of a row without a box: its image ends before.
+# The box of a row without one: no image is as large.
 _EVERYTHING = (0.0, 0.0, 2.0**30, 2.0**30)
 
 Columns = dict[str, list[Any]]
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The halves that the column `split` gives, or that the keys of the class split do.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """The halves by the column `split`; without that column `own.halves` splits the classes."""
   if not data.manifest:
     raise UserError("data.manifest is not set: pass --config.data.manifest=FILE, CSV or Parquet")
   path = Path(data.manifest)
   root = common.root_folder(data) if data.root else path.parent
   columns = _columns(path)
   splits = _splits(path, columns)
-  # Sorted, as the order of rows in a table means nothing: two copies are one data set.
+  # Sorted by path: two tables with the same rows in another order are the same data set.
   table, rows = _images(data, path, root, columns)
   if splits is None:
     return same_images.refuse_trained(*own.halves(data, table, str(path)), str(path))
   own.refuse_split_keys(data, f"{path} has a column 'split'")
   side = [splits[row] for row in rows]
-  # Left to what is there, a test without its queries or validation classes would be another one.
+  # A test without its queries, or without its gallery, would be another test.
   empty = [name for name in SPLITS if name in splits and name not in side]
   if empty:
     raise UserError(
@@ -73,9 +69,9 @@ def _columns(path: Path) -> Columns:
 
 def _head(path: Path, names: Sequence[str]) -> list[str]:
   head = [name.strip() for name in names]
-  twice = [name for name in _READ if head.count(name) > 1]
-  if twice:
-    raise UserError(f"{path} has {head.count(twice[0])} columns '{twice[0]}': keep one")
+  for name in _READ:
+    if head.count(name) > 1:
+      raise UserError(f"{path} has {head.count(name)} columns '{name}': keep one")
   return head
 
 
@@ -108,7 +104,7 @@ def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
     file = parquet.ParquetFile(path)
     there = file.schema_arrow.names
     head = _head(path, there)
-    # Others may be large, such as the images themselves.
+    # Other columns may be large, such as the images themselves.
     table = file.read(columns=[name for name in there if name.strip() in _READ])
   except (OSError, pyarrow.ArrowException) as error:
     raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
@@ -117,7 +113,7 @@ def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
 
 
 def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
-  """A column whose bytes, as some writers store texts, are texts."""
+  """A column in which bytes, as which some writers store texts, are decoded."""
   try:
     return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
   except UnicodeDecodeError as error:
@@ -163,17 +159,16 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
 
 def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, tuple[str, ...]]:
   """Classes in the order of their numbers where there is a column of them, else of their names."""
-  names = None
+  names: list[str] = []
   if "class" in columns:
     names = [str(columns["class"][row]) for row in rows]
     if "" in names:
       raise UserError(f"{path} row {rows[names.index('')] + 1}: no class")
-  if "label" not in columns:
-    labels, class_names, _ = own.of_values(names or [], None, str(path))
-    return labels, class_names
-  numbers = [_number(path, row, columns["label"][row]) for row in rows]
-  labels, class_names, _ = own.of_values(numbers, None, str(path))
-  if names is None:
+  numbers = []
+  if "label" in columns:
+    numbers = [_number(path, row, columns["label"][row]) for row in rows]
+  labels, class_names, _ = own.of_values(numbers or names, None, str(path))
+  if not (numbers and names):
     return labels, class_names
   name_of: dict[int, str] = {}
   for number, name in zip(numbers, names, strict=True):
@@ -203,11 +198,8 @@ def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
     return [_EVERYTHING] * len(columns["path"])
   boxes: list[tuple[float, ...]] = []
   for row, cells in enumerate(zip(*(columns[name] for name in BOX), strict=True), 1):
-    if all(cell == "" for cell in cells):
-      boxes.append(_EVERYTHING)
-      continue
     try:
-      box = tuple(float(cell) for cell in cells)
+      box = tuple(map(float, cells)) if any(cell != "" for cell in cells) else _EVERYTHING
     except ValueError:
       box = (math.nan,) * 4
     if not (all(map(math.isfinite, box)) and max(box[0], 0) < box[2] and max(box[1], 0) < box[3]):
@@ -239,13 +231,9 @@ def _by_column(path: Path, table: Dataset, splits: list[str]) -> tuple[Dataset, 
   """The halves; 'val' is a part of the training half, which names its classes."""
   side = np.array(splits)
   of = {name: np.unique(table.labels[side == name]) for name in SPLITS}
-  test = np.unique(np.concatenate([of["test"], of["query"], of["gallery"]]))
-  for one, other, first, second in (
-    ("train", "test", of["train"], test),
-    ("val", "test", of["val"], test),
-    ("train", "val", of["train"], of["val"]),
-  ):
-    shared = np.intersect1d(first, second)
+  of["test"] = np.unique(np.concatenate([of["test"], of["query"], of["gallery"]]))
+  for one, other in (("train", "test"), ("val", "test"), ("train", "val")):
+    shared = np.intersect1d(of[one], of[other])
     if len(shared):
       raise UserError(
         f"{path}: {len(shared)} classes stand in {one} and {other}, such as "
@@ -256,5 +244,5 @@ def _by_column(path: Path, table: Dataset, splits: list[str]) -> tuple[Dataset, 
   train = of_classes(table, "train", [names[k] for k in np.union1d(of["train"], of["val"])])
   if len(of["query"]):
     table = dataclasses.replace(table, is_query=side == "query")
-  half = of_classes(table, "test", [names[k] for k in test])
+  half = of_classes(table, "test", [names[k] for k in of["test"]])
   return dataclasses.replace(train, val_classes=held_out), half

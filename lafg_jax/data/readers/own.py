@@ -1,4 +1,4 @@
-"""What data sets of one's own share: names as a person writes them, and the split by classes."""
+"""What the readers of a user's own data sets share: plain class names, and the split by classes."""
 
 import difflib
 import re
@@ -18,20 +18,19 @@ from lafg_jax.utils.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
 _TAXON = re.compile(r"\d+_(?:[^_]+_){4}([^_]+)_([^_]+)_([^_]+)")
-# '001.Black_footed_Albatross'. After another sign the digits may be part of a name: '2012_M3'.
+# '001.Black_footed_Albatross'. Before another sign digits may be part of a name: '2012_M3'.
 _NUMBERED = re.compile(r"\d+\.\s*(?=\D)")
 
 
 def clean_names(raw: Sequence[str]) -> list[str]:
   """Class names as a person writes them, from those of folders or label lists, in their order.
 
-  Underscores become spaces. Where all names have them, these go too: the number in
-  '001.Black_footed_Albatross', and of iNaturalist's '00042_Plantae_..._genus_species' all but the
-  last two, with the family where two families have a species of that name. Digits alone are
-  'class 17'. Composed and decomposed accents are the same.
+  Underscores become spaces, '17' becomes 'class 17', and accents are composed. Where all names
+  begin with a number, as '001.Black_footed_Albatross' does, the numbers are removed. Where all
+  names are taxa, as iNaturalist's '00042_Plantae_..._genus_species', genus and species are kept,
+  and the family where two families have a species of that name.
   """
-  taxa = [_TAXON.fullmatch(name) for name in raw]
-  found = [taxon.groups() for taxon in taxa if taxon]
+  found = [taxon.groups() for name in raw if (taxon := _TAXON.fullmatch(name))]
   if found and len(found) == len(raw):
     shared = Counter((genus, species) for _, genus, species in found)
     names = [
@@ -52,14 +51,9 @@ def _plain(name: str) -> str:
 def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
   """Splits all images of a data set into a training and a test half by whole classes.
 
-  Args:
-    data: reads test_classes; without it train_fraction, of the classes in their own order, or,
-      with split_seed >= 0, drawn by that seed.
-    pool: all images, with the classes in their own order: that of the labels, else of the names.
-    where: the folder or file, for errors.
-
-  Returns:
-    (training half, test half), each with its classes in their own order.
+  The test has the classes of the file data.test_classes. Without that file, data.train_fraction of
+  the classes train: the first ones or, with data.split_seed >= 0, classes drawn by that seed. Both
+  halves keep the order of the classes. `where` is the folder or file, for errors.
 
   Raises:
     UserError: a listed class does not exist, or no class is left for training.
@@ -79,7 +73,7 @@ def _drawn(data: Any, names: Sequence[str]) -> set[str]:
     order = random_streams.of_seed(data.split_seed).permutation(len(names))
   count = int(data.train_fraction * len(names) + 0.5)
   if data.train_fraction < 1:
-    # Both halves have a class, as long as there are two.
+    # With two classes or more, each half has one.
     count = min(count, len(names) - 1)
   return {names[k] for k in order[max(1, count) :]}
 
@@ -113,25 +107,25 @@ def refuse_split_keys(data: Any, why: str) -> None:
 
 
 def of_values(values: Sequence[Any], names: Sequence[str] | None, where: str) -> tuple:
-  """Label numbers or names, one an image, as (labels, class names, rows that have one).
+  """Labels, class names and rows of images whose label is given as a number or a text.
 
   Args:
-    values: ints, or texts which then are the names; None and negative numbers are no label.
-    names: of the labels 0, 1, ... where they are numbers and have any.
+    values: one for each image: numbers, or texts, which then are the names. An image with None or a
+      negative number has no label.
+    names: those of the labels 0, 1, ... where labels are numbers that have names.
     where: the data set, for errors.
 
   Returns:
     labels: int32 [k], in the order of the numbers, or of the texts, without gaps.
     class_names: tuple of str [C].
-    rows: int64 [k], those of `values` that have a label.
+    rows: int64 [k], of the images that have a label.
 
   Raises:
-    UserError: labels of another kind, two classes with one name, or no labels at all.
+    UserError: labels are of another kind, two classes have one name, or no image has a label.
   """
-  rows = [
-    row for row, x in enumerate(values) if x is not None and not (isinstance(x, int) and x < 0)
-  ]
-  used = [values[row] for row in rows]
+  labelled = [x is not None and not (isinstance(x, int) and x < 0) for x in values]
+  rows = np.flatnonzero(labelled)
+  used = [x for x, has_label in zip(values, labelled, strict=True) if has_label]
   kinds = {type(x) for x in used}
   if not used or kinds not in ({int}, {str}):
     shown = " and ".join(sorted(kind.__name__ for kind in kinds)) or "none at all"
@@ -148,5 +142,4 @@ def of_values(values: Sequence[Any], names: Sequence[str] | None, where: str) ->
     class_names = [f"class {key}" for key in keys]
   common.check_names(where, dict(zip(keys, class_names, strict=True)))
   position = {key: k for k, key in enumerate(keys)}
-  labels = np.array([position[x] for x in used], np.int32)
-  return labels, tuple(class_names), np.array(rows, np.int64)
+  return np.array([position[x] for x in used], np.int32), tuple(class_names), rows

@@ -1,4 +1,4 @@
-"""Stanford Online Products: items for sale under 12 super-classes; the items have no names."""
+"""Stanford Online Products: items for sale in 12 super-classes; the items have no names."""
 
 from pathlib import Path
 from typing import Any
@@ -13,30 +13,24 @@ _HEADER = ["image_id", "class_id", "super_class_id", "path"]
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The two lists that come with the data set, which share no item.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
-  root = common.root_folder(data)
-  # The archive has a folder of its own, which people point at or above.
-  if not (root / "Ebay_train.txt").exists() and (root / "Stanford_Online_Products").is_dir():
-    root = root / "Stanford_Online_Products"
-  halves = tuple(_half(root, split, data) for split in ("train", "test"))
-  shared = set(halves[0].class_names) & set(halves[1].class_names)
+  """The two lists that come with the data set, which share no item."""
+  root = common.root_folder(data, "Ebay_train.txt", "Stanford_Online_Products")
+  train, test = (_half(root, split, data) for split in ("train", "test"))
+  shared = set(train.class_names) & set(test.class_names)
   if shared:
     raise UserError(
       f"{root}: {len(shared)} items stand in both lists, such as {min(shared)}: fetch it again"
     )
-  return common.check_counts(
-    data, "Stanford Online Products", (halves[0], halves[1]), PUBLISHED, "complete the copy"
-  )
+  return common.check_counts(data, "Stanford Online Products", (train, test), PUBLISHED)
 
 
 def _half(root: Path, split: str, data: Any) -> Dataset:
   path = root / f"Ebay_{split}.txt"
   images, kinds = [], {}
-  for _, item, _, file in common.read_table(path, data, _HEADER):
+  rows = common.read_rows(path, data, len(_HEADER))
+  if rows[:1] != [_HEADER]:
+    raise UserError(f"{path} does not begin with '{' '.join(_HEADER)}': fetch it again")
+  for _, item, _, file in rows[1:]:
     if not item.isdecimal():
       raise UserError(f"{path}: {file} has class_id {item}, not a number: fetch it again")
     images.append(Image(file, int(item)))

@@ -1,5 +1,9 @@
-"""Any image and label builder of tensorflow-datasets, prepared as ArrayRecord; no TensorFlow."""
+"""Any builder of images with labels of tensorflow-datasets, prepared as ArrayRecord.
 
+TensorFlow is not imported.
+"""
+
+import dataclasses
 import functools
 import hashlib
 import json
@@ -23,11 +27,7 @@ _CARS = (
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The halves of all splits pooled.
-
-  Raises:
-    UserError: what is missing or wrong, in one line.
-  """
+  """All splits are pooled, and their classes split into halves."""
   folder = _folder(data)
   _require_array_record(folder)
   pool = _pool(str(folder), data.image_key, data.label_key, _version(folder, data))
@@ -48,10 +48,8 @@ def _folder(data: Any) -> Path:
     )
   root = Path(data.root or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
   name, _, version = data.builder.partition(":")
-  found = [path for path in (root / name).glob("*/") if _is_prepared(path)]
-  if version:
-    found = [path for path in found if path.name == version]
-  if found:
+  there = [path for path in (root / name).glob("*/") if _is_prepared(path)]
+  if found := [path for path in there if version in ("", path.name)]:
     return max(found, key=lambda path: [int(x) for x in path.name.split(".") if x.isdecimal()])
   deeper = sorted({path.parent.name for path in (root / name).glob("*/*/") if _is_prepared(path)})
   if deeper:
@@ -110,7 +108,7 @@ def _require_array_record(folder: Path) -> None:
 
 
 def _version(folder: Path, data: Any) -> str:
-  """Changes with the counts and sizes of what was prepared, and with the features that are read."""
+  """Changes with the counts and sizes of the prepared files, and with the features to be read."""
   info = _info(folder)
   parts = [info.get("name"), info.get("version"), info["splits"], data.image_key, data.label_key]
   text = json.dumps(parts, sort_keys=True)
@@ -119,15 +117,19 @@ def _version(folder: Path, data: Any) -> str:
 
 @functools.lru_cache(maxsize=4)
 def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
-  """All images. Kept, as the labels stand in the records, between the images."""
+  """All images, in the order of the names of their splits.
+
+  It is cached: the labels stand in the records between the images, which takes long to read.
+  """
   builder = _builder(folder)
   features = _features(builder, folder, image_key, label_key)
-  counts = tuple((name, split.num_examples) for name, split in sorted(builder.info.splits.items()))
+  splits = sorted(builder.info.splits.items())
   names, keys = _given_names(features[label_key]), [label_key]
   # caltech_birds2011 numbers its labels, and names them in a feature of its own.
   if names is None and f"{label_key}_name" in features:
     keys.append(f"{label_key}_name")
-  examples = [x for split, count in counts for x in _examples(folder, split, count, keys)]
+  ids = [f"{name}/{row}" for name, split in splits for row in range(split.num_examples)]
+  examples = _examples(folder, version, keys, len(ids))
   values = [_value(example[label_key]) for example in examples]
   if len(keys) > 1:
     if not all(isinstance(value, int) for value in values):
@@ -141,11 +143,10 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   labels, class_names, rows = own.of_values(values, names, folder)
   if len(rows) < len(values):
     logging.warning("%s: %d images without a label left out", folder, len(values) - len(rows))
-  ids = [f"{split}/{row}" for split, count in counts for row in range(count)]
   return Dataset(
     name="tfds",
     split="train",
-    images=_Images(folder, image_key, counts, rows),
+    images=_Images(folder, version, image_key, rows),
     labels=labels,
     class_names=class_names,
     ids=tuple(ids[row] for row in rows),
@@ -153,13 +154,13 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
   )
 
 
-def _examples(folder: str, split: str, count: int, keys: list[str]) -> list[dict[str, Any]]:
+def _examples(folder: str, version: str, keys: list[str], count: int) -> list[dict[str, Any]]:
   try:
-    record = _records(folder, split, keys)
+    record = _records(folder, version, *keys)
     return [record(row) for row in range(count)]
   except (OSError, ValueError, RuntimeError, IndexError) as error:
     reason = str(error).splitlines()[0]
-    raise UserError(f"{folder}: split {split} is damaged ({reason}): prepare it again") from error
+    raise UserError(f"{folder} is damaged ({reason}): prepare it again") from error
 
 
 def _builder(folder: str) -> Any:
@@ -177,10 +178,9 @@ def _builder(folder: str) -> Any:
 def _features(builder: Any, folder: str, image_key: str, label_key: str) -> Any:
   features = builder.info.features
   there = ", ".join(sorted(features))
-  for key, value in (("image_key", image_key), ("label_key", label_key)):
+  for key, value, wanted in (("image_key", image_key, True), ("label_key", label_key, False)):
     if value not in features:
       raise UserError(f"{folder} has no feature '{value}': pass --config.data.{key}, of {there}")
-  for key, value, wanted in (("image_key", image_key, True), ("label_key", label_key, False)):
     if (type(features[value]).__name__ == "Image") != wanted:
       kind = "no images" if wanted else "images"
       raise UserError(f"{folder}: {value} holds {kind}: pass --config.data.{key}, of {there}")
@@ -200,12 +200,14 @@ def _value(x: Any) -> Any:
   return int(x) if np.ndim(x) == 0 and np.asarray(x).dtype.kind in "iu" else x
 
 
-def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[str, Any]]:
-  """record(row) of a split, of which the features `keys` alone are read; images stay bytes."""
+@functools.lru_cache(maxsize=8)
+def _records(folder: str, version: str, *keys: str) -> Callable[[int], dict[str, Any]]:
+  """record(row) over all splits: the features `keys` alone, images as bytes. Once a process."""
   import tensorflow_datasets as tfds
 
   builder = _builder(folder)
   raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  split = "+".join(sorted(builder.info.splits))
   source = builder.as_data_source(split=split, deserialize_method=raw, file_format=_FORMAT)
   # PartialDecoding would do the same, but imports TensorFlow.
   features = tfds.features.FeaturesDict({key: builder.info.features[key] for key in keys})
@@ -218,26 +220,18 @@ def _records(folder: str, split: str, keys: list[str]) -> Callable[[int], dict[s
   return record
 
 
+@dataclasses.dataclass(frozen=True)
 class _Images:
   """The images' bytes by row; each process opens the files for itself."""
 
-  def __init__(
-    self, folder: str, key: str, counts: tuple[tuple[str, int], ...], rows: np.ndarray
-  ) -> None:
-    self._folder, self._key, self._counts, self._rows = folder, key, counts, rows
-    self._starts = np.cumsum([0, *(count for _, count in counts)])
-    self._open: dict[str, Any] = {}
-
-  def __getstate__(self) -> dict[str, Any]:
-    return self.__dict__ | {"_open": {}}
+  folder: str
+  version: str
+  key: str
+  rows: np.ndarray
 
   def __len__(self) -> int:
-    return len(self._rows)
+    return len(self.rows)
 
   def __getitem__(self, row: int) -> bytes:
-    at = int(self._rows[row])
-    part = int(np.searchsorted(self._starts, at, side="right")) - 1
-    split = self._counts[part][0]
-    if split not in self._open:
-      self._open[split] = _records(self._folder, split, [self._key])
-    return self._open[split](at - int(self._starts[part]))[self._key]
+    record = _records(self.folder, self.version, self.key)
+    return record(int(self.rows[row]))[self.key]
