@@ -63,30 +63,20 @@ def retrieval_metrics(
 
 
 def per_query(
-  queries: np.ndarray,
-  query_labels: np.ndarray,
-  gallery: np.ndarray,
-  gallery_labels: np.ndarray,
-  *,
-  ks: Sequence[int],
-  exclude_self: bool = False,
-  normalize: bool = False,
+  *pair: np.ndarray, ks: Sequence[int], **options: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """What `retrieval_metrics`, which explains the arguments, takes the means of.
+  """The values of each query, of which `retrieval_metrics`, with the same arguments, takes means.
 
   Returns:
     {'recall@<k>', 'map@r', 'r_precision': [q] in [0, 1]} of the q queries with a true match, and
-    [Q] bool, which these are.
+    which of the Q queries these are, [Q] bool.
   """
-  _check_ks(ks)
-  ranks, num_matches = knn.match_ranks(
-    queries,
-    query_labels,
-    gallery,
-    gallery_labels,
-    exclude_self=exclude_self,
-    normalize=normalize,
-  )
+  for k in ks:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+      raise UserError(f"evaluate.ks: {k!r} is not a positive integer; give cut-offs as (1, 2, 4)")
+  if not len(ks):
+    raise UserError("evaluate.ks is empty; give at least one cut-off of Recall@K")
+  ranks, num_matches = knn.match_ranks(*pair, **options)
   counted = num_matches > 0
   if not counted.any():
     raise UserError("no query has another image of its class in the gallery; nothing to measure")
@@ -108,15 +98,13 @@ def evaluate_embeddings(
   With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Further
   arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
   """
-  if is_query is not None:
-    rest = ~is_query
-    return retrieval_metrics(
-      *(embeddings[is_query], labels[is_query], embeddings[rest], labels[rest]),
-      ks=ks,
-      normalize=normalize,
-    )
+  asks = slice(None) if is_query is None else is_query
+  rest = slice(None) if is_query is None else ~is_query
   return retrieval_metrics(
-    embeddings, labels, embeddings, labels, ks=ks, exclude_self=True, normalize=normalize
+    *(embeddings[asks], labels[asks], embeddings[rest], labels[rest]),
+    ks=ks,
+    exclude_self=is_query is None,
+    normalize=normalize,
   )
 
 
@@ -128,11 +116,3 @@ def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray,
   precision = np.divide(hits, ranks, out=np.zeros(ranks.shape), where=at_r)
   average = precision.sum(1) / num_matches
   return average, at_r.sum(1) / num_matches
-
-
-def _check_ks(ks: Sequence[int]) -> None:
-  for k in ks:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-      raise UserError(f"evaluate.ks: {k!r} is not a positive integer; give cut-offs as (1, 2, 4)")
-  if not len(ks):
-    raise UserError("evaluate.ks is empty; give at least one cut-off of Recall@K")

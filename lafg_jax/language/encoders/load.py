@@ -1,22 +1,23 @@
-"""Frozen encoders in transformers' format: which files, how texts become tokens, how to pool.
+"""Frozen encoders in transformers' format: where their files are, how texts become tokens, pooling.
 
 CLIP, SigLIP and SigLIP 2 (text and image towers), and sentence encoders (any other text encoder),
 from a folder or a hub id. torch and transformers are imported only when something is loaded.
 """
 
-import dataclasses
+import contextlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
-from lafg_jax.utils import files, places
+from lafg_jax.utils import files, packages, places
 from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
-# Of a hub repository: no weights in other formats or precisions, no modules that are not read.
+# What is downloaded of a hub repository: no weights in other formats or precisions.
 _HUB_FILES = {
   "allow_patterns": ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"],
   "ignore_patterns": ["onnx/*", "openvino/*"],
@@ -30,15 +31,15 @@ _TEXT_TOWERS = {
 _POOLINGS = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
 
 
-@dataclasses.dataclass(frozen=True)
-class TextReader:
-  """How one encoder reads text. `pooling`: 'tower' is the tower's own output, else names as in
-  sentence-transformers, whose vectors are concatenated in this order."""
+class TextReader(NamedTuple):
+  """How one encoder reads text."""
 
   tokenizer: Any
   limit: int  # tokens in the context, special tokens included
   lower: bool
   full_padding: bool  # to `limit`, without a mask
+  # 'tower': the tower's own output; else names as in sentence-transformers, whose vectors are
+  # concatenated in this order.
   pooling: tuple[str, ...]
 
   def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -55,7 +56,7 @@ class TextReader:
       return_attention_mask=True,
       return_tensors="pt",
     )
-    # SigLIP was trained with its padding in view: a mask would change the features.
+    # SigLIP was trained without a mask over its padding: a mask would change the features.
     names = ("input_ids",) if self.full_padding else ("input_ids", "attention_mask")
     return {name: found[name] for name in names}
 
@@ -63,25 +64,31 @@ class TextReader:
     return [text.lower() for text in texts] if self.lower else list(texts)
 
 
+def folder_of(key: str, name: str, hint: str) -> Path | None:
+  """The folder that a config key names; None for a hub id.
+
+  Raises:
+    UserError: `name` is a path, and there is no such folder; `hint` ends the message.
+  """
+  path = Path(name).expanduser()
+  if path.is_dir():
+    return path
+  # A hub id is NAME or OWNER/NAME; anything else is meant as a path.
+  if name[0] in "./~" or name.count("/") > 1 or path.exists():
+    raise UserError(f"{key}: no folder {str(path)!r}: {hint}")
+  return None
+
+
 def local_folder(encoder: str) -> Path | None:
   """The local folder of an encoder ('tiny_clip' is the shipped one); None for a hub id.
 
   Raises:
-    UserError: empty, or the path of something that is not there.
+    UserError: `encoder` is empty, or the path of a folder that does not exist.
   """
   if not encoder:
     raise UserError(f"language.encoder is empty: {_HINT}")
-  folder = (
-    Path(__file__).parents[2] / "finches" / encoder
-    if encoder == "tiny_clip"
-    else Path(encoder).expanduser()
-  )
-  if folder.is_dir():
-    return folder
-  # A hub id is NAME or OWNER/NAME; anything else can only have meant a path.
-  if encoder == "tiny_clip" or encoder[0] in "./~" or encoder.count("/") > 1 or folder.exists():
-    raise UserError(f"language.encoder: no folder {str(folder)!r}: {_HINT}")
-  return None
+  shipped = Path(__file__).parents[2] / "finches/tiny_clip"
+  return folder_of("language.encoder", str(shipped) if encoder == "tiny_clip" else encoder, _HINT)
 
 
 def resolve(encoder: str) -> tuple[Path, str]:
@@ -90,27 +97,27 @@ def resolve(encoder: str) -> tuple[Path, str]:
   The identity is the hub's revision, or for a folder a hash of what decides the features.
 
   Raises:
-    UserError: no such folder, or the hub has no such model or cannot be reached.
+    UserError: the language extra is not installed, there is no such folder, or the hub has no such
+      model or cannot be reached.
   """
+  packages.require("language", "safetensors", "torch", "transformers")
   folder = local_folder(encoder)
-  if folder is not None:
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
-    paths += sorted(folder.glob("*.safetensors"))
-    # Names relative to the folder: a copy elsewhere is the same encoder.
-    content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
-    return folder, files.fingerprint(content)
-  problem = (
-    f"language.encoder {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
-  )
-  found = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
-  return found, f"{encoder}@{found.name}"
+  if folder is None:
+    problem = f"{_named(encoder)} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    folder = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
+    return folder, f"{encoder}@{folder.name}"
+  paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
+  paths += sorted(folder.glob("*.safetensors"))
+  # Names relative to the folder: a copy elsewhere is the same encoder.
+  content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
+  return folder, files.fingerprint(content)
 
 
 def content(encoder: str) -> Path | str:
   """What of an encoder decides its features, for a fingerprint: its folder, or id and commit.
 
-  Nothing is downloaded. A hub id without a commit is one that neither the hub's cache nor the hub
-  knows now: `resolve` fails, and says why.
+  Nothing is downloaded. The commit is empty where neither the hub's cache nor the hub knows it;
+  `resolve` fails then, and says why.
 
   Raises:
     UserError: as `local_folder`.
@@ -119,26 +126,27 @@ def content(encoder: str) -> Path | str:
 
 
 def load_reader(encoder: str, folder: Path) -> TextReader:
-  """The tokenizer of an encoder and how its features are to be taken.
+  """The tokenizer of an encoder and how its features are pooled.
 
   Raises:
-    UserError: the language extra is not installed, or the files cannot be read or used.
+    UserError: the files cannot be read or used.
   """
-  transformers = require_transformers()
-  try:
+  import transformers
+
+  with loading(_named(encoder), _HINT):
     config = transformers.AutoConfig.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     kind, limits, lower = _kind(config), [2**20], False
+    pooling: tuple[str, ...] = ("tower",)
     if not kind:
       pooling = _pooling(folder)
       settings = _read_json(folder / "sentence_bert_config.json") or {}
       limits.append(settings.get("max_seq_length") or 0)
       lower = bool(settings.get("do_lower_case"))
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
+      logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
   # Transformers fills an absent vocabulary with special tokens only.
   if len(tokenizer) <= len(tokenizer.all_special_ids):
-    raise UserError(f"language.encoder {encoder!r} lacks a tokenizer: {_HINT}")
+    raise UserError(f"{_named(encoder)} lacks a tokenizer: {_HINT}")
   if tokenizer.pad_token is None:
     # Padding is masked out, so any token serves.
     tokenizer.pad_token = tokenizer.eos_token
@@ -150,15 +158,8 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
   # A tokenizer without a limit gives one too large for the tokenizers library.
   limits += [tokenizer.model_max_length]
   limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
-  if not kind:
-    logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
-  return TextReader(
-    tokenizer=tokenizer,
-    limit=int(min(limit for limit in limits if limit)),
-    lower=lower,
-    full_padding=kind.startswith("siglip"),
-    pooling=("tower",) if kind else pooling,
-  )
+  limit = int(min(limit for limit in limits if limit))
+  return TextReader(tokenizer, limit, lower, kind.startswith("siglip"), pooling)
 
 
 def load_text_model(encoder: str, folder: Path) -> Any:
@@ -167,8 +168,9 @@ def load_text_model(encoder: str, folder: Path) -> Any:
   Raises:
     UserError: the weights are missing, damaged or incomplete, or no safetensors.
   """
-  transformers = require_transformers()
-  try:
+  import transformers
+
+  with loading(_named(encoder), _HINT):
     config = transformers.AutoConfig.from_pretrained(folder)
     kind = _kind(config)
     loader: Any = transformers.AutoModel
@@ -180,9 +182,7 @@ def load_text_model(encoder: str, folder: Path) -> Any:
       config = getattr(config, "text_config", config)
     elif config.is_encoder_decoder:
       loader = transformers.AutoModelForTextEncoding
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  return _load_weights(encoder, folder, loader, config)
+  return loaded(_named(encoder), _HINT, loader, folder, config=config)
 
 
 def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
@@ -191,18 +191,18 @@ def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   Raises:
     UserError: as `load_text_model`, or the encoder has no image tower or no preprocessor.
   """
-  transformers = require_transformers()
-  try:
+  import transformers
+
+  with loading(_named(encoder), _HINT):
     config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _TEXT_TOWERS:
       raise UserError(
-        f"language.encoder {encoder!r} is no image encoder (a model of type {config.model_type}): "
-        "what reads images takes CLIP or SigLIP, --config.language.encoder=FOLDER"
+        f"{_named(encoder)} is no image encoder (a model of type {config.model_type}): "
+        "images need CLIP or SigLIP, --config.language.encoder=FOLDER"
       )
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  return processor, _load_weights(encoder, folder, transformers.AutoModel, config)
+  model = loaded(_named(encoder), _HINT, transformers.AutoModel, folder, config=config)
+  return processor, model
 
 
 def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
@@ -230,27 +230,58 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
   return torch.cat([take[name]() for name in pooling], dim=1)
 
 
-def require_transformers() -> Any:
-  """The module, if it can work.
-
-  Raises:
-    UserError: the language extra is not installed.
-  """
-  try:
-    import safetensors  # noqa: F401
-    import torch  # noqa: F401  (transformers imports without it, and fails later, obscurely)
-    import transformers
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
-  return transformers
-
-
-def failures() -> tuple[type[Exception], ...]:
-  """What transformers raises for files that it cannot use."""
+@contextlib.contextmanager
+def loading(what: str, hint: str) -> Iterator[None]:
+  """Raises UserError, in one line, for what transformers raises for files that it cannot use."""
   import safetensors
 
   errors = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
-  return (*errors, safetensors.SafetensorError)
+  try:
+    yield
+  except UserError:
+    raise
+  except (*errors, safetensors.SafetensorError) as error:
+    reason = str(error).strip().split("\n")[0]
+    raise UserError(f"{what} cannot be loaded ({reason}): {hint}") from error
+
+
+def loaded(what: str, hint: str, kind: Any, source: str | Path, **options: Any) -> Any:
+  """The torch model `kind.from_pretrained(source)`, in eval mode, on the GPU where torch has one.
+
+  Args:
+    what: names the model in messages.
+    hint: says in messages what to pass instead.
+    kind: a model class of transformers.
+    source: a folder or a hub id.
+    options: of from_pretrained; dtype is float32 if it is not given.
+
+  Raises:
+    UserError: the weights are missing, damaged or incomplete, or no safetensors.
+  """
+  import torch
+  import transformers
+
+  # transformers reports unused image weights as if they were lost; lost ones are checked below.
+  verbosity = transformers.logging.get_verbosity()
+  transformers.logging.set_verbosity_error()
+  transformers.logging.disable_progress_bar()
+  try:
+    with loading(what, hint):
+      options = {"dtype": torch.float32, "use_safetensors": True} | options
+      model, found = kind.from_pretrained(source, output_loading_info=True, **options)
+      model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+  finally:
+    transformers.logging.set_verbosity(verbosity)
+    transformers.logging.enable_progress_bar()
+  # transformers fills missing weights with noise. BERT's pooler is not used.
+  lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
+  if lacking:
+    raise UserError(f"{what} lacks weights such as {lacking[0]}: {hint}")
+  return model
+
+
+def _named(encoder: str) -> str:
+  return f"language.encoder {encoder!r}"
 
 
 def _kind(config: Any) -> str:
@@ -264,7 +295,7 @@ def _kind(config: Any) -> str:
 
 
 def _pooling(folder: Path) -> tuple[str, ...]:
-  """How a sentence encoder pools, by its own files; the mean if it has none that says so."""
+  """How a sentence encoder pools according to its files; the mean where they do not say."""
   modules = _read_json(folder / "modules.json") or []
   place = "1_Pooling"
   for module in modules:
@@ -280,48 +311,12 @@ def _pooling(folder: Path) -> tuple[str, ...]:
     value = settings["pooling_mode"]
     chosen = {value} if isinstance(value, str) else set(value)
   else:
-    flags = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
-    names = (key.removeprefix("pooling_mode_") for key in flags)
-    chosen = {name.removesuffix("_tokens").removesuffix("_token") for name in names}
+    flags = "\n".join(key for key, value in settings.items() if value)
+    chosen = set(re.findall(r"^pooling_mode_(\w+?)(?:_tokens?)?$", flags, re.MULTILINE))
   if not chosen or not chosen <= set(_POOLINGS):
     raise ValueError(f"{place}/config.json asks for pooling {sorted(chosen)}")
   return tuple(name for name in _POOLINGS if name in chosen)
 
 
-def _load_weights(encoder: str, folder: Path, loader: Any, config: Any) -> Any:
-  import torch
-  import transformers
-
-  # Its report of unused image weights would alarm; what matters of it is checked below.
-  verbosity = transformers.logging.get_verbosity()
-  transformers.logging.set_verbosity_error()
-  transformers.logging.disable_progress_bar()
-  try:
-    model, loaded = loader.from_pretrained(
-      folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  finally:
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
-  # Transformers fills absent weights with noise.
-  lacking = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-  if lacking:
-    raise UserError(f"language.encoder {encoder!r} lacks weights such as {lacking[0]}: {_HINT}")
-  return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _read_json(path: Path) -> Any:
   return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _not_loaded(encoder: str, error: Exception) -> UserError:
-  reason = str(error).strip().split("\n")[0]
-  return UserError(f"language.encoder {encoder!r} cannot be loaded ({reason}): {_HINT}")
-
-
-def check_batch_size(batch_size: int) -> None:
-  """Raises UserError below 1."""
-  if batch_size < 1:
-    raise UserError(f"language.batch_size must be at least 1, not {batch_size}")
