@@ -79,6 +79,7 @@ setup(
   package_data={
     "lafg_jax.finches": ["tiny_clip/*"],
     "lafg_jax.language": ["shipped/*.json"],
+    "lafg_jax.language.describers": ["prompts.toml"],
     "lafg_jax.report": ["page/*"],
     "lafg_jax.tasks.class_retrieval": ["*.json"],
   },

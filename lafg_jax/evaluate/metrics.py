@@ -98,14 +98,10 @@ def evaluate_embeddings(
   With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Further
   arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
   """
-  asks = slice(None) if is_query is None else is_query
-  rest = slice(None) if is_query is None else ~is_query
-  return retrieval_metrics(
-    *(embeddings[asks], labels[asks], embeddings[rest], labels[rest]),
-    ks=ks,
-    exclude_self=is_query is None,
-    normalize=normalize,
-  )
+  pair = (embeddings, labels) * 2
+  if is_query is not None:
+    pair = (embeddings[is_query], labels[is_query], embeddings[~is_query], labels[~is_query])
+  return retrieval_metrics(*pair, ks=ks, exclude_self=is_query is None, normalize=normalize)
 
 
 def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,10 @@ from absl import logging
 from lafg_jax.utils import files, packages, places
 from lafg_jax.utils.errors import UserError
 
+_KEY = "language.encoder"
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
 # What is downloaded of a hub repository: no weights in other formats or precisions.
-_HUB_FILES = {
-  "allow_patterns": ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"],
-  "ignore_patterns": ["onnx/*", "openvino/*"],
-}
+_HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 # The text tower of a model of two towers.
 _TEXT_TOWERS = {
   "clip": "CLIPTextModelWithProjection",
@@ -86,9 +84,9 @@ def local_folder(encoder: str) -> Path | None:
     UserError: `encoder` is empty, or the path of a folder that does not exist.
   """
   if not encoder:
-    raise UserError(f"language.encoder is empty: {_HINT}")
+    raise UserError(f"{_KEY} is empty: {_HINT}")
   shipped = Path(__file__).parents[2] / "finches/tiny_clip"
-  return folder_of("language.encoder", str(shipped) if encoder == "tiny_clip" else encoder, _HINT)
+  return folder_of(_KEY, str(shipped) if encoder == "tiny_clip" else encoder, _HINT)
 
 
 def resolve(encoder: str) -> tuple[Path, str]:
@@ -103,8 +101,12 @@ def resolve(encoder: str) -> tuple[Path, str]:
   packages.require("language", "safetensors", "torch", "transformers")
   folder = local_folder(encoder)
   if folder is None:
-    problem = f"{_named(encoder)} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
-    folder = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
+    problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    folder = Path(
+      places.hub_folder(
+        encoder, problem, allow_patterns=_HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]
+      )
+    )
     return folder, f"{encoder}@{folder.name}"
   paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
   paths += sorted(folder.glob("*.safetensors"))
@@ -133,20 +135,22 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
   """
   import transformers
 
-  with loading(_named(encoder), _HINT):
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    kind, limits, lower = _kind(config), [2**20], False
-    pooling: tuple[str, ...] = ("tower",)
+    kind, lower, pooling = _kind(config), False, ("tower",)
+    # A tokenizer without a limit gives one too large for the tokenizers library.
+    limits = [2**20, tokenizer.model_max_length]
+    limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
     if not kind:
       pooling = _pooling(folder)
       settings = _read_json(folder / "sentence_bert_config.json") or {}
       limits.append(settings.get("max_seq_length") or 0)
       lower = bool(settings.get("do_lower_case"))
       logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
-  # Transformers fills an absent vocabulary with special tokens only.
-  if len(tokenizer) <= len(tokenizer.all_special_ids):
-    raise UserError(f"{_named(encoder)} lacks a tokenizer: {_HINT}")
+    # Transformers fills an absent vocabulary with special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+      raise ValueError("it lacks a tokenizer")
   if tokenizer.pad_token is None:
     # Padding is masked out, so any token serves.
     tokenizer.pad_token = tokenizer.eos_token
@@ -155,9 +159,6 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
     tokenizer.padding_side = "right"
   if kind in ("siglip", "siglip2"):
     lower = tokenizer.init_kwargs.get("do_lower_case", True)
-  # A tokenizer without a limit gives one too large for the tokenizers library.
-  limits += [tokenizer.model_max_length]
-  limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
   limit = int(min(limit for limit in limits if limit))
   return TextReader(tokenizer, limit, lower, kind.startswith("siglip"), pooling)
 
@@ -170,7 +171,7 @@ def load_text_model(encoder: str, folder: Path) -> Any:
   """
   import transformers
 
-  with loading(_named(encoder), _HINT):
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     kind = _kind(config)
     loader: Any = transformers.AutoModel
@@ -182,7 +183,7 @@ def load_text_model(encoder: str, folder: Path) -> Any:
       config = getattr(config, "text_config", config)
     elif config.is_encoder_decoder:
       loader = transformers.AutoModelForTextEncoding
-  return loaded(_named(encoder), _HINT, loader, folder, config=config)
+  return load_model(loader, folder, {"config": config}, encoder)
 
 
 def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
@@ -193,16 +194,14 @@ def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   """
   import transformers
 
-  with loading(_named(encoder), _HINT):
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _TEXT_TOWERS:
-      raise UserError(
-        f"{_named(encoder)} is no image encoder (a model of type {config.model_type}): "
-        "images need CLIP or SigLIP, --config.language.encoder=FOLDER"
+      raise ValueError(
+        f"no image encoder but a model of type {config.model_type}; images need CLIP or SigLIP"
       )
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-  model = loaded(_named(encoder), _HINT, transformers.AutoModel, folder, config=config)
-  return processor, model
+  return processor, load_model(transformers.AutoModel, folder, {"config": config}, encoder)
 
 
 def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
@@ -231,29 +230,22 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
 
 
 @contextlib.contextmanager
-def loading(what: str, hint: str) -> Iterator[None]:
-  """Raises UserError, in one line, for what transformers raises for files that it cannot use."""
+def loading(name: str, key: str = _KEY, hint: str = _HINT) -> Iterator[None]:
+  """Turns what transformers raises for files that it cannot use into a UserError of one line."""
   import safetensors
 
   errors = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
   try:
     yield
-  except UserError:
-    raise
   except (*errors, safetensors.SafetensorError) as error:
     reason = str(error).strip().split("\n")[0]
-    raise UserError(f"{what} cannot be loaded ({reason}): {hint}") from error
+    raise UserError(f"{key} {name!r} cannot be loaded ({reason}): {hint}") from error
 
 
-def loaded(what: str, hint: str, kind: Any, source: str | Path, **options: Any) -> Any:
+def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> Any:
   """The torch model `kind.from_pretrained(source)`, in eval mode, on the GPU where torch has one.
 
-  Args:
-    what: names the model in messages.
-    hint: says in messages what to pass instead.
-    kind: a model class of transformers.
-    source: a folder or a hub id.
-    options: of from_pretrained; dtype is float32 if it is not given.
+  It is in float32 if `options` have no dtype. Messages have the `names`, as those of `loading`.
 
   Raises:
     UserError: the weights are missing, damaged or incomplete, or no safetensors.
@@ -261,27 +253,22 @@ def loaded(what: str, hint: str, kind: Any, source: str | Path, **options: Any) 
   import torch
   import transformers
 
-  # transformers reports unused image weights as if they were lost; lost ones are checked below.
+  # transformers reports unused image weights too; missing weights are checked below.
   verbosity = transformers.logging.get_verbosity()
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
+  options = {"dtype": torch.float32, "use_safetensors": True} | options
   try:
-    with loading(what, hint):
-      options = {"dtype": torch.float32, "use_safetensors": True} | options
+    with loading(*names):
       model, found = kind.from_pretrained(source, output_loading_info=True, **options)
-      model = model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+      # transformers fills missing weights with noise. BERT's pooler is not used.
+      lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
+      if lacking:
+        raise ValueError(f"it lacks weights such as {lacking[0]}")
+      return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
   finally:
     transformers.logging.set_verbosity(verbosity)
     transformers.logging.enable_progress_bar()
-  # transformers fills missing weights with noise. BERT's pooler is not used.
-  lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
-  if lacking:
-    raise UserError(f"{what} lacks weights such as {lacking[0]}: {hint}")
-  return model
-
-
-def _named(encoder: str) -> str:
-  return f"language.encoder {encoder!r}"
 
 
 def _kind(config: Any) -> str:

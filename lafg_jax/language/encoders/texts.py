@@ -30,9 +30,12 @@ def run(
   Writes the arrays of `compute`, which explains the arguments, to `<workdir>/text_features.npz`.
 
   Raises:
-    UserError: as `compute`; the descriptions are missing or of other classes.
+    UserError: as `compute`; bad prompt; the descriptions are missing or of other classes.
   """
-  _check_settings(language)
+  if language.prompt.count("{}") != 1:
+    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
+  if language.long_sentences not in ("split", "cut"):
+    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
   records = descriptions.read(workdir, described_as(class_names, super_classes)[0])
   arrays: dict[str, Any] = compute(language, records, class_names, super_classes, images)
   return write_npz(Path(workdir) / "text_features.npz", **arrays)
@@ -62,9 +65,8 @@ def compute(
     L2-normalised, encoder (its id); and, where `language.query` is 'image', image_means [C, d].
 
   Raises:
-    UserError: encoder not loadable, bad prompt, or no images for language.query=image.
+    UserError: encoder not loadable, or no images for language.query=image.
   """
-  _check_settings(language)
   options = (language.encoder, language.batch_size, language.cache)
   described, class_described = described_as(class_names, super_classes)
   number = {name: i for i, name in enumerate(described)}
@@ -92,13 +94,6 @@ def compute(
   }
 
 
-def _check_settings(language: Any) -> None:
-  if language.prompt.count("{}") != 1:
-    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
-  if language.long_sentences not in ("split", "cut"):
-    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
-
-
 def described_as(
   class_names: Sequence[str], super_classes: Sequence[str] | None
 ) -> tuple[list[str], np.ndarray]:
@@ -112,16 +107,11 @@ def described_as(
 def split_long(
   texts: Sequence[str], owners: Sequence[int], encoder: str
 ) -> tuple[list[str], list[int]]:
-  """Splits texts longer than the encoder's context at sentences and clauses; warns how many.
+  """(texts, their owners) with texts longer than the encoder's context replaced by their parts.
 
-  Args:
-    texts: S descriptions.
-    owners: [S] the class of each. A part that a class already has is not repeated.
-    encoder: a folder, a hub id, or 'tiny_clip'.
-
-  Returns:
-    The texts and their classes, in order, each long text replaced by its parts. A text without a
-    place to split stays whole (`encode_texts` cuts it, and says so).
+  They are split at sentences and clauses, and counted in a warning. A text without a place to split
+  stays whole (`encode_texts` cuts it, and says so). A part that its owner, the number of a
+  described name, already has is not repeated.
 
   Raises:
     UserError: the encoder cannot be loaded.
