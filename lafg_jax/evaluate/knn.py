@@ -57,14 +57,10 @@ def search(
   queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
-  found = min(k, len(gallery))
-  tiles = (query_tile, gallery_tile)
-  scores, indices = _run(
-    _search, jax.local_devices(), tiles, exclude_self, gallery, queries, k=found
-  )
+  devices, tiles, found = jax.local_devices(), (query_tile, gallery_tile), min(k, len(gallery))
+  scores, indices = _run(_search, devices, tiles, exclude_self, gallery, queries, k=found)
   fill = ((0, 0), (0, k - found))
-  scores = np.pad(scores, fill, constant_values=-np.inf)
-  return scores, np.pad(indices, fill, constant_values=-1)
+  return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)
 
 
 def match_ranks(
@@ -113,11 +109,10 @@ def match_ranks(
   query_labels, gallery_labels = query_labels[query_order], gallery_labels[gallery_order]
   start = np.searchsorted(gallery_labels, query_labels, "left")
   stop = np.searchsorted(gallery_labels, query_labels, "right")
-  max_matches = _round_up(max(int((stop - start).max()), 1), _CHUNK)
   sorted_ranks = _run(
     *(_ranks, jax.devices(), (query_tile, gallery_tile), exclude_self),
     *(gallery[gallery_order], queries[query_order], start, stop),
-    max_matches=max_matches,
+    max_matches=_round_up(max(int((stop - start).max()), 1), _CHUNK),
   )
   num_matches = np.empty(len(queries), np.int32)
   num_matches[query_order] = stop - start - exclude_self
@@ -140,9 +135,14 @@ def _run(program, devices, tiles, exclude_self, gallery, *of_queries, **static):
   padded = [_pad(x, query_tile * mesh.size, 0) for x in of_queries]
   padded.append(_pad(own, query_tile * mesh.size, -1))
   blocks = _pad(gallery, gallery_tile, 0).reshape(-1, gallery_tile, gallery.shape[1])
+
+  def put(x, *axes):
+    # On the devices of all processes, each of which has the whole of x.
+    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
+
   found = program(
-    *(_put(x, NamedSharding(mesh, P("devices"))) for x in padded),
-    *(_put(blocks, NamedSharding(mesh, P())), np.int32(len(gallery))),
+    *(put(x, "devices") for x in padded),
+    *(put(blocks), np.int32(len(gallery))),
     mesh=mesh,
     query_tile=query_tile,
     **static,
@@ -284,13 +284,6 @@ def _pad(x: np.ndarray, multiple: int, value: float) -> np.ndarray:
   x = x.astype(np.float32 if x.ndim == 2 else np.int32, copy=False)
   fill = [(0, _round_up(len(x), multiple) - len(x))] + [(0, 0)] * (x.ndim - 1)
   return np.pad(x, fill, constant_values=value)
-
-
-def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """x on the devices of all processes, each of which has the whole of it."""
-  if sharding.is_fully_addressable:
-    return jax.device_put(x, sharding)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def _check_pair(queries, gallery, exclude_self, normalize):

@@ -47,12 +47,8 @@ def retrieval_metrics(
     UserError: on empty, mismatched or non-finite input, a k that is not a positive integer, or if
       no query has a true match.
   """
-  scores, counted = per_query(
-    *(queries, query_labels, gallery, gallery_labels),
-    ks=ks,
-    exclude_self=exclude_self,
-    normalize=normalize,
-  )
+  pair = (queries, query_labels, gallery, gallery_labels)
+  scores, counted = per_query(*pair, ks=ks, exclude_self=exclude_self, normalize=normalize)
   return {
     **{name: float(values.mean()) for name, values in scores.items()},
     "num_queries": len(counted),
@@ -95,8 +91,8 @@ def evaluate_embeddings(
 ) -> dict[str, float | int]:
   """Metrics where each of embeddings [n, D] queries all the others (CUB, Cars, SOP).
 
-  With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Further
-  arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
+  With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Other
+  arguments, results and errors are those of `retrieval_metrics`; labels are [n] integers.
   """
   pair = (embeddings, labels) * 2
   if is_query is not None:

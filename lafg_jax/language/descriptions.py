@@ -96,10 +96,9 @@ def _read_json(path: Path) -> list[Record]:
 
 
 def read_jsonl(path: Path, hint: str) -> list[Record]:
-  """Reads {"class", "description", maybe "source"} from each line; `hint` ends every message.
+  """Reads {"class", "description", maybe "source"} from each line.
 
-  Raises:
-    UserError: unreadable, or a line of another form.
+  Raises UserError, which `hint` ends, if the file is unreadable or a line has another form.
   """
   records = []
   # Only \n ends a line: a sentence may hold Unicode's other line separators.
@@ -144,8 +143,7 @@ def _read_csv(path: Path) -> list[Record]:
 def read(workdir: str | os.PathLike, class_names: Sequence[str]) -> list[Record]:
   """The descriptions in a workdir, which `describe.run` wrote.
 
-  Raises:
-    UserError: the file is missing or damaged, or is not about exactly these classes.
+  Raises UserError if they are missing, damaged, or not of exactly these classes.
   """
   path = Path(workdir) / "descriptions.jsonl"
   if not path.is_file():

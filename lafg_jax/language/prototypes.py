@@ -117,16 +117,15 @@ def class_queries(
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
   """Writes `<workdir>/prototypes.npz` from `<workdir>/text_features.npz`.
 
-  It holds the arrays of `compute`, the classes in the order of `class_names`. The statistics of the
-  vocabulary are written to `<workdir>/prototypes_stats.json`.
-
-  Raises:
-    UserError: the features are missing, damaged or of other classes; a key is out of range.
+  It holds the arrays of `compute`, the classes in the order of `class_names`; its statistics are
+  written to `<workdir>/prototypes_stats.json`. Raises UserError as `compute`, and if the features
+  are missing, damaged or of other classes.
   """
   path = Path(workdir) / "text_features.npz"
-  keys = ("class_names", "class_described", "sentences", "sentence_described")
-  keys += ("sentence_features", "queries", "encoder")
-  found = files.read_npz(path, keys, stage="encode", optional=("image_means",))
+  keys = (
+    "class_names class_described sentences sentence_described sentence_features queries encoder"
+  )
+  found = files.read_npz(path, keys.split(), stage="encode", optional=("image_means",))
   order = class_order(path, found["class_names"], class_names, stage="encode")
   arrays, stats = compute(language, found, order)
   written = files.write_npz(Path(workdir) / "prototypes.npz", **arrays)

@@ -16,8 +16,7 @@ def compute(
   Args:
     vocabulary: N attributes mined from S sentences.
     prototypes: [C, d] T_c, not centred.
-    indices: [C, K] of the attributes that each class attends to.
-    weights: [C, K] of these; rows sum to 1.
+    indices, weights: [C, K], the Top-K attention of each class; rows of weights sum to 1.
 
   Returns:
     num_classes, num_sentences, num_attributes, top_k; inertia and inertia_per_sentence (squared

@@ -73,14 +73,10 @@ def mine(
 def nearest_sentences(
   centres: np.ndarray, features: np.ndarray, sentences: np.ndarray, count: int = 5
 ) -> np.ndarray:
-  """For each centre the `count` different sentences nearest to it, nearest first.
+  """[N, count] str: for each centre the different sentences nearest to it, nearest first.
 
-  Args:
-    centres: [N, d] and features [S, d], both L2-normalised.
-    sentences: [S] str; several classes may have the same sentence.
-
-  Returns:
-    [N, count] str, filled up with '' where there are fewer different sentences.
+  Rows are filled up with '' where there are fewer. The centres [N, d] and the features [S, d] of
+  the sentences [S] are L2-normalised; several classes may have the same sentence.
   """
   texts, first = np.unique(sentences, return_index=True)
   ranks = np.argsort(-(centres @ features[first].T), axis=1, kind="stable")[:, :count]
@@ -122,10 +118,7 @@ def generic(features: np.ndarray, owners: np.ndarray, fraction: float) -> np.nda
   """Rows of the `fraction` of sentences with the least `specificity`, most generic first.
 
   A class keeps its most specific sentence, so that fewer rows may be found. Arguments as
-  `specificity`, and the fraction in [0, 1).
-
-  Raises:
-    UserError: fraction out of range.
+  `specificity`; raises UserError if the fraction is not in [0, 1).
   """
   if not 0 <= fraction < 1:
     raise UserError(f"language.drop_generic must be at least 0 and below 1, not {fraction}")

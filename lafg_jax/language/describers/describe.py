@@ -1,4 +1,4 @@
-"""Class names -> written descriptions: `<workdir>/descriptions.jsonl`, one object a line."""
+"""Class names -> descriptions: `<workdir>/descriptions.jsonl`, {class, description, source} lines."""
 
 import difflib
 import json
@@ -30,7 +30,7 @@ def run(
   held_out: Sequence[str] = (),
   variants: bool = False,
 ) -> Path:
-  """Writes the descriptions of exactly the given training classes, in their order.
+  """Writes the descriptions of exactly the given training classes, in their order; returns the path.
 
   Args:
     language: the config section; `descriptions`, where it is set, wins over `describer`.
@@ -39,9 +39,6 @@ def run(
     held_out: names of the validation and test classes, which no description may mention.
     variants: the names are super-classes of nameless items; a language model is asked how the
       items of each differ.
-
-  Returns:
-    The path of descriptions.jsonl: {"class", "description", "source"} on each line.
 
   Raises:
     UserError: a file or setting is missing or malformed, or a class has no description.
@@ -104,10 +101,7 @@ def everything(language: Any, data_name: str) -> list[Record]:
 
   They are for people to look at: none may reach training, and nothing is written. A language model
   knows no classes, so none is asked. Where the package ships a file named `data_name`, only its
-  descriptions are returned.
-
-  Raises:
-    UserError: a file is missing or malformed, or has no description at all.
+  descriptions are returned. Raises UserError if a file is missing, malformed, or has none.
   """
   leaks = leak_guard(())
   found = _found(language, "", (), leaks)
@@ -143,10 +137,8 @@ def select(
 ) -> list[Record]:
   """The cleaned records of `class_names`, class by class; logs what was left out.
 
-  Records of other classes and sentences that leak are dropped; messages name `origin`.
-
-  Raises:
-    UserError: classes without any description, counted and the first few named.
+  Records of other classes and sentences that leak are dropped. Raises UserError, with the `origin`
+  of the records, for classes without any description.
   """
   kept: dict[str, dict[str, Record]] = {name: {} for name in class_names}
   others: set[str] = set()

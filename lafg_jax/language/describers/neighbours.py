@@ -20,10 +20,8 @@ def find(
   They come from the file `language.neighbours`; without one they are the classes whose names are
   nearest by the cosine of their text features. Each class has at most `language.num_neighbours`.
 
-  No name but the `class_names` of training is returned, so that no other enters a prompt.
-
-  Raises:
-    UserError: the file is missing or malformed, or the encoder cannot be loaded.
+  No name but the `class_names` of training is returned, so that no other enters a prompt. Raises
+  UserError if the file is missing or malformed, or the encoder cannot be loaded.
   """
   if language.neighbours:
     return _from_file(language.neighbours, language.num_neighbours, class_names, wanted)

@@ -164,11 +164,7 @@ class _Endpoint:
 
 
 def _read(completion: Any) -> Answer:
-  """The answer in a completion, which the client has not checked.
-
-  Raises:
-    ValueError: it is of another shape.
-  """
+  """The answer in a completion, whose shape the client has not checked; else ValueError."""
   try:
     choice = completion.choices[0]
     content, refusal = choice.message.content, getattr(choice.message, "refusal", None)

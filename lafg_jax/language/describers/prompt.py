@@ -100,8 +100,7 @@ def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:
 def _from_json(text: str) -> list[str] | None:
   """The strings in the first JSON list or object of a text; None where there is none.
 
-  Raises:
-    Unusable: the text is meant as JSON, and is broken.
+  Raises Unusable if the whole text is meant as JSON, and is broken.
   """
   decoder = json.JSONDecoder()
   for match in re.finditer(r"[\[{]", text):

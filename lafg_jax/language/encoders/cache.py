@@ -83,11 +83,7 @@ class FeatureCache:
       self.flush()
 
   def flush(self) -> None:
-    """Writes all that wait.
-
-    Raises:
-      UserError: the folder cannot be written to.
-    """
+    """Writes all that wait; raises UserError if the folder cannot be written to."""
     if self.waiting:
       keys = [key for part, _ in self.waiting for key in part]
       self._write(keys, np.concatenate([features for _, features in self.waiting]))
@@ -134,9 +130,7 @@ def computed(
     prepare: loads the model and returns the function that encodes rows; called only if a row is not
       in the cache. Rows that the function leaves out have no features, and no entry: they may be
       readable next time.
-    batch_size: rows at once.
-    cache: where features are kept.
-    unit: what a row is, for the progress bar.
+    unit: what a row is, for the progress lines.
 
   Raises:
     UserError: batch_size is below 1, or the cache cannot be written to.

@@ -28,10 +28,8 @@ def class_image_means(
 ) -> np.ndarray:
   """[C, d] float32: the mean image feature of each class, L2-normalised.
 
-  Images that cannot be read are reported by path and left out.
-
-  Raises:
-    UserError: as `encode_images`; no image of a class can be read.
+  Images that cannot be read are reported by path and left out. Raises UserError as `encode_images`,
+  and if no image of a class can be read.
   """
   features, readable = _of_dataset(dataset, encoder, batch_size, cache)
   labels, count = dataset.labels[readable], len(dataset.class_names)
@@ -47,10 +45,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
 
   ids [n], features [n, d] float32 (L2-normalised; zeros for an image that cannot be read, which is
   reported by path), encoder; and, where `recolourings` K is not 0, recoloured [n, K, d], the
-  features of each image in K other colours.
-
-  Raises:
-    UserError: as `encode_images`.
+  features of each image in K other colours. Raises UserError as `encode_images`.
   """
   options = (language.encoder, language.batch_size, language.cache)
   features, readable = _of_dataset(dataset, *options)
@@ -168,8 +163,7 @@ def _content(image: Any, box: np.ndarray | None) -> bytes:
 def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
   """[count, d] float32: the mean direction of each class's features [n, d]; zeros add nothing.
 
-  Raises:
-    UserError: a class has none.
+  Raises UserError if a class has none.
   """
   sums = np.zeros((count, features.shape[1]))
   np.add.at(sums, labels, features)

@@ -65,8 +65,7 @@ class TextReader(NamedTuple):
 def folder_of(key: str, name: str, hint: str) -> Path | None:
   """The folder that a config key names; None for a hub id.
 
-  Raises:
-    UserError: `name` is a path, and there is no such folder; `hint` ends the message.
+  Raises UserError, which `hint` ends, if `name` is the path of a folder that does not exist.
   """
   path = Path(name).expanduser()
   if path.is_dir():
@@ -80,8 +79,7 @@ def folder_of(key: str, name: str, hint: str) -> Path | None:
 def local_folder(encoder: str) -> Path | None:
   """The local folder of an encoder ('tiny_clip' is the shipped one); None for a hub id.
 
-  Raises:
-    UserError: `encoder` is empty, or the path of a folder that does not exist.
+  Raises UserError if `encoder` is empty, or the path of a folder that does not exist.
   """
   if not encoder:
     raise UserError(f"{_KEY} is empty: {_HINT}")
@@ -119,20 +117,13 @@ def content(encoder: str) -> Path | str:
   """What of an encoder decides its features, for a fingerprint: its folder, or id and commit.
 
   Nothing is downloaded. The commit is empty where neither the hub's cache nor the hub knows it;
-  `resolve` fails then, and says why.
-
-  Raises:
-    UserError: as `local_folder`.
+  `resolve` fails then, and says why. Raises UserError as `local_folder`.
   """
   return local_folder(encoder) or f"{encoder}@{places.hub_commit(encoder)}"
 
 
 def load_reader(encoder: str, folder: Path) -> TextReader:
-  """The tokenizer of an encoder and how its features are pooled.
-
-  Raises:
-    UserError: the files cannot be read or used.
-  """
+  """The tokenizer of an encoder and how its features are pooled; UserError if it cannot be used."""
   import transformers
 
   with loading(encoder):
@@ -164,11 +155,7 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
 
 
 def load_text_model(encoder: str, folder: Path) -> Any:
-  """The torch text model in float32 and eval mode, on the GPU when torch has one.
-
-  Raises:
-    UserError: the weights are missing, damaged or incomplete, or no safetensors.
-  """
+  """The torch text model in float32; raises UserError, and is placed, as `load_model`."""
   import transformers
 
   with loading(encoder):
@@ -189,8 +176,7 @@ def load_text_model(encoder: str, folder: Path) -> Any:
 def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   """(image processor, torch model with `get_image_features`) of CLIP, SigLIP or SigLIP 2.
 
-  Raises:
-    UserError: as `load_text_model`, or the encoder has no image tower or no preprocessor.
+  Raises UserError as `load_model`, and if the encoder has no image tower or no preprocessor.
   """
   import transformers
 
@@ -213,7 +199,7 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
   states = output["last_hidden_state"]
   mask = mask.to(states.dtype)
   weights = mask[..., None]
-  places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+  place = torch.arange(1, mask.shape[1] + 1, device=mask.device)[:, None]
   rows = torch.arange(len(mask), device=mask.device)
   # With padding on the left the first token is not at 0.
   take = {
@@ -221,10 +207,8 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
     "max": lambda: states.masked_fill(weights == 0, -torch.inf).amax(dim=1),
     "mean": lambda: (states * weights).sum(dim=1) / weights.sum(dim=1),
     "mean_sqrt_len": lambda: (states * weights).sum(dim=1) / weights.sum(dim=1).sqrt(),
-    "weightedmean": lambda: (
-      (states * weights * places[:, None]).sum(dim=1) / (mask * places).sum(dim=1)[:, None]
-    ),
-    "lasttoken": lambda: states[rows, (mask * places).argmax(dim=1)],
+    "weightedmean": lambda: (states * weights * place).sum(dim=1) / (weights * place).sum(dim=1),
+    "lasttoken": lambda: states[rows, (weights * place)[..., 0].argmax(dim=1)],
   }
   return torch.cat([take[name]() for name in pooling], dim=1)
 
@@ -245,10 +229,8 @@ def loading(name: str, key: str = _KEY, hint: str = _HINT) -> Iterator[None]:
 def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> Any:
   """The torch model `kind.from_pretrained(source)`, in eval mode, on the GPU where torch has one.
 
-  It is in float32 if `options` have no dtype. Messages have the `names`, as those of `loading`.
-
-  Raises:
-    UserError: the weights are missing, damaged or incomplete, or no safetensors.
+  It is in float32 if `options` have no dtype. Raises UserError, with the `names` of `loading`, if
+  the weights are missing, damaged, incomplete, or no safetensors.
   """
   import torch
   import transformers

@@ -37,7 +37,7 @@ def run(
   if language.long_sentences not in ("split", "cut"):
     raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
   records = descriptions.read(workdir, described_as(class_names, super_classes)[0])
-  arrays: dict[str, Any] = compute(language, records, class_names, super_classes, images)
+  arrays = compute(language, records, class_names, super_classes, images)
   return write_npz(Path(workdir) / "text_features.npz", **arrays)
 
 
@@ -111,10 +111,7 @@ def split_long(
 
   They are split at sentences and clauses, and counted in a warning. A text without a place to split
   stays whole (`encode_texts` cuts it, and says so). A part that its owner, the number of a
-  described name, already has is not repeated.
-
-  Raises:
-    UserError: the encoder cannot be loaded.
+  described name, already has is not repeated. Raises UserError if the encoder cannot be loaded.
   """
   reader = load.load_reader(encoder, load.resolve(encoder)[0])
   fits = lambda text: reader.lengths([text])[0] <= reader.limit  # noqa: E731
