@@ -29,7 +29,7 @@ def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Ar
 
 
 def inference_params(embedder: Embedder, params: dict[str, Any]) -> dict[str, Any]:
-  """The parameters that embed an image, LoRA merged into its kernels, once."""
+  """The parameters that embed an image, with LoRA merged into the kernels."""
   merged = lora.merge(params, embedder.lora_alpha)
   return {name: x for name, x in merged.items() if name in INFERENCE}
 
@@ -42,15 +42,11 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
   return embedding_function(embedder)(params)
 
 
-def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
-  """`make_embed` for one set of parameters after the other, compiled once for all of them."""
-  spread = _spreading(embedder)
-  return lambda params: spread(inference_params(embedder, params))
-
-
 @functools.lru_cache(maxsize=8)
-def _spreading(embedder: Embedder) -> Callable[[Any], Embed]:
-  return devices.spreading(functools.partial(unit_embedding, embedder))
+def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
+  """`make_embed` for any parameters of the embedder, compiled once for all of them."""
+  spread = devices.spreading(functools.partial(unit_embedding, embedder))
+  return lambda params: spread(inference_params(embedder, params))
 
 
 def embed_dataset(
@@ -69,6 +65,8 @@ def embed_dataset(
     UserError: no image can be read.
   """
   # Here, so that a restored model embeds without the packages of training.
+  from jax.experimental import multihost_utils
+
   from lafg_jax.data import pipeline
 
   count, share = len(dataset.labels), -(-batch_size // jax.process_count())
@@ -76,13 +74,14 @@ def embed_dataset(
   vectors, rows = [], []
   with Progress(f"embed {dataset.split}", count, "images") as progress:
     for batch in pipeline.eval_batches(dataset, data, share, **mine):
-      # Rows without an image are kept: every process then has as many.
+      # Rows without an image stay, so that every process has the same number of rows.
       vectors.append(embed(batch["image"]))
       rows.append(batch["index"])
       for row in batch["unreadable"][batch["unreadable"] >= 0]:
         logging.warning("embed: cannot read %s; left out", dataset.ids[row])
       progress.add(int((batch["index"] >= 0).sum()) * jax.process_count())
-  all_vectors, all_rows = _gathered(np.concatenate(vectors), np.concatenate(rows))
+  found = (np.concatenate(vectors), np.concatenate(rows))
+  all_vectors, all_rows = multihost_utils.process_allgather(found, tiled=True)
   order = np.argsort(all_rows, kind="stable")
   order = order[all_rows[order] >= 0]
   if len(order) < count:
@@ -90,12 +89,3 @@ def embed_dataset(
   if not len(order):
     raise UserError(f"no image of the {dataset.split} split of {dataset.name} can be read")
   return all_vectors[order], all_rows[order]
-
-
-def _gathered(vectors: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Those of all processes, one after the other."""
-  if jax.process_count() == 1:
-    return vectors, rows
-  from jax.experimental import multihost_utils
-
-  return multihost_utils.process_allgather((vectors, rows), tiled=True)

@@ -3,7 +3,8 @@
 Similarity is the dot product (the cosine for unit-norm embeddings). Queries are sharded over a
 one-dimensional mesh of devices, the gallery is replicated, and every device walks
 [query_tile, gallery_tile] blocks of similarities: the full [Q, G] matrix never exists. Ranks are
-counted by all processes of a run together, each with the same arguments; a search is one's own.
+counted by all processes of a run together, each with the same arguments; a search runs on the
+devices of one process.
 """
 
 import functools
@@ -56,22 +57,10 @@ def search(
   queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
-  mesh = _mesh(jax.local_devices())
-  query_tile = _tile_size(query_tile, len(queries), mesh.size)
-  own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
-  found = min(k, len(gallery))
-  scores, indices = _search(
-    *_shard(mesh, query_tile, (queries, 0), (own, -1)),
-    *_replicate(mesh, _tile_size(gallery_tile, len(gallery)), (gallery, 0)),
-    np.int32(len(gallery)),
-    mesh=mesh,
-    query_tile=query_tile,
-    k=found,
-  )
+  devices, tiles, found = jax.local_devices(), (query_tile, gallery_tile), min(k, len(gallery))
+  scores, indices = _run(_search, devices, tiles, exclude_self, gallery, queries, k=found)
   fill = ((0, 0), (0, k - found))
-  scores = np.pad(np.asarray(scores)[: len(queries)], fill, constant_values=-np.inf)
-  indices = np.pad(np.asarray(indices)[: len(queries)], fill, constant_values=-1)
-  return scores, indices
+  return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)
 
 
 def match_ranks(
@@ -95,14 +84,9 @@ def match_ranks(
   equal embeddings tie exactly.
 
   Args:
-    queries: [Q, D] embeddings, computed with as float32.
     query_labels: [Q] integers.
-    gallery: [G, D] embeddings.
-    gallery_labels: [G] integers.
-    exclude_self: query i is gallery row i, and is neither match nor non-match of itself.
-    normalize: scale every embedding to unit norm first.
-    query_tile: queries per block and device; rounded up to a multiple of 64, at most 65,536.
-    gallery_tile: gallery rows per block, rounded in the same way.
+    gallery_labels: [G] integers, of the same numbering. The other arguments are those of `search`;
+      with exclude_self a query is neither match nor non-match of itself.
 
   Returns:
     Ranks [Q, max(R)] int32, counted from 1 and rising along each row, 0 beyond the query's R;
@@ -125,23 +109,45 @@ def match_ranks(
   query_labels, gallery_labels = query_labels[query_order], gallery_labels[gallery_order]
   start = np.searchsorted(gallery_labels, query_labels, "left")
   stop = np.searchsorted(gallery_labels, query_labels, "right")
-  own = np.arange(len(queries)) if exclude_self else np.full(len(queries), -1)
-
-  mesh = _mesh(jax.devices())
-  query_tile = _tile_size(query_tile, len(queries), mesh.size)
-  sorted_ranks = _ranks(
-    *_shard(mesh, query_tile, (queries[query_order], 0), (start, 0), (stop, 0), (own, -1)),
-    *_replicate(mesh, _tile_size(gallery_tile, len(gallery)), (gallery[gallery_order], 0)),
-    np.int32(len(gallery)),
-    mesh=mesh,
-    query_tile=query_tile,
+  sorted_ranks = _run(
+    *(_ranks, jax.devices(), (query_tile, gallery_tile), exclude_self),
+    *(gallery[gallery_order], queries[query_order], start, stop),
     max_matches=_round_up(max(int((stop - start).max()), 1), _CHUNK),
   )
   num_matches = np.empty(len(queries), np.int32)
   num_matches[query_order] = stop - start - exclude_self
   ranks = np.empty((len(queries), num_matches.max()), np.int32)
-  ranks[query_order] = np.asarray(sorted_ranks)[: len(queries), : ranks.shape[1]]
+  ranks[query_order] = sorted_ranks[:, : ranks.shape[1]]
   return ranks, num_matches
+
+
+def _run(program, devices, tiles, exclude_self, gallery, *of_queries, **static):
+  """What a jitted program finds for the queries, as NumPy arrays [Q, ...].
+
+  It gets the arrays of_queries [Q, ...] and each query's own gallery row (-1: none), all sharded,
+  and the gallery as [tiles, tile, D] on every device.
+  """
+  count = len(of_queries[0])
+  own = np.arange(count) if exclude_self else np.full(count, -1)
+  mesh = Mesh(np.array(devices), ("devices",))
+  query_tile = _tile_size(tiles[0], count, mesh.size)
+  gallery_tile = _tile_size(tiles[1], len(gallery))
+  padded = [_pad(x, query_tile * mesh.size, 0) for x in of_queries]
+  padded.append(_pad(own, query_tile * mesh.size, -1))
+  blocks = _pad(gallery, gallery_tile, 0).reshape(-1, gallery_tile, gallery.shape[1])
+
+  def put(x, *axes):
+    # On the devices of all processes, each of which has the whole of x.
+    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
+
+  found = program(
+    *(put(x, "devices") for x in padded),
+    *(put(blocks), np.int32(len(gallery))),
+    mesh=mesh,
+    query_tile=query_tile,
+    **static,
+  )
+  return jax.tree.map(lambda x: np.asarray(x)[:count], found)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "query_tile", "k"))
@@ -249,23 +255,19 @@ def _count_at_least(scores, limits):
 
 
 def _map_query_tiles(function, mesh, query_tile, *arrays):
-  """Applies function to each [query_tile, ...] part of arrays sharded over the mesh."""
+  """Applies the function to each [query_tile, ...] part of arrays sharded over the mesh."""
 
   def on_device(*arrays):
     tiles = tuple(x.reshape(-1, query_tile, *x.shape[1:]) for x in arrays)
     merged = lax.map(function, tiles)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), merged)
 
-  # The gallery is closed over; shard_map replicates it. Results are gathered, as every process
-  # of a pod computes the metrics.
+  # The functions close over the gallery, which shard_map replicates. Results are gathered, since
+  # every process of a pod computes the metrics.
   sharded = jax.shard_map(
     on_device, mesh=mesh, in_specs=P("devices"), out_specs=P("devices"), check_vma=False
   )
   return lax.with_sharding_constraint(sharded(*arrays), NamedSharding(mesh, P()))
-
-
-def _mesh(devices: list[jax.Device]) -> Mesh:
-  return Mesh(np.array(devices), ("devices",))
 
 
 def _round_up(n: int, multiple: int) -> int:
@@ -284,49 +286,30 @@ def _pad(x: np.ndarray, multiple: int, value: float) -> np.ndarray:
   return np.pad(x, fill, constant_values=value)
 
 
-def _shard(mesh, query_tile, *arrays):
-  """Puts (array, padding value) pairs on the devices, split along the first axis."""
-  sharding = NamedSharding(mesh, P("devices"))
-  return [_put(_pad(x, query_tile * mesh.size, value), sharding) for x, value in arrays]
-
-
-def _replicate(mesh, tile, *arrays):
-  """Puts (array, padding value) pairs on every device, as [tiles, tile, ...]."""
-  padded = (_pad(x, tile, value) for x, value in arrays)
-  sharding = NamedSharding(mesh, P())
-  return [_put(x.reshape(-1, tile, *x.shape[1:]), sharding) for x in padded]
-
-
-def _put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-  """On the devices of all processes, each of which has the whole of x."""
-  if sharding.is_fully_addressable:
-    return jax.device_put(x, sharding)
-  return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-
 def _check_pair(queries, gallery, exclude_self, normalize):
-  same = queries is gallery
-  queries, norms = _check_embeddings("queries", queries, normalize)
-  gallery, gallery_norms = (
-    (queries, norms) if same else _check_embeddings("gallery", gallery, normalize)
-  )
-  if queries.shape[1] != gallery.shape[1]:
+  """Both [n, D] float32, checked, and of unit norm if `normalize` is set."""
+  found, norms = _check_embeddings("queries", queries, normalize)
+  if queries is gallery:
+    gallery, gallery_norms = found, norms
+  else:
+    gallery, gallery_norms = _check_embeddings("gallery", gallery, normalize)
+  if found.shape[1] != gallery.shape[1]:
     raise UserError(
-      f"queries have {queries.shape[1]} dimensions and the gallery {gallery.shape[1]};"
+      f"queries have {found.shape[1]} dimensions and the gallery {gallery.shape[1]};"
       " embed both with the same model"
     )
-  if exclude_self and len(queries) != len(gallery):
+  if exclude_self and len(found) != len(gallery):
     raise UserError(
-      f"exclude_self: {len(queries)} queries and {len(gallery)} gallery rows;"
+      f"exclude_self: {len(found)} queries and {len(gallery)} gallery rows;"
       " query i must be gallery row i"
     )
   if norms.max() * gallery_norms.max() > np.finfo(np.float32).max / 2:
     raise UserError("embeddings are so large that their products overflow; pass normalize=True")
-  return queries, gallery
+  return found, gallery
 
 
 def _check_embeddings(name, x, normalize):
-  """The checked (and normalised) embeddings [n, D] float32, and their norms [n] float64."""
+  """The embeddings [n, D] float32, and their norms [n] float64."""
   with np.errstate(over="ignore"):  # what does not fit float32 is reported as non-finite
     x = np.ascontiguousarray(x, np.float32)
   if x.ndim != 2 or not x.size:

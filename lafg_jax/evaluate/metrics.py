@@ -47,12 +47,8 @@ def retrieval_metrics(
     UserError: on empty, mismatched or non-finite input, a k that is not a positive integer, or if
       no query has a true match.
   """
-  scores, counted = per_query(
-    *(queries, query_labels, gallery, gallery_labels),
-    ks=ks,
-    exclude_self=exclude_self,
-    normalize=normalize,
-  )
+  pair = (queries, query_labels, gallery, gallery_labels)
+  scores, counted = per_query(*pair, ks=ks, exclude_self=exclude_self, normalize=normalize)
   return {
     **{name: float(values.mean()) for name, values in scores.items()},
     "num_queries": len(counted),
@@ -63,30 +59,20 @@ def retrieval_metrics(
 
 
 def per_query(
-  queries: np.ndarray,
-  query_labels: np.ndarray,
-  gallery: np.ndarray,
-  gallery_labels: np.ndarray,
-  *,
-  ks: Sequence[int],
-  exclude_self: bool = False,
-  normalize: bool = False,
+  *pair: np.ndarray, ks: Sequence[int], **options: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """What `retrieval_metrics`, which explains the arguments, takes the means of.
+  """The values of each query, of which `retrieval_metrics`, with the same arguments, takes means.
 
   Returns:
     {'recall@<k>', 'map@r', 'r_precision': [q] in [0, 1]} of the q queries with a true match, and
-    [Q] bool, which these are.
+    which of the Q queries these are, [Q] bool.
   """
-  _check_ks(ks)
-  ranks, num_matches = knn.match_ranks(
-    queries,
-    query_labels,
-    gallery,
-    gallery_labels,
-    exclude_self=exclude_self,
-    normalize=normalize,
-  )
+  for k in ks:
+    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+      raise UserError(f"evaluate.ks: {k!r} is not a positive integer; give cut-offs as (1, 2, 4)")
+  if not len(ks):
+    raise UserError("evaluate.ks is empty; give at least one cut-off of Recall@K")
+  ranks, num_matches = knn.match_ranks(*pair, **options)
   counted = num_matches > 0
   if not counted.any():
     raise UserError("no query has another image of its class in the gallery; nothing to measure")
@@ -105,19 +91,13 @@ def evaluate_embeddings(
 ) -> dict[str, float | int]:
   """Metrics where each of embeddings [n, D] queries all the others (CUB, Cars, SOP).
 
-  With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Further
-  arguments, results and errors are those of retrieval_metrics; labels are [n] integers.
+  With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Other
+  arguments, results and errors are those of `retrieval_metrics`; labels are [n] integers.
   """
+  pair = (embeddings, labels) * 2
   if is_query is not None:
-    rest = ~is_query
-    return retrieval_metrics(
-      *(embeddings[is_query], labels[is_query], embeddings[rest], labels[rest]),
-      ks=ks,
-      normalize=normalize,
-    )
-  return retrieval_metrics(
-    embeddings, labels, embeddings, labels, ks=ks, exclude_self=True, normalize=normalize
-  )
+    pair = (embeddings[is_query], labels[is_query], embeddings[~is_query], labels[~is_query])
+  return retrieval_metrics(*pair, ks=ks, exclude_self=is_query is None, normalize=normalize)
 
 
 def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -128,11 +108,3 @@ def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray,
   precision = np.divide(hits, ranks, out=np.zeros(ranks.shape), where=at_r)
   average = precision.sum(1) / num_matches
   return average, at_r.sum(1) / num_matches
-
-
-def _check_ks(ks: Sequence[int]) -> None:
-  for k in ks:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-      raise UserError(f"evaluate.ks: {k!r} is not a positive integer; give cut-offs as (1, 2, 4)")
-  if not len(ks):
-    raise UserError("evaluate.ks is empty; give at least one cut-off of Recall@K")

@@ -77,11 +77,7 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
 
 
 def read_result(workdir: str) -> dict[str, Any]:
-  """The evaluation.json of a workdir.
-
-  Raises:
-    UserError: it is missing or damaged.
-  """
+  """The evaluation.json of a workdir; raises UserError if it is missing or damaged."""
   path = os.path.join(workdir, FILE)
   if not os.path.isfile(path):
     raise UserError(f"{path} does not exist: run --stage=evaluate first")

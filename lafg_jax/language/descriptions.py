@@ -1,4 +1,4 @@
-"""Descriptions that somebody wrote down: JSON, JSONL, CSV, and what ships with the package."""
+"""Descriptions in files: JSON, JSONL, CSV, and those that ship with the package."""
 
 import csv
 import io
@@ -11,10 +11,11 @@ from lafg_jax.utils.errors import UserError
 
 Record = dict[str, str]  # {"class", "description", "source"}
 
-# What the project wrote itself: JSON {class: [sentence, ...]}, a file per data set.
+# The project's own descriptions: JSON {class: [sentence, ...]}, a file per data set.
 SHIPPED = Path(__file__).parent / "shipped"
 
-HINT = "pass --config.language.descriptions=FILE"
+KEY = "language.descriptions"
+HINT = f"pass --config.{KEY}=FILE"
 
 
 def record(name: str, text: str, source: str) -> Record:
@@ -25,19 +26,19 @@ def record(name: str, text: str, source: str) -> Record:
 def read_file(path: str) -> list[Record]:
   """Reads descriptions from a file, by its suffix.
 
-  .jsonl and .ndjson hold {"class", "description"} a line, .csv those two columns under a header;
-  any other suffix is JSON `{class: [sentence, ...]}`.
+  .jsonl and .ndjson hold {"class", "description"} on each line, .csv those two columns under a
+  header; any other suffix is JSON `{class: [sentence, ...]}`.
 
   Raises:
     UserError: no path given, no such file, or not of that form; a bad line is named.
   """
   if not path:
     raise UserError(
-      "language.descriptions is empty: pass --config.language.descriptions=FILE, a JSON "
-      "{class: [sentence, ...]}, or a .jsonl or .csv of class and description"
+      f"{KEY} is empty: {HINT}, a JSON {{class: [sentence, ...]}}, or a .jsonl or .csv of class "
+      "and description"
     )
   if not os.path.isfile(path):
-    raise UserError(f"language.descriptions: no file {path!r}: {HINT}")
+    raise UserError(f"{KEY}: no file {path!r}: {HINT}")
   suffix = Path(path).suffix.lower()
   if suffix in (".jsonl", ".ndjson"):
     return read_jsonl(Path(path), HINT)
@@ -45,7 +46,7 @@ def read_file(path: str) -> list[Record]:
 
 
 def read_shipped() -> list[Record]:
-  """The descriptions in `SHIPPED`, of all its files."""
+  """The descriptions in all files of `SHIPPED`."""
   return [
     found | {"source": f"shipped:{path.name}"}
     for path in sorted(SHIPPED.glob("*.json"))
@@ -67,7 +68,7 @@ def clean(text: str) -> str:
 
 
 def _whole(text: str) -> str:
-  # JSON can hold half a character (a lone surrogate), which no UTF-8 file takes, and NUL, which
+  # JSON can hold half a character (a lone surrogate), which UTF-8 cannot encode, and NUL, which
   # NumPy drops from the end of a text.
   return text.encode("utf-8", "ignore").decode("utf-8").replace("\0", "")
 
@@ -85,7 +86,7 @@ def _read_json(path: Path) -> list[Record]:
   except ValueError as error:
     raise UserError(f"{path} is not JSON ({error}); one object a line needs .jsonl") from None
   expected = f"{path}: expected {{class: [sentence, ...]}}"
-  # The hook turns an object into pairs, which keeps a class that stands there twice.
+  # The hook turns an object into pairs, so that a class that occurs twice keeps both lists.
   if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
     raise UserError(f"{expected}, found another kind of value: {HINT}")
   for name, texts in pairs:
@@ -95,13 +96,12 @@ def _read_json(path: Path) -> list[Record]:
 
 
 def read_jsonl(path: Path, hint: str) -> list[Record]:
-  """Reads {"class", "description", maybe "source"} a line; `hint` ends every message.
+  """Reads {"class", "description", maybe "source"} from each line.
 
-  Raises:
-    UserError: unreadable, or a line of another form.
+  Raises UserError, which `hint` ends, if the file is unreadable or a line has another form.
   """
   records = []
-  # Only \n ends a line: a sentence may hold any other of Unicode's line separators.
+  # Only \n ends a line: a sentence may hold Unicode's other line separators.
   for number, line in enumerate(_read_text(path, hint).split("\n"), 1):
     if not line.strip():
       continue
@@ -128,7 +128,7 @@ def _read_csv(path: Path) -> list[Record]:
     rows.fieldnames = header
     for row in rows:
       name, text = row["class"], row["description"]
-      # The reader puts surplus cells under None, and None into cells that are not there.
+      # The reader puts surplus cells under the key None, and None in place of missing cells.
       if None in row or name is None or text is None:
         raise UserError(
           f"{path} line {rows.line_num} has not as many cells as the first line (a text that holds "
@@ -141,10 +141,9 @@ def _read_csv(path: Path) -> list[Record]:
 
 
 def read(workdir: str | os.PathLike, class_names: Sequence[str]) -> list[Record]:
-  """The descriptions that `run` wrote.
+  """The descriptions in a workdir, which `describe.run` wrote.
 
-  Raises:
-    UserError: the file is missing or damaged, or is not about exactly these classes.
+  Raises UserError if they are missing, damaged, or not of exactly these classes.
   """
   path = Path(workdir) / "descriptions.jsonl"
   if not path.is_file():

@@ -14,7 +14,6 @@ from lafg_jax.language import vocabulary as mining
 from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.class_names import class_order, shorten
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import replacing
 from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
 STATS = "prototypes_stats.json"
@@ -49,7 +48,7 @@ def attend(
   similarity = queries @ vocabulary.T
   indices = np.argsort(-similarity, axis=1, kind="stable")[:, :top_k]
   chosen = np.take_along_axis(similarity, indices, axis=1)
-  # The largest comes first; taking it off keeps exp() in range at small tau_k.
+  # The largest comes first; subtracting it keeps exp() in range at small tau_k.
   weights = np.exp((chosen - chosen[:, :1]) / tau_k)
   weights /= weights.sum(axis=1, keepdims=True)
   prototypes = queries + np.einsum("ck,ckd->cd", weights, vocabulary[indices])
@@ -118,24 +117,21 @@ def class_queries(
 def run(language: Any, workdir: str | os.PathLike, class_names: Sequence[str]) -> Path:
   """Writes `<workdir>/prototypes.npz` from `<workdir>/text_features.npz`.
 
-  It holds the arrays of `compute`, the classes in the order of `class_names`. The statistics of the
-  vocabulary are written to `<workdir>/prototypes_stats.json`.
-
-  Raises:
-    UserError: the features are missing, damaged or of other classes; a key is out of range.
+  It holds the arrays of `compute`, the classes in the order of `class_names`; its statistics are
+  written to `<workdir>/prototypes_stats.json`. Raises UserError as `compute`, and if the features
+  are missing, damaged or of other classes.
   """
-  features_path = Path(workdir) / "text_features.npz"
+  path = Path(workdir) / "text_features.npz"
   keys = (
-    *("class_names", "class_described", "sentences", "sentence_described"),
-    *("sentence_features", "queries", "encoder"),
+    "class_names class_described sentences sentence_described sentence_features queries encoder"
   )
-  found = files.read_npz(features_path, keys, stage="encode", optional=("image_means",))
-  order = class_order(features_path, found["class_names"], class_names, stage="encode")
+  found = files.read_npz(path, keys.split(), stage="encode", optional=("image_means",))
+  order = class_order(path, found["class_names"], class_names, stage="encode")
   arrays, stats = compute(language, found, order)
-  path = files.write_npz(Path(workdir) / "prototypes.npz", **arrays)
-  with replacing(Path(workdir) / STATS) as temporary:
+  written = files.write_npz(Path(workdir) / "prototypes.npz", **arrays)
+  with files.replacing(Path(workdir) / STATS) as temporary:
     temporary.write_text(json.dumps(stats, indent=2) + "\n", encoding="utf-8")
-  return path
+  return written
 
 
 def compute(
@@ -145,16 +141,15 @@ def compute(
 
   Args:
     language: the config section.
-    found: the arrays of `encode.compute`.
-    order: [C] positions in `found["class_names"]` of the classes, in the order of the result.
+    found: the arrays of `encoders.texts.compute`.
+    order: [C] positions in `found["class_names"]` of the result's classes.
 
   Returns:
     (arrays, `statistics.compute` with tau_k and dropped_sentences). The arrays, with N attributes
     and width d: class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw
-    T_c), topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (what a person reads to see
-    which attribute an entry is), description_means [C, d] (not normalised), attribute_profiles
-    [C, N] (of `profiles`), encoder (its id).
-    Sentences that `language.drop_generic` drops enter none of these.
+    T_c), topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (they show a person which
+    attribute an entry is), description_means [C, d] (not normalised), attribute_profiles [C, N] (of
+    `profiles`), encoder (its id). No array uses a sentence that `language.drop_generic` drops.
 
   Raises:
     UserError: a key is out of range.
@@ -162,65 +157,63 @@ def compute(
   kept = _kept(found, language.drop_generic)
   features, owners = found["sentence_features"][kept], found["sentence_described"][kept]
   owners = deal_out(owners, language.wrong_sentences, language.kmeans_seed)
+  class_described = found["class_described"][order]
   described = [features[owners == k].mean(axis=0) for k in range(int(owners.max()) + 1)]
-  means = np.stack(described)[found["class_described"][order]]
+  means = np.stack(described)[class_described]
   images = found["image_means"][order] if "image_means" in found else None
   queries = class_queries(found["queries"][order], means, language.query, images)
   vocabulary = mining.mine(
-    features,
-    language.num_attributes,
-    language.kmeans_seed,
-    language.kmeans_restarts,
+    *(features, language.num_attributes, language.kmeans_seed, language.kmeans_restarts),
     minibatch_above=language.minibatch_above,
     spherical=language.spherical,
   )
-  prototypes, indices, weights = attend(queries, vocabulary.centres, language.top_k, language.tau_k)
+  centres = vocabulary.centres
+  prototypes, indices, weights = attend(queries, centres, language.top_k, language.tau_k)
   stats = statistics.compute(vocabulary, prototypes, indices, weights)
   stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
   logging.info("%s", statistics.text(stats))
-  nearest = mining.nearest_sentences(vocabulary.centres, features, found["sentences"][kept])
-  shares = profiles(features, owners, vocabulary.centres, language.tau_profile)
   arrays = {
     "class_names": found["class_names"][order],
     "queries": queries,
-    "vocabulary": vocabulary.centres,
+    "vocabulary": centres,
     "prototypes": prototypes,
     "topk_indices": indices,
     "topk_weights": weights,
-    "nearest_sentences": nearest,
+    "nearest_sentences": mining.nearest_sentences(centres, features, found["sentences"][kept]),
     "description_means": means,
-    "attribute_profiles": shares[found["class_described"][order]],
+    "attribute_profiles": profiles(features, owners, centres, language.tau_profile)[
+      class_described
+    ],
     "encoder": found["encoder"],
   }
   return arrays, stats
 
 
 def deal_out(owners: np.ndarray, share: float, seed: int) -> np.ndarray:
-  """Control: the classes [S] of sentences, a share of which are given to another class.
+  """Control experiment: the classes [S] of sentences after a share of them got another class.
 
-  The drawn sentences are passed around among themselves, so that every class keeps as many as it
-  had; one that has no other class to go to stays.
+  The drawn sentences are exchanged among themselves, so that every class keeps its number; a
+  sentence stays where no drawn one is of another class.
   """
   rng = random_streams.of_seed(seed)
   drawn = rng.permutation(len(owners))[: round(share * len(owners))]
   drawn = drawn[np.argsort(owners[drawn], kind="stable")]
   if not len(drawn):
     return owners
-  # Sorted by class and turned by the largest class's number, none meets its own.
-  largest = np.bincount(owners[drawn]).max()
   dealt = owners.copy()
-  dealt[drawn] = np.roll(owners[drawn], largest)
+  # Sorted by class, and shifted by the size of the largest one: none gets its own class.
+  dealt[drawn] = np.roll(owners[drawn], np.bincount(owners[drawn]).max())
   return dealt
 
 
 def _kept(found: dict[str, np.ndarray], fraction: float) -> np.ndarray:
   """Rows of the sentences that the noise filter keeps, in order; logs what it drops."""
+  sentences = found["sentences"]
   dropped = mining.generic(found["sentence_features"], found["sentence_described"], fraction)
   if len(dropped):
     logging.info(
       "language.drop_generic=%g: %d of %d sentences say nothing of their class in particular and "
       "are dropped, such as %s",
-      *(fraction, len(dropped), len(found["sentences"])),
-      shorten([str(found["sentences"][row]) for row in dropped[:3]]),
+      *(fraction, len(dropped), len(sentences), shorten(sentences[dropped[:3]].tolist())),
     )
-  return np.setdiff1d(np.arange(len(found["sentences"])), dropped)
+  return np.setdiff1d(np.arange(len(sentences)), dropped)

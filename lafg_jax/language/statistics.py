@@ -16,7 +16,7 @@ def compute(
   Args:
     vocabulary: N attributes mined from S sentences.
     prototypes: [C, d] T_c, not centred.
-    indices: [C, K] and weights [C, K], the Top-K attention of each class; rows sum to 1.
+    indices, weights: [C, K], the Top-K attention of each class; rows of weights sum to 1.
 
   Returns:
     num_classes, num_sentences, num_attributes, top_k; inertia and inertia_per_sentence (squared
@@ -43,22 +43,20 @@ def compute(
     "classes_per_attribute": _spread(shares[shares > 0]),
     "unused_attributes": int(np.sum(shares == 0)),
     "effective_attributes": {
-      "mean": float(effective.mean()),
-      "min": float(effective.min()),
-      "max": float(effective.max()),
+      name: float(getattr(effective, name)()) for name in ("mean", "min", "max")
     },
     "pairwise_cosine": {"raw": raw, "centred": centred},
   }
 
 
 def text(stats: dict[str, Any]) -> str:
-  """The statistics of `compute`, one a line, to be read."""
+  """The statistics of `compute` for the log, one on each line."""
   lines = [f"  {name:<33}{value}" for name, value in rows(stats).items()]
   return "\n".join(["the vocabulary and its prototypes:", *lines])
 
 
 def rows(stats: dict[str, Any]) -> dict[str, str]:
-  """The statistics of `compute` in words, each under what it is."""
+  """{what it is: value} of the statistics of `compute`, in words."""
   size, shared = stats["cluster_size"], stats["classes_per_attribute"]
   effective, cosine = stats["effective_attributes"], stats["pairwise_cosine"]
   raw, centred = ("-" if x is None else f"{x:.3f}" for x in (cosine["raw"], cosine["centred"]))
@@ -78,8 +76,4 @@ def rows(stats: dict[str, Any]) -> dict[str, str]:
 
 
 def _spread(values: np.ndarray) -> dict[str, float]:
-  return {
-    "min": int(values.min()),
-    "median": float(np.median(values)),
-    "max": int(values.max()),
-  }
+  return {"min": int(min(values)), "median": float(np.median(values)), "max": int(max(values))}

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
@@ -39,17 +40,15 @@ def mine(
     seed: of the initial centres.
     restarts: how many initialisations to try; the one of least inertia is kept.
     minibatch_above: S above which mini-batches are clustered, faster and a little worse.
-    spherical: centres stay on the sphere in every round (of most cosine, all features at once),
-      rather than only in the end.
+    spherical: normalise the centres in every round (which maximises the cosine; all features at
+      once), not only at the end.
 
   Raises:
     UserError: num_attributes or restarts does not fit.
   """
-  try:
-    from sklearn.cluster import KMeans, MiniBatchKMeans
-    from threadpoolctl import threadpool_limits
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
+  packages.require("language", "sklearn", "threadpoolctl")
+  from sklearn.cluster import KMeans, MiniBatchKMeans
+  from threadpoolctl import threadpool_limits
 
   if restarts < 1:
     raise UserError(f"language.kmeans_restarts must be at least 1, not {restarts}")
@@ -59,7 +58,7 @@ def mine(
       f"language.num_attributes must lie in 1..{distinct}, the number of distinct descriptions, "
       f"not {num_attributes}"
     )
-  # Threads add up partial sums in a varying order; one thread gives the same bits every time.
+  # Several threads add partial sums in a varying order; one thread gives the same bits each time.
   with threadpool_limits(limits=1):
     if spherical:
       centres = _spherical(features, num_attributes, seed, restarts)
@@ -74,14 +73,10 @@ def mine(
 def nearest_sentences(
   centres: np.ndarray, features: np.ndarray, sentences: np.ndarray, count: int = 5
 ) -> np.ndarray:
-  """For each centre the `count` different sentences nearest to it, nearest first.
+  """[N, count] str: for each centre the different sentences nearest to it, nearest first.
 
-  Args:
-    centres: [N, d] and features [S, d], both L2-normalised.
-    sentences: [S] str; the same words may stand there for several classes.
-
-  Returns:
-    [N, count] str, filled up with '' where there are fewer different sentences.
+  Rows are filled up with '' where there are fewer. The centres [N, d] and the features [S, d] of
+  the sentences [S] are L2-normalised; several classes may have the same sentence.
   """
   texts, first = np.unique(sentences, return_index=True)
   ranks = np.argsort(-(centres @ features[first].T), axis=1, kind="stable")[:, :count]
@@ -102,8 +97,8 @@ def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
     owners: [S] int, the class of each.
 
   Returns:
-    [S] float64 in [-2, 2]; inf for the only sentence of a class, and for all if there is but one
-    class: there is nothing to compare with.
+    [S] float64 in [-2, 2]; inf where there is nothing to compare with: for the only sentence of a
+    class, and for all if there is one class.
   """
   _, owners = np.unique(owners, return_inverse=True)
   features = features.astype(np.float64)
@@ -112,7 +107,7 @@ def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
   without = sums[owners] - features
   own = np.einsum("sd,sd->s", features, unit_or_zero(without))
   means = unit_or_zero(sums)
-  # The sum over all classes in one product, its own taken out: S x C similarities would not fit.
+  # One product with the sum over all classes, less the own class: S x C similarities would not fit.
   others = features @ means.sum(axis=0) - np.einsum("sd,sd->s", features, means[owners])
   margin = own - others / max(len(count) - 1, 1)
   margin[(count[owners] < 2) | (len(count) < 2)] = np.inf
@@ -122,25 +117,17 @@ def specificity(features: np.ndarray, owners: np.ndarray) -> np.ndarray:
 def generic(features: np.ndarray, owners: np.ndarray, fraction: float) -> np.ndarray:
   """Rows of the `fraction` of sentences with the least `specificity`, most generic first.
 
-  A class keeps its most specific sentence, so that fewer rows may be found.
-
-  Args:
-    features: [S, d], L2-normalised.
-    owners: [S] int, the class of each.
-    fraction: in [0, 1).
-
-  Raises:
-    UserError: fraction out of range.
+  A class keeps its most specific sentence, so that fewer rows may be found. Arguments as
+  `specificity`; raises UserError if the fraction is not in [0, 1).
   """
   if not 0 <= fraction < 1:
     raise UserError(f"language.drop_generic must be at least 0 and below 1, not {fraction}")
   margin = specificity(features, owners)
   order = np.argsort(margin, kind="stable")
-  # From the most specific on, the first that each class meets is the one it keeps.
+  # A class keeps the first of its sentences, from the most specific on.
   _, first = np.unique(owners[order[::-1]], return_index=True)
-  kept = np.zeros(len(order), bool)
-  kept[order[::-1][first]] = True
-  return np.array([row for row in order if not kept[row]], np.int64)[: int(fraction * len(order))]
+  others = order[~np.isin(order, order[::-1][first])]
+  return others[: int(fraction * len(order))]
 
 
 def _sums(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
@@ -151,7 +138,7 @@ def _sums(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
 
 
 def _inertia(features: np.ndarray, labels: np.ndarray, count: int) -> float:
-  """Sum of squares less what the means explain."""
+  """The sum of squares, less the part that the means explain."""
   sums = _sums(features, labels, count)
   sizes = np.maximum(np.bincount(labels, minlength=count), 1)
   total = float(np.sum(features.astype(np.float64) ** 2))
@@ -159,8 +146,10 @@ def _inertia(features: np.ndarray, labels: np.ndarray, count: int) -> float:
 
 
 def nearest_centres(features: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """(label, cosine), both [S], of the centre [N, d] nearest to each of `features` [S, d]; both
-  L2-normalised."""
+  """(label, cosine), both [S], of the nearest of `centres` [N, d] to each of `features` [S, d].
+
+  Both are L2-normalised.
+  """
   labels, best = [], []
   for start in range(0, len(features), _TILE):
     similarity = features[start : start + _TILE] @ centres.T
@@ -173,14 +162,14 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
   """Spherical K-means [count, d]: assign to the most similar centre, take the mean's direction."""
   from sklearn.cluster import kmeans_plusplus
 
-  best, best_cosine = None, -np.inf
+  best, best_cosine = np.empty(0), -np.inf
   for restart in range(restarts):
     rng = np.random.RandomState((seed, restart))
     centres = kmeans_plusplus(features, count, random_state=rng)[0]
-    before = None
+    before = np.empty(0)
     for _ in range(_ROUNDS):
       labels, cosine = nearest_centres(features, centres)
-      if before is not None and np.array_equal(labels, before):
+      if np.array_equal(labels, before):
         break
       before = labels
       sums = _sums(features, labels, count)
@@ -192,5 +181,4 @@ def _spherical(features: np.ndarray, count: int, seed: int, restarts: int) -> np
     total = float(nearest_centres(features, centres)[1].sum(dtype=np.float64))
     if total > best_cosine:
       best, best_cosine = centres, total
-  assert best is not None
   return l2_normalise(best, "K-means centres")

@@ -1,23 +1,22 @@
-"""Descriptions by a language model: restartable, class by class.
+"""Descriptions by a language model; a run that was stopped resumes, class by class.
 
-`<workdir>/descriptions.partial-<fingerprint>.jsonl` gains a line as each class is done, so a killed
-run goes on; the fingerprint is that of the settings and of the prompt. What failed stands, with the
-raw answer, in `<workdir>/descriptions_failed.jsonl`, and is asked again by the next run.
+`<workdir>/descriptions.partial-<fingerprint>.jsonl` gets a line as each class is done; the
+fingerprint is that of the settings and of the prompt. Classes without a usable answer are listed,
+with the raw answer, in `<workdir>/descriptions_failed.jsonl`, and the next run asks about them.
 """
 
 import errno
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from absl import logging
 
 from lafg_jax.config import keys
-from lafg_jax.language.describers import neighbours, prompt
-from lafg_jax.language.describers.answer import Answer, Ask
+from lafg_jax.language.describers import local_llm, neighbours, openai_api, prompt
+from lafg_jax.language.describers.prompt import Answer
 from lafg_jax.language.descriptions import Record, record
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
@@ -28,9 +27,9 @@ FAILED = "descriptions_failed.jsonl"
 
 
 def settings(language: Any) -> dict[str, Any]:
-  """What decides what a model writes, besides the class names and the prompt's own text."""
+  """The config values that the model's descriptions depend on; the prompt's text is not in them."""
   found = keys.deciding({"language": language}, "words")
-  # Read in place of what a model writes.
+  # Where it is set, no model is asked.
   del found["language.descriptions"]
   by_encoder = language.num_neighbours and not language.neighbours
   found["language.neighbours"] = Path(language.neighbours) if language.neighbours else None
@@ -44,15 +43,11 @@ def run(
   leaks: Callable[[str, str], bool],
   variants: bool = False,
 ) -> list[Record]:
-  """Descriptions of all classes by `language.llm`; only those that are not yet there are asked for.
+  """Descriptions of all classes by `language.llm`, which is asked only about those still missing.
 
-  Args:
-    language: the config section, `describer` 'transformers' or 'openai'.
-    workdir: folder of the run.
-    class_names: training classes; no other name enters a prompt.
-    leaks: (class, sentence) -> whether the sentence names a class kept from training; an answer
-      of nothing else is asked again.
-    variants: the names are those of super-classes (see `prompt.about_variants`).
+  No name but the `class_names` enters a prompt. Where each sentence of an answer `leaks`, its class
+  is asked about again. With `variants` the names are those of super-classes (see
+  `prompt.about_variants`).
 
   Raises:
     UserError: the model or endpoint cannot be used at all.
@@ -79,7 +74,8 @@ def run(
     else:
       near = neighbours.find(language, class_names, pending)
       question = lambda name, reason: prompt.question(name, near[name], count, reason)  # noqa: E731
-    with _backend(language) as ask, _appending(path) as kept:
+    backend = openai_api if language.describer == "openai" else local_llm
+    with backend.opened(language) as ask, _appending(path) as kept:
       failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
       raise Incomplete(
@@ -90,19 +86,9 @@ def run(
   return [record(name, text, source) for name in class_names for text in done[name]]
 
 
-def _backend(language: Any) -> AbstractContextManager[Ask]:
-  if language.describer == "openai":
-    from lafg_jax.language.describers import openai_api
-
-    return openai_api.opened(language)
-  from lafg_jax.language.describers import local_llm
-
-  return local_llm.opened(language)
-
-
 def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> list[str]:
-  """Asks about `pending` in rounds; fills `done` and the file `kept`; returns who failed."""
-  count, failed = language.sentences_per_class, []
+  """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed."""
+  failed = []
   reasons = dict.fromkeys(pending, "")
   with Progress("describe", len(pending), "classes") as progress:
     for attempt in range(language.retries + 1):
@@ -111,16 +97,17 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
       for position, answer in ask(questions, attempt):
         name = names[position]
         try:
-          done[name] = _usable(answer, name, count, leaks)
+          done[name] = _usable(answer, name, language.sentences_per_class, leaks)
           _append(kept, {"class": name, "sentences": done[name]})
         except prompt.Unusable as error:
           reasons[name] = str(error)
           if attempt < language.retries and not answer.error:
             continue
           failed.append(name)
-          # Opened for each, as most runs have none.
+          row = {"class": name, "reason": str(error), "attempts": attempt + 1}
+          # Opened for each row, as most runs have none.
           with _appending(failed_path) as file:
-            _append(file, _failure(name, str(error), attempt + 1, answer))
+            _append(file, row | {"finish_reason": answer.finish_reason, "raw": answer.text})
         del reasons[name]
         progress.add(1)
       if not reasons:
@@ -137,23 +124,13 @@ def _usable(answer: Answer, name: str, count: int, leaks) -> list[str]:
   return sentences
 
 
-def _failure(name: str, reason: str, attempts: int, answer: Answer) -> dict[str, Any]:
-  return {
-    "class": name,
-    "reason": reason,
-    "attempts": attempts,
-    "finish_reason": answer.finish_reason,
-    "raw": answer.text,
-  }
-
-
 def _appending(path: Path) -> BinaryIO:
-  # Without a buffer: what a full disk refused would be tried again, and told of, when it is closed.
+  # Without a buffer, which would try again to write what a full disk refused, on closing.
   return open(path, "ab", buffering=0)
 
 
 def _append(file: BinaryIO, row: dict[str, Any]) -> None:
-  """One line, on the disk before this returns."""
+  """Adds one line, which is on the disk when this returns."""
   # A model's raw text may hold half a character, which UTF-8 does not take.
   line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
   with naming(file.name):
@@ -172,23 +149,14 @@ def _read_partial(path: Path) -> dict[str, list[str]]:
     os.truncate(path, len(whole))
   done: dict[str, list[str]] = {}
   for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-    row = _row(line)
-    if row is None:
-      logging.warning("%s line %d is damaged: its class is asked for again", path, number)
+    try:
+      row = json.loads(line)
+      name, sentences = row["class"], row["sentences"]
+      sound = isinstance(sentences, list) and all(isinstance(t, str) for t in [name, *sentences])
+    except (ValueError, TypeError, KeyError):
+      sound = False
+    if sound and sentences:
+      done[name] = sentences
     else:
-      done[row[0]] = row[1]
+      logging.warning("%s line %d is damaged: its class is asked about again", path, number)
   return done
-
-
-def _row(line: bytes) -> tuple[str, list[str]] | None:
-  """(class, its sentences) of a line; None for one that `run` did not write."""
-  try:
-    row = json.loads(line)
-  except ValueError:
-    return None
-  if not isinstance(row, dict) or not isinstance(row.get("class"), str):
-    return None
-  sentences = row.get("sentences")
-  if not isinstance(sentences, list) or not sentences:
-    return None
-  return (row["class"], sentences) if all(isinstance(text, str) for text in sentences) else None

@@ -1,4 +1,4 @@
-"""Which training classes look most like a class: the names that a prompt tells it from."""
+"""Which training classes look most like a class: a prompt asks how it differs from these."""
 
 import json
 import os
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import logging
 
 from lafg_jax.utils.errors import UserError
@@ -16,33 +17,26 @@ def find(
 ) -> dict[str, tuple[str, ...]]:
   """The visually closest training classes of each wanted class, nearest first.
 
-  They come from the file `language.neighbours`, or else are those whose names the text encoder puts
-  nearest by cosine: at most `language.num_neighbours` each, none at 0.
+  They come from the file `language.neighbours`; without one they are the classes whose names are
+  nearest by the cosine of their text features. Each class has at most `language.num_neighbours`.
 
-  Args:
-    language: the config section.
-    class_names: training classes; no other name is returned, so none enters a prompt.
-    wanted: some of them.
-
-  Raises:
-    UserError: the file is missing or malformed, or the encoder cannot be loaded.
+  No name but the `class_names` of training is returned, so that no other enters a prompt. Raises
+  UserError if the file is missing or malformed, or the encoder cannot be loaded.
   """
   if language.neighbours:
     return _from_file(language.neighbours, language.num_neighbours, class_names, wanted)
   count = min(language.num_neighbours, len(class_names) - 1)
   if count <= 0:
     return dict.fromkeys(wanted, ())
-  import numpy as np
-
   from lafg_jax.language.encoders import texts
 
   prompts = [language.prompt.replace("{}", name) for name in class_names]
   features = texts.encode_texts(prompts, language.encoder, language.batch_size)
-  position = {name: i for i, name in enumerate(class_names)}
   near = {}
   for name in wanted:
-    cosines = features @ features[position[name]]
-    cosines[position[name]] = -np.inf
+    own = class_names.index(name)
+    cosines = features @ features[own]
+    cosines[own] = -np.inf
     near[name] = tuple(class_names[i] for i in np.argsort(-cosines, kind="stable")[:count])
   return near
 
@@ -57,12 +51,11 @@ def _from_file(path: str, count: int, class_names, wanted) -> dict[str, tuple[st
   lists: list[Any] = list(given.values()) if isinstance(given, dict) else [None]
   if not all(isinstance(n, list) and all(isinstance(x, str) for x in n) for n in lists):
     raise UserError(f"language.neighbours: {path} is not {{class: [class, ...]}}")
-  known = set(class_names)
-  foreign = {name for names in lists for name in names} - known
+  foreign = {name for names in lists for name in names} - set(class_names)
   if foreign:
     logging.info("neighbours: %d names that are not trained on are left out", len(foreign))
   near = {}
   for name in wanted:
-    others = [x for x in dict.fromkeys(given.get(name, [])) if x in known and x != name]
+    others = [x for x in dict.fromkeys(given.get(name, ())) if x not in foreign and x != name]
     near[name] = tuple(others[:count])
   return near

@@ -1,7 +1,7 @@
 """Images -> features in the space of an encoder's texts, and their means over classes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import write_npz
 from lafg_jax.utils.vectors import l2_normalise
 
-# What `run` writes, beside prototypes.npz.
+# What `run` writes.
 FILE = "image_features.npz"
 
 
@@ -28,34 +28,28 @@ def class_image_means(
 ) -> np.ndarray:
   """[C, d] float32: the mean image feature of each class, L2-normalised.
 
-  Images that cannot be read are reported by path and left out.
-
-  Raises:
-    UserError: as `encode_images`; no image of a class can be read.
+  Images that cannot be read are reported by path and left out. Raises UserError as `encode_images`,
+  and if no image of a class can be read.
   """
-  features, unreadable = _of_dataset(dataset, encoder, batch_size, cache)
-  labels = np.delete(dataset.labels, unreadable)
-  empty = np.flatnonzero(np.bincount(labels, minlength=len(dataset.class_names)) == 0)
+  features, readable = _of_dataset(dataset, encoder, batch_size, cache)
+  labels, count = dataset.labels[readable], len(dataset.class_names)
+  empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
   if len(empty):
     names = shorten([dataset.class_names[k] for k in empty])
     raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
-  readable = np.delete(features, unreadable, axis=0)
-  return class_means(readable, labels, len(dataset.class_names))
+  return class_means(features[readable], labels, count)
 
 
 def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolourings: int = 0) -> Path:
-  """Writes `<workdir>/image_features.npz`: what the encoder sees in each training image.
+  """Writes `<workdir>/image_features.npz`: the features of each training image.
 
   ids [n], features [n, d] float32 (L2-normalised; zeros for an image that cannot be read, which is
-  reported by path), encoder; and recoloured [n, K, d], the same of each image in K other colours,
-  where `recolourings` K is not 0.
-
-  Raises:
-    UserError: as `encode_images`.
+  reported by path), encoder; and, where `recolourings` K is not 0, recoloured [n, K, d], the
+  features of each image in K other colours. Raises UserError as `encode_images`.
   """
   options = (language.encoder, language.batch_size, language.cache)
-  features, unreadable = _of_dataset(dataset, *options)
-  features[unreadable] = 0
+  features, readable = _of_dataset(dataset, *options)
+  features[~readable] = 0
   arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": features}
   if recolourings:
     logging.info("encode: %d images in %d other colours each", len(dataset), recolourings)
@@ -70,16 +64,16 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
 def _of_dataset(
   dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Image features [n, d], and the rows that cannot be read: nan, and reported by path."""
+  """Image features [n, d], nan where unreadable, and which are readable [n]; logs the others."""
   features = encode_images(
     dataset.images, encoder, batch_size, cache, boxes=dataset.boxes, skip_unreadable=True
   )
-  unreadable = np.flatnonzero(np.isnan(features[:, 0]))
-  for row in unreadable:
+  readable = ~np.isnan(features[:, 0])
+  for row in np.flatnonzero(~readable):
     logging.warning("encode: cannot read %s; left out", dataset.ids[row])
-  if len(unreadable):
-    logging.warning("encode: %d of %d images left out", len(unreadable), len(dataset))
-  return features, unreadable
+  if not readable.all():
+    logging.warning("encode: %d of %d images left out", (~readable).sum(), len(dataset))
+  return features, readable
 
 
 def encode_images(
@@ -96,50 +90,61 @@ def encode_images(
 
   Args:
     images: n >= 1 paths or bytes of image files, or uint8 [n, H, W, 3]. Files are turned upright
-      and converted to RGB; the rest (resizing, cropping, normalising) is the encoder's own
-      preprocessing.
+      and converted to RGB; the encoder's own preprocessing does the rest (resizing, cropping,
+      normalising).
     encoder: a folder or hub id of CLIP, SigLIP or SigLIP 2, or 'tiny_clip'.
     batch_size: images encoded at once.
     cache: folder where features are kept between runs, by the content of the images; '' keeps none.
-    boxes: [n, 4] left, top, right, bottom in pixels, what of each image is shown; None shows all.
+    boxes: [n, 4] left, top, right, bottom in pixels: the part of each image that is encoded; None
+      encodes all of it.
     skip_unreadable: rows of nan for images that cannot be read, instead of an error.
-    version: image `row` is shown in other colours, `colours.recoloured(image, row, version)`; None
-      shows it as it is.
+    version: image `row` is encoded in other colours, `colours.recoloured(image, row, version)`;
+      None encodes it as it is.
 
   Raises:
-    UserError: as `encode.encode_texts`; the encoder has no image tower; an image cannot be read.
+    UserError: as `encode_texts`; the encoder has no image tower; an image cannot be read.
   """
-  load.check_batch_size(batch_size)
-  load.require_transformers()
   folder, identity = load.resolve(encoder)
-  box_of = lambda row: None if boxes is None else boxes[row]  # noqa: E731
+
+  def read(row: int, function: Callable[[Any, np.ndarray | None], Any]) -> Any:
+    """`function` of an image and its box; None where it cannot be read and may be left out."""
+    try:
+      return function(images[row], None if boxes is None else boxes[row])
+    except OSError as error:
+      if skip_unreadable:
+        return None
+      if isinstance(error, UnreadableImage):
+        raise UserError(f"{error}; take it out of the data") from error
+      raise UserError(f"cannot read image {error.filename}: {error.strerror}") from error
 
   def prepare() -> Encode:
     import torch
 
     processor, model = load.load_image_model(encoder, folder)
 
-    def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
-      opened = {row: _picture(images, row, box_of(row), skip_unreadable, version) for row in rows}
+    def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
+      opened = {row: read(row, open_any) for row in rows}
       pictures = {row: picture for row, picture in opened.items() if picture is not None}
       if not pictures:
-        return [], np.empty((0, 0), np.float32)
+        return [], torch.empty(0, 0)
+      if version is not None:
+        for row, picture in pictures.items():
+          pictures[row] = Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
       inputs = processor(images=list(pictures.values()), return_tensors="pt")
-      with torch.inference_mode():
-        found = model.get_image_features(**inputs.to(model.device))
+      found = model.get_image_features(**inputs.to(model.device))
       # Before transformers 5 this was the array itself.
-      return list(pictures), getattr(found, "pooler_output", found).float().cpu().numpy()
+      return list(pictures), getattr(found, "pooler_output", found)
 
-    return features
+    return encode
 
-  with FeatureCache(cache, identity) as stored:
-    keys = [
-      content if content is None else stored.key(b"image\n" + content + _colours_of(row, version))
-      for row, content in (
-        (row, _content(images, row, box_of(row), skip_unreadable)) for row in range(len(images))
-      )
-    ]
-    found = computed(keys, [0] * len(keys), prepare, batch_size, stored, "images")
+  def contents() -> Iterator[bytes | None]:
+    for row in range(len(images)):
+      content = read(row, _content)
+      colour = b"" if version is None else f"\nrecoloured {row} {version}".encode()
+      yield None if content is None else b"image\n" + content + colour
+
+  stored = FeatureCache(cache, identity)
+  found = computed(contents(), [0] * len(images), prepare, batch_size, stored, "images")
   if not found.size:
     raise UserError(f"none of {len(images)} images can be read: check the paths")
   readable = ~np.isnan(found[:, 0])
@@ -147,46 +152,18 @@ def encode_images(
   return found
 
 
-def _colours_of(row: int, version: int | None) -> bytes:
-  return b"" if version is None else f"\nrecoloured {row} {version}".encode()
-
-
-def _picture(
-  images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool, version: int | None
-) -> Any:
-  """Image `row`, opened; None where it cannot be read and may be left out."""
-  try:
-    picture = open_any(images[row], box)
-    if version is None:
-      return picture
-    return Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
-  except UnreadableImage as error:
-    if skip_unreadable:
-      return None
-    raise UserError(f"{error}; take it out of the data") from error
-
-
-def _content(images: Any, row: int, box: np.ndarray | None, skip_unreadable: bool) -> bytes | None:
-  """What decides an image's features, as bytes; None as of `_picture`."""
+def _content(image: Any, box: np.ndarray | None) -> bytes:
+  """What an image's features depend on."""
   shown = b"" if box is None else np.asarray(box, "<f8").tobytes()
-  try:
-    image = images[row]
-    if isinstance(image, np.ndarray):
-      return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
-    return (image if isinstance(image, bytes) else Path(image).read_bytes()) + shown
-  except OSError as error:
-    if skip_unreadable:
-      return None
-    if isinstance(error, UnreadableImage):
-      raise UserError(f"{error}; take it out of the data") from error
-    raise UserError(f"cannot read image {image}: {error.strerror}") from error
+  if isinstance(image, np.ndarray):
+    return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
+  return (image if isinstance(image, bytes) else Path(image).read_bytes()) + shown
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:
-  """[count, d] float32: the mean direction of each class's features [n, d]; zeros say nothing.
+  """[count, d] float32: the mean direction of each class's features [n, d]; zeros add nothing.
 
-  Raises:
-    UserError: a class has none.
+  Raises UserError if a class has none.
   """
   sums = np.zeros((count, features.shape[1]))
   np.add.at(sums, labels, features)

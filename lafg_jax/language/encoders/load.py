@@ -1,26 +1,25 @@
-"""Frozen encoders in transformers' format: which files, how texts become tokens, how to pool.
+"""Frozen encoders in transformers' format: where their files are, how texts become tokens, pooling.
 
 CLIP, SigLIP and SigLIP 2 (text and image towers), and sentence encoders (any other text encoder),
 from a folder or a hub id. torch and transformers are imported only when something is loaded.
 """
 
-import dataclasses
+import contextlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 
-from lafg_jax.utils import files, places
+from lafg_jax.utils import files, packages, places
 from lafg_jax.utils.errors import UserError
 
+_KEY = "language.encoder"
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
-# Of a hub repository: no weights in other formats or precisions, no modules that are not read.
-_HUB_FILES = {
-  "allow_patterns": ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"],
-  "ignore_patterns": ["onnx/*", "openvino/*"],
-}
+# What is downloaded of a hub repository: no weights in other formats or precisions.
+_HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 # The text tower of a model of two towers.
 _TEXT_TOWERS = {
   "clip": "CLIPTextModelWithProjection",
@@ -30,15 +29,15 @@ _TEXT_TOWERS = {
 _POOLINGS = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
 
 
-@dataclasses.dataclass(frozen=True)
-class TextReader:
-  """How one encoder reads text. `pooling`: 'tower' is the tower's own output, else names as in
-  sentence-transformers, whose vectors are concatenated in this order."""
+class TextReader(NamedTuple):
+  """How one encoder reads text."""
 
   tokenizer: Any
   limit: int  # tokens in the context, special tokens included
   lower: bool
   full_padding: bool  # to `limit`, without a mask
+  # 'tower': the tower's own output; else names as in sentence-transformers, whose vectors are
+  # concatenated in this order.
   pooling: tuple[str, ...]
 
   def lengths(self, texts: Sequence[str]) -> list[int]:
@@ -55,7 +54,7 @@ class TextReader:
       return_attention_mask=True,
       return_tensors="pt",
     )
-    # SigLIP was trained with its padding in view: a mask would change the features.
+    # SigLIP was trained without a mask over its padding: a mask would change the features.
     names = ("input_ids",) if self.full_padding else ("input_ids", "attention_mask")
     return {name: found[name] for name in names}
 
@@ -63,25 +62,29 @@ class TextReader:
     return [text.lower() for text in texts] if self.lower else list(texts)
 
 
+def folder_of(key: str, name: str, hint: str) -> Path | None:
+  """The folder that a config key names; None for a hub id.
+
+  Raises UserError, which `hint` ends, if `name` is the path of a folder that does not exist.
+  """
+  path = Path(name).expanduser()
+  if path.is_dir():
+    return path
+  # A hub id is NAME or OWNER/NAME; anything else is meant as a path.
+  if name[0] in "./~" or name.count("/") > 1 or path.exists():
+    raise UserError(f"{key}: no folder {str(path)!r}: {hint}")
+  return None
+
+
 def local_folder(encoder: str) -> Path | None:
   """The local folder of an encoder ('tiny_clip' is the shipped one); None for a hub id.
 
-  Raises:
-    UserError: empty, or the path of something that is not there.
+  Raises UserError if `encoder` is empty, or the path of a folder that does not exist.
   """
   if not encoder:
-    raise UserError(f"language.encoder is empty: {_HINT}")
-  folder = (
-    Path(__file__).parents[2] / "finches" / encoder
-    if encoder == "tiny_clip"
-    else Path(encoder).expanduser()
-  )
-  if folder.is_dir():
-    return folder
-  # A hub id is NAME or OWNER/NAME; anything else can only have meant a path.
-  if encoder == "tiny_clip" or encoder[0] in "./~" or encoder.count("/") > 1 or folder.exists():
-    raise UserError(f"language.encoder: no folder {str(folder)!r}: {_HINT}")
-  return None
+    raise UserError(f"{_KEY} is empty: {_HINT}")
+  shipped = Path(__file__).parents[2] / "finches/tiny_clip"
+  return folder_of(_KEY, str(shipped) if encoder == "tiny_clip" else encoder, _HINT)
 
 
 def resolve(encoder: str) -> tuple[Path, str]:
@@ -90,55 +93,55 @@ def resolve(encoder: str) -> tuple[Path, str]:
   The identity is the hub's revision, or for a folder a hash of what decides the features.
 
   Raises:
-    UserError: no such folder, or the hub has no such model or cannot be reached.
+    UserError: the language extra is not installed, there is no such folder, or the hub has no such
+      model or cannot be reached.
   """
+  packages.require("language", "safetensors", "torch", "transformers")
   folder = local_folder(encoder)
-  if folder is not None:
-    paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
-    paths += sorted(folder.glob("*.safetensors"))
-    # Names relative to the folder: a copy elsewhere is the same encoder.
-    content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
-    return folder, files.fingerprint(content)
-  problem = (
-    f"language.encoder {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
-  )
-  found = Path(places.hub_folder(encoder, problem, **_HUB_FILES))
-  return found, f"{encoder}@{found.name}"
+  if folder is None:
+    problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    folder = Path(
+      places.hub_folder(
+        encoder, problem, allow_patterns=_HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]
+      )
+    )
+    return folder, f"{encoder}@{folder.name}"
+  paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
+  paths += sorted(folder.glob("*.safetensors"))
+  # Names relative to the folder: a copy elsewhere is the same encoder.
+  content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
+  return folder, files.fingerprint(content)
 
 
 def content(encoder: str) -> Path | str:
   """What of an encoder decides its features, for a fingerprint: its folder, or id and commit.
 
-  Nothing is downloaded. A hub id without a commit is one that neither the hub's cache nor the hub
-  knows now: `resolve` fails, and says why.
-
-  Raises:
-    UserError: as `local_folder`.
+  Nothing is downloaded. The commit is empty where neither the hub's cache nor the hub knows it;
+  `resolve` fails then, and says why. Raises UserError as `local_folder`.
   """
   return local_folder(encoder) or f"{encoder}@{places.hub_commit(encoder)}"
 
 
 def load_reader(encoder: str, folder: Path) -> TextReader:
-  """The tokenizer of an encoder and how its features are to be taken.
+  """The tokenizer of an encoder and how its features are pooled; UserError if it cannot be used."""
+  import transformers
 
-  Raises:
-    UserError: the language extra is not installed, or the files cannot be read or used.
-  """
-  transformers = require_transformers()
-  try:
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    kind, limits, lower = _kind(config), [2**20], False
+    kind, lower, pooling = _kind(config), False, ("tower",)
+    # A tokenizer without a limit gives one too large for the tokenizers library.
+    limits = [2**20, tokenizer.model_max_length]
+    limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
     if not kind:
       pooling = _pooling(folder)
       settings = _read_json(folder / "sentence_bert_config.json") or {}
       limits.append(settings.get("max_seq_length") or 0)
       lower = bool(settings.get("do_lower_case"))
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  # Transformers fills an absent vocabulary with special tokens only.
-  if len(tokenizer) <= len(tokenizer.all_special_ids):
-    raise UserError(f"language.encoder {encoder!r} lacks a tokenizer: {_HINT}")
+      logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
+    # Transformers fills an absent vocabulary with special tokens only.
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+      raise ValueError("it lacks a tokenizer")
   if tokenizer.pad_token is None:
     # Padding is masked out, so any token serves.
     tokenizer.pad_token = tokenizer.eos_token
@@ -147,28 +150,15 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
     tokenizer.padding_side = "right"
   if kind in ("siglip", "siglip2"):
     lower = tokenizer.init_kwargs.get("do_lower_case", True)
-  # A tokenizer without a limit gives one too large for the tokenizers library.
-  limits += [tokenizer.model_max_length]
-  limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
-  if not kind:
-    logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
-  return TextReader(
-    tokenizer=tokenizer,
-    limit=int(min(limit for limit in limits if limit)),
-    lower=lower,
-    full_padding=kind.startswith("siglip"),
-    pooling=("tower",) if kind else pooling,
-  )
+  limit = int(min(limit for limit in limits if limit))
+  return TextReader(tokenizer, limit, lower, kind.startswith("siglip"), pooling)
 
 
 def load_text_model(encoder: str, folder: Path) -> Any:
-  """The torch text model in float32 and eval mode, on the GPU when torch has one.
+  """The torch text model in float32; raises UserError, and is placed, as `load_model`."""
+  import transformers
 
-  Raises:
-    UserError: the weights are missing, damaged or incomplete, or no safetensors.
-  """
-  transformers = require_transformers()
-  try:
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     kind = _kind(config)
     loader: Any = transformers.AutoModel
@@ -180,29 +170,24 @@ def load_text_model(encoder: str, folder: Path) -> Any:
       config = getattr(config, "text_config", config)
     elif config.is_encoder_decoder:
       loader = transformers.AutoModelForTextEncoding
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  return _load_weights(encoder, folder, loader, config)
+  return load_model(loader, folder, {"config": config}, encoder)
 
 
 def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   """(image processor, torch model with `get_image_features`) of CLIP, SigLIP or SigLIP 2.
 
-  Raises:
-    UserError: as `load_text_model`, or the encoder has no image tower or no preprocessor.
+  Raises UserError as `load_model`, and if the encoder has no image tower or no preprocessor.
   """
-  transformers = require_transformers()
-  try:
+  import transformers
+
+  with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     if config.model_type not in _TEXT_TOWERS:
-      raise UserError(
-        f"language.encoder {encoder!r} is no image encoder (a model of type {config.model_type}): "
-        "what reads images takes CLIP or SigLIP, --config.language.encoder=FOLDER"
+      raise ValueError(
+        f"no image encoder but a model of type {config.model_type}; images need CLIP or SigLIP"
       )
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  return processor, _load_weights(encoder, folder, transformers.AutoModel, config)
+  return processor, load_model(transformers.AutoModel, folder, {"config": config}, encoder)
 
 
 def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
@@ -214,7 +199,7 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
   states = output["last_hidden_state"]
   mask = mask.to(states.dtype)
   weights = mask[..., None]
-  places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+  place = torch.arange(1, mask.shape[1] + 1, device=mask.device)[:, None]
   rows = torch.arange(len(mask), device=mask.device)
   # With padding on the left the first token is not at 0.
   take = {
@@ -222,35 +207,50 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
     "max": lambda: states.masked_fill(weights == 0, -torch.inf).amax(dim=1),
     "mean": lambda: (states * weights).sum(dim=1) / weights.sum(dim=1),
     "mean_sqrt_len": lambda: (states * weights).sum(dim=1) / weights.sum(dim=1).sqrt(),
-    "weightedmean": lambda: (
-      (states * weights * places[:, None]).sum(dim=1) / (mask * places).sum(dim=1)[:, None]
-    ),
-    "lasttoken": lambda: states[rows, (mask * places).argmax(dim=1)],
+    "weightedmean": lambda: (states * weights * place).sum(dim=1) / (weights * place).sum(dim=1),
+    "lasttoken": lambda: states[rows, (weights * place)[..., 0].argmax(dim=1)],
   }
   return torch.cat([take[name]() for name in pooling], dim=1)
 
 
-def require_transformers() -> Any:
-  """The module, if it can work.
-
-  Raises:
-    UserError: the language extra is not installed.
-  """
-  try:
-    import safetensors  # noqa: F401
-    import torch  # noqa: F401  (transformers imports without it, and fails later, obscurely)
-    import transformers
-  except ImportError as error:
-    raise UserError(f"{error.name} is not installed: pip install 'lafg_jax[language]'") from error
-  return transformers
-
-
-def failures() -> tuple[type[Exception], ...]:
-  """What transformers raises for files that it cannot use."""
+@contextlib.contextmanager
+def loading(name: str, key: str = _KEY, hint: str = _HINT) -> Iterator[None]:
+  """Turns what transformers raises for files that it cannot use into a UserError of one line."""
   import safetensors
 
   errors = (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError, AttributeError)
-  return (*errors, safetensors.SafetensorError)
+  try:
+    yield
+  except (*errors, safetensors.SafetensorError) as error:
+    reason = str(error).strip().split("\n")[0]
+    raise UserError(f"{key} {name!r} cannot be loaded ({reason}): {hint}") from error
+
+
+def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> Any:
+  """The torch model `kind.from_pretrained(source)`, in eval mode, on the GPU where torch has one.
+
+  It is in float32 if `options` have no dtype. Raises UserError, with the `names` of `loading`, if
+  the weights are missing, damaged, incomplete, or no safetensors.
+  """
+  import torch
+  import transformers
+
+  # transformers reports unused image weights too; missing weights are checked below.
+  verbosity = transformers.logging.get_verbosity()
+  transformers.logging.set_verbosity_error()
+  transformers.logging.disable_progress_bar()
+  options = {"dtype": torch.float32, "use_safetensors": True} | options
+  try:
+    with loading(*names):
+      model, found = kind.from_pretrained(source, output_loading_info=True, **options)
+      # transformers fills missing weights with noise. BERT's pooler is not used.
+      lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
+      if lacking:
+        raise ValueError(f"it lacks weights such as {lacking[0]}")
+      return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+  finally:
+    transformers.logging.set_verbosity(verbosity)
+    transformers.logging.enable_progress_bar()
 
 
 def _kind(config: Any) -> str:
@@ -264,7 +264,7 @@ def _kind(config: Any) -> str:
 
 
 def _pooling(folder: Path) -> tuple[str, ...]:
-  """How a sentence encoder pools, by its own files; the mean if it has none that says so."""
+  """How a sentence encoder pools according to its files; the mean where they do not say."""
   modules = _read_json(folder / "modules.json") or []
   place = "1_Pooling"
   for module in modules:
@@ -280,48 +280,12 @@ def _pooling(folder: Path) -> tuple[str, ...]:
     value = settings["pooling_mode"]
     chosen = {value} if isinstance(value, str) else set(value)
   else:
-    flags = [key for key, value in settings.items() if key.startswith("pooling_mode_") and value]
-    names = (key.removeprefix("pooling_mode_") for key in flags)
-    chosen = {name.removesuffix("_tokens").removesuffix("_token") for name in names}
+    flags = "\n".join(key for key, value in settings.items() if value)
+    chosen = set(re.findall(r"^pooling_mode_(\w+?)(?:_tokens?)?$", flags, re.MULTILINE))
   if not chosen or not chosen <= set(_POOLINGS):
     raise ValueError(f"{place}/config.json asks for pooling {sorted(chosen)}")
   return tuple(name for name in _POOLINGS if name in chosen)
 
 
-def _load_weights(encoder: str, folder: Path, loader: Any, config: Any) -> Any:
-  import torch
-  import transformers
-
-  # Its report of unused image weights would alarm; what matters of it is checked below.
-  verbosity = transformers.logging.get_verbosity()
-  transformers.logging.set_verbosity_error()
-  transformers.logging.disable_progress_bar()
-  try:
-    model, loaded = loader.from_pretrained(
-      folder, config=config, dtype=torch.float32, use_safetensors=True, output_loading_info=True
-    )
-  except failures() as error:
-    raise _not_loaded(encoder, error) from error
-  finally:
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
-  # Transformers fills absent weights with noise.
-  lacking = sorted(key for key in loaded["missing_keys"] if "pooler" not in key)
-  if lacking:
-    raise UserError(f"language.encoder {encoder!r} lacks weights such as {lacking[0]}: {_HINT}")
-  return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def _read_json(path: Path) -> Any:
   return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def _not_loaded(encoder: str, error: Exception) -> UserError:
-  reason = str(error).strip().split("\n")[0]
-  return UserError(f"language.encoder {encoder!r} cannot be loaded ({reason}): {_HINT}")
-
-
-def check_batch_size(batch_size: int) -> None:
-  """Raises UserError below 1."""
-  if batch_size < 1:
-    raise UserError(f"language.batch_size must be at least 1, not {batch_size}")

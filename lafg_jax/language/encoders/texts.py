@@ -30,11 +30,14 @@ def run(
   Writes the arrays of `compute`, which explains the arguments, to `<workdir>/text_features.npz`.
 
   Raises:
-    UserError: descriptions missing or of other classes, encoder not loadable, bad prompt.
+    UserError: as `compute`; bad prompt; the descriptions are missing or of other classes.
   """
-  _check_settings(language)
+  if language.prompt.count("{}") != 1:
+    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
+  if language.long_sentences not in ("split", "cut"):
+    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
   records = descriptions.read(workdir, described_as(class_names, super_classes)[0])
-  arrays: dict[str, Any] = compute(language, records, class_names, super_classes, images)
+  arrays = compute(language, records, class_names, super_classes, images)
   return write_npz(Path(workdir) / "text_features.npz", **arrays)
 
 
@@ -62,9 +65,9 @@ def compute(
     L2-normalised, encoder (its id); and, where `language.query` is 'image', image_means [C, d].
 
   Raises:
-    UserError: encoder not loadable, bad prompt, or no images for language.query=image.
+    UserError: encoder not loadable, or no images for language.query=image.
   """
-  _check_settings(language)
+  options = (language.encoder, language.batch_size, language.cache)
   described, class_described = described_as(class_names, super_classes)
   number = {name: i for i, name in enumerate(described)}
   texts = [record["description"] for record in records]
@@ -76,13 +79,9 @@ def compute(
   if language.query == "image":
     if images is None:
       raise UserError("--config.language.query=image: no images of these classes; pass name")
-    # Before the texts: an encoder without an image tower should say so at once.
-    found["image_means"] = class_image_means(
-      images, language.encoder, language.batch_size, language.cache
-    )
-  features = encode_texts(
-    texts + prompts, language.encoder, language.batch_size, cache=language.cache
-  )
+    # Before the texts, so that an encoder without an image tower stops the run at once.
+    found["image_means"] = class_image_means(images, *options)
+  features = encode_texts(texts + prompts, *options)
   return found | {
     "class_names": np.array(class_names),
     "described": np.array(described),
@@ -93,13 +92,6 @@ def compute(
     "queries": features[len(texts) :],
     "encoder": np.array(language.encoder),
   }
-
-
-def _check_settings(language: Any) -> None:
-  if language.prompt.count("{}") != 1:
-    raise UserError(f"language.prompt needs one {{}} for the class name, not {language.prompt!r}")
-  if language.long_sentences not in ("split", "cut"):
-    raise UserError(f"language.long_sentences is split or cut, not {language.long_sentences!r}")
 
 
 def described_as(
@@ -115,36 +107,27 @@ def described_as(
 def split_long(
   texts: Sequence[str], owners: Sequence[int], encoder: str
 ) -> tuple[list[str], list[int]]:
-  """Splits texts longer than the encoder's context at sentences and clauses; warns how many.
+  """(texts, their owners) with texts longer than the encoder's context replaced by their parts.
 
-  Args:
-    texts: S descriptions.
-    owners: [S] the class of each. A part that a class already has is not repeated.
-    encoder: a folder, a hub id, or 'tiny_clip'.
-
-  Returns:
-    The texts and their classes, in order, each long text replaced by its parts. A text without a
-    place to split stays whole (`encode_texts` cuts it, and says so).
-
-  Raises:
-    UserError: the encoder cannot be loaded.
+  They are split at sentences and clauses, and counted in a warning. A text without a place to split
+  stays whole (`encode_texts` cuts it, and says so). A part that its owner, the number of a
+  described name, already has is not repeated. Raises UserError if the encoder cannot be loaded.
   """
   reader = load.load_reader(encoder, load.resolve(encoder)[0])
-  long = [length > reader.limit for length in reader.lengths(texts)]
   fits = lambda text: reader.lengths([text])[0] <= reader.limit  # noqa: E731
-  kept: dict[tuple[int, str], None] = {}
-  split = parts = 0
-  for text, owner, too_long in zip(texts, owners, long, strict=True):
-    found = split_sentences.split(text, fits) if too_long else [text]
-    kept.update(dict.fromkeys((owner, part) for part in found))
-    if len(found) > 1:
-      split, parts = split + 1, parts + len(found)
+  found = [
+    split_sentences.split(text, fits) if length > reader.limit else [text]
+    for text, length in zip(texts, reader.lengths(texts), strict=True)
+  ]
+  split = [len(parts) for parts in found if len(parts) > 1]
   if split:
     logging.warning(
       "%d of %d sentences are longer than the %d tokens that %s reads, and were split into %d",
-      *(split, len(texts), reader.limit, encoder, parts),
+      *(len(split), len(texts), reader.limit, encoder, sum(split)),
     )
-  return [text for _, text in kept], [owner for owner, _ in kept]
+  pairs = zip(owners, found, strict=True)
+  kept = dict.fromkeys((part, owner) for owner, parts in pairs for part in parts)
+  return [text for text, _ in kept], [owner for _, owner in kept]
 
 
 def encode_texts(
@@ -164,11 +147,9 @@ def encode_texts(
     cache: folder where features are kept between runs; '' keeps none.
 
   Raises:
-    UserError: the language extra is not installed, the encoder cannot be loaded, or the cache
-      cannot be written to.
+    UserError: the language extra is not installed, the encoder cannot be loaded, batch_size is
+      below 1, or the cache cannot be written to.
   """
-  load.check_batch_size(batch_size)
-  load.require_transformers()
   folder, identity = load.resolve(encoder)
   reader = load.load_reader(encoder, folder)
   lengths = reader.lengths(texts)
@@ -180,20 +161,16 @@ def encode_texts(
     )
 
   def prepare() -> Encode:
-    import torch
-
     model = load.load_text_model(encoder, folder)
 
-    def features(rows: Sequence[int]) -> tuple[Sequence[int], np.ndarray]:
+    def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
       tokens = reader.tokens([texts[row] for row in rows])
       tokens = {name: values.to(model.device) for name, values in tokens.items()}
-      with torch.inference_mode():
-        found = load.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
-      return rows, found.float().cpu().numpy()
+      return rows, load.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
 
-    return features
+    return encode
 
-  with FeatureCache(cache, identity) as stored:
-    keys = [stored.key(b"text\n" + text.encode()) for text in texts]
-    found = computed(keys, lengths, prepare, batch_size, stored, "texts")
+  contents = (b"text\n" + text.encode() for text in texts)
+  stored = FeatureCache(cache, identity)
+  found = computed(contents, lengths, prepare, batch_size, stored, "texts")
   return l2_normalise(found, f"features of {encoder}")
