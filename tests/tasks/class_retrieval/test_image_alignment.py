@@ -118,7 +118,7 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
   )
   config.update_from_flattened_dict(changes)
   default.validate(config, stages.STAGES)
-  assert stages.default_names(config) == list(stages.STAGES), "words are read"
+  assert default.default_names(config) == list(stages.STAGES), "words are read"
   tasks.run(config, str(tmp_path / "run"), stages.STAGES)
   lines = metrics_log.read(str(tmp_path / "run" / metrics_log.FILE))
   assert all(np.isfinite(line["l_img"]) and line["l_img"] > 0 for line in lines)
