@@ -53,9 +53,9 @@ def readout(
     'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
   """
   loss, centred = config.loss, vocabulary - vocabulary.mean(axis=0, dtype=np.float64)
-  if loss.image_alignment == "vocabulary" and "reading" in projectors:
+  if loss.image_alignment == "vocabulary" and "teacher" in projectors:
     directions = l2_normalise(centred if config.language.centre else vocabulary, "attributes")
-    return {"image": np.asarray(projectors["reading"], np.float32), "entries": directions}
+    return {"image": np.asarray(projectors["teacher"], np.float32), "entries": directions}
   if loss.alignment not in READABLE:
     return {}
   text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]
