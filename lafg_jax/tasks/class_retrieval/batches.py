@@ -75,9 +75,8 @@ def _outside(dataset: Dataset, shown: np.ndarray, column: int, columns: int) -> 
   Raises:
     UserError: the column has no image left.
   """
-  free = np.ones(len(dataset), bool)
-  free[shown] = False
-  mine, row = np.flatnonzero(free)[column::columns], shown[column]
+  free, row = np.setdiff1d(np.arange(len(dataset)), shown), shown[column]
+  mine = free[column::columns]
   yield from np.roll(mine, -int(np.searchsorted(mine, row))).tolist()
   raise UserError(
     f"{dataset.ids[row]} cannot be read, nor any image that could take its place: with "

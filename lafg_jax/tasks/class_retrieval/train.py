@@ -84,8 +84,7 @@ def _batch_size(config: ConfigDict) -> BatchSize:
 
   def resized(made: Objective, classes: int) -> Objective:
     smaller = config.copy_and_resolve_references()
-    with smaller.unlocked():
-      smaller.data.classes_per_batch = classes
+    smaller.data.classes_per_batch = classes
     return made._replace(rows=objective.num_rows(smaller), loss=objective.make_loss(smaller))
 
   return BatchSize(

@@ -75,7 +75,7 @@ VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
-# Without what the vision-language model sees in each image; the weight of nothing is the default's.
+# Without L_img; image_beta has its default, as a key must that nothing reads.
 NO_IMG = {
   "data.recoloured_per_batch": 0,
   "loss.image_alignment": "none",
@@ -84,17 +84,17 @@ NO_IMG = {
 AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
-# The words of classes, LaFG's way.
+# LaFG's: the words of the classes.
 PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
 # The words of other classes, and the teacher features of other images.
 ALL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
 SHUFFLED = PROTOTYPES | ALL_SHUFFLED
 # Teacher features of recoloured images, which are of no class, beside fixed class vectors.
 FIXED_TEACHER = TEACHER | {"loss.alignment": "orthogonal"}
-# Ours, of the same sentences. They are not in the space of the texts.
+# Ours, of the same sentences; profiles are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
-# What other losses and numbers of classes are compared in: without class targets, with those that
-# have no words, and with language.
+# Other losses and numbers of classes are compared in these: without class targets, with targets
+# that have no words, and with language.
 COMPARED: dict[str, dict[str, object]] = {
   "l_aux": AUX,
   "l_aux+orthogonal": ORTHOGONAL,
@@ -119,8 +119,8 @@ def starts(config):
     # `pretrained` is the tower of the shipped encoder, which has seen finches with their words.
     return {"self-supervised": {}}
   if config.data.name == "synthetic" and not config.model.pretrained:
-    # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
-    # what it can do already is not there to be learned, only to be forgotten.
+    # The tower of the shipped encoder, all of it trained at a small learning rate and for fewer
+    # steps, so that it does not forget what it can do already.
     steps = {"train.steps": max(1, config.train.steps * 3 // 10)}
     return {"scratch": {}, "pretrained": TINY_CLIP | steps}
   if config.model.pretrained:
@@ -223,7 +223,7 @@ def sweeps():
   found: dict[str, dict[str, object]] = {
     f"prototypes@{key}={x}": PROTOTYPES | {key: x} for key, tried in values.items() for x in tried
   }
-  # Where P_t learns: beside `prototype` its twin has nothing to follow.
+  # Where P_t learns: in the 'prototype' form its EMA copy has nothing to follow.
   mean = "prototypes@distribution-mean-centred"
   for step in (0.001, 0.01, 0.1, 1.0):
     found[f"{mean}@loss.ema_step={step}"] = forms()[mean] | {"loss.ema_step": step}
@@ -232,13 +232,13 @@ def sweeps():
       "language.tau_profile": tau
     }
   for width in (32, 64, 128, 256):
-    # A space that was learned has the width that it has.
+    # Pretrained projectors have one width alone.
     found[f"prototypes@loss.projector_width={width}"] = PROTOTYPES | {
       "loss.projector_width": width,
       "loss.projector_init": "random",
     }
   for count in (10, 20, "all"):
-    # As many images a batch, of fewer classes where there are not enough.
+    # The same number of images in a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
     beside = {"fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED}
@@ -248,9 +248,9 @@ def sweeps():
 
 
 def grid(config):
-  """What `--tune` tries for the variant that `config` is of: as many settings for every variant.
+  """The settings that `--tune` tries for the variant of `config`, equally many for all variants.
 
-  Without L_ali there is no beta, and the temperature of L_aux takes its place.
+  Without L_ali there is no beta: the temperature of L_aux is tried instead.
   """
   tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in (0.5, 1.0)]}
   if config.loss.alignment == "none":
