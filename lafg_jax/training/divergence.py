@@ -1,4 +1,4 @@
-"""What a run says when its loss is no longer finite: the step, and what its batch shows."""
+"""The error of a run whose loss is no longer finite: the step, and what its batch shows."""
 
 import os
 from collections.abc import Sequence
@@ -34,13 +34,13 @@ def message(
   step: int,
   metrics: dict[str, Any],
 ) -> str:
-  """One line about the run that diverged at `step`; writes the names of what that batch shows.
+  """The error line of a run that diverged; writes `names` to a file in the workdir.
 
   Args:
     train: the section `config.train`.
-    names: of what the batch of that step shows; computed anew, so that no step waits for them.
-    start: the step from which this process went on; 0 of a new run.
-    step: the first step whose metrics are not finite, 1 or more.
+    names: of what the batch of that step shows.
+    start: the step from which this process resumed; 0 of a new run.
+    step: the first whose metrics are not finite, 1 or more.
     metrics: those of that step.
   """
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
@@ -48,7 +48,7 @@ def message(
     with files.replacing(path) as temporary:
       temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
   loss, grad_norm, param_norm = (number(metrics[name]) for name in SIGNS)
-  # No step is saved that was not finite: this one is there, unless nothing was saved yet.
+  # Only finite steps are saved, so this one is there.
   saved = max(start, (step - 1) // train.checkpoint_every * train.checkpoint_every)
   kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was due before"
   return (
