@@ -62,10 +62,7 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
     return
   path = folder(workdir, where)
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep,
-    create=False,
-    enable_async_checkpointing=True,
-    multiprocessing_options=_alone(where),
+    max_to_keep=keep, create=False, multiprocessing_options=_alone(where)
   )
   # The manager's thread may fail, and log that, at any time until the close.
   logger = logging.get_absl_logger()

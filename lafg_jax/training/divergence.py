@@ -27,21 +27,12 @@ def number(x: Any) -> float:
 
 
 def message(
-  train: ConfigDict,
-  workdir: str,
-  names: Sequence[str],
-  start: int,
-  step: int,
-  metrics: dict[str, Any],
+  train: ConfigDict, workdir: str, names: Sequence[str], start: int, step: int, metrics: Any
 ) -> str:
   """The error line of a run that diverged; writes `names` to a file in the workdir.
 
-  Args:
-    train: the section `config.train`.
-    names: of what the batch of that step shows.
-    start: the step from which this process resumed; 0 of a new run.
-    step: the first whose metrics are not finite, 1 or more.
-    metrics: those of that step.
+  `step`, 1 or more, is the first that is not finite: `metrics` are its metrics, and `names` are of
+  what its batch shows. The process resumed from the step `start`, which is 0 of a new run.
   """
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
   if jax.process_index() == 0:

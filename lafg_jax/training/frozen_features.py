@@ -97,9 +97,8 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
 
 def _compute(config, folder, dataset, embedder, backbone, missing, stopped) -> dict[int, Chunk]:
   """The chunks that start at `missing`, each written when it is whole; fewer where stopped."""
-  size, count = config.evaluate.batch_size, len(dataset.labels)
-  views = max(config.train.feature_views, 1)
-  ends = {start: min(start + CHUNK, count) for start in missing}
+  size, views = config.evaluate.batch_size, max(config.train.feature_views, 1)
+  ends = {start: min(start + CHUNK, len(dataset.labels)) for start in missing}
   ranges = [
     (first, min(first + size, ends[start] * views))
     for start in missing
@@ -130,16 +129,12 @@ def _compute(config, folder, dataset, embedder, backbone, missing, stopped) -> d
   return done
 
 
-def _path(folder: Path, start: int) -> Path:
-  return folder / f"{start // CHUNK:05d}.npz"
-
-
 def _write(folder: Path, start: int, chunk: Chunk) -> None:
   # Every process computes all features; one writes.
   if jax.process_index() != 0:
     return
   try:
-    files.write_npz(_path(folder, start), features=chunk[0], rows=chunk[1])
+    files.write_npz(folder / f"{start // CHUNK:05d}.npz", features=chunk[0], rows=chunk[1])
   except OSError as error:
     raise UserError(
       f"{folder} cannot be written to ({error.strerror}): pass another --workdir, or free space"
@@ -153,7 +148,8 @@ def _read(folder: Path, start: int, shape: tuple[int, int, int]) -> Chunk | None
     shapes = (vectors.shape, rows.shape) == (shape, shape[:1])
     return shapes and (vectors.dtype, rows.dtype) == (np.float32, np.int32)
 
-  return files.read_cached_npz(_path(folder, start), ("features", "rows"), is_sound)
+  path = folder / f"{start // CHUNK:05d}.npz"
+  return files.read_cached_npz(path, ("features", "rows"), is_sound)
 
 
 def batches(

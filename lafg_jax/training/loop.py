@@ -23,6 +23,8 @@ from lafg_jax.training.step import Objective, TrainState, init_state, make_step
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
 MAX_PROGRAMS = 16
+# step, state, metrics and unreadable rows
+Stepped = tuple[int, TrainState, dict[str, jax.Array], np.ndarray]
 
 
 class Feed(NamedTuple):
@@ -114,8 +116,8 @@ def run(
 
 def _steps(
   mapped: Any, start: int, state: Any, given: Any, batches: Iterator[tuple], stop: StopRequest
-) -> Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]]:
-  """(step, state, metrics, unreadable rows) of each step after `start`, without waiting for it.
+) -> Iterator[Stepped]:
+  """Each step after `start`, without waiting for it.
 
   A state is valid until the next is asked for, which takes its memory.
   """
@@ -133,7 +135,7 @@ def _steps(
 
 def _follow(
   config: ConfigDict,
-  made: Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]],
+  made: Iterator[Stepped],
   stop: StopRequest,
   kept: dict[str, Any],
   meta: dict[str, Any],
@@ -165,16 +167,6 @@ def _follow(
   return step
 
 
-def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:
-  """The step, and whether any process is asked to stop; a process by itself passes None."""
-
-  def mapped(state, batch, constants, seed, asked):
-    stepped = step(state, batch, constants, seed)
-    return *stepped, None if asked is None else jax.lax.pmax(asked, AXIS)
-
-  return mapped
-
-
 def _step_bytes(objective, optimizer, config, size, state, constants, seed, count) -> int:
   """Bytes that each device needs for a step of a batch of size `count`, as XLA plans it.
 
@@ -202,7 +194,13 @@ def _mapped_step(objective: Objective, optimizer: Any, config: ConfigDict) -> An
     if len(_mapped_steps) >= MAX_PROGRAMS:
       del _mapped_steps[next(iter(_mapped_steps))]
     step = make_step(objective, optimizer, config.train, AXIS)
-    _mapped_steps[program] = jax.pmap(_with_stop(step), axis_name=AXIS, donate_argnums=(0,))
+
+    def mapped(state, batch, constants, seed, asked):
+      # Also whether any process is asked to stop; a process by itself passes None.
+      stop = None if asked is None else jax.lax.pmax(asked, AXIS)
+      return *step(state, batch, constants, seed), stop
+
+    _mapped_steps[program] = jax.pmap(mapped, axis_name=AXIS, donate_argnums=(0,))
   return _mapped_steps[program]
 
 
@@ -212,11 +210,6 @@ _mapped_steps: dict[str, Any] = {}
 def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed: Feed) -> None:
   learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
-  logging.info(
-    "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn",
-    int(state.step),
-    config.train.steps,
-    feed.size.words(feed.size.value),
-    jax.device_count(),
-    *counts,
-  )
+  batch, steps = feed.size.words(feed.size.value), (int(state.step), config.train.steps)
+  text = "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn"
+  logging.info(text, *steps, batch, jax.device_count(), *counts)

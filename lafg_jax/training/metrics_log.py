@@ -1,5 +1,6 @@
 """The metrics of a run: a progress line with ETA, metrics.jsonl, TensorBoard files."""
 
+import collections
 import contextlib
 import json
 import os
@@ -83,10 +84,8 @@ class MetricsLog:
     self.pending: tuple[int, float, Any] | None = None
     self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []
     self.clock: tuple[int, float] | None = None
-    self.warned = False
-    self.speed = f"{feed.unit}_per_second"
-    self.bad_rows: set[int] = set()
-    self.replaced = 0
+    self.speed, self.warned = f"{feed.unit}_per_second", False
+    self.bad_rows: collections.Counter[int] = collections.Counter()
 
   def __enter__(self) -> "MetricsLog":
     if self.writes:
@@ -108,12 +107,8 @@ class MetricsLog:
         end.enter_context(self.file)
       self.flush()
     if self.bad_rows:
-      logging.warning(
-        "train: %d %s could not be read; others stood in %d times",
-        len(self.bad_rows),
-        self.feed.unit,
-        self.replaced,
-      )
+      counts = len(self.bad_rows), self.feed.unit, self.bad_rows.total()
+      logging.warning("train: %d %s could not be read; others stood in %d times", *counts)
 
   def watch(self, step: int, metrics: dict[str, jax.Array]) -> None:
     """Takes every step's metrics, a few numbers on the device, for `check_finite`."""
@@ -178,26 +173,25 @@ class MetricsLog:
     if not divergence.finite(line):
       before = (x for x in self.unchecked if x[0] < step and not divergence.finite(x[1]))
       first, signs = next(before, (step, metrics))
-      where = os.path.dirname(self.path)
-      names = self.feed.names_in(first)
+      where, names = os.path.dirname(self.path), self.feed.names_in(first)
       raise UserError(divergence.message(self.train, where, names, self.start, first, signs))
     self.unchecked = [x for x in self.unchecked if x[0] > step]
     return line
 
   def unreadable(self, rows: np.ndarray) -> None:
     """Reports each training image that could not be read, once, by its path."""
-    for row in rows[rows >= 0]:
-      self.replaced += 1
-      if int(row) not in self.bad_rows:
-        self.bad_rows.add(int(row))
+    for row in rows[rows >= 0].tolist():
+      if row not in self.bad_rows:
         logging.warning("train: cannot read %s; another one stands in", self.feed.names[row])
+      self.bad_rows[row] += 1
 
 
 def read(path: str) -> list[dict[str, float]]:
   """The lines of a metrics.jsonl, without those that a kill cut short or that are damaged."""
   if not os.path.exists(path):
     return []
-  lines, damaged = [], 0
+  lines: list[dict[str, float]] = []
+  damaged = 0
   with open(path, encoding="utf-8", errors="replace") as file:
     for text in file:
       try:

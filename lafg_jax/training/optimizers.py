@@ -91,18 +91,12 @@ def check_freeze(
   `params` are arrays or their shapes; `is_frozen` is the objective's.
   """
   freeze, paths = train.freeze, list(traverse_util.flatten_dict(params, sep="/"))
-  if not freeze:
-    return
-  found = [path for path in paths if re.search(freeze, path)]
+  found, why = [path for path in paths if re.search(freeze, path)], ""
   if not found:
-    raise UserError(
-      f"--config.train.freeze={freeze}: no parameter has such a path; they are like "
-      + ", ".join(sorted(paths)[:3])
-    )
-  if all(map(is_frozen, found)):
-    raise UserError(
-      f"--config.train.freeze={freeze}: all that it finds is frozen already, as {found[0]}: leave "
-      "it empty, or name more"
-    )
-  if all(path in found or is_frozen(path) for path in paths):
-    raise UserError(f"--config.train.freeze={freeze}: it leaves nothing to train; name less")
+    why = f"no parameter has such a path; they are like {', '.join(sorted(paths)[:3])}"
+  elif all(map(is_frozen, found)):
+    why = f"all that it finds is frozen already, as {found[0]}: leave it empty, or name more"
+  elif all(path in found or is_frozen(path) for path in paths):
+    why = "it leaves nothing to train; name less"
+  if freeze and why:
+    raise UserError(f"--config.train.freeze={freeze}: {why}")

@@ -119,9 +119,7 @@ def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> 
 def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   """Raises UserError with the key and what it takes, for the first value that cannot be.
 
-  Args:
-    config: any.
-    stages: those that will run; paths that only others need may be missing.
+  `stages` will run; paths that only other stages need may be missing.
   """
   validation.validate_values(config, SECTIONS)
   _require_paths(config, stages)

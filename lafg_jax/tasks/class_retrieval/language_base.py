@@ -78,7 +78,9 @@ def load(
   mean = np.zeros(prototypes.shape[1], np.float32)
   if centre:
     mean = prototypes.mean(axis=0, dtype=np.float64).astype(np.float32)
-    log_centring(prototypes)
+    cosines = (mean_pairwise_cosine(x) for x in (prototypes, prototypes - prototypes.mean(axis=0)))
+    text = "mean pairwise cosine between prototypes: %.3f, %.3f after centring"
+    logging.info(text, *cosines)
   return LoadedPrototypes(
     prototypes=prototypes - mean,
     queries=arrays["queries"][order].astype(np.float32),
@@ -86,15 +88,6 @@ def load(
     mean=mean,
     encoder=str(arrays["encoder"]),
     sentences=tuple(tuple(map(str, row)) for row in arrays.get("nearest_sentences", ())),
-  )
-
-
-def log_centring(prototypes: np.ndarray) -> None:
-  """Logs the mean pairwise cosine of `prototypes` [C, d] before and after centring."""
-  logging.info(
-    "mean pairwise cosine between prototypes: %.3f, %.3f after centring",
-    mean_pairwise_cosine(prototypes),
-    mean_pairwise_cosine(prototypes - prototypes.mean(axis=0)),
   )
 
 

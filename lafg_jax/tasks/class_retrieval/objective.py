@@ -29,16 +29,11 @@ def build(
   prototypes: LoadedPrototypes | None = None,
   params: dict[str, Any] | None = None,
 ) -> Objective:
-  """The objective of a config.
+  """The objective of a resolved config, for C training classes; without words no prototypes.
 
   A batch has N m rows of classes, slot-major, then R recoloured rows of no class. L_aux and L_ali
-  compare the former. L_img compares the latter, or the former where R is 0.
-
-  Args:
-    config: resolved.
-    num_classes: C, of the training classes.
-    prototypes: the language base as training reads it; None without words.
-    params: the parameters; by default those before training, `init_params`.
+  compare the former. L_img compares the latter, or the former where R is 0. The parameters are by
+  default those before training, `init_params`.
   """
   loss, size = config.loss, config.data.image_size
   if params is None:
@@ -77,13 +72,8 @@ def init_params(
   {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W], 'teacher' P_r
   [D, d]}}, and what `Embedder` and model.lora_rank add. P_v is there with L_ali, P_t where that
   reads prototypes, P_r with L_img. The control `onehot` adds 'class_vectors' [C, W], and a
-  loss.auxiliary with proxies 'proxies' [C, D].
-
-  Args:
-    config: resolved.
-    num_classes: C.
-    text_dim: width of the prototypes; None without words.
-    teacher_dim: d, width of the teacher features that L_img reads; None without it.
+  loss.auxiliary with proxies 'proxies' [C, D]. text_dim is the width of the prototypes, None
+  without words; teacher_dim is d, the width of the teacher features, None without L_img.
   """
   loss = config.loss
   embedder, params = embedders.init_model(config)

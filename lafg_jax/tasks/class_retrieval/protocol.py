@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -113,8 +114,7 @@ def _evaluate_untrained(
 def _read_kept(path: str) -> dict[str, dict[str, float]]:
   """The content of untrained.json; {} where it is missing or damaged."""
   try:
-    with open(path, encoding="utf-8") as file:
-      return dict(json.load(file))
+    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
   except FileNotFoundError:
     return {}
   except (OSError, ValueError, TypeError) as error:

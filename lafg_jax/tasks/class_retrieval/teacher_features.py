@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.language.encoders.images import FILE, class_means
 from lafg_jax.tasks.class_retrieval import language_base
-from lafg_jax.tasks.class_retrieval.choices import reads_images
+from lafg_jax.tasks.class_retrieval.choices import reads_images, recolourings
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.errors import UserError
@@ -43,14 +43,12 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
   )
   if not reads_images(config):
     return found
-  features = _features(Path(path).with_name(FILE), dataset, found.encoder)
+  path = Path(path).with_name(FILE)
+  features, seen = _read(path, dataset, found.encoder, recolourings(config))
   if language.prototype == "images":
     found = _of_images(config, features, dataset, found)
   if config.loss.image_alignment == "none":
     return found
-  seen = features
-  if config.data.recoloured_per_batch:
-    seen = _recoloured(Path(path).with_name(FILE), dataset, config.data.recolourings)
   compared = _compared(config, features, seen, dataset, found.vocabulary)
   return dataclasses.replace(found, teacher_features=compared)
 
@@ -100,20 +98,21 @@ def _compared(
   return {"directions": directions.astype(np.float32), "image_cosine": cosine}
 
 
-def _features(path: Path, dataset: Dataset, encoder: str) -> np.ndarray:
-  """[n, d], rows of zeros for images that could not be read."""
-  arrays: dict[str, Any] = files.read_npz(path, ("ids", "features", "encoder"), stage="encode")
+def _read(
+  path: Path, dataset: Dataset, encoder: str, versions: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Features [n, d] of the images, and of their K recoloured versions [n, K, d]; with K = 0 twice.
+
+  Rows of zeros are of images that could not be read.
+  """
+  names = ("ids", "encoder", "features", *(["recoloured"] if versions else []))
+  arrays: dict[str, Any] = files.read_npz(path, names, stage="encode")
   if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
     raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
-  return arrays["features"].astype(np.float64)
-
-
-def _recoloured(path: Path, dataset: Dataset, versions: int) -> np.ndarray:
-  """[n, K, d], rows of zeros for images that could not be read."""
-  found = files.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
-  if found.shape[:2] != (len(dataset), versions):
+  seen = arrays[names[-1]]
+  if versions and seen.shape[:2] != (len(dataset), versions):
     raise UserError(f"{path} is of other recolourings: run --stage=encode again")
-  return found.astype(np.float64)
+  return arrays["features"].astype(np.float64), seen.astype(np.float64)
 
 
 def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:

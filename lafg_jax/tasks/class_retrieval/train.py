@@ -36,9 +36,7 @@ def run(
     prototypes: the language base as training reads it; None without words.
     val: images of the validation classes, for train.validate_every.
   """
-  validation = None
-  if val is not None:
-    validation = Validation(protocol.make_validation(config, val), "val_map@r")
+  measure = None if val is None else protocol.make_validation(config, val)
   return loop.run(
     config,
     workdir,
@@ -46,7 +44,7 @@ def run(
     make_feed(config, workdir, dataset),
     meta=meta(config, dataset, prototypes),
     kept={"prototypes": prototype_arrays(prototypes)},
-    validation=validation,
+    validation=Validation(measure, "val_map@r") if measure else None,
   )
 
 

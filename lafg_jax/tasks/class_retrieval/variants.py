@@ -85,12 +85,13 @@ AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # LaFG's: the words of the classes.
-PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
+PROTOTYPES: dict[str, object] = {"loss.alignment": "prototype"} | NO_IMG
 # The words of other classes, and the teacher features of other images.
 ALL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
 SHUFFLED = PROTOTYPES | ALL_SHUFFLED
 # Teacher features of recoloured images, which are of no class, beside fixed class vectors.
 FIXED_TEACHER = TEACHER | {"loss.alignment": "orthogonal"}
+FIXED_TEACHER_SHUFFLED = FIXED_TEACHER | ALL_SHUFFLED
 # Ours, of the same sentences; profiles are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
 # Other losses and numbers of classes are compared in these: without class targets, with targets
@@ -147,7 +148,7 @@ def groups():
       "default@only-prototypes-shuffled": TEACHER | {"language.shuffle": "prototypes"},
       "default@only-teacher-shuffled": TEACHER | {"language.shuffle": "teacher"},
       "fixed+teacher": FIXED_TEACHER,
-      "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
+      "fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED,
       "fixed+teacher@random": FIXED_TEACHER | {"loss.image_alignment": "random"},
       # Of about the same gradient: a cosine's is a fraction of that of a softmax at 0.1.
       "fixed+teacher@feature": FIXED_TEACHER
@@ -180,68 +181,52 @@ def groups():
 
 def forms():
   """Each form of L_ali x projector x centring, such as 'prototypes@distribution-free-centred'."""
-  alignments = ("distribution", "prototype", "vocabulary")
-  centrings = (("centred", True), ("uncentred", False))
-  return {
-    f"prototypes@{alignment}-{projector}-{name}": PROTOTYPES
-    | {
-      "loss.alignment": alignment,
-      "loss.projector": projector,
-      "language.centre": centre,
-    }
-    for alignment, projector, (name, centre) in itertools.product(
-      alignments, ("free", "mean", "fixed"), centrings
-    )
-  }
+  found: dict[str, dict[str, object]] = {}
+  alignments, projectors = ("distribution", "prototype", "vocabulary"), ("free", "mean", "fixed")
+  for form, projector, centre in itertools.product(alignments, projectors, (True, False)):
+    name = f"prototypes@{form}-{projector}-{'centred' if centre else 'uncentred'}"
+    keys = {"loss.alignment": form, "loss.projector": projector, "language.centre": centre}
+    found[name] = PROTOTYPES | keys
+  return found
 
 
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
-  found: dict[str, dict[str, object]] = {}
-  controls: dict[str, dict[str, object]] = {
+  controls = {
     "l_aux+onehot": ONEHOT,
     "prototypes-shuffled": SHUFFLED,
-    "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
+    "fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED,
   }
-  for loss in ("supcon", "norm_softmax", "proxy_anchor"):
-    in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    for name, variant in (COMPARED | controls).items():
-      found[f"{name}@{loss}"] = variant | in_place
-  return found
+  return {
+    f"{name}@{loss}": variant | {"loss.auxiliary": loss, "loss.reduction": "mean"}
+    for loss in ("supcon", "norm_softmax", "proxy_anchor")
+    for name, variant in (COMPARED | controls).items()
+  }
 
 
 def sweeps():
   """One key at a time, mostly of `prototypes`; the number of seen classes beside its controls."""
-  values = {
-    "loss.beta": (0.1, 0.3, 1.0, 3.0, 10.0),
-    "language.num_attributes": (16, 32, 64, 128, 256),
-    "language.top_k": (1, 4, 8, 16),
-    "language.tau_k": (0.02, 0.05, 0.2, 1.0),
-    "loss.alignment_temperature": (0.02, 0.05, 0.1, 0.2),
-    "language.wrong_sentences": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
-  }
-  found: dict[str, dict[str, object]] = {
-    f"prototypes@{key}={x}": PROTOTYPES | {key: x} for key, tried in values.items() for x in tried
-  }
-  # Where P_t learns: in the 'prototype' form its EMA copy has nothing to follow.
   mean = "prototypes@distribution-mean-centred"
-  for step in (0.001, 0.01, 0.1, 1.0):
-    found[f"{mean}@loss.ema_step={step}"] = forms()[mean] | {"loss.ema_step": step}
-  for tau in (0.005, 0.02, 0.1):
-    found[f"prototypes@profiles@language.tau_profile={tau}"] = PROFILES | {
-      "language.tau_profile": tau
-    }
-  for width in (32, 64, 128, 256):
-    # Pretrained projectors have one width alone.
-    found[f"prototypes@loss.projector_width={width}"] = PROTOTYPES | {
-      "loss.projector_width": width,
-      "loss.projector_init": "random",
-    }
+  # Pretrained projectors have one width alone.
+  random = PROTOTYPES | {"loss.projector_init": "random"}
+  swept: tuple[tuple[str, dict[str, object], str, tuple[float, ...]], ...] = (
+    ("prototypes", PROTOTYPES, "loss.beta", (0.1, 0.3, 1.0, 3.0, 10.0)),
+    ("prototypes", PROTOTYPES, "language.num_attributes", (16, 32, 64, 128, 256)),
+    ("prototypes", PROTOTYPES, "language.top_k", (1, 4, 8, 16)),
+    ("prototypes", PROTOTYPES, "language.tau_k", (0.02, 0.05, 0.2, 1.0)),
+    ("prototypes", PROTOTYPES, "loss.alignment_temperature", (0.02, 0.05, 0.1, 0.2)),
+    ("prototypes", PROTOTYPES, "language.wrong_sentences", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
+    # Where P_t learns: in the 'prototype' form its EMA copy has nothing to follow.
+    (mean, forms()[mean], "loss.ema_step", (0.001, 0.01, 0.1, 1.0)),
+    ("prototypes@profiles", PROFILES, "language.tau_profile", (0.005, 0.02, 0.1)),
+    ("prototypes", random, "loss.projector_width", (32, 64, 128, 256)),
+  )
+  found = {f"{name}@{key}={x}": of | {key: x} for name, of, key, tried in swept for x in tried}
   for count in (10, 20, "all"):
     # The same number of images in a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
-    beside = {"fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED}
+    beside = {"fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED}
     for name, variant in (COMPARED | beside).items():
       found[f"{name}@classes={count}"] = variant | batch | seen
   return found
