@@ -31,12 +31,12 @@ def main(argv: Sequence[str]) -> None:
   """Checks the flags and the config, then runs the stages."""
   del argv
   config, stage = command_line.CONFIG.value, _STAGE.value
-  task = tasks.find(config)
+  task = tasks.find(config, "default")
   known = (*task.STAGES, *task.ON_REQUEST)
   if stage is not None and stage not in known:
     raise UserError(f"--stage={stage}: it takes one of {', '.join(known)}")
   names = [stage] if stage else task.default_names(config)
-  task.check(config, names)
+  task.validate(config, names)
   packages.require("train", *packages.TRAINING)
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")

@@ -13,7 +13,7 @@ from PIL import Image
 from configs import aircraft, cars, cub, inshop, sop
 from lafg_jax import tasks
 from lafg_jax.language.encoders import images
-from lafg_jax.tasks.class_retrieval import default, stages
+from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.training import checkpoints
 
 DATA = {
@@ -72,7 +72,7 @@ KINDS = {
 def run(config, root, workdir, flags):
   """The stages of a bare run, and its evaluation.json."""
   config.update_from_flattened_dict({"data.root": str(root), **flags})
-  names = stages.default_names(config)
+  names = default.default_names(config)
   default.validate(config, names)
   workdir.mkdir()
   tasks.run(config, str(workdir), names)

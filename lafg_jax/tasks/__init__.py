@@ -1,13 +1,16 @@
 """The tasks, a folder each: `config.task` is the folder's name.
 
-Each has a module `stages` with what `lafg_jax.main` and `lafg_jax.ablate` ask of a task:
+`lafg_jax.main` and `lafg_jax.ablate` ask two of a task's modules. `default` imports no jax:
 
-  STAGES, ON_REQUEST: names of the stages of a bare run, and of others.
-  check(config, names): raises UserError for a config that cannot be, before any work starts.
+  STAGES, ON_REQUEST: names of the stages of a bare run, and of those that run when they are named.
+  validate(config, names): raises UserError for a config that cannot be, before any work starts.
   default_names(config): the stages of a bare run of this config.
-  plan(config, workdir, names) -> (config, stages): resolves 'auto', and looks for what would stop
-    the run after hours.
-  summary(config, workdir, names): prints what came of it.
+
+`stages` imports what runs them:
+
+  plan(config, workdir, names) -> (config, stages): resolves 'auto', and checks what would stop the
+    run after hours.
+  summary(config, workdir, names): prints the results, and where to look.
   studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
 """
 
@@ -20,16 +23,12 @@ from ml_collections import ConfigDict
 from lafg_jax.utils.errors import UserError
 
 
-def find(config: ConfigDict) -> Any:
-  """The module `stages` of the config's task.
-
-  Raises:
-    UserError: there is no such task.
-  """
-  known = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
+def find(config: ConfigDict, module: str = "stages") -> Any:
+  """That module of the config's task; UserError where there is no such task."""
+  known = [found.name for found in pkgutil.iter_modules(__path__) if found.ispkg]
   if config.get("task") not in known:
     raise UserError(f"--config.task={config.get('task')}: it takes one of {', '.join(known)}")
-  return importlib.import_module(f"lafg_jax.tasks.{config.task}.stages")
+  return importlib.import_module(f"lafg_jax.tasks.{config.task}.{module}")
 
 
 def run(config: ConfigDict, workdir: str, names: Any) -> None:

@@ -1,8 +1,8 @@
 """Model selection while training: a task measures every few steps, and the best step is kept.
 
-`<workdir>/best/<step>/` is a checkpoint as those in `checkpoints/`; its meta has 'validation', what
-was measured. A later step takes its place only where it measured higher, so that a run that was
-stopped and goes on keeps the same one as a run that was not.
+`<workdir>/best/<step>/` is a checkpoint as those in `checkpoints/`; its meta has the figures as
+'validation'. A later step replaces it only where it measured higher, so that a resumed run keeps
+the same one as a run that was never stopped.
 """
 
 import contextlib
@@ -31,13 +31,10 @@ class Validation(NamedTuple):
 
 
 class Selection:
-  """What is measured every train.validate_every steps, and the best of it.
+  """Measures every train.validate_every steps, and keeps the best.
 
-  Args:
-    train: the section `config.train`; reads steps, validate_every and keep_best.
-    validation: of the task.
-    mngr: of the folder of the best; None on processes that do not write.
-    best: what the checkpoint that is there measured, or -inf.
+  mngr is of the folder of the best, None on processes that do not write. best is the figure of the
+  checkpoint there, or -inf.
   """
 
   def __init__(self, train: ConfigDict, validation: Validation, mngr: Any, best: float) -> None:
@@ -57,9 +54,9 @@ class Selection:
     self.best = measured[name]
     logging.info("step %d is the best in validation: %s %.4f", step, name, self.best)
     if self.mngr is not None and step not in self.mngr.all_steps():
-      # A step that is there was kept before a kill; on other devices it may now measure a bit more.
+      # A step that is there was kept before a kill; other devices may measure it a bit higher.
       checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
-      # Before any newer checkpoint: a run that goes on from there validates no step before it.
+      # Before any newer checkpoint is saved: a run that resumes there does not validate this step.
       self.mngr.wait_until_finished()
 
 
@@ -69,11 +66,8 @@ def open_selection(
 ) -> Iterator[Selection | None]:
   """A Selection that goes on with the best of the workdir; None where nothing is validated.
 
-  Args:
-    config: reads `train` and what `resume.changes` does.
-    validation: of the task; None has none.
-    meta: of this run. A best that another config trained is set aside, and comparing starts over,
-      whatever has become of the checkpoints beside it.
+  A best that another config trained (`resume.changes` to `meta`, that of this run) is set aside,
+  and selection starts anew.
   """
   if validation is None or not config.train.validate_every:
     yield None

@@ -1,13 +1,14 @@
-"""Orbax checkpoints that carry all that a restore needs, with a checksum for each part.
+"""Orbax checkpoints that have all that a restore needs, with a checksum for each part.
 
 `<workdir>/checkpoints/<step>/` has two items: `arrays`, one unreplicated NumPy copy of the whole
-train state (and of the prototypes), and `meta`, JSON with the config, versions and, for each array,
-shape, dtype and CRC-32, and a CRC-32 of its own. Restore goes through a template built from `meta`,
-so it works on any number of devices of any kind, and verifies every checksum: Orbax alone restores
+train state and of what the task keeps beside it, and `meta`, JSON with the config, versions, the
+shape, dtype and CRC-32 of each array, and a CRC-32 of its own. Restore goes through a template made
+from `meta`, so that the devices do not matter, and verifies every checksum: Orbax alone restores
 most flipped bits silently.
 """
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -27,12 +28,11 @@ from orbax.checkpoint.options import MultiprocessingOptions
 from lafg_jax.runtime import distributed, remote_workdir
 from lafg_jax.utils.errors import UserError
 
-# The newest, and of train.keep_best the best on the validation classes.
+# Folders of the newest checkpoints and, of train.keep_best, of the best on the validation classes.
 FOLDER, BEST = "checkpoints", "best"
 FORMAT = 2
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
-
 # How tensorstore names the operating system's reason.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 
@@ -52,7 +52,7 @@ def folder(workdir: str, where: str = FOLDER) -> str:
 def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.CheckpointManager | None]:
   """An asynchronous Orbax manager that keeps the `keep` newest checkpoints.
 
-  None, which saves nothing, on every process but 0: all have the same arrays.
+  None on every process but 0, for which `save` does nothing: all have the same arrays.
 
   Raises:
     UserError: a checkpoint cannot be written (a full disk); those before it are kept.
@@ -62,18 +62,15 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
     return
   path = folder(workdir, where)
   options = ocp.CheckpointManagerOptions(
-    max_to_keep=keep,
-    create=False,
-    enable_async_checkpointing=True,
-    multiprocessing_options=_alone(where),
+    max_to_keep=keep, create=False, multiprocessing_options=_alone(where)
   )
-  # For as long as the manager is open: its thread may fail, and log that, at any time.
+  # The manager's thread may fail, and log that, at any time until the close.
   logger = logging.get_absl_logger()
   logger.addFilter(_without_orbax_tracebacks)
   try:
     with _as_user_error(path):
       os.makedirs(path, exist_ok=True)
-      # Of a run that was killed: Orbax removes one only where that very step is saved again.
+      # Orbax removes what a killed run left only where the same step is saved again.
       _drop_unfinished(path)
       mngr = ocp.CheckpointManager(path, options=options)
     try:
@@ -82,7 +79,7 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
       with _as_user_error(path):
         mngr.close()
   finally:
-    # Where a save failed, another of its threads may have gone on writing until the close.
+    # After a failed save, another of its threads may have written until the close.
     _drop_unfinished(path)
     logger.removeFilter(_without_orbax_tracebacks)
 
@@ -97,7 +94,7 @@ def _alone(what: str) -> MultiprocessingOptions:
 
 @contextlib.contextmanager
 def _as_user_error(path: str) -> Iterator[None]:
-  """Raises a UserError for what the operating system refuses while a checkpoint is written."""
+  """Raises a UserError where the operating system refuses to write a checkpoint."""
   try:
     yield
   except (OSError, ValueError) as error:
@@ -115,12 +112,12 @@ def _as_user_error(path: str) -> Iterator[None]:
 
 
 def _without_orbax_tracebacks(record: Any) -> bool:
-  """A log filter: False for Orbax's tracebacks of failures that end in one line of ours."""
+  """A log filter: False for Orbax's tracebacks, since `_as_user_error` gives the reason."""
   return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _drop_unfinished(path: str) -> None:
-  """Removes what a save that failed or was killed has left: it fills the disk and is of no use."""
+  """Removes what a save that failed or was killed has left on the disk."""
   for name in os.listdir(path) if os.path.isdir(path) else ():
     if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", name):
       shutil.rmtree(os.path.join(path, name), ignore_errors=True)
@@ -141,14 +138,12 @@ def unflatten_like(template: Any, arrays: Arrays) -> Any:
   flat = traverse_util.flatten_dict(
     serialization.to_state_dict(template), sep="/", keep_empty_nodes=True
   )
-  wanted = {p: x for p, x in flat.items() if x is not traverse_util.empty_node}
-  problems = [f"missing {p}" for p in wanted if p not in arrays]
-  problems += [f"extra {p}" for p in arrays if p not in wanted]
-  problems += [
-    f"{p} is {arrays[p].shape}, not {np.shape(x)}"
-    for p, x in wanted.items()
-    if p in arrays and arrays[p].shape != np.shape(x)
-  ]
+  wanted = {p: np.shape(x) for p, x in flat.items() if x is not traverse_util.empty_node}
+  found = {p: x.shape for p, x in arrays.items()}
+  problems = [f"missing {p}" for p in wanted if p not in found]
+  problems += [f"extra {p}" for p in found if p not in wanted]
+  both = (p for p in wanted if p in found and found[p] != wanted[p])
+  problems += [f"{p} is {found[p]}, not {wanted[p]}" for p in both]
   if problems:
     raise ValueError("arrays do not fit the model: " + "; ".join(problems))
   state_dict = traverse_util.unflatten_dict(flat | {p: arrays[p] for p in wanted}, sep="/")
@@ -158,16 +153,11 @@ def unflatten_like(template: Any, arrays: Arrays) -> Any:
 def versions() -> dict[str, str]:
   """Versions of the packages that decide what a checkpoint means."""
   names = ("lafg_jax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
-  found = {d.metadata["Name"].lower().replace("-", "_"): d.version for d in _installed(names)}
-  return {name: found.get(name.replace("-", "_"), "not installed") for name in names}
-
-
-def _installed(names: tuple[str, ...]) -> Iterator[metadata.Distribution]:
+  found = dict.fromkeys(names, "not installed")
   for name in names:
-    try:
-      yield metadata.distribution(name)
-    except metadata.PackageNotFoundError:
-      continue
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      found[name] = metadata.version(name)
+  return found
 
 
 def save(
@@ -193,7 +183,7 @@ def save(
 
 
 def _meta_crc(meta: dict[str, Any]) -> int:
-  """Of all that meta says but its own checksum, whatever the order of its keys."""
+  """CRC-32 of all of meta but its own checksum; the order of keys does not matter."""
   said = {key: value for key, value in meta.items() if key != "crc32"}
   return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
@@ -203,7 +193,7 @@ def _crc(x: np.ndarray) -> int:
 
 
 def steps(workdir: str, where: str = FOLDER) -> list[int]:
-  """Steps with a finished checkpoint folder, newest first; half-written ones have other names."""
+  """Steps of finished checkpoints, newest first; the folders of others have other names."""
   path = folder(workdir, where)
   names = os.listdir(path) if os.path.isdir(path) else []
   return sorted((int(n) for n in names if re.fullmatch(r"\d+", n)), reverse=True)
@@ -217,27 +207,22 @@ def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str
     UserError: the checkpoint is of another format.
     PermissionError: it may not be read.
   """
+  path = os.path.join(_path(workdir, step, where), "arrays")
   try:
-    return _read(workdir, step, where)
+    meta = _read_meta(workdir, step, where)
+    described = meta["arrays"]
+    empty = {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}
+    with ocp.StandardCheckpointer(multiprocessing_options=_alone("read")) as checkpointer:
+      tree = checkpointer.restore(path, traverse_util.unflatten_dict(empty, sep="/"))
+    arrays = {p: np.asarray(x) for p, x in traverse_util.flatten_dict(tree, sep="/").items()}
+    changed = [p for p, d in described.items() if _crc(arrays[p]) != d["crc32"]]
+    if changed:
+      raise ValueError(f"{len(changed)} arrays differ from their checksum, first {changed[0]}")
+    return arrays, meta
   except (UserError, PermissionError):
     raise
   except _CORRUPT as error:
     raise Damaged((str(error).strip() or type(error).__name__).splitlines()[0]) from error
-
-
-def _read(workdir: str, step: int, where: str) -> tuple[Arrays, dict[str, Any]]:
-  path, meta = _path(workdir, step, where), _read_meta(workdir, step, where)
-  described = meta["arrays"]
-  template = traverse_util.unflatten_dict(
-    {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}, sep="/"
-  )
-  with ocp.StandardCheckpointer(multiprocessing_options=_alone("read")) as checkpointer:
-    tree = checkpointer.restore(os.path.join(path, "arrays"), template)
-  arrays = {p: np.asarray(x) for p, x in traverse_util.flatten_dict(tree, sep="/").items()}
-  changed = [p for p, d in described.items() if _crc(arrays[p]) != d["crc32"]]
-  if changed:
-    raise ValueError(f"{len(changed)} arrays differ from their checksum, first {changed[0]}")
-  return arrays, meta
 
 
 def _path(workdir: str, step: int, where: str) -> str:
@@ -258,16 +243,15 @@ def _read_meta(workdir: str, step: int, where: str) -> dict[str, Any]:
 
 
 def recorded_config(workdir: str) -> dict[str, Any] | None:
-  """The flat config that the newest checkpoint was trained with, on every process of a run.
+  """The flat config of the newest checkpoint, or else of the best, on every process of a run.
 
-  Only meta is read. A workdir that has no checkpoint but the best gives the config of that one.
-  None where there is no meta that can be read.
+  Only meta is read. None where there is none that can be read.
   """
 
   def find() -> dict[str, Any] | None:
     for where in (FOLDER, BEST):
       for step in steps(workdir, where):
-        # Whoever reads the whole checkpoint says what is wrong with it.
+        # `read` says what is wrong with it.
         with contextlib.suppress(*_CORRUPT):
           return _read_meta(workdir, step, where)["config"]
     return None
@@ -278,18 +262,18 @@ def recorded_config(workdir: str) -> dict[str, Any] | None:
 def latest(
   workdir: str, *, set_aside: bool = False, where: str = FOLDER
 ) -> tuple[Arrays, dict[str, Any]] | None:
-  """The newest checkpoint that reads whole; damaged ones are skipped with a warning.
+  """The newest checkpoint that reads whole; None where there is no finished one.
 
-  None where there is no checkpoint; the unfinished folder of a killed save does not count as one.
+  Damaged ones are skipped with a warning.
 
   Args:
-    workdir: the run's folder.
     set_aside: rename damaged checkpoints, so that a run that goes on can save that step again.
-    where: FOLDER, or BEST for the best on the validation classes.
+    where: FOLDER or BEST.
 
   Raises:
     UserError: a checkpoint is of another format, or all are damaged: training must not start anew
-      over them unasked. PermissionError: a checkpoint may not be read.
+      over them unasked.
+    PermissionError: a checkpoint may not be read.
   """
   damaged: dict[int, Damaged] = {}
   found = None
@@ -309,22 +293,22 @@ def latest(
 
 
 def _all_damaged(workdir: str, damaged: dict[int, Damaged], where: str) -> UserError:
-  (step, error), *more = damaged.items()
+  step, error = next(iter(damaged.items()))
   anew = "choose the best anew" if where == BEST else "start anew"
-  if more:
+  path = _path(workdir, step, where)
+  what = f"{path} is damaged ({error}), and there is no other checkpoint"
+  if len(damaged) > 1:
     path = folder(workdir, where)
     what = f"all {len(damaged)} checkpoints in {path} are damaged (step {step}: {error})"
-  else:
-    path = _path(workdir, step, where)
-    what = f"{path} is damaged ({error}), and there is no other checkpoint"
   return UserError(f"{what}: put a whole copy in its place, or rename or delete {path} to {anew}")
 
 
 def rename(workdir: str, old: list[int], name: str, where: str = FOLDER) -> None:
-  """Renames checkpoints to '<name>-<step>-<n>', which none is read from."""
+  """Renames checkpoints to '<name>-<step>-<n>', which are not read."""
   for step in old:
-    path = _path(workdir, step, where)
-    os.replace(path, _free_name(os.path.join(folder(workdir, where), f"{name}-{step}")))
+    new = os.path.join(folder(workdir, where), f"{name}-{step}-")
+    number = next(n for n in itertools.count() if not os.path.exists(f"{new}{n}"))
+    os.replace(_path(workdir, step, where), f"{new}{number}")
 
 
 def shared(
@@ -354,15 +338,8 @@ def shared(
     ) from error
 
 
-def _free_name(path: str) -> str:
-  number = 0
-  while os.path.exists(f"{path}-{number}"):
-    number += 1
-  return f"{path}-{number}"
-
-
 def require(workdir: str, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
-  """`shared`, or a UserError that says what to run."""
+  """`shared`, or a UserError where there is no checkpoint."""
   found = shared(workdir, where=where)
   if found is None:
     best = " anew with --config.train.keep_best=True" if where == BEST else ""

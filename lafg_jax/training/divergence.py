@@ -1,4 +1,4 @@
-"""What a run says when its loss is no longer finite: the step, and what its batch shows."""
+"""The error of a run whose loss is no longer finite: the step, and what its batch shows."""
 
 import os
 from collections.abc import Sequence
@@ -27,28 +27,19 @@ def number(x: Any) -> float:
 
 
 def message(
-  train: ConfigDict,
-  workdir: str,
-  names: Sequence[str],
-  start: int,
-  step: int,
-  metrics: dict[str, Any],
+  train: ConfigDict, workdir: str, names: Sequence[str], start: int, step: int, metrics: Any
 ) -> str:
-  """One line about the run that diverged at `step`; writes the names of what that batch shows.
+  """The error line of a run that diverged; writes `names` to a file in the workdir.
 
-  Args:
-    train: the section `config.train`.
-    names: of what the batch of that step shows; computed anew, so that no step waits for them.
-    start: the step from which this process went on; 0 of a new run.
-    step: the first step whose metrics are not finite, 1 or more.
-    metrics: those of that step.
+  `step`, 1 or more, is the first that is not finite: `metrics` are its metrics, and `names` are of
+  what its batch shows. The process resumed from the step `start`, which is 0 of a new run.
   """
   path = os.path.join(workdir, f"diverged_at_step_{step}.txt")
   if jax.process_index() == 0:
     with files.replacing(path) as temporary:
       temporary.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
   loss, grad_norm, param_norm = (number(metrics[name]) for name in SIGNS)
-  # No step is saved that was not finite: this one is there, unless nothing was saved yet.
+  # Only finite steps are saved, so this one is there.
   saved = max(start, (step - 1) // train.checkpoint_every * train.checkpoint_every)
   kept = f"the checkpoint of step {saved} is kept" if saved else "no checkpoint was due before"
   return (

@@ -1,9 +1,8 @@
 """Training on a frozen backbone: its features are computed once, kept on disk, and batched.
 
 `<workdir>/features/<key>/00000.npz`, ... hold the features of the training images in dataset order.
-The key is a hash of all that makes them: the images, how they are cropped, the backbone and its
-weights. Files appear whole or not at all, so that a rerun after a kill goes on with the next one;
-the folder may be deleted at any time.
+The key is a hash of all that decides them: images, crops, the backbone and its weights. Files are
+written whole, so that a rerun after a kill goes on with the next one. The folder may be deleted.
 """
 
 import contextlib
@@ -26,14 +25,14 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
 FOLDER = "features"
-# Images a file: what a kill may cost.
+# Images in a file: at most so many are computed again after a kill.
 CHUNK = 1024
-# Part of the key: changes when the same inputs give other features by this code.
+# Part of the key: raised when this code gives other features of the same inputs.
 _VERSION = 1
-# Keys of the model that come after the features, or whose outcome the weights' hash has.
+# Keys of the model that act after the features, or whose effect is in the hash of the weights.
 _NOT_OF_FEATURES = ("embedding_dim", "embedding_norm", "pretrained")
 
-# Features [n, k, width] float32, and [n] int32, the rows of the dataset that they show.
+# Features [n, k, width] float32, and [n] int32, the rows of the dataset that they are of.
 Chunk = tuple[np.ndarray, np.ndarray]
 
 
@@ -45,9 +44,9 @@ def features(
   params: dict[str, Any],
   stopped: Callable[[], bool] = lambda: False,
 ) -> Chunk | None:
-  """The backbone's features of all images, from the workdir or else computed and kept there.
+  """The backbone's features of all images, read from the workdir, or computed and kept there.
 
-  `stopped` is asked after every batch; once it says yes, the file under way is left out.
+  `stopped` is asked after every batch; once it says yes, the unfinished file is dropped.
 
   Returns:
     [n, k, width] float32 for the k views of each image in dataset order, and [n] int32, the row
@@ -55,21 +54,22 @@ def features(
     stopped; a rerun goes on after the files that are there.
 
   Raises:
-    UserError: a class of which no image can be read, or the workdir cannot be written to.
+    UserError: no image of a class can be read, or the workdir cannot be written to.
   """
-  folder = Path(workdir, FOLDER, _key(config, dataset, params["backbone"])[:16])
-  views, count = max(config.train.feature_views, 1), len(dataset.labels)
-  width = embedder.backbone.width
-  starts = range(0, count, CHUNK)
+  backbone, count = params["backbone"], len(dataset.labels)
+  folder = Path(workdir, FOLDER, _key(config, dataset, backbone)[:16])
+  shape, starts = (
+    (max(config.train.feature_views, 1), embedder.backbone.width),
+    range(0, count, CHUNK),
+  )
   chunks: dict[int, Chunk] = {}
   for start in starts:
-    chunk = _read(folder, start, min(CHUNK, count - start), views, width)
+    chunk = _read(folder, start, (min(CHUNK, count - start), *shape))
     if chunk is not None:
       chunks[start] = chunk
   missing = [start for start in starts if start not in chunks]
   if missing:
     logging.info("features: %d of %d files are there already", len(chunks), len(starts))
-    backbone = params["backbone"]
     chunks |= _compute(config, folder, dataset, embedder, backbone, missing, stopped)
   if len(chunks) < len(starts):
     logging.info("features: stopped, %d of %d files are kept", len(chunks), len(starts))
@@ -96,10 +96,9 @@ def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
 
 
 def _compute(config, folder, dataset, embedder, backbone, missing, stopped) -> dict[int, Chunk]:
-  """The chunks that start at `missing`, written one by one; fewer where it was stopped."""
-  size, count = config.evaluate.batch_size, len(dataset.labels)
-  views = max(config.train.feature_views, 1)
-  ends = {start: min(start + CHUNK, count) for start in missing}
+  """The chunks that start at `missing`, each written when it is whole; fewer where stopped."""
+  size, views = config.evaluate.batch_size, max(config.train.feature_views, 1)
+  ends = {start: min(start + CHUNK, len(dataset.labels)) for start in missing}
   ranges = [
     (first, min(first + size, ends[start] * views))
     for start in missing
@@ -130,42 +129,38 @@ def _compute(config, folder, dataset, embedder, backbone, missing, stopped) -> d
   return done
 
 
-def _path(folder: Path, start: int) -> Path:
-  return folder / f"{start // CHUNK:05d}.npz"
-
-
 def _write(folder: Path, start: int, chunk: Chunk) -> None:
-  # Every process computes all of them, from which it takes its rows; one writes.
+  # Every process computes all features; one writes.
   if jax.process_index() != 0:
     return
   try:
-    files.write_npz(_path(folder, start), features=chunk[0], rows=chunk[1])
+    files.write_npz(folder / f"{start // CHUNK:05d}.npz", features=chunk[0], rows=chunk[1])
   except OSError as error:
     raise UserError(
       f"{folder} cannot be written to ({error.strerror}): pass another --workdir, or free space"
     ) from error
 
 
-def _read(folder: Path, start: int, count: int, views: int, width: int) -> Chunk | None:
-  """A chunk, or None where its file is missing or damaged."""
+def _read(folder: Path, start: int, shape: tuple[int, int, int]) -> Chunk | None:
+  """A chunk of features of that shape, or None where its file is missing or damaged."""
 
   def is_sound(vectors: np.ndarray, rows: np.ndarray) -> bool:
-    shapes = (vectors.shape, rows.shape) == ((count, views, width), (count,))
+    shapes = (vectors.shape, rows.shape) == (shape, shape[:1])
     return shapes and (vectors.dtype, rows.dtype) == (np.float32, np.int32)
 
-  return files.read_cached_npz(_path(folder, start), ("features", "rows"), is_sound)
+  path = folder / f"{start // CHUNK:05d}.npz"
+  return files.read_cached_npz(path, ("features", "rows"), is_sound)
 
 
 def batches(
   config: ConfigDict, dataset: Dataset, cached: Chunk, start: int
 ) -> Iterator[dict[str, np.ndarray]]:
-  """The batches from step `start` on: those of `pipeline.train_batches` with features for images.
+  """The batches of `pipeline.train_batches` from step `start` on, with features for images.
 
-  A batch has 'feature' [b, width] float32 in place of 'image', of one view of each image, drawn by
+  In place of 'image', a batch has 'feature' [b, width] float32 of one view of each image, drawn by
   (seed, step, row).
   """
-  vectors, shown = cached
-  data = config.data
+  (vectors, shown), data = cached, config.data
   batch_rows = sampling.make_sampler(
     dataset.labels,
     classes_per_batch=data.classes_per_batch,

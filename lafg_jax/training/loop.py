@@ -23,16 +23,18 @@ from lafg_jax.training.step import Objective, TrainState, init_state, make_step
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
 MAX_PROGRAMS = 16
+# step, state, metrics and unreadable rows
+Stepped = tuple[int, TrainState, dict[str, jax.Array], np.ndarray]
 
 
 class Feed(NamedTuple):
-  """The batches of a run, and what people call what is in them.
+  """The batches of a run, and names for messages.
 
   batches: (first step, params, stopped) -> this process's share of each batch from that step on, as
-    {name: [b, ...]}, an iterator with close(); None where `stopped()` became true before there was
-    one. 'unreadable' [b], where it is there, has the rows that others stand in for, else -1.
-  size: how large a batch is, and how another is asked for.
-  names: by row number, for messages.
+    {name: [b, ...]}, an iterator with close(); None where `stopped()` became true before the first.
+    An optional 'unreadable' [b] has the rows that were replaced, else -1.
+  size: how large a batch is, and which key asks for another size.
+  names: of the rows, by number.
   names_in: step, from 1 on -> the names of what its batch shows.
   unit: what a row is, for speeds.
   """
@@ -58,10 +60,9 @@ def run(
 
   Args:
     config: reads `seed`, `train` and the keys that decide training (`resume.deciding`).
-    objective: makes what is trained; called once, and not where training is done already.
-    feed: the batches.
-    meta: what a checkpoint says of itself; JSON. 'config' and 'made_of' decide whether a run may go
-      on from it (`resume.changes`).
+    objective: makes what is trained; not called where training is done already.
+    meta: the JSON of a checkpoint. 'config' and 'made_of' decide whether a run may resume from it
+      (`resume.changes`).
     kept: {name: tree of arrays} that a checkpoint has beside the state.
     validation: what is measured every train.validate_every steps.
 
@@ -94,11 +95,12 @@ def run(
     mapped = _mapped_step(made, optimizer, config)
     given = replicate(made.constants), replicate(np.uint32(config.seed))
     state = replicate(state)
-    # Its arrays are on the devices now: they are not held twice.
+    # Its arrays are on the devices now, and need not be held twice.
     made = made._replace(params={}, constants={})
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, *given))
     needs = functools.partial(_step_bytes, made, optimizer, config, feed.size, *shapes)
-    steps = _steps(mapped, step, state, given, to_devices(batches, _reads(made)), stop)
+    reads = (*made.embed_reads, *made.loss_reads)
+    steps = _steps(mapped, step, state, given, to_devices(batches, reads), stop)
     del state, given
     with (
       out_of_memory.as_user_error(feed.size, needs),
@@ -106,7 +108,7 @@ def run(
       checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
       open_selection(config, workdir, validation, meta) as selection,
       MetricsLog(workdir, step, config.train, made, feed) as log,
-      # Innermost: nobody is missed while the last checkpoint is written.
+      # Innermost: while the last checkpoint is written, no process has to report progress.
       distributed.stepping(),
     ):
       return _follow(config, steps, stop, kept or {}, meta, mngr, selection, log), stop.agreed
@@ -114,17 +116,18 @@ def run(
 
 def _steps(
   mapped: Any, start: int, state: Any, given: Any, batches: Iterator[tuple], stop: StopRequest
-) -> Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]]:
-  """(step, state, metrics, unreadable rows) of each step after `start`; it waits for none.
+) -> Iterator[Stepped]:
+  """Each step after `start`, without waiting for it.
 
-  A state is good until the next is asked for, which takes its memory.
+  A state is valid until the next is asked for, which takes its memory.
   """
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
     state, metrics, asked = mapped(state, batch, *given, stop.flag())
     in_flight.append((metrics["loss"], asked))
     if len(in_flight) > MAX_IN_FLIGHT:
-      # Two steps back is done or nearly so: this bounds memory without stalling the device.
+      # The step before the last two is done or nearly so: waiting for it bounds memory and does
+      # not stall the device.
       stop.heard(*jax.block_until_ready(in_flight.popleft()))
       distributed.beat(step)
     yield step, state, metrics, host.get("unreadable", np.empty(0, np.int32))
@@ -132,7 +135,7 @@ def _steps(
 
 def _follow(
   config: ConfigDict,
-  made: Iterator[tuple[int, Any, dict[str, jax.Array], np.ndarray]],
+  made: Iterator[Stepped],
   stop: StopRequest,
   kept: dict[str, Any],
   meta: dict[str, Any],
@@ -140,7 +143,7 @@ def _follow(
   selection: Selection | None,
   log: MetricsLog,
 ) -> int:
-  """Has the steps made, logged, validated and saved, and returns the last one."""
+  """Logs, validates and saves the steps, and returns the last one."""
   step = 0
   for step, state, metrics, unreadable in made:
     log.unreadable(unreadable)
@@ -164,30 +167,10 @@ def _follow(
   return step
 
 
-def _with_stop(step: Callable[..., Any]) -> Callable[..., Any]:
-  """The step, and beside it whether any process is asked to stop; alone, a process just knows."""
-
-  def mapped(state, batch, constants, seed, asked):
-    stepped = step(state, batch, constants, seed)
-    return *stepped, None if asked is None else jax.lax.pmax(asked, AXIS)
-
-  return mapped
-
-
-def _step_bytes(
-  objective: Objective,
-  optimizer: Any,
-  config: ConfigDict,
-  size: BatchSize,
-  state: Any,
-  constants: Any,
-  seed: Any,
-  count: int,
-) -> int:
+def _step_bytes(objective, optimizer, config, size, state, constants, seed, count) -> int:
   """Bytes that each device needs for a step of a batch of size `count`, as XLA plans it.
 
-  `state`, `constants` and `seed` are the shapes of the replicated ones: nothing here needs their
-  memory.
+  `state`, `constants` and `seed` are shapes of the replicated arrays, which takes no memory.
   """
   objective = size.resized(objective, count)
   local = jax.local_device_count()
@@ -196,41 +179,37 @@ def _step_bytes(
     name: jax.ShapeDtypeStruct((local, rows, *row.shape), row.dtype)
     for name, row in (objective.embed_reads | objective.loss_reads).items()
   }
-  mapped = jax.pmap(
-    make_step(objective, optimizer, config.train, AXIS), axis_name=AXIS, donate_argnums=(0,)
-  )
+  step = make_step(objective, optimizer, config.train, AXIS)
+  mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
   return out_of_memory.planned_bytes(mapped.lower(state, batch, constants, seed).compile())
 
 
 def _mapped_step(objective: Objective, optimizer: Any, config: ConfigDict) -> Any:
-  """The mapped step: one for all runs of a process whose seeds alone differ.
+  """The mapped step, which runs of a process that differ in their seeds alone share.
 
-  Tracing and compiling it takes seconds, which a study of hundreds of runs would pay each time.
+  Tracing and compiling it takes seconds: much, in a study of hundreds of runs.
   """
   program = repr({key: x for key, x in resume.deciding(config).items() if key != "seed"})
   if program not in _mapped_steps:
-    while len(_mapped_steps) >= MAX_PROGRAMS:
+    if len(_mapped_steps) >= MAX_PROGRAMS:
       del _mapped_steps[next(iter(_mapped_steps))]
     step = make_step(objective, optimizer, config.train, AXIS)
-    _mapped_steps[program] = jax.pmap(_with_stop(step), axis_name=AXIS, donate_argnums=(0,))
+
+    def mapped(state, batch, constants, seed, asked):
+      # Also whether any process is asked to stop; a process by itself passes None.
+      stop = None if asked is None else jax.lax.pmax(asked, AXIS)
+      return *step(state, batch, constants, seed), stop
+
+    _mapped_steps[program] = jax.pmap(mapped, axis_name=AXIS, donate_argnums=(0,))
   return _mapped_steps[program]
 
 
 _mapped_steps: dict[str, Any] = {}
 
 
-def _reads(objective: Objective) -> tuple[str, ...]:
-  return (*objective.embed_reads, *objective.loss_reads)
-
-
 def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed: Feed) -> None:
   learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
-  logging.info(
-    "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn",
-    int(state.step),
-    config.train.steps,
-    feed.size.words(feed.size.value),
-    jax.device_count(),
-    *counts,
-  )
+  batch, steps = feed.size.words(feed.size.value), (int(state.step), config.train.steps)
+  text = "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn"
+  logging.info(text, *steps, batch, jax.device_count(), *counts)

@@ -1,5 +1,6 @@
-"""What a run says while it trains: a progress line with ETA, metrics.jsonl, TensorBoard files."""
+"""The metrics of a run: a progress line with ETA, metrics.jsonl, TensorBoard files."""
 
+import collections
 import contextlib
 import json
 import os
@@ -23,15 +24,15 @@ FILE = "metrics.jsonl"
 class Board:
   """A file of scalars for TensorBoard, written at once and in this thread.
 
-  tensorboardX's SummaryWriter hands them to a thread of its own: where the disk is full that thread
-  dies, and whoever writes or closes waits for it for ever.
+  tensorboardX's SummaryWriter has a thread of its own. On a full disk that thread dies, and each
+  later write or close waits for it for ever.
   """
 
   def __init__(self, folder: str, start: int) -> None:
-    """Creates a file; TensorBoard drops what other files say of steps after `start`."""
+    """Creates a file, which makes TensorBoard drop other files' steps after `start`."""
     os.makedirs(folder, exist_ok=True)
     events, self.event, self.scalar = tensorboard_parts()
-    # The step keeps files apart that are begun within a second, or under a clock that was set back.
+    # The step keeps apart files of one second, or of a clock that was set back.
     self.file = events.EventsWriter(os.path.join(folder, "events"), f".{start:09d}")
     self._write(start + 1, session_log={"status": "START"})
 
@@ -51,12 +52,12 @@ class Board:
 def tensorboard_parts() -> tuple[Any, Any, Any]:
   """tensorboardX's module of event files, its Event and its scalar, imported without torch.
 
-  tensorboardX imports torch wherever it is installed, to know a tensor that it never meets here:
-  seconds and some hundred megabytes of every training run. Where torch is loaded already it stays.
+  tensorboardX imports torch where it is installed: seconds and some hundred megabytes of each
+  training run, for nothing. A torch that is loaded already stays.
   """
   hidden = "torch" not in sys.modules
   if hidden:
-    # What Python takes for a module that cannot be imported.
+    # Python takes None for a module that cannot be imported.
     sys.modules["torch"] = None  # type: ignore[assignment]
   try:
     from tensorboardX import event_file_writer, summary
@@ -68,10 +69,10 @@ def tensorboard_parts() -> tuple[Any, Any, Any]:
 
 
 class MetricsLog:
-  """Writes every `train.log_every` steps; values are read one interval late, when they are done.
+  """Writes every `train.log_every` steps, each line one interval late.
 
-  Reading the newest values at once would make the host wait for the device. Only the first process
-  writes. A rerun from a checkpoint drops the lines past it, so no step stands twice.
+  By then the device has the values, and the host does not wait for it. Only the first process
+  writes. A rerun from a checkpoint drops the lines past it, so that no step is there twice.
   """
 
   def __init__(
@@ -83,10 +84,8 @@ class MetricsLog:
     self.pending: tuple[int, float, Any] | None = None
     self.unchecked: list[tuple[int, dict[str, jax.Array]]] = []
     self.clock: tuple[int, float] | None = None
-    self.warned = False
-    self.speed = f"{feed.unit}_per_second"
-    self.bad_rows: set[int] = set()
-    self.replaced = 0
+    self.speed, self.warned = f"{feed.unit}_per_second", False
+    self.bad_rows: collections.Counter[int] = collections.Counter()
 
   def __enter__(self) -> "MetricsLog":
     if self.writes:
@@ -100,30 +99,19 @@ class MetricsLog:
     return self
 
   def __exit__(self, kind: Any, *unused) -> None:
-    # What ended the run is what is told, and not that the same full disk refused this as well.
-    with contextlib.suppress(*(() if kind is None else (OSError,))):
-      self._end()
-    if self.bad_rows:
-      logging.warning(
-        "train: %d %s could not be read; others stood in %d times",
-        len(self.bad_rows),
-        self.feed.unit,
-        self.replaced,
-      )
-
-  def _end(self) -> None:
-    try:
-      self.flush()
-    finally:
+    # An error that ended the run is not replaced by that of the same full disk here.
+    with contextlib.suppress(*(() if kind is None else (OSError,))), contextlib.ExitStack() as end:
       if self.writes:
-        with files.naming(self.path), contextlib.closing(self.board), self.file:
-          pass
+        end.enter_context(files.naming(self.path))
+        end.callback(self.board.close)
+        end.enter_context(self.file)
+      self.flush()
+    if self.bad_rows:
+      counts = len(self.bad_rows), self.feed.unit, self.bad_rows.total()
+      logging.warning("train: %d %s could not be read; others stood in %d times", *counts)
 
   def watch(self, step: int, metrics: dict[str, jax.Array]) -> None:
-    """Takes every step's metrics, for `check_finite` to tell which step was the first to fail.
-
-    They stay on the device, a few numbers a step, so that no step is waited for.
-    """
+    """Takes every step's metrics, a few numbers on the device, for `check_finite`."""
     self.unchecked.append((step, {name: metrics[name] for name in divergence.SIGNS}))
 
   def write(self, step: int, metrics: dict[str, jax.Array]) -> None:
@@ -132,18 +120,15 @@ class MetricsLog:
     self.pending = (step, time.monotonic(), metrics)
 
   def validated(self, step: int, measured: dict[str, float]) -> None:
-    """Writes what the validation classes gave after this step, a line of its own."""
+    """Writes a line with the figures of the validation classes after this step."""
     self.flush()
     if self.writes:
-      with files.naming(self.path):
-        self.file.write(json.dumps({"step": step} | measured) + "\n")
-        self.file.flush()
-        self.board.add_scalars(step, measured)
+      self._write(step, measured)
       text = "  ".join(f"{name} {value:.4f}" for name, value in measured.items())
       logging.info("step %d, validation classes: %s", step, text)
 
   def flush(self) -> None:
-    """Writes the line that was taken last. Before a checkpoint: a run goes on behind its step."""
+    """Writes the line that was taken last; to be called before a checkpoint of its step."""
     if self.pending is None:
       return
     step, now, metrics = self.pending
@@ -154,19 +139,23 @@ class MetricsLog:
     if before is not None and now > before[1]:
       line[self.speed] = (step - before[0]) * self.objective.rows / (now - before[1])
     if self.writes:
-      with files.naming(self.path):
-        self.file.write(json.dumps(line) + "\n")
-        self.file.flush()
-        self.board.add_scalars(step, {name: x for name, x in line.items() if name != "step"})
-      logging.info("%s", self._progress(line))
-    self._warn_once(line)
+      self._write(step, line)
+      logging.info("%s", self._progress(step, line))
+    warmed_up = step >= max(self.train.warmup * self.train.steps, 50)
+    if warmed_up and not self.warned and (wrong := self.objective.warning(line)):
+      self.warned = True
+      logging.warning("step %d: %s", step, wrong)
 
-  def _progress(self, line: dict[str, float]) -> str:
-    step, steps = int(line["step"]), self.train.steps
+  def _write(self, step: int, values: dict[str, float]) -> None:
+    with files.naming(self.path):
+      self.file.write(json.dumps({"step": step} | values) + "\n")
+      self.file.flush()
+      self.board.add_scalars(step, values)
+
+  def _progress(self, step: int, line: dict[str, float]) -> str:
+    steps = self.train.steps
     text = f"step {step}/{steps} ({step / steps:.0%})"
-    for name in self.objective.shown:
-      if name in line:
-        text += f"  {name} {line[name]:.4g}"
+    text += "".join(f"  {x} {line[x]:.4g}" for x in self.objective.shown if x in line)
     if self.speed in line:
       seconds = (steps - step) * self.objective.rows / line[self.speed]
       text += f"  {line[self.speed]:.0f} {self.feed.unit}/s"
@@ -180,36 +169,28 @@ class MetricsLog:
       UserError: the loss is no longer finite; nothing of this step is saved. The line names the
         first step that failed and its images.
     """
-    line = {"step": step} | {name: divergence.number(x) for name, x in metrics.items()}
+    line = {name: divergence.number(x) for name, x in metrics.items()}
     if not divergence.finite(line):
       before = (x for x in self.unchecked if x[0] < step and not divergence.finite(x[1]))
       first, signs = next(before, (step, metrics))
-      where = os.path.dirname(self.path)
-      names = self.feed.names_in(first)
+      where, names = os.path.dirname(self.path), self.feed.names_in(first)
       raise UserError(divergence.message(self.train, where, names, self.start, first, signs))
     self.unchecked = [x for x in self.unchecked if x[0] > step]
     return line
 
-  def _warn_once(self, line: dict[str, float]) -> None:
-    warmed_up = line["step"] >= max(self.train.warmup * self.train.steps, 50)
-    if warmed_up and not self.warned and (wrong := self.objective.warning(line)):
-      self.warned = True
-      logging.warning("step %d: %s", line["step"], wrong)
-
   def unreadable(self, rows: np.ndarray) -> None:
     """Reports each training image that could not be read, once, by its path."""
-    for row in rows[rows >= 0]:
-      self.replaced += 1
-      if int(row) not in self.bad_rows:
-        self.bad_rows.add(int(row))
+    for row in rows[rows >= 0].tolist():
+      if row not in self.bad_rows:
         logging.warning("train: cannot read %s; another one stands in", self.feed.names[row])
+      self.bad_rows[row] += 1
 
 
 def read(path: str) -> list[dict[str, float]]:
-  """The lines of a metrics.jsonl; one that was cut short by a kill, or damaged, is left out."""
+  """The lines of a metrics.jsonl, without those that a kill cut short or that are damaged."""
   if not os.path.exists(path):
     return []
-  lines = []
+  lines: list[dict[str, float]] = []
   damaged = 0
   with open(path, encoding="utf-8", errors="replace") as file:
     for text in file:

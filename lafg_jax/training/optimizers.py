@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
@@ -25,20 +26,13 @@ def schedule(train: ConfigDict) -> optax.Schedule:
 def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
   """SGD with momentum 0.9 or AdamW, with clipping and decay of kernels only.
 
-  It takes gradients and parameters of what is trained alone, `split(params, frozen(...))[0]`:
-  nothing is kept for frozen parameters.
-
-  Args:
-    train: the section `config.train`.
-    objective: of which `params`, `is_frozen` and `rate_of` are read (`step.Objective`).
-
-  Raises:
-    UserError: `train.freeze` finds no parameter, none that would move, or all that would.
+  It takes gradients and parameters of what is trained alone, `split(params, frozen(...))[0]`. Reads
+  `params`, `is_frozen` and `rate_of` of the `step.Objective`. Raises as `check_freeze`.
   """
   check_freeze(train, objective.params, objective.is_frozen)
   rate = schedule(train)
   trained = split(objective.params, frozen(train, objective))[0]
-  decay_mask = _map_paths(lambda path: path.endswith("kernel"), trained)
+  decay_mask = traverse_util.path_aware_map(lambda path, _: path[-1].endswith("kernel"), trained)
   if train.optimizer == "sgd":
     # Decay before momentum, as PyTorch's SGD has it: the published recipe's meaning of 1e-4.
     rule = optax.chain(
@@ -49,16 +43,17 @@ def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
   if train.clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(train.clip_norm), rule)
   for number, (_, factor) in enumerate(objective.rate_of):
-    mask = _map_paths(functools.partial(_has_rate, objective, number), trained)
-    if any(traverse_util.flatten_dict(mask).values()):
+    mask = traverse_util.path_aware_map(functools.partial(_has_rate, objective, number), trained)
+    if any(jax.tree.leaves(mask)):
       # A scaled update is a scaled learning rate.
       rule = optax.chain(rule, optax.masked(optax.scale(factor), mask))
   return rule
 
 
-def _has_rate(objective: Any, number: int, path: str) -> bool:
-  """Whether that one of `rate_of` is for the parameter at a path."""
-  found = (k for k, (pattern, _) in enumerate(objective.rate_of) if re.search(pattern, path))
+def _has_rate(objective: Any, number: int, path: tuple[str, ...], x: Any) -> bool:
+  """Whether that number of `rate_of` is the first that finds the path."""
+  name = "/".join(path)
+  found = (k for k, (pattern, _) in enumerate(objective.rate_of) if re.search(pattern, name))
   return next(found, None) == number
 
 
@@ -76,48 +71,32 @@ def split(
   params: dict[str, Any], is_frozen: Callable[[str], bool]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
   """The parameters that are trained and those that are frozen, each nested as in `params`."""
-  flat = traverse_util.flatten_dict(params, sep="/")
-  trained, fixed = (
-    {path: x for path, x in flat.items() if is_frozen(path) == stays} for stays in (False, True)
-  )
-  unflatten = traverse_util.unflatten_dict
-  return unflatten(trained, sep="/"), unflatten(fixed, sep="/")
+  parts: dict[bool, dict[tuple[str, ...], Any]] = {False: {}, True: {}}
+  for path, x in traverse_util.flatten_dict(params).items():
+    parts[is_frozen("/".join(path))][path] = x
+  return traverse_util.unflatten_dict(parts[False]), traverse_util.unflatten_dict(parts[True])
 
 
 def join(trained: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
   """The whole tree of two parts that `split` made."""
-  flat = traverse_util.flatten_dict(trained, sep="/") | traverse_util.flatten_dict(fixed, sep="/")
-  return traverse_util.unflatten_dict(flat, sep="/")
+  flat = traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(fixed)
+  return traverse_util.unflatten_dict(flat)
 
 
 def check_freeze(
   train: ConfigDict, params: dict[str, Any], is_frozen: Callable[[str], bool]
 ) -> None:
-  """Raises UserError where `train.freeze` is of no use.
+  """Raises UserError where `train.freeze` finds no parameter, none that would move, or all.
 
-  Args:
-    train: the section `config.train`.
-    params: arrays, or their shapes.
-    is_frozen: of the objective.
+  `params` are arrays or their shapes; `is_frozen` is the objective's.
   """
   freeze, paths = train.freeze, list(traverse_util.flatten_dict(params, sep="/"))
-  if not freeze:
-    return
-  found = [path for path in paths if re.search(freeze, path)]
+  found, why = [path for path in paths if re.search(freeze, path)], ""
   if not found:
-    raise UserError(
-      f"--config.train.freeze={freeze}: no parameter has such a path; they are like "
-      + ", ".join(sorted(paths)[:3])
-    )
-  if all(map(is_frozen, found)):
-    raise UserError(
-      f"--config.train.freeze={freeze}: all that it finds is frozen already, as {found[0]}: leave "
-      "it empty, or name more"
-    )
-  if all(path in found or is_frozen(path) for path in paths):
-    raise UserError(f"--config.train.freeze={freeze}: it leaves nothing to train; name less")
-
-
-def _map_paths(function: Callable[[str], Any], params: dict[str, Any]) -> dict[str, Any]:
-  flat = traverse_util.flatten_dict(params, sep="/")
-  return traverse_util.unflatten_dict({p: function(p) for p in flat}, sep="/")
+    why = f"no parameter has such a path; they are like {', '.join(sorted(paths)[:3])}"
+  elif all(map(is_frozen, found)):
+    why = f"all that it finds is frozen already, as {found[0]}: leave it empty, or name more"
+  elif all(path in found or is_frozen(path) for path in paths):
+    why = "it leaves nothing to train; name less"
+  if freeze and why:
+    raise UserError(f"--config.train.freeze={freeze}: {why}")

@@ -1,4 +1,4 @@
-"""Whether a run may go on from a checkpoint, and how it does."""
+"""Whether a run may resume from a checkpoint, and how it does."""
 
 from typing import Any
 
@@ -13,19 +13,18 @@ from lafg_jax.utils.errors import UserError
 
 
 def deciding(config: ConfigDict) -> dict[str, Any]:
-  """{key: value} of what decides what is learned.
+  """{key: value} of the keys that decide training, without those of the language base.
 
-  What the language base is made of is not in it: the hash of what training reads of it is in the
-  checkpoint's `made_of`.
+  Of that base, the checkpoint's `made_of` has the hash of what training reads.
   """
   return keys.deciding(config, "embedding", "training")
 
 
 def changes(config: ConfigDict, old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-  """What decides a run and differs between the meta of two checkpoints, each in a few words.
+  """What decides a run and differs between two checkpoints' meta, each in a few words.
 
-  Compared are the deciding keys of 'config', and all of 'made_of': {what, in words: hash or a few
-  words}. A hash says only that it changed.
+  Compares the deciding keys of 'config', and all of 'made_of': {what: hash, or a few words}. A hash
+  is not shown.
   """
   changed = config_keys.differences(deciding(config), old["config"], new["config"])
   before, now = old["made_of"], new["made_of"]
@@ -51,6 +50,7 @@ def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wor
 
 
 def restore(state: TrainState, arrays: checkpoints.Arrays, meta: dict[str, Any]) -> TrainState:
+  """The state of a checkpoint; UserError where its arrays do not fit `state`."""
   logging.info("train: going on from the checkpoint of step %d", meta["step"])
   inner = {p.removeprefix("state/"): x for p, x in arrays.items() if p.startswith("state/")}
   try:

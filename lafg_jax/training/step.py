@@ -12,15 +12,14 @@ from ml_collections import ConfigDict
 
 from lafg_jax.training import optimizers
 
-# Keeps the keys of rows and losses apart from those that initialise a model, which are split from
-# the same seed.
+# Keeps these keys apart from those that initialise a model, which are split from the same seed.
 _STEP_STREAM = 0x57E9
 
 
 class TrainState(flax.struct.PyTreeNode):
-  """All that a step changes; a checkpoint holds one unreplicated copy of it.
+  """All that a step changes; a checkpoint has one unreplicated copy of it.
 
-  params: the whole tree, frozen parts included. averages: the EMA copies of the parameters that
+  params: the whole tree, with frozen parts. averages: the EMA copies of the parameters that
   `Objective.averaged` names, nested as in params. opt_state: of the trained parameters alone.
   """
 
@@ -33,10 +32,10 @@ class TrainState(flax.struct.PyTreeNode):
 class Objective(NamedTuple):
   """What is trained, as arrays and pure functions: all that `training/` knows of a task.
 
-  embed works row by row, and loss on the global batch: devices and chunks share the rows, and every
-  device computes the same loss. Neither closes over arrays, so that runs share compiled programs.
+  embed works row by row, on a device's share of the rows. loss works on the global batch, and every
+  device computes the same one. Neither closes over arrays, so that runs share compiled programs.
 
-  params: the whole tree, frozen parts included.
+  params: the whole tree, with frozen parts.
   embed: (params, averages, rows, constants, keys [b]) -> a pytree of [b, ...]. The keys depend on
     (seed, step, row of the global batch) alone.
   loss: (embeddings, params, averages, batch, constants, key) -> (scalar, {name: scalar}) of the
@@ -47,7 +46,7 @@ class Objective(NamedTuple):
   is_frozen: whether the parameter at a path, such as 'backbone/block_0/...', stays as it started.
   rate_of: (regular expression over paths, factor on the learning rate); the first that finds wins.
   averaged: paths of the parameters that have an EMA copy, E <- (1 - ema_step) E + ema_step P.
-  shown: metrics that the progress line has, in this order.
+  shown: metrics in the progress line, in this order.
   warning: metrics as plain numbers -> what is wrong with the training, or ''.
   """
 
@@ -69,14 +68,7 @@ class Objective(NamedTuple):
 def init_state(
   objective: Objective, train: ConfigDict
 ) -> tuple[optax.GradientTransformation, TrainState]:
-  """The optimiser, and the state before training.
-
-  Args:
-    train: the section `config.train`.
-
-  Raises:
-    UserError: `train.freeze` finds no parameter, none that would move, or all that would.
-  """
+  """The optimiser, and the state before training; raises as `optimizers.check_freeze`."""
   optimizer = optimizers.make(train, objective)
   trained = optimizers.split(objective.params, optimizers.frozen(train, objective))[0]
   return optimizer, TrainState(
@@ -106,15 +98,12 @@ def make_loss(
 
   `loss(params, averages, batch, constants, key) -> (loss, metrics)`; `batch` has what the objective
   reads, [b, ...]; `key` is that of the step. The rows of all devices, one after the other, are the
-  global batch, then padding, which is cut off before the loss.
+  global batch and padding, which is cut off before the loss.
   """
 
-  def whole(tree: Any) -> Any:
-    def gather(x: jax.Array) -> jax.Array:
-      every = x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
-      return every[: objective.rows]
-
-    return jax.tree.map(gather, tree)
+  def whole(x: jax.Array) -> jax.Array:
+    every = x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
+    return every[: objective.rows]
 
   def loss(params, averages, batch, constants, key):
     rows = {name: batch[name] for name in objective.embed_reads}
@@ -122,8 +111,8 @@ def make_loss(
     first = 0 if axis is None else jax.lax.axis_index(axis) * count
     key_rows, key_loss = jax.random.split(key)
     keys = jax.vmap(lambda row: jax.random.fold_in(key_rows, row))(first + jnp.arange(count))
-    embeddings = whole(objective.embed(params, averages, rows, constants, keys))
-    others = whole({name: batch[name] for name in objective.loss_reads})
+    embeddings = jax.tree.map(whole, objective.embed(params, averages, rows, constants, keys))
+    others = {name: whole(batch[name]) for name in objective.loss_reads}
     total, metrics = objective.loss(embeddings, params, averages, others, constants, key_loss)
     return total, metrics | {"loss": total}
 
@@ -135,7 +124,7 @@ def make_gradients(
 ) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
   """`gradients(params, averages, batch, constants, key) -> (grads, metrics)` of `make_loss`.
 
-  Only of the parameters that are trained: what is frozen costs no backward pass of its own.
+  Only of the trained parameters, so that frozen ones cost no backward pass.
   """
   loss, is_frozen = make_loss(objective, axis), optimizers.frozen(train, objective)
 
@@ -147,8 +136,8 @@ def make_gradients(
 
     grads, metrics = jax.grad(of_trained, has_aux=True)(trained)
     if axis is not None:
-      # Every device holds the loss of the whole batch, and all_gather's transpose adds the devices'
-      # gradients up: their mean is the gradient of that one loss.
+      # Each device has the loss of the whole batch, and all_gather's transpose adds the gradients
+      # of all devices: their mean is the gradient of that one loss.
       grads = jax.lax.pmean(grads, axis)
     return grads, metrics
 
@@ -164,7 +153,7 @@ def make_step(
   """`step(state, batch, constants, seed) -> (state, metrics)`, to be mapped over `axis`."""
   gradients = make_gradients(objective, train, axis)
   is_frozen, schedule = optimizers.frozen(train, objective), optimizers.schedule(train)
-  alpha = objective.ema_step
+  alpha, averaged = objective.ema_step, objective.averaged
 
   def step(state: TrainState, batch, constants, seed):
     key = step_key(seed, state.step)
@@ -173,15 +162,12 @@ def make_step(
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     trained = optax.apply_updates(trained, updates)
     params = optimizers.join(trained, fixed)
-    averages = jax.tree.map(
-      lambda e, p: (1 - alpha) * e + alpha * p,
-      state.averages,
-      _select(params, objective.averaged),
-    )
+    new = _select(params, averaged)
+    averages = jax.tree.map(lambda e, p: (1 - alpha) * e + alpha * p, state.averages, new)
     metrics |= {
       "grad_norm": optax.global_norm(grads),
-      # Of the updated parameters: what a checkpoint of this step would hold. A frozen backbone
-      # cannot diverge, and to read all of it would be most of a step on its features.
+      # Of the updated parameters, which a checkpoint would hold. Frozen ones cannot diverge, and
+      # to read all of a backbone would be most of a step on its features.
       "param_norm": optax.global_norm(trained),
       "learning_rate": schedule(state.step),
     }

@@ -1,10 +1,9 @@
-"""Which entries of the vocabulary an image shows: read through the projectors of the alignment.
+"""Which entries of the vocabulary an image shows, by the projectors of the alignment.
 
-Where L_img taught P_r to read each image in the vocabulary, it is asked. Elsewhere, where training
-compares P_v V with words in one space by their cosine, the entries of the vocabulary have places in
-that space too. Under 'vocabulary' these are trained; under 'prototype' an entry is a summand of the
-prototypes T_c = t_c + sum_k w_k a_k that are trained, centred as they are, and with
-language.prototype=profile an axis of theirs.
+L_img trains P_r to find each image in the vocabulary. Without it, the entries have places in the
+space where training compares P_v V with words by the cosine. Under 'vocabulary' these places are
+trained. Under 'prototype' an entry is a summand of the trained prototypes, T_c = t_c +
+sum_k w_k a_k, centred as they are; with language.prototype=profile it is an axis of theirs.
 """
 
 from collections.abc import Sequence
@@ -25,8 +24,8 @@ Readout = dict[str, np.ndarray]
 class Attribute(NamedTuple):
   """One entry of the vocabulary, and how near an image is to it.
 
-  row: of the vocabulary. cosine: in [-1, 1]. sentences: the descriptions nearest to it,
-  nearest first, which say what it is.
+  row: of the vocabulary. cosine: in [-1, 1]. sentences: the descriptions nearest to the entry,
+  nearest first.
   """
 
   row: int
@@ -40,10 +39,10 @@ def readout(
   projectors: dict[str, np.ndarray],
   mean_projectors: dict[str, np.ndarray],
 ) -> Readout:
-  """What `nearest` reads images with; empty where the form of alignment gives entries no place.
+  """The arrays that `nearest` takes; {} where the form of alignment gives entries no place.
 
   Args:
-    config: what was trained: the form, and what the image side was compared with.
+    config: of the training.
     vocabulary: [N, d] a_n.
     projectors: 'image' P_v [D, W] and 'text' P_t [d, W], with profiles [N, W]; of L_img, 'reading'
       P_r [D, d].
@@ -53,9 +52,9 @@ def readout(
     'image' [D, W], and 'entries' [N, W] of unit norm, both float32.
   """
   loss, centred = config.loss, vocabulary - vocabulary.mean(axis=0, dtype=np.float64)
-  if loss.image_alignment == "vocabulary" and "reading" in projectors:
+  if loss.image_alignment == "vocabulary" and "teacher" in projectors:
     directions = l2_normalise(centred if config.language.centre else vocabulary, "attributes")
-    return {"image": np.asarray(projectors["reading"], np.float32), "entries": directions}
+    return {"image": np.asarray(projectors["teacher"], np.float32), "entries": directions}
   if loss.alignment not in READABLE:
     return {}
   text = mean_projectors["text"] if loss.projector == "mean" else projectors["text"]
@@ -68,12 +67,11 @@ def readout(
 
 
 def check(config: ConfigDict, found: Readout, sentences: Sequence[Any]) -> None:
-  """Raises UserError that says why a model has no attributes to read."""
-  form = config.loss.alignment
+  """Raises UserError where `nearest` cannot work for a model, and says why."""
   if not found:
     raise UserError(
-      f"a model of loss.alignment={form} has no attributes to read; train with prototype or "
-      "vocabulary"
+      f"a model of loss.alignment={config.loss.alignment} has no attributes to read; train with "
+      "prototype or vocabulary"
     )
   if not len(sentences):
     raise UserError(
@@ -89,9 +87,9 @@ def nearest(
 
   Args:
     vectors: [B, D] embeddings; their length does not matter.
-    found: what `readout` gave.
-    sentences: [N] what is said of each entry.
-    k: entries an image; all where there are fewer.
+    found: from `readout`, not empty.
+    sentences: [N] the descriptions nearest to each entry.
+    k: entries for each image; all where there are fewer.
 
   Raises:
     UserError: k is below 1, or the embeddings are of another width.

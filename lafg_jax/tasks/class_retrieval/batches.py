@@ -1,4 +1,4 @@
-"""Batches of class retrieval: N x m images of classes, then R images in other colours."""
+"""Batches of class retrieval: N x m images of classes, then R recoloured images."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,19 +12,17 @@ from lafg_jax.utils.errors import UserError
 
 
 def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:
-  """What `pipeline.train_batches` shows: B = N m + R rows.
+  """The rows of each batch, for `pipeline.train_batches`: B = N m + R.
 
   Rows 0 to N m - 1 are of classes, slot-major (`sampling.make_sampler`). Their label is an index
   into dataset.class_names; with data.instances each image is a class of its own, and the label is
-  its row. R recoloured ones follow: any training images, each once, in one of K versions; their
-  label is -1.
+  its row. R recoloured rows follow, with label -1: any training images, each once, in one of K
+  versions.
 
-  The next readable image of its class, in dataset order, stands in for an unreadable one. With
-  data.instances it is an image from outside of the batch, the same in all slots, under the label of
-  the one that it replaces: see `_outside`.
+  The next readable image of the class, in dataset order, replaces an unreadable one; with
+  data.instances one that the batch does not show (`_outside`), under the label of the one replaced.
 
   Args:
-    dataset: of the training split.
     data: the section `config.data`; reads classes_per_batch (N), images_per_class (m), instances,
       recoloured_per_batch (R) and recolourings (K).
     seed: of the samplers; 0 or more.
@@ -63,12 +61,11 @@ def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:
 
 
 def _outside(dataset: Dataset, shown: np.ndarray, column: int, columns: int) -> Iterator[int]:
-  """What may stand in for the image of a column, where each image is a class of its own.
+  """Rows that may replace the image of a column, where each image is a class of its own.
 
-  Another image of its class in the dataset could be in the batch already, as a class of its own: as
-  a negative of itself. So the images that the batch does not show are dealt out to the columns, in
-  turn. All slots of a column find the same one, no two columns do, and no process has to know what
-  another could read.
+  An image that the batch shows already would be a negative of itself. So the images that it does
+  not show are dealt out to the columns in turn. All slots of a column find the same one, no two
+  columns do, and no process has to know what another could read.
 
   Args:
     shown: int [m N], rows of the dataset, slot-major.
@@ -76,11 +73,10 @@ def _outside(dataset: Dataset, shown: np.ndarray, column: int, columns: int) -> 
     columns: N.
 
   Raises:
-    UserError: all of them are taken and still another is asked for.
+    UserError: the column has no image left.
   """
-  free = np.ones(len(dataset), bool)
-  free[shown] = False
-  mine, row = np.flatnonzero(free)[column::columns], shown[column]
+  free, row = np.setdiff1d(np.arange(len(dataset)), shown), shown[column]
+  mine = free[column::columns]
   yield from np.roll(mine, -int(np.searchsorted(mine, row))).tolist()
   raise UserError(
     f"{dataset.ids[row]} cannot be read, nor any image that could take its place: with "

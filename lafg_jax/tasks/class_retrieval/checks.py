@@ -1,4 +1,4 @@
-"""What could stop a run of class retrieval after hours, looked at before it starts."""
+"""Checks before a run of class retrieval starts, of what would stop it after hours."""
 
 from ml_collections import ConfigDict
 
@@ -9,7 +9,7 @@ from lafg_jax.utils.errors import UserError
 
 
 def names(config: ConfigDict) -> None:
-  """Raises UserError where classes without names would differ by their images alone."""
+  """Raises UserError where classes without names need language.query=image."""
   if config.language.query != "image" and datasets.super_classes(config.data) is not None:
     raise UserError(
       f"--config.language.query={config.language.query}: the classes of data.name="
@@ -18,7 +18,7 @@ def names(config: ConfigDict) -> None:
 
 
 def batch(config: ConfigDict) -> None:
-  """Raises UserError where the batch that training will ask for cannot be made."""
+  """Raises UserError where there are too few classes or images for a batch."""
   data = config.data
   available = len(datasets.class_splits(data)["train"])
   if available < 2:

@@ -2,10 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from lafg_jax.config.table.loss import PROXIED, WORDLESS
-from lafg_jax.config.table.train import OF_MODELS
-
-__all__ = ["OF_MODELS", "PROXIED", "WORDLESS", "reads_images", "reads_words", "recolourings"]
+from lafg_jax.config.table.loss import WORDLESS
 
 
 def reads_words(config: ConfigDict) -> bool:
@@ -14,12 +11,12 @@ def reads_words(config: ConfigDict) -> bool:
 
 
 def reads_images(config: ConfigDict) -> bool:
-  """Whether training reads what language.encoder sees in each image."""
+  """Whether training reads the teacher features: language.encoder's, of each image."""
   return config.loss.image_alignment != "none" or (
     reads_words(config) and config.language.prototype == "images"
   )
 
 
 def recolourings(config: ConfigDict) -> int:
-  """K, in how many other colours language.encoder sees each training image; 0 for none."""
+  """K, the number of other colours in which language.encoder sees each training image."""
   return config.data.recolourings if config.data.recoloured_per_batch else 0

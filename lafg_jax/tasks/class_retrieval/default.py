@@ -1,7 +1,7 @@
-"""The default config of class retrieval, what several configs share, and rules of its own keys.
+"""The default config of class retrieval, what several configs share, and rules between its keys.
 
-lafg_jax/config/table/ holds the keys, each with its default and one comment, and docs/reference/
-keys.md shows them. A config changes only what differs:
+lafg_jax/config/table/ has the keys, with defaults and comments; docs/reference/keys.md shows them.
+A config changes only what differs:
 
   from lafg_jax.tasks.class_retrieval import default
 
@@ -19,19 +19,24 @@ from lafg_jax.config import keys, rules, validation
 from lafg_jax.config.table.language import LLM
 from lafg_jax.config.table.loss import PROXIED
 from lafg_jax.config.table.train import OF_MODELS
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.utils.errors import UserError
 
+# Stages of a bare run, and those that run when they are named: only people read what they write.
+STAGES = ("describe", "encode", "prototypes", "train", "evaluate", "report")
+ON_REQUEST = ("data", "inspect")
 SECTIONS = ("task", "seed", "data", "language", "model", "loss", "train", "evaluate")
 
-# Teacher features: 50% more images per step, in other colours and so of no class, with what the
-# frozen encoder sees in them. The weight is the better of 1 and 5 on held-out training classes.
+# Teacher features: 50% more images per step, in other colours and so of no class. L_img compares
+# them with the frozen encoder's features of them. The weight is the better of 1 and 5 on held-out
+# training classes.
 TEACHER = {
   "data.recoloured_per_batch": 40,
   "loss.image_alignment": "vocabulary",
   "loss.image_beta": 1.0,
 }
 
-# What a start from the tiny CLIP's image tower changes in a small model.
+# Changes that start a small model from the tiny CLIP's image tower.
 TINY_CLIP = {
   "model.pretrained": "tiny_clip",
   "model.size": "auto",
@@ -58,6 +63,13 @@ def get_config() -> ConfigDict:
   return keys.defaults(SECTIONS)
 
 
+def default_names(config: ConfigDict) -> list[str]:
+  """The stages of a bare run of this config."""
+  if config.evaluate.source not in ("checkpoint", "best"):
+    return ["evaluate"]
+  return list(STAGES if choices.reads_words(config) else STAGES[3:])
+
+
 def hyp_vit(config: ConfigDict) -> None:
   """The recipe of Hyp-ViT (CVPR 2022) in its sphere mode: ViT-S/16, AdamW, no words.
 
@@ -65,14 +77,10 @@ def hyp_vit(config: ConfigDict) -> None:
   scale (0.2, 1), the flip and the gradient norm of 3 are the defaults already.
   """
   config.data.train_crop = "random_resized"
-  config.model.size = "small"
+  config.model.size, config.model.embedding_dim = "small", 384
   config.model.pretrained = "timm/vit_small_patch16_224.augreg_in21k"
-  config.model.embedding_dim = 384
-  config.loss.alignment = "none"
-  config.loss.temperature = 0.2
-  config.train.optimizer = "adamw"
-  config.train.learning_rate = 3e-5
-  config.train.weight_decay = 0.01
+  config.loss.update(alignment="none", temperature=0.2)
+  config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
 
 
 def own_images(reader: str) -> ConfigDict:
@@ -82,9 +90,7 @@ def own_images(reader: str) -> ConfigDict:
   """
   config = get_config()
   hyp_vit(config)
-  config.data.name = reader
-  config.data.classes_per_batch = 16
-  config.data.images_per_class = 8
+  config.data.update(name=reader, classes_per_batch=16, images_per_class=8)
   config.loss.alignment = "prototype"
   config.train.steps = 2000
   return config
@@ -92,52 +98,28 @@ def own_images(reader: str) -> ConfigDict:
 
 def self_supervised(config: ConfigDict) -> None:
   """Two crops of an image against those of others (SimCLR, Chen et al. 2020): no label, no word."""
-  config.data.instances = True
-  config.data.classes_per_batch = 128
-  config.data.images_per_class = 2
-  config.data.train_crop = "random_resized"
-  config.data.crop_scale = (0.2, 1.0)
-  config.data.color_jitter = 0.5
-  config.loss.alignment = "none"
-  # 0.1 as SimCLR divides, by the cosine.
-  config.loss.temperature = 0.2
+  config.data.update(instances=True, classes_per_batch=128, images_per_class=2, color_jitter=0.5)
+  config.data.update(train_crop="random_resized", crop_scale=(0.2, 1.0))
+  # SimCLR divides the cosine by 0.1.
+  config.loss.update(alignment="none", temperature=0.2)
 
 
 def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> None:
   """A tiny ViT with a convolutional stem and random weights, and what suits its training."""
-  config.data.image_size = image_size
-  config.data.resize_size = image_size
-  config.data.train_crop = "random_resized"
-  config.data.classes_per_batch = 20
-  config.data.images_per_class = 4
-  config.model.size = "custom"
-  config.model.width = 128
-  config.model.depth = 4
-  config.model.num_heads = 4
-  config.model.mlp_dim = 256
-  config.model.patch_size = patch_size
-  config.model.pool = "mean"
-  config.model.options = ""
-  config.model.mean = (0.5, 0.5, 0.5)
-  config.model.std = (0.5, 0.5, 0.5)
-  config.model.conv_stem = True
-  config.model.layer_norm_eps = 1e-6
-  config.model.embedding_dim = 128
-  config.model.dtype = "float32"
-  config.model.pretrained = ""
-  config.loss.reduction = "mean"
-  config.loss.projector_width = 128
-  config.train.optimizer = "adamw"
-  config.train.learning_rate = 1e-3
-  config.train.warmup = 0.1
+  data, model = config.data, config.model
+  data.update(image_size=image_size, resize_size=image_size, train_crop="random_resized")
+  data.update(classes_per_batch=20, images_per_class=4)
+  model.update(size="custom", width=128, depth=4, num_heads=4, mlp_dim=256, patch_size=patch_size)
+  model.update(pool="mean", options="", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), conv_stem=True)
+  model.update(layer_norm_eps=1e-6, embedding_dim=128, dtype="float32", pretrained="")
+  config.loss.update(reduction="mean", projector_width=128)
+  config.train.update(optimizer="adamw", learning_rate=1e-3, warmup=0.1)
 
 
 def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   """Raises UserError with the key and what it takes, for the first value that cannot be.
 
-  Args:
-    config: any.
-    stages: those that will run; paths that only others need may be missing.
+  `stages` will run; paths that only other stages need may be missing.
   """
   validation.validate_values(config, SECTIONS)
   _require_paths(config, stages)
@@ -153,24 +135,24 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
 
 
 def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
-  """One line for all that a bare run would ask for one after the other."""
+  """Names all missing paths in one line."""
   language, inspects = config.language, "inspect" in stages
   inspects_all = inspects and language.inspect_all
   needs_data = (config.evaluate.source in OF_MODELS or inspects) and not inspects_all
   missing = rules.missing_data(config) if needs_data else []
-  describes = inspects or "describe" in stages
-  if describes and language.describer == "file" and not language.descriptions:
+  describes = (inspects or "describe" in stages) and not language.descriptions
+  if describes and language.describer == "file":
     missing.append(
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
       "class and description, or train without words by --config.loss.alignment=orthogonal"
     )
-  asks = language.describer in LLM and not language.descriptions
+  asks = describes and language.describer in LLM
   if inspects_all and asks:
     raise UserError(
       f"--config.language.inspect_all=True: language.describer={language.describer} knows no "
       "classes of its own; pass --config.language.descriptions=FILE, or inspect_all=False"
     )
-  if describes and asks and not language.llm:
+  if asks and not language.llm:
     missing.append("--config.language.llm=MODEL, which language.describer asks")
   if missing:
     raise UserError("this config needs your data: pass " + " and ".join(missing))
@@ -193,21 +175,17 @@ def _check_language(config: ConfigDict) -> None:
 
 
 def _check_batch(config: ConfigDict) -> None:
-  """What images without a class go with."""
+  """Raises UserError for keys that images without a class exclude."""
   data, loss, frozen = config.data, config.loss, config.train.frozen_backbone
-  key = "--config.data.instances=True"
-  for name in ("alignment", "image_alignment"):
-    if data.instances and loss[name] != "none":
-      why = "an image by itself has no class and no words"
-      raise UserError(f"{key}: {why}; pass --config.loss.{name}=none")
-  if data.instances and loss.auxiliary in PROXIED:
-    raise UserError(
-      f"{key}: loss.auxiliary={loss.auxiliary} learns a proxy a class; pass "
-      "--config.loss.auxiliary=pairwise"
-    )
-  if data.instances and frozen:
-    why = "it is for training a backbone"
-    raise UserError(f"{key}: {why}; pass --config.train.frozen_backbone=False")
+  wordless, proxied = "an image by itself has no class and no words", loss.auxiliary in PROXIED
+  for clash, why, remedy in (
+    (loss.alignment != "none", wordless, "loss.alignment=none"),
+    (loss.image_alignment != "none", wordless, "loss.image_alignment=none"),
+    (proxied, f"loss.auxiliary={loss.auxiliary} learns a proxy a class", "loss.auxiliary=pairwise"),
+    (frozen, "it is for training a backbone", "train.frozen_backbone=False"),
+  ):
+    if data.instances and clash:
+      raise UserError(f"--config.data.instances=True: {why}; pass --config.{remedy}")
   key = f"--config.data.recoloured_per_batch={data.recoloured_per_batch}"
   if data.recoloured_per_batch and loss.image_alignment == "none":
     raise UserError(
@@ -233,17 +211,14 @@ def _check_projectors(config: ConfigDict) -> None:
 
 
 def check_profile(config: ConfigDict) -> None:
-  """Raises UserError where P_t would meet both profiles and features of texts, of another width."""
-  loss = config.loss
-  if config.language.prototype != "profile":
-    return
-  clashes = {
-    "alignment": loss.alignment == "vocabulary",
-    "projector_init": loss.projector_init == "pretrained"
-    and loss.alignment in ("prototype", "distribution"),
-  }
-  for key, clash in clashes.items():
-    if clash:
+  """Raises UserError where P_t would project profiles and features of texts: widths differ."""
+  loss, profile = config.loss, config.language.prototype == "profile"
+  projected = loss.alignment in ("prototype", "distribution")
+  for key, clash in (
+    ("alignment", loss.alignment == "vocabulary"),
+    ("projector_init", loss.projector_init == "pretrained" and projected),
+  ):
+    if profile and clash:
       raise UserError(
         f"--config.loss.{key}={loss[key]}: it takes prototypes in the space of the texts, and a "
         "profile has an axis for each attribute; pass --config.language.prototype=attention"

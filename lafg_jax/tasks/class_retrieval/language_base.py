@@ -1,4 +1,4 @@
-"""Reads prototypes.npz for training: arrays with class names, nothing of the language code."""
+"""Reads prototypes.npz for training, without the code that made it."""
 
 import dataclasses
 import os
@@ -26,22 +26,22 @@ KINDS = {
 class LoadedPrototypes:
   """The language base in the order of the training classes; all arrays are float32."""
 
-  # [C, d] T_c (or what language.prototype says; 'profile' has [C, N]), with `mean` subtracted.
+  # [C, d] T_c, or what language.prototype names ([C, N] of 'profile'), with `mean` subtracted.
   prototypes: np.ndarray
   queries: np.ndarray  # [C, d] t_c, unit norm, never centred
   vocabulary: np.ndarray  # [N, d] a_n, unit norm
   mean: np.ndarray  # [d] or [N], what was subtracted: zeros without centring
   encoder: str
-  # [N] what a person reads to see what each entry of the vocabulary is.
+  # [N] the descriptions nearest to each entry of the vocabulary, for people.
   sentences: tuple[tuple[str, ...], ...] = ()
-  # What L_img compares each training image with (data/readings.py); {} without it.
-  readings: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+  # What L_img compares each training image with (`teacher_features.load`); {} without it.
+  teacher_features: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
   @property
-  def reading_dim(self) -> int | None:
-    """d, the width of the space in which images were read; None where they were not."""
-    spaces = [self.readings[x] for x in ("directions", "image_feature") if x in self.readings]
-    return spaces[0].shape[1] if spaces else None
+  def teacher_dim(self) -> int | None:
+    """d, the width of the teacher features; None without them."""
+    spaces = [self.teacher_features.get(x) for x in ("directions", "image_feature")]
+    return next((space.shape[1] for space in spaces if space is not None), None)
 
 
 def load(
@@ -56,11 +56,9 @@ def load(
   """Loads `prototypes.npz` for exactly the given training classes.
 
   Args:
-    path: the file that --stage=prototypes writes.
-    class_names: the training classes (validation classes taken out), in the order of the labels.
+    class_names: the training classes without the validation classes, in the order of the labels.
     centre: subtract the mean prototype of these classes (T' of method.md).
-    shuffle: control experiment: give each class another class's prototype and query, no class
-      its own (a random cyclic permutation).
+    shuffle: a control: each class has the prototype and query of another one, in a random cycle.
     seed: of the shuffle.
     kind: what stands for the class: 'attention' (T_c), 'profile' (the roots of its shares in the
       attributes), 'query' (t_c) or 'descriptions' (the mean of its descriptions).
@@ -69,11 +67,10 @@ def load(
     UserError: the file is missing or damaged, lacks a class, or holds any other class, whose words
       would leak into training.
   """
-  chosen = KINDS[kind]
-  keys = dict.fromkeys(("class_names", "prototypes", "queries", "vocabulary", "encoder", chosen))
-  arrays = read_npz(path, tuple(keys), stage="prototypes", optional=("nearest_sentences",))
+  keys = ("class_names", "prototypes", "queries", "vocabulary", "encoder", KINDS[kind])
+  arrays = read_npz(path, keys, stage="prototypes", optional=("nearest_sentences",))
   order = class_order(path, arrays["class_names"], class_names, stage="prototypes")
-  arrays["prototypes"] = arrays[chosen]
+  arrays["prototypes"] = arrays[KINDS[kind]]
   _check_shapes(path, arrays, kind == "profile")
   if shuffle:
     order = order[other_classes(len(order), seed)]
@@ -81,7 +78,9 @@ def load(
   mean = np.zeros(prototypes.shape[1], np.float32)
   if centre:
     mean = prototypes.mean(axis=0, dtype=np.float64).astype(np.float32)
-    log_centring(prototypes)
+    cosines = (mean_pairwise_cosine(x) for x in (prototypes, prototypes - prototypes.mean(axis=0)))
+    text = "mean pairwise cosine between prototypes: %.3f, %.3f after centring"
+    logging.info(text, *cosines)
   return LoadedPrototypes(
     prototypes=prototypes - mean,
     queries=arrays["queries"][order].astype(np.float32),
@@ -89,15 +88,6 @@ def load(
     mean=mean,
     encoder=str(arrays["encoder"]),
     sentences=tuple(tuple(map(str, row)) for row in arrays.get("nearest_sentences", ())),
-  )
-
-
-def log_centring(prototypes: np.ndarray) -> None:
-  """Logs the mean pairwise cosine of `prototypes` [C, d] before and after centring."""
-  logging.info(
-    "mean pairwise cosine between prototypes: %.3f, %.3f after centring",
-    mean_pairwise_cosine(prototypes),
-    mean_pairwise_cosine(prototypes - prototypes.mean(axis=0)),
   )
 
 

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from lafg_jax.config.table.loss import PROXIED, WORDLESS
 from lafg_jax.losses import alignment, contrastive, metric_learning
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.tasks.class_retrieval import projectors
-from lafg_jax.tasks.class_retrieval.choices import PROXIED, WORDLESS, reads_words
+from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import optimizers
 from lafg_jax.training.step import Objective
@@ -20,7 +21,6 @@ from lafg_jax.utils.vectors import l2_normalise
 
 # An image or text side this near to uniform or constant no longer tells classes apart.
 UNIFORM_ENTROPY, CONSTANT_SPREAD = 0.999, 0.002
-_SHOWN = ("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread")
 
 
 def build(
@@ -29,50 +29,39 @@ def build(
   prototypes: LoadedPrototypes | None = None,
   params: dict[str, Any] | None = None,
 ) -> Objective:
-  """The objective of a config.
+  """The objective of a resolved config, for C training classes; without words no prototypes.
 
-  A batch has N x m rows of classes, slot-major, then R recoloured rows of no class. L_aux and L_ali
-  compare the former; L_img compares the latter, or where there are none, the former.
-
-  Args:
-    config: resolved.
-    num_classes: C, of the training classes.
-    prototypes: the language base as training reads it; None without words.
-    params: the parameters; by default those before training, `init_params`.
+  A batch has N m rows of classes, slot-major, then R recoloured rows of no class. L_aux and L_ali
+  compare the former. L_img compares the latter, or the former where R is 0. The parameters are by
+  default those before training, `init_params`.
   """
-  loss = config.loss
+  loss, size = config.loss, config.data.image_size
   if params is None:
     text_dim = None if prototypes is None else prototypes.prototypes.shape[1]
-    teacher_dim = None if prototypes is None else prototypes.reading_dim
+    teacher_dim = None if prototypes is None else prototypes.teacher_dim
     params = init_params(config, num_classes, text_dim, teacher_dim)
-  # L_img has no EMA copy of its projector.
-  averaged = [name for name in params.get("projectors", {}) if name != "reading"]
-  whole_number = jax.ShapeDtypeStruct((), np.int32)
+  embed_reads = {"image": jax.ShapeDtypeStruct((size, size, 3), np.uint8)}
+  if config.train.frozen_backbone:
+    width = embedders.build(config.model).backbone.width
+    embed_reads = {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
   loss_reads = ("label",) if loss.image_alignment == "none" else ("label", "index")
   return Objective(
     params=params,
     embed=_make_embed(config),
     loss=make_loss(config),
-    embed_reads=_embed_reads(config),
-    loss_reads=dict.fromkeys(loss_reads, whole_number),
+    embed_reads=embed_reads,
+    loss_reads=dict.fromkeys(loss_reads, jax.ShapeDtypeStruct((), np.int32)),
     rows=num_rows(config),
     constants=targets(config, num_classes, prototypes),
     is_frozen=_frozen_by(config),
     # Their learning rates go with the length that `init_proxies` gives them.
     rate_of=((r"^proxies$", loss.proxy_lr_factor),),
-    averaged=tuple(f"projectors/{name}" for name in averaged),
+    # L_img has no EMA copy of its projector.
+    averaged=tuple(f"projectors/{x}" for x in params.get("projectors", {}) if x != "teacher"),
     ema_step=loss.ema_step,
-    shown=_SHOWN,
+    shown=("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread"),
     warning=_collapse,
   )
-
-
-def _embed_reads(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
-  if config.train.frozen_backbone:
-    width = embedders.build(config.model).backbone.width
-    return {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
-  size = config.data.image_size
-  return {"image": jax.ShapeDtypeStruct((size, size, 3), np.uint8)}
 
 
 def init_params(
@@ -80,25 +69,34 @@ def init_params(
 ) -> dict[str, Any]:
   """The parameters before training, a pure function of the config.
 
-  {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W] and, of L_img,
-  'reading' P_r [D, d]}}, what `Embedder` and model.lora_rank add, for the control `onehot`
-  'class_vectors' [C, W], and where loss.auxiliary has proxies, 'proxies' [C, D].
-
-  Args:
-    config: resolved.
-    num_classes: C.
-    text_dim: width of the prototypes; None without words.
-    teacher_dim: d, width of the teacher features that L_img reads; None without it.
+  {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W], 'teacher' P_r
+  [D, d]}}, and what `Embedder` and model.lora_rank add. P_v is there with L_ali, P_t where that
+  reads prototypes, P_r with L_img. The control `onehot` adds 'class_vectors' [C, W], and a
+  loss.auxiliary with proxies 'proxies' [C, D]. text_dim is the width of the prototypes, None
+  without words; teacher_dim is d, the width of the teacher features, None without L_img.
   """
   loss = config.loss
   embedder, params = embedders.init_model(config)
   embedding_dim = config.model.embedding_dim or embedder.backbone.width
+  key = embedders.seeds(config)[1]
   if loss.auxiliary in PROXIED:
     # A key of its own: all else starts the same with and without.
-    key = jax.random.fold_in(embedders.seeds(config)[1], 0x9A0C)
-    params["proxies"] = metric_learning.init_proxies(key, num_classes, embedding_dim)
-  if loss.alignment != "none" or loss.image_alignment != "none":
-    params["projectors"] = _projectors(config, embedding_dim, text_dim, teacher_dim)
+    own = jax.random.fold_in(key, 0x9A0C)
+    params["proxies"] = metric_learning.init_proxies(own, num_classes, embedding_dim)
+  words: Any = projectors.init_projectors
+  teacher: Any = projectors.init_teacher
+  start: Any = key
+  if loss.projector_init == "pretrained":
+    words, teacher = projectors.pretrained_projectors, projectors.pretrained_teacher
+    start = config.model.pretrained
+  made = {}
+  if loss.alignment != "none":
+    text_dim = None if loss.alignment in WORDLESS else text_dim
+    made = words(start, embedding_dim, text_dim, loss.projector_width)
+  if loss.image_alignment != "none":
+    made["teacher"] = teacher(start, embedding_dim, teacher_dim)
+  if made:
+    params["projectors"] = made
   if loss.alignment == "onehot":
     params["class_vectors"] = jnp.asarray(
       projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
@@ -106,38 +104,11 @@ def init_params(
   return params
 
 
-def _projectors(
-  config: ConfigDict, embedding_dim: int, text_dim: int | None, teacher_dim: int | None
-) -> dict[str, jax.Array]:
-  """P_v where there is L_ali, P_t where that reads prototypes, P_r where there is L_img."""
-  loss, source, made = config.loss, config.model.pretrained, {}
-  pretrained, key = loss.projector_init == "pretrained", embedders.seeds(config)[1]
-  if loss.alignment in WORDLESS:
-    text_dim = None
-  if loss.alignment != "none":
-    args = (embedding_dim, text_dim, loss.projector_width)
-    made = (
-      projectors.pretrained_projectors(source, *args)
-      if pretrained
-      else projectors.init_projectors(key, *args)
-    )
-  if loss.image_alignment != "none":
-    assert teacher_dim is not None
-    made["reading"] = (
-      projectors.pretrained_reading(source, embedding_dim, teacher_dim)
-      if pretrained
-      else projectors.init_reading(key, embedding_dim, teacher_dim)
-    )
-  return made
-
-
 def check_paths(config: ConfigDict) -> None:
   """Raises UserError where model.lora_targets or train.freeze find nothing; computes nothing."""
-  # Paths depend neither on the number of classes nor on the width of the text features, but what
-  # projectors start from may.
+  # No path depends on a width, but pretrained projectors take one width alone.
   random = config.loss.projector_init == "random"
   dim = (2 if random else config.loss.projector_width) if reads_words(config) else None
-
   params = jax.eval_shape(lambda: init_params(config, 2, dim, dim))
   optimizers.check_freeze(config.train, params, _frozen_by(config))
 
@@ -145,15 +116,14 @@ def check_paths(config: ConfigDict) -> None:
 def _frozen_by(config: ConfigDict) -> Callable[[str], bool]:
   """Whether a parameter stays as it started, whatever train.freeze says."""
   loss, model = config.loss, config.model
-  # Where the text side is not learned, its projector must not decay or drift either: in the
-  # 'prototype' form P_t takes no gradient unless it is 'free', and 'fixed' means what it says.
+  # A text side that is not learned must not decay or drift: in the 'prototype' form P_t takes no
+  # gradient unless it is 'free'. L_img reads the text side as it is.
   text_is_fixed = (
     loss.projector == "fixed"
     or (loss.projector == "mean" and loss.alignment == "prototype")
-    # L_img reads the text side as it is.
     or loss.alignment in WORDLESS
   )
-  # LoRA and prompts leave what was pretrained as it is: that is what they are for.
+  # LoRA and prompts are there to leave what was pretrained as it is.
   keeps_backbone = bool(model.lora_rank or model.num_prompts or config.train.frozen_backbone)
 
   def is_frozen(path: str) -> bool:
@@ -168,42 +138,29 @@ def targets(
   config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
 ) -> dict[str, np.ndarray]:
   """What the losses compare images with, float32: the `targets` of both forms of `alignment`."""
-  readings = {} if prototypes is None else prototypes.readings
-  return _class_targets(config, num_classes, prototypes) | readings
-
-
-def _class_targets(
-  config: ConfigDict, num_classes: int, prototypes: LoadedPrototypes | None
-) -> dict[str, np.ndarray]:
   loss = config.loss
+  found: dict[str, Any] = {}
   if loss.alignment == "orthogonal":
-    vectors = projectors.class_vectors("orthogonal", num_classes, loss.projector_width, config.seed)
-    return {"class_vectors": vectors}
-  if prototypes is None:
-    return {}
-  targets = {"prototypes": prototypes.prototypes}
-  if loss.unit_variance and loss.alignment == "distribution":
-    targets["prototypes"] = targets["prototypes"] / targets["prototypes"].std()
-  if loss.alignment == "vocabulary":
+    width, seed = loss.projector_width, config.seed
+    found["class_vectors"] = projectors.class_vectors("orthogonal", num_classes, width, seed)
+  elif prototypes is not None and loss.alignment == "vocabulary":
     centre = prototypes.vocabulary.mean(axis=0) * config.language.centre
     queries, attributes = prototypes.queries - centre, prototypes.vocabulary - centre
     cosine = l2_normalise(queries, "class queries") @ l2_normalise(attributes, "attributes").T
     # The formula centres the class's side of the comparison only.
-    targets = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
-  return {name: np.asarray(x, np.float32) for name, x in targets.items()}
+    found = {"vocabulary": prototypes.vocabulary, "attribute_cosine": cosine}
+  elif prototypes is not None:
+    unit_variance = loss.unit_variance and loss.alignment == "distribution"
+    scale = prototypes.prototypes.std() if unit_variance else 1
+    found["prototypes"] = prototypes.prototypes / scale
+  found = {name: np.asarray(x, np.float32) for name, x in found.items()}
+  return found if prototypes is None else found | prototypes.teacher_features
 
 
-def auxiliary(
+def _auxiliary(
   config: ConfigDict, v: jax.Array, labels: jax.Array, params: dict[str, Any]
 ) -> jax.Array:
-  """L_aux of a global batch, as `loss.auxiliary` has it.
-
-  Args:
-    config: all keys.
-    v: [N m, D] embeddings, slot-major, without padding.
-    labels: [N m] int.
-    params: those of the state, of which the proxies are read.
-  """
+  """L_aux of embeddings v [N m, D], slot-major, with labels [N m]."""
   loss, data = config.loss, config.data
   if loss.auxiliary == "supcon":
     return metric_learning.supcon(v, labels, temperature=loss.temperature)
@@ -223,7 +180,7 @@ def auxiliary(
 
 
 def _make_embed(config: ConfigDict) -> Callable[..., jax.Array]:
-  """Images uint8 [b, S, S, 3], or what a frozen backbone made of them [b, width], to [b, D]."""
+  """Images uint8 [b, S, S, 3], or a frozen backbone's features of them [b, width], to [b, D]."""
   embedder = embedders.build(config.model)
 
   def embed(params, averages, rows, constants, keys):
@@ -245,7 +202,7 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
   """`Objective.loss` of a config."""
   options, data = config.loss, config.data
   n, m = data.classes_per_batch, data.images_per_class
-  # Under 'sum', L_aux is m(m-1) times its mean: L_ali grows alike, so that beta keeps its meaning.
+  # Under 'sum', L_aux is m(m-1) times its mean: scaled alike, L_ali keeps the meaning of beta.
   scale = m * (m - 1) if options.reduction == "sum" else 1
   beta, image_beta = options.beta * scale, options.image_beta * scale
   read = slice(n * m if data.recoloured_per_batch else 0, None)
@@ -253,7 +210,7 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
   def loss(embeddings, params, averages, batch, constants, key):
     del key
     v, labels = embeddings[: n * m], batch["label"][: n * m]
-    total = auxiliary(config, v, labels, params)
+    total = _auxiliary(config, v, labels, params)
     metrics = {"l_aux": total}
     if options.alignment != "none":
       ali, found = _aligned(config, v, labels, params, averages, constants)
@@ -264,7 +221,7 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
         embeddings[read],
         batch["index"][read],
         constants,
-        params["projectors"]["reading"],
+        params["projectors"]["teacher"],
         form=options.image_alignment,
         temperature=options.image_temperature,
       )
@@ -274,15 +231,8 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
   return loss
 
 
-def _aligned(
-  config: ConfigDict,
-  v: jax.Array,
-  labels: jax.Array,
-  params: dict[str, Any],
-  averages: dict[str, Any],
-  constants: dict[str, jax.Array],
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """L_ali of the rows of classes, and how alive both sides of it are."""
+def _aligned(config, v, labels, params, averages, constants):
+  """L_ali of embeddings v [N m, D], and metrics that show whether a side of it collapses."""
   options = config.loss
   if options.alignment == "onehot":
     constants = {"class_vectors": params["class_vectors"]}
@@ -304,7 +254,7 @@ def _aligned(
 
 
 def _collapse(metrics: dict[str, float]) -> str:
-  """What to say where a side of L_ali no longer tells classes apart; '' where it does."""
+  """The warning where a side of L_ali no longer tells classes apart; '' where both do."""
   for side in ("image", "text"):
     entropy, spread = metrics.get(f"{side}_entropy", 0.0), metrics.get(f"{side}_spread", 1.0)
     if entropy > UNIFORM_ENTROPY or spread < CONSTANT_SPREAD:

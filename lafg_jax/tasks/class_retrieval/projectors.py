@@ -18,31 +18,29 @@ def init_projectors(
   Without words (text_dim None) there is no P_t, and P_v starts as it would with them.
   """
   key_image, key_text = jax.random.split(key)
-  projectors = {"image": _unit_variance(key_image, embedding_dim, width)}
-  if text_dim is not None:
-    projectors["text"] = _unit_variance(key_text, text_dim, width)
-  return projectors
+  image = {"image": _unit_variance(key_image, embedding_dim, width)}
+  return image if text_dim is None else image | {"text": _unit_variance(key_text, text_dim, width)}
 
 
 def _unit_variance(key: jax.Array, inputs: int, outputs: int) -> jax.Array:
   return jax.random.normal(key, (inputs, outputs)) / np.sqrt(inputs)
 
 
-def init_reading(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
-  """P_r [D, d], whose numbers disturb none of P_v's and P_t's."""
+def init_teacher(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d], from a key of its own: P_v and P_t start the same with and without it."""
   return _unit_variance(jax.random.fold_in(key, 0x8EAD), embedding_dim, width)
 
 
-def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array:
-  """P_r [D, d] as a vision-language model has it.
+def pretrained_teacher(source: str, embedding_dim: int, width: int) -> jax.Array:
+  """P_r [D, d] as a vision-language model has it; raises as `pretrained_projectors`."""
+  return _image_projection(source, embedding_dim, "teacher features", width)
 
-  Raises:
-    UserError: as `pretrained.image_projection`; its space has another width than what was read.
-  """
+
+def _image_projection(source: str, embedding_dim: int, what: str, width: int | None) -> jax.Array:
   image = load.image_projection(source, embedding_dim)
-  if image.shape[1] != width:
+  if width not in (None, image.shape[1]):
     raise UserError(
-      f"--config.loss.projector_init=pretrained: readings have {width} numbers and images of "
+      f"--config.loss.projector_init=pretrained: {what} have {width} numbers and images of "
       f"{source} {image.shape[1]}: it takes the two towers of one model; check language.encoder"
     )
   return jnp.asarray(image)
@@ -51,27 +49,19 @@ def pretrained_reading(source: str, embedding_dim: int, width: int) -> jax.Array
 def pretrained_projectors(
   source: str, embedding_dim: int, text_dim: int | None, width: int
 ) -> dict[str, jax.Array]:
-  """P_v [D, d] as a vision-language model has it, and P_t the identity: the space of its own texts.
-
-  Without words there is no P_t.
+  """P_v [D, d] as a vision-language model has it; P_t the identity, or none without words.
 
   Raises:
-    UserError: as `pretrained.image_projection`; `width` is not that space's, or the texts' is not.
+    UserError: as `load.image_projection`; `width` or `text_dim` is not d.
   """
-  image = load.image_projection(source, embedding_dim)
+  image = _image_projection(source, embedding_dim, "prototypes", text_dim)
   found = image.shape[1]
   if width != found:
     raise UserError(
       f"--config.loss.projector_width={width}: {source} projects to {found}; with "
       f"loss.projector_init=pretrained pass --config.loss.projector_width={found}"
     )
-  if text_dim not in (None, found):
-    raise UserError(
-      f"--config.loss.projector_init=pretrained: prototypes have {text_dim} numbers and images of "
-      f"{source} {found}: it takes the two towers of one model; check language.encoder"
-    )
-  projectors = {"image": jnp.asarray(image)}
-  return projectors if text_dim is None else projectors | {"text": jnp.eye(found)}
+  return {"image": image} if text_dim is None else {"image": image, "text": jnp.eye(found)}
 
 
 def class_vectors(kind: str, num_classes: int, width: int, seed: int) -> np.ndarray:

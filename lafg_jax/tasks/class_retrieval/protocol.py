@@ -1,8 +1,9 @@
-"""The evaluate stage: checkpoint, pretrained backbone or embeddings file -> evaluation.json."""
+"""The evaluate stage: checkpoint, pretrained backbone or file of embeddings -> evaluation.json."""
 
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,16 +13,9 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
 from lafg_jax.data import datasets, readers, same_images
-from lafg_jax.evaluate import metrics
+from lafg_jax.evaluate import metrics, results
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
-from lafg_jax.evaluate.results import (
-  EMBEDDINGS,
-  FILE,
-  evaluate_file,
-  metrics_only,
-  read_result,
-  write_embeddings,
-)
+from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
 from lafg_jax.training import checkpoints
@@ -29,57 +23,53 @@ from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
 
-# Figures of the model before training, by the hash of all that decides them.
+# {hash of all that decides them: figures of the model before training}.
 UNTRAINED = "untrained.json"
 
 
 def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """Evaluates `evaluate.source` on the classes of `evaluate.split`; writes and returns the result.
 
-  Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and, unless it was read
-  from one, `<workdir>/embeddings.npz`. With a checkpoint, the figures of the model before training
-  are measured too, once: `<workdir>/untrained.json` keeps them.
+  Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and `embeddings.npz`,
+  unless that is what it evaluates. With a checkpoint, the model before training is measured too,
+  once: `untrained.json` keeps its figures.
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
     where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
     result = _evaluate_checkpoint(config, workdir, where)
-  elif source == "untrained":
+  elif source in ("pretrained", "untrained"):
+    if source == "pretrained":
+      # The backbone's own feature, without a head or prompts, which are random.
+      config = config.copy_and_resolve_references()
+      config.model.update(embedding_dim=0, embedding_norm="", num_prompts=0)
     result = _evaluate_params(config, *embedders.init_model(config), _dataset(config), workdir)
     result["step"] = 0
-  elif source == "pretrained":
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-      # The backbone's own feature: a random head or random prompts would only blur it.
-      config.model.update({"embedding_dim": 0, "embedding_norm": "", "num_prompts": 0})
-    embedder, params = embedders.init_model(config)
-    dataset = _dataset(config)
-    result = _evaluate_params(config, embedder, params, dataset, workdir)
-    result["step"] = 0
   else:
-    result = evaluate_file(source, config.evaluate.ks)
+    result = results.evaluate_file(source, config.evaluate.ks)
   result["source"] = source
-  if jax.process_index() != 0:
-    return result
-  with files.replacing(os.path.join(workdir, FILE)) as temporary:
-    temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+  _write(os.path.join(workdir, FILE), result)
   return result
+
+
+def _write(path: str, content: dict[str, Any]) -> None:
+  if jax.process_index() == 0:
+    with files.replacing(path) as temporary:
+      temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[str, Any]:
   arrays, meta = checkpoints.require(workdir, where)
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
-  embedder = embedders.build(config.model)
+  embedder, dataset = embedders.build(config.model), _dataset(config)
   params = checkpoints.subtree(arrays, "state/params")
-  dataset = _dataset(config)
   result = _evaluate_params(config, embedder, params, dataset, workdir)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
     result["partial"] = True
-  untrained = _evaluate_untrained(
-    config, workdir, dataset, meta["made_of"]["the pretrained weights"]
-  )
+  weights = meta["made_of"]["the pretrained weights"]
+  untrained = _evaluate_untrained(config, workdir, dataset, weights)
   return result if untrained is None else result | {"untrained": untrained}
 
 
@@ -88,18 +78,16 @@ def _evaluate_untrained(
 ) -> dict[str, float] | None:
   """Metrics of the model before training: those that the workdir keeps, or measured and kept.
 
-  None, with a warning, where the pretrained weights cannot be read any more: the figures of the
-  checkpoint need neither them nor the network.
+  None, with a warning, where the pretrained weights cannot be read any more. The checkpoint is
+  evaluated all the same: it needs neither them nor the network.
 
   Args:
     weights: the hash of the pretrained weights that training began with, or None.
   """
   path, split = os.path.join(workdir, UNTRAINED), config.evaluate.split
-  key = files.fingerprint(
-    *(keys.deciding(config, "embedding"), weights),
-    datasets.content_fingerprint(config.data, split),
-    *(split, config.evaluate.ks),
-  )
+  content = datasets.content_fingerprint(config.data, split)
+  deciding = keys.deciding(config, "embedding")
+  key = files.fingerprint(deciding, weights, content, split, config.evaluate.ks)
   kept = distributed.agree("the untrained model", lambda: _read_kept(path))
   if key in kept:
     return kept[key]
@@ -118,18 +106,15 @@ def _evaluate_untrained(
     return None
   if failed:
     raise UserError(failed)
-  found = metrics_only(_evaluate_params(config, embedder, params, dataset))
-  if jax.process_index() == 0:
-    with files.replacing(path) as temporary:
-      temporary.write_text(json.dumps(kept | {key: found}, indent=2) + "\n", encoding="utf-8")
+  found = results.metrics_only(_evaluate_params(config, embedder, params, dataset))
+  _write(path, kept | {key: found})
   return found
 
 
 def _read_kept(path: str) -> dict[str, dict[str, float]]:
-  """What an earlier evaluation kept, by the hash of all that decides it."""
+  """The content of untrained.json; {} where it is missing or damaged."""
   try:
-    with open(path, encoding="utf-8") as file:
-      return dict(json.load(file))
+    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
   except FileNotFoundError:
     return {}
   except (OSError, ValueError, TypeError) as error:
@@ -140,11 +125,9 @@ def _read_kept(path: str) -> dict[str, dict[str, float]]:
 def make_validation(
   config: ConfigDict, val: datasets.Dataset
 ) -> Callable[[dict[str, Any]], dict[str, float]]:
-  """`measure(params) -> {'val_recall@1', 'val_map@r'}` of unreplicated parameters.
+  """`measure(params) -> {'val_recall@1', 'val_map@r'}` on the validation classes.
 
-  Args:
-    config: resolved.
-    val: images of the validation classes.
+  `config` is resolved; `params` are unreplicated.
   """
   embedding = embedding_function(embedders.build(config.model))
 
@@ -174,29 +157,20 @@ def _evaluate_params(
   """Metrics of one set of parameters; with a workdir, embeddings.npz there as well."""
   embed = make_embed(embedder, params)
   vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)
-  labels = dataset.labels[rows]
+  labels, asks = dataset.labels[rows], None if dataset.is_query is None else dataset.is_query[rows]
   if workdir is not None and jax.process_index() == 0:
-    write_embeddings(os.path.join(workdir, EMBEDDINGS), vectors, labels, rows, dataset)
-  result: dict[str, Any] = metrics.evaluate_embeddings(
-    vectors,
-    labels,
-    tuple(config.evaluate.ks),
-    is_query=None if dataset.is_query is None else dataset.is_query[rows],
-  )
-  result |= {
-    "dataset": dataset.name,
-    "split": dataset.split,
-    "num_unreadable": len(dataset.ids) - len(rows),
-  }
-  if dataset.partial:
-    result["partial"] = True
-  if config.data.box_crop:
-    result["box_crop"] = True
-  return result
+    path = os.path.join(workdir, EMBEDDINGS)
+    results.write_embeddings(path, vectors, labels, rows, dataset)
+  ks = tuple(config.evaluate.ks)
+  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, ks, is_query=asks)
+  unreadable = len(dataset.ids) - len(rows)
+  result |= {"dataset": dataset.name, "split": dataset.split, "num_unreadable": unreadable}
+  said = {"partial": dataset.partial, "box_crop": config.data.box_crop}
+  return result | {name: True for name, holds in said.items() if holds}
 
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
-  """The checkpoint is of this model, and never saw the classes it is evaluated on."""
+  """Raises UserError where a checkpoint is of another model, or trained on the test classes."""
   names = keys.deciding(config, "embedding")
   if meta["dataset"]["name"] != config.data.name:
     # Another data set may have no boxes to crop to.
@@ -217,7 +191,7 @@ def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> 
 
 
 def figures(workdir: str) -> dict[str, Any]:
-  """What the study keeps of an evaluation: its result, and means by class.
+  """What the study keeps of an evaluation.
 
   Returns:
     evaluation.json without the untrained model; 'steps'; and 'by_class', {'num_queries',
@@ -227,13 +201,12 @@ def figures(workdir: str) -> dict[str, Any]:
   Raises:
     UserError: evaluation.json or embeddings.npz is missing or damaged.
   """
-  result = read_result(workdir)
+  result, path = results.read_result(workdir), os.path.join(workdir, EMBEDDINGS)
   names = ("vectors", "labels", "class_names")
-  path = os.path.join(workdir, EMBEDDINGS)
   arrays = files.read_npz(path, names, stage="evaluate", optional=("is_query",))
-  vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
+  vectors, labels, names_of_classes = (arrays[name] for name in names)
   kept = {k: v for k, v in result.items() if k not in ("source", "untrained", "step")}
-  by_class = by_class_means(vectors, labels, len(arrays["class_names"]), asks)
+  by_class = by_class_means(vectors, labels, len(names_of_classes), arrays.get("is_query"))
   return kept | {"steps": result["step"], "by_class": by_class}
 
 
@@ -257,10 +230,9 @@ def by_class_means(
 def _trained_classes(config: ConfigDict, meta: dict[str, Any]) -> list[str]:
   """The classes of evaluate.split that a checkpoint was trained on.
 
-  Within one data set an equal name is the same class. Where another data set, or another place, is
-  evaluated, a generic name such as 'class 01' says nothing: there the images tell (see
-  `same_images.trained`), whatever data.name is. If the training images are gone, or are others by
-  now, equal names of one data.name count as the same class, with a warning.
+  Equal names of one data set and place are the same class. Elsewhere a generic name such as
+  'class 01' says nothing, and images are compared (`same_images.trained`). Where the training
+  images are gone or changed, equal names of one data.name count as the same class, with a warning.
   """
   test, of_training = _dataset(config), set(meta["dataset"]["class_names"])
   same_name = meta["dataset"]["name"] == config.data.name

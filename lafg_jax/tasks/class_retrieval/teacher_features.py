@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.language.encoders.images import FILE, class_means
 from lafg_jax.tasks.class_retrieval import language_base
-from lafg_jax.tasks.class_retrieval.choices import reads_images
+from lafg_jax.tasks.class_retrieval.choices import reads_images, recolourings
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.utils import files, random_streams
 from lafg_jax.utils.errors import UserError
@@ -23,12 +23,13 @@ _OF_PROTOTYPES, _OF_TEACHER = ("all", "prototypes"), ("all", "teacher")
 
 
 def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> LoadedPrototypes:
-  """`prototypes.npz` at `path`, and what the config wants of the image features beside it.
+  """`prototypes.npz` at `path`, and from image_features.npz beside it what the config reads.
 
-  These are the readings of loss.image_alignment, and the prototypes of language.prototype=images.
+  That is the teacher features of loss.image_alignment, and the prototypes of
+  language.prototype=images.
 
   Raises:
-    UserError: as `prototypes.load`; the image features are missing, damaged or of other images.
+    UserError: as `language_base.load`; the image features are missing, damaged or of other images.
   """
   language = config.language
   found = language_base.load(
@@ -37,20 +38,19 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
     centre=language.centre,
     shuffle=language.shuffle in _OF_PROTOTYPES,
     seed=config.seed,
-    # Those of images take the place of any.
+    # The prototypes of images replace those of any kind.
     kind=language.prototype if language.prototype in language_base.KINDS else "attention",
   )
   if not reads_images(config):
     return found
-  features = _features(Path(path).parent, dataset, found.encoder)
+  path = Path(path).with_name(FILE)
+  features, seen = _read(path, dataset, found.encoder, recolourings(config))
   if language.prototype == "images":
     found = _of_images(config, features, dataset, found)
   if config.loss.image_alignment == "none":
     return found
-  seen = features
-  if config.data.recoloured_per_batch:
-    seen = _recoloured(Path(path).parent, dataset, config.data.recolourings)
-  return dataclasses.replace(found, readings=_readings(config, features, seen, dataset, found))
+  compared = _compared(config, features, seen, dataset, found.vocabulary)
+  return dataclasses.replace(found, teacher_features=compared)
 
 
 def _of_images(
@@ -65,17 +65,19 @@ def _of_images(
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
 
 
-def _readings(
+def _compared(
   config: ConfigDict,
   features: np.ndarray,
   seen: np.ndarray,
   dataset: Dataset,
-  found: LoadedPrototypes,
+  vocabulary: np.ndarray,
 ) -> dict[str, np.ndarray]:
-  """The `targets` of losses.image_alignment, of what is `seen` ([n, d], or [n, K, d] recoloured).
+  """The `targets` of losses.image_alignment, from the features that are `seen`.
 
-  Rows are those of the data set, or K times them plus the version. What is taken off to centre is
-  the mean of `features` [n, d], the images in their own colours.
+  Args:
+    features: [n, d] of the images in their own colours, whose mean centres `seen`.
+    seen: [n, d], or [n, K, d] of recoloured images; the targets have n or n K rows.
+    vocabulary: [N, d].
   """
   language, form = config.language, config.loss.image_alignment
   if language.centre:
@@ -84,42 +86,40 @@ def _readings(
   if language.shuffle in _OF_TEACHER:
     seen = seen[_of_other_classes(dataset.labels, config.seed)]
   features = seen.reshape(-1, seen.shape[-1])
-  readable = np.any(features != 0, axis=1)
   if form == "feature":
     return {"image_feature": features.astype(np.float32)}
-  directions = found.vocabulary - found.vocabulary.mean(axis=0) * language.centre
+  directions = vocabulary - vocabulary.mean(axis=0) * language.centre
   if form == "random":
     directions = random_streams.directions(config.seed).standard_normal(directions.shape)
   directions = l2_normalise(directions, "attributes")
   cosine = np.zeros((len(features), len(directions)), np.float32)
+  readable = np.any(features != 0, axis=1)
   cosine[readable] = l2_normalise(features[readable], "image features") @ directions.T
   return {"directions": directions.astype(np.float32), "image_cosine": cosine}
 
 
-def _features(folder: Path, dataset: Dataset, encoder: str) -> np.ndarray:
-  """[n, d], rows of zeros for images that could not be read."""
-  path = folder / FILE
-  arrays: dict[str, Any] = files.read_npz(path, ("ids", "features", "encoder"), stage="encode")
+def _read(
+  path: Path, dataset: Dataset, encoder: str, versions: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Features [n, d] of the images, and of their K recoloured versions [n, K, d]; with K = 0 twice.
+
+  Rows of zeros are of images that could not be read.
+  """
+  names = ("ids", "encoder", "features", *(["recoloured"] if versions else []))
+  arrays: dict[str, Any] = files.read_npz(path, names, stage="encode")
   if list(arrays["ids"]) != list(dataset.ids) or str(arrays["encoder"]) != encoder:
     raise UserError(f"{path} is of other images or of another encoder: run --stage=encode again")
-  return arrays["features"].astype(np.float64)
-
-
-def _recoloured(folder: Path, dataset: Dataset, versions: int) -> np.ndarray:
-  """[n, K, d], rows of zeros for images that could not be read."""
-  path = folder / FILE
-  found = files.read_npz(path, ("recoloured",), stage="encode")["recoloured"]
-  if found.shape[:2] != (len(dataset), versions):
+  seen = arrays[names[-1]]
+  if versions and seen.shape[:2] != (len(dataset), versions):
     raise UserError(f"{path} is of other recolourings: run --stage=encode again")
-  return found.astype(np.float64)
+  return arrays["features"].astype(np.float64), seen.astype(np.float64)
 
 
 def _of_other_classes(labels: np.ndarray, seed: int) -> np.ndarray:
-  """[n] for each image one of the class that language.shuffle gives to its class."""
+  """[n]: for each image, the row of one of the class that language.shuffle gives to its class."""
   rows = [np.flatnonzero(labels == c) for c in range(int(labels.max()) + 1)]
-  given = language_base.other_classes(len(rows), seed)
-  place = np.empty(len(labels), int)
-  for members in rows:
-    place[members] = np.arange(len(members))
-  others = (rows[c] for c in given[labels])
-  return np.array([other[k % len(other)] for other, k in zip(others, place, strict=True)])
+  others = np.empty(len(labels), int)
+  for members, given in zip(rows, language_base.other_classes(len(rows), seed), strict=True):
+    # In turn, from the first on, as often as there are images.
+    others[members] = np.resize(rows[given], len(members))
+  return others

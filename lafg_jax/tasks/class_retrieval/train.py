@@ -1,4 +1,4 @@
-"""The train stage of class retrieval: its objective, batches and facts, handed to the loop."""
+"""The train stage of class retrieval: hands its objective, batches and meta to the loop."""
 
 from pathlib import Path
 from typing import Any
@@ -29,32 +29,22 @@ def run(
   prototypes: LoadedPrototypes | None,
   val: Dataset | None = None,
 ) -> tuple[int, bool]:
-  """Trains as `loop.run` does.
+  """Trains on `dataset` as `loop.run` does, with its result and errors.
 
   Args:
     config: resolved.
-    dataset: the training images.
     prototypes: the language base as training reads it; None without words.
     val: images of the validation classes, for train.validate_every.
-
-  Returns:
-    The step reached, and whether a signal asked to stop there.
-
-  Raises:
-    UserError: as `loop.run`.
   """
-  num_classes = len(dataset.class_names)
-  validation = None
-  if val is not None:
-    validation = Validation(protocol.make_validation(config, val), "val_map@r")
+  measure = None if val is None else protocol.make_validation(config, val)
   return loop.run(
     config,
     workdir,
-    lambda: objective.build(config, num_classes, prototypes),
+    lambda: objective.build(config, len(dataset.class_names), prototypes),
     make_feed(config, workdir, dataset),
     meta=meta(config, dataset, prototypes),
     kept={"prototypes": prototype_arrays(prototypes)},
-    validation=validation,
+    validation=Validation(measure, "val_map@r") if measure else None,
   )
 
 
@@ -92,9 +82,7 @@ def _batch_size(config: ConfigDict) -> BatchSize:
 
   def resized(made: Objective, classes: int) -> Objective:
     smaller = config.copy_and_resolve_references()
-    with smaller.unlocked():
-      smaller.data.classes_per_batch = classes
-    # It compares nothing: the parameters and constants are those that are there.
+    smaller.data.classes_per_batch = classes
     return made._replace(rows=objective.num_rows(smaller), loss=objective.make_loss(smaller))
 
   return BatchSize(
@@ -110,7 +98,7 @@ def _batch_size(config: ConfigDict) -> BatchSize:
 def meta(
   config: ConfigDict, dataset: Dataset, prototypes: LoadedPrototypes | None
 ) -> dict[str, Any]:
-  """What a checkpoint says of itself beside its arrays; JSON."""
+  """The JSON that a checkpoint has beside its arrays."""
   of_dataset = {
     "name": dataset.name,
     "fingerprint": datasets.fingerprint(dataset),
@@ -118,41 +106,40 @@ def meta(
     "class_names": list(dataset.class_names),
     "partial": dataset.partial,
   }
-  words = None
+  words, arrays = None, prototype_arrays(prototypes)
   if prototypes is not None:
-    words = fingerprint(prototypes.encoder, prototype_arrays(prototypes) | prototypes.readings)
+    words = fingerprint(prototypes.encoder, arrays | prototypes.teacher_features)
   return {
     "config": config_keys.flatten(config),
     "dataset": of_dataset,
     "made_of": {
       "the training images or classes": fingerprint(of_dataset),
-      # Where a pack lies may change within a run; whether there is one, and of what size, may not.
+      # A pack may be moved within a run, but not left out, added or made in another size.
       "data.pack": f"with {pack.side(config.data)} px" if config.data.pack else "without",
       "the pretrained weights": _weights_hash(config.model.pretrained),
       "the prototypes": words,
     },
     "box": shared_box(dataset),
-    # What the rows of the vocabulary are, for people.
+    # The descriptions nearest to each row of the vocabulary.
     "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],
   }
 
 
 def _weights_hash(source: str) -> str | None:
-  """Of the files of pretrained weights; None without, and for what a hub or a URL keeps."""
-  if files.local(source) is None:
-    return None
-  return fingerprint([Path(path) for path in files.find(source)])
+  """Hash of the files of pretrained weights; None without any, and for those of a hub or a URL."""
+  local = files.local(source) is not None
+  return fingerprint([Path(path) for path in files.find(source)]) if local else None
 
 
 def shared_box(dataset: Dataset) -> list[float] | None:
-  """What of each image is shown, where that is the same for all: what a retriever cuts by."""
+  """The box that all images are cut to, and so a retriever's; None where boxes differ."""
   boxes = dataset.boxes
-  if boxes is None or not len(boxes) or (boxes != boxes[0]).any():
-    return None
-  return [float(x) for x in boxes[0]]
+  if boxes is not None and len(boxes) and (boxes == boxes[0]).all():
+    return [float(x) for x in boxes[0]]
+  return None
 
 
 def prototype_arrays(prototypes: LoadedPrototypes | None) -> dict[str, np.ndarray]:
-  """What a checkpoint keeps of the language base."""
+  """The arrays of the language base that a checkpoint keeps."""
   names = ("prototypes", "queries", "vocabulary", "mean")
   return {} if prototypes is None else {name: getattr(prototypes, name) for name in names}

@@ -75,7 +75,7 @@ VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
-# Without what the vision-language model sees in each image; the weight of nothing is the default's.
+# Without L_img; image_beta has its default, as a key must that nothing reads.
 NO_IMG = {
   "data.recoloured_per_batch": 0,
   "loss.image_alignment": "none",
@@ -84,17 +84,18 @@ NO_IMG = {
 AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
-# The words of classes, LaFG's way.
-PROTOTYPES = {"loss.alignment": "prototype"} | NO_IMG
+# LaFG's: the words of the classes.
+PROTOTYPES: dict[str, object] = {"loss.alignment": "prototype"} | NO_IMG
 # The words of other classes, and the teacher features of other images.
 ALL_SHUFFLED: dict[str, object] = {"language.shuffle": "all"}
 SHUFFLED = PROTOTYPES | ALL_SHUFFLED
 # Teacher features of recoloured images, which are of no class, beside fixed class vectors.
 FIXED_TEACHER = TEACHER | {"loss.alignment": "orthogonal"}
-# Ours, of the same sentences. They are not in the space of the texts.
+FIXED_TEACHER_SHUFFLED = FIXED_TEACHER | ALL_SHUFFLED
+# Ours, of the same sentences; profiles are not in the space of the texts.
 PROFILES = PROTOTYPES | {"language.prototype": "profile", "loss.projector_init": "random"}
-# What other losses and numbers of classes are compared in: without class targets, with those that
-# have no words, and with language.
+# Other losses and numbers of classes are compared in these: without class targets, with targets
+# that have no words, and with language.
 COMPARED: dict[str, dict[str, object]] = {
   "l_aux": AUX,
   "l_aux+orthogonal": ORTHOGONAL,
@@ -119,8 +120,8 @@ def starts(config):
     # `pretrained` is the tower of the shipped encoder, which has seen finches with their words.
     return {"self-supervised": {}}
   if config.data.name == "synthetic" and not config.model.pretrained:
-    # The tower of the shipped encoder, all of it trained at a small learning rate, for less long:
-    # what it can do already is not there to be learned, only to be forgotten.
+    # The tower of the shipped encoder, all of it trained at a small learning rate and for fewer
+    # steps, so that it does not forget what it can do already.
     steps = {"train.steps": max(1, config.train.steps * 3 // 10)}
     return {"scratch": {}, "pretrained": TINY_CLIP | steps}
   if config.model.pretrained:
@@ -147,7 +148,7 @@ def groups():
       "default@only-prototypes-shuffled": TEACHER | {"language.shuffle": "prototypes"},
       "default@only-teacher-shuffled": TEACHER | {"language.shuffle": "teacher"},
       "fixed+teacher": FIXED_TEACHER,
-      "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
+      "fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED,
       "fixed+teacher@random": FIXED_TEACHER | {"loss.image_alignment": "random"},
       # Of about the same gradient: a cosine's is a fraction of that of a softmax at 0.1.
       "fixed+teacher@feature": FIXED_TEACHER
@@ -180,77 +181,61 @@ def groups():
 
 def forms():
   """Each form of L_ali x projector x centring, such as 'prototypes@distribution-free-centred'."""
-  alignments = ("distribution", "prototype", "vocabulary")
-  centrings = (("centred", True), ("uncentred", False))
-  return {
-    f"prototypes@{alignment}-{projector}-{name}": PROTOTYPES
-    | {
-      "loss.alignment": alignment,
-      "loss.projector": projector,
-      "language.centre": centre,
-    }
-    for alignment, projector, (name, centre) in itertools.product(
-      alignments, ("free", "mean", "fixed"), centrings
-    )
-  }
+  found: dict[str, dict[str, object]] = {}
+  alignments, projectors = ("distribution", "prototype", "vocabulary"), ("free", "mean", "fixed")
+  for form, projector, centre in itertools.product(alignments, projectors, (True, False)):
+    name = f"prototypes@{form}-{projector}-{'centred' if centre else 'uncentred'}"
+    keys = {"loss.alignment": form, "loss.projector": projector, "language.centre": centre}
+    found[name] = PROTOTYPES | keys
+  return found
 
 
 def losses():
   """The usual losses in place of L_aux: alone, with class targets without words, with language."""
-  found: dict[str, dict[str, object]] = {}
-  controls: dict[str, dict[str, object]] = {
+  controls = {
     "l_aux+onehot": ONEHOT,
     "prototypes-shuffled": SHUFFLED,
-    "fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED,
+    "fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED,
   }
-  for loss in ("supcon", "norm_softmax", "proxy_anchor"):
-    in_place = {"loss.auxiliary": loss, "loss.reduction": "mean"}
-    for name, variant in (COMPARED | controls).items():
-      found[f"{name}@{loss}"] = variant | in_place
-  return found
+  return {
+    f"{name}@{loss}": variant | {"loss.auxiliary": loss, "loss.reduction": "mean"}
+    for loss in ("supcon", "norm_softmax", "proxy_anchor")
+    for name, variant in (COMPARED | controls).items()
+  }
 
 
 def sweeps():
   """One key at a time, mostly of `prototypes`; the number of seen classes beside its controls."""
-  values = {
-    "loss.beta": (0.1, 0.3, 1.0, 3.0, 10.0),
-    "language.num_attributes": (16, 32, 64, 128, 256),
-    "language.top_k": (1, 4, 8, 16),
-    "language.tau_k": (0.02, 0.05, 0.2, 1.0),
-    "loss.alignment_temperature": (0.02, 0.05, 0.1, 0.2),
-    "language.wrong_sentences": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5),
-  }
-  found: dict[str, dict[str, object]] = {
-    f"prototypes@{key}={x}": PROTOTYPES | {key: x} for key, tried in values.items() for x in tried
-  }
-  # Where P_t learns: beside `prototype` its twin has nothing to follow.
   mean = "prototypes@distribution-mean-centred"
-  for step in (0.001, 0.01, 0.1, 1.0):
-    found[f"{mean}@loss.ema_step={step}"] = forms()[mean] | {"loss.ema_step": step}
-  for tau in (0.005, 0.02, 0.1):
-    found[f"prototypes@profiles@language.tau_profile={tau}"] = PROFILES | {
-      "language.tau_profile": tau
-    }
-  for width in (32, 64, 128, 256):
-    # A space that was learned has the width that it has.
-    found[f"prototypes@loss.projector_width={width}"] = PROTOTYPES | {
-      "loss.projector_width": width,
-      "loss.projector_init": "random",
-    }
+  # Pretrained projectors have one width alone.
+  random = PROTOTYPES | {"loss.projector_init": "random"}
+  swept: tuple[tuple[str, dict[str, object], str, tuple[float, ...]], ...] = (
+    ("prototypes", PROTOTYPES, "loss.beta", (0.1, 0.3, 1.0, 3.0, 10.0)),
+    ("prototypes", PROTOTYPES, "language.num_attributes", (16, 32, 64, 128, 256)),
+    ("prototypes", PROTOTYPES, "language.top_k", (1, 4, 8, 16)),
+    ("prototypes", PROTOTYPES, "language.tau_k", (0.02, 0.05, 0.2, 1.0)),
+    ("prototypes", PROTOTYPES, "loss.alignment_temperature", (0.02, 0.05, 0.1, 0.2)),
+    ("prototypes", PROTOTYPES, "language.wrong_sentences", (0.0, 0.1, 0.2, 0.3, 0.4, 0.5)),
+    # Where P_t learns: in the 'prototype' form its EMA copy has nothing to follow.
+    (mean, forms()[mean], "loss.ema_step", (0.001, 0.01, 0.1, 1.0)),
+    ("prototypes@profiles", PROFILES, "language.tau_profile", (0.005, 0.02, 0.1)),
+    ("prototypes", random, "loss.projector_width", (32, 64, 128, 256)),
+  )
+  found = {f"{name}@{key}={x}": of | {key: x} for name, of, key, tried in swept for x in tried}
   for count in (10, 20, "all"):
-    # As many images a batch, of fewer classes where there are not enough.
+    # The same number of images in a batch, of fewer classes where there are not enough.
     batch = {"data.classes_per_batch": 10, "data.images_per_class": 8} if count == 10 else {}
     seen = {} if count == "all" else {"data.max_train_classes": count}
-    beside = {"fixed+teacher-shuffled": FIXED_TEACHER | ALL_SHUFFLED}
+    beside = {"fixed+teacher-shuffled": FIXED_TEACHER_SHUFFLED}
     for name, variant in (COMPARED | beside).items():
       found[f"{name}@classes={count}"] = variant | batch | seen
   return found
 
 
 def grid(config):
-  """What `--tune` tries for the variant that `config` is of: as many settings for every variant.
+  """The settings that `--tune` tries for the variant of `config`, equally many for all variants.
 
-  Without L_ali there is no beta, and the temperature of L_aux takes its place.
+  Without L_ali there is no beta: the temperature of L_aux is tried instead.
   """
   tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in (0.5, 1.0)]}
   if config.loss.alignment == "none":

@@ -53,9 +53,9 @@ def test_a_model_that_learned_to_read_images_is_asked_so(config_with, form, cent
   changes = {"loss__image_alignment": "vocabulary", "loss__alignment": form}
   config = config_with(**changes, language__centre=centre)
   rng = np.random.default_rng(4)
-  vocabulary, projectors = rng.standard_normal((7, 5)), {"reading": rng.standard_normal((9, 5))}
+  vocabulary, projectors = rng.standard_normal((7, 5)), {"teacher": rng.standard_normal((9, 5))}
   found = attributes.readout(config, vocabulary, projectors, {})
-  np.testing.assert_allclose(found["image"], projectors["reading"], rtol=1e-6)
+  np.testing.assert_allclose(found["image"], projectors["teacher"], rtol=1e-6)
   wanted = units(vocabulary - centre * vocabulary.mean(0))
   np.testing.assert_allclose(found["entries"], wanted, atol=1e-6)
 

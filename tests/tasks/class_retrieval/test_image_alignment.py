@@ -80,22 +80,22 @@ def test_its_projector_disturbs_no_other_number(config_with, init):
     return objective.init_params(config, 5, 64, 64 if more else None)
 
   without, beside = params(), params(loss__image_alignment="vocabulary")
-  reading = beside["projectors"].pop("reading")
-  assert reading.shape[1] == 64
+  teacher = beside["projectors"].pop("teacher")
+  assert teacher.shape[1] == 64
   jax.tree.map(np.testing.assert_array_equal, beside, without)
   if init == "pretrained":
-    np.testing.assert_array_equal(reading, beside["projectors"]["image"])
+    np.testing.assert_array_equal(teacher, beside["projectors"]["image"])
   else:
     # Inputs of unit variance give outputs of unit variance.
-    assert 0.8 < float(jnp.std(reading)) * len(reading) ** 0.5 < 1.2
+    assert 0.8 < float(jnp.std(teacher)) * len(teacher) ** 0.5 < 1.2
   alone = params(loss__image_alignment="feature", loss__alignment="none")
-  assert alone["projectors"].keys() == {"reading"}
-  np.testing.assert_array_equal(alone["projectors"]["reading"], reading)
+  assert alone["projectors"].keys() == {"teacher"}
+  np.testing.assert_array_equal(alone["projectors"]["teacher"], teacher)
 
 
-def test_readings_of_another_model_are_one_line(config_with):
-  with pytest.raises(UserError, match=r"readings have 384 numbers.*check language.encoder"):
-    projectors.pretrained_reading("tiny_clip", 96, 384)
+def test_teacher_features_of_another_model_are_one_line(config_with):
+  with pytest.raises(UserError, match=r"teacher features have 384 numbers.*check language.encoder"):
+    projectors.pretrained_teacher("tiny_clip", 96, 384)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_the_command_trains_with_it(tmp_path, config_with, changes):
   )
   config.update_from_flattened_dict(changes)
   default.validate(config, stages.STAGES)
-  assert stages.default_names(config) == list(stages.STAGES), "words are read"
+  assert default.default_names(config) == list(stages.STAGES), "words are read"
   tasks.run(config, str(tmp_path / "run"), stages.STAGES)
   lines = metrics_log.read(str(tmp_path / "run" / metrics_log.FILE))
   assert all(np.isfinite(line["l_img"]) and line["l_img"] > 0 for line in lines)
@@ -159,7 +159,7 @@ def test_recoloured_images_are_read_alone_and_bear_on_no_other_loss(config_with,
   for name in ("l_aux", "l_ali"):
     np.testing.assert_allclose(found[name], alone[name], rtol=1e-5)
   v = np.asarray(network.apply({"params": state.params}, batch["image"][count:]))
-  cosines = unit(v @ np.asarray(state.params["projectors"]["reading"])) @ unit(seen["directions"]).T
+  cosines = unit(v @ np.asarray(state.params["projectors"]["teacher"])) @ unit(seen["directions"]).T
   p, q = softmax(cosines / 0.1), softmax(seen["image_cosine"][batch["index"][count:]] / 0.1)
   wanted = 0.5 * ((p - q) * np.log(p / q)).sum(1).mean()
   np.testing.assert_allclose(found["l_img"], wanted, rtol=1e-4)

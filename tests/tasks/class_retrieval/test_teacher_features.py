@@ -44,18 +44,18 @@ def unit(x):
 def test_cosines_are_of_centred_images_and_centred_attributes(folder, dataset, config_with):
   features = np.load(folder / images.FILE)["features"].astype(np.float64)
   vocabulary = np.load(folder / "prototypes.npz")["vocabulary"]
-  found = load(folder, dataset, config_with).readings
+  found = load(folder, dataset, config_with).teacher_features
   attributes = unit(vocabulary - vocabulary.mean(axis=0))
   wanted = unit(features - features.mean(axis=0)) @ attributes.T
   np.testing.assert_allclose(found["image_cosine"], wanted, atol=1e-6)
   np.testing.assert_allclose(found["directions"], attributes, atol=1e-6)
-  raw = load(folder, dataset, config_with, language__centre=False).readings
+  raw = load(folder, dataset, config_with, language__centre=False).teacher_features
   np.testing.assert_allclose(raw["image_cosine"], unit(features) @ unit(vocabulary).T, atol=1e-6)
 
 
 def test_without_images_nothing_is_read(folder, dataset, config_with):
   (folder / images.FILE).unlink()
-  assert load(folder, dataset, config_with, loss__image_alignment="none").readings == {}
+  assert load(folder, dataset, config_with, loss__image_alignment="none").teacher_features == {}
   with pytest.raises(UserError, match="--stage=encode"):
     load(folder, dataset, config_with)
 
@@ -68,12 +68,12 @@ def test_shuffled_images_read_as_those_of_the_class_whose_words_they_get(
   write(folder, dataset, features)
   words = np.load(folder / "prototypes.npz")["prototypes"]
   changes = {"loss__image_alignment": "feature", "language__centre": False}
-  own = load(folder, dataset, config_with, **changes).readings["image_feature"]
+  own = load(folder, dataset, config_with, **changes).teacher_features["image_feature"]
   np.testing.assert_array_equal(own, features)
   found = load(folder, dataset, config_with, language__shuffle="all", **changes)
   given = [int(np.abs(words - row).sum(axis=1).argmin()) for row in found.prototypes]
   assert all(c != other for c, other in enumerate(given))
-  seen = found.readings["image_feature"][:, 0] - 1
+  seen = found.teacher_features["image_feature"][:, 0] - 1
   np.testing.assert_array_equal(seen, np.array(given)[dataset.labels])
 
 
@@ -88,22 +88,22 @@ def test_each_part_is_shuffled_alone_as_it_is_in_all(folder, dataset, config_wit
   for value, base, of_images in (("prototypes", "all", ""), ("teacher", "", "all")):
     np.testing.assert_array_equal(found[value].prototypes, found[base].prototypes)
     np.testing.assert_array_equal(found[value].queries, found[base].queries)
-    for name, given in found[value].readings.items():
-      np.testing.assert_array_equal(given, found[of_images].readings[name])
+    for name, given in found[value].teacher_features.items():
+      np.testing.assert_array_equal(given, found[of_images].teacher_features[name])
   assert (found["all"].prototypes != found[""].prototypes).any()
-  (name,) = {"image_cosine", "image_feature"} & found[""].readings.keys()
-  assert (found["all"].readings[name] != found[""].readings[name]).any()
+  (name,) = {"image_cosine", "image_feature"} & found[""].teacher_features.keys()
+  assert (found["all"].teacher_features[name] != found[""].teacher_features[name]).any()
 
 
 def test_the_controls_hold_no_words(folder, dataset, config_with):
   mined, random, again = (
-    load(folder, dataset, config_with, loss__image_alignment=form).readings
+    load(folder, dataset, config_with, loss__image_alignment=form).teacher_features
     for form in ("vocabulary", "random", "random")
   )
   np.testing.assert_array_equal(random["directions"], again["directions"])
   assert random["directions"].shape == mined["directions"].shape
   assert np.abs(random["directions"] - mined["directions"]).max() > 0.1
-  feature = load(folder, dataset, config_with, loss__image_alignment="feature").readings
+  feature = load(folder, dataset, config_with, loss__image_alignment="feature").teacher_features
   assert set(feature) == {"image_feature"} and feature["image_feature"].shape[1] == 6
 
 
@@ -115,13 +115,13 @@ def test_recoloured_images_are_read_in_place_of_the_others(folder, dataset, conf
   recoloured[5, 1] = 0
   np.savez(folder / images.FILE, **old, recoloured=recoloured)
   changes = {"data__recoloured_per_batch": 4, "data__recolourings": versions}
-  found = load(folder, dataset, config_with, **changes).readings
+  found = load(folder, dataset, config_with, **changes).teacher_features
   assert found["image_cosine"].shape == (n * versions, 9)
   centred = recoloured[7, 1].astype(np.float64) - old["features"].mean(axis=0, dtype=np.float64)
   wanted = unit(centred[None]) @ found["directions"].T
   np.testing.assert_allclose(found["image_cosine"][7 * versions + 1], wanted[0], atol=1e-5)
   assert not found["image_cosine"][5 * versions + 1].any()
-  shuffled = load(folder, dataset, config_with, language__shuffle="all", **changes).readings
+  shuffled = load(folder, dataset, config_with, language__shuffle="all", **changes).teacher_features
   given = shuffled["image_cosine"].reshape(n, versions, 9)
   own = found["image_cosine"].reshape(n, versions, 9)
   for row in (0, n - 1):
@@ -138,7 +138,7 @@ def test_an_image_that_could_not_be_read_has_zeros(folder, dataset, config_with)
   features = np.load(folder / images.FILE)["features"]
   features[7] = 0
   write(folder, dataset, features)
-  cosine = load(folder, dataset, config_with).readings["image_cosine"]
+  cosine = load(folder, dataset, config_with).teacher_features["image_cosine"]
   assert not cosine[7].any() and np.abs(cosine[8]).max() > 0
 
 
@@ -168,7 +168,7 @@ def test_prototypes_of_images_are_the_means_of_their_classes(folder, dataset, co
   )
   np.testing.assert_allclose(found.prototypes, means - means.mean(axis=0), atol=1e-6)
   np.testing.assert_allclose(found.mean, means.mean(axis=0), atol=1e-6)
-  assert found.prototypes.dtype == found.mean.dtype == np.float32 and found.readings == {}
+  assert found.prototypes.dtype == found.mean.dtype == np.float32 and found.teacher_features == {}
   raw = load(folder, dataset, config_with, language__centre=False, **changes)
   np.testing.assert_allclose(raw.prototypes, means, atol=1e-6)
   shuffled = load(folder, dataset, config_with, language__shuffle="all", **changes).prototypes
