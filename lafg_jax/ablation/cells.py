@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax import stages, tasks
 from lafg_jax.training import checkpoints
+from lafg_jax.utils.errors import UserError
 
 
 class Stopped(RuntimeError):
@@ -46,7 +47,11 @@ def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
   done = set()
   for config in configs:
     task = tasks.find(config)
-    config, wanted = task.plan(config, scratch, task.studied(config))
+    try:
+      config, wanted = task.plan(config, scratch, task.studied(config))
+    except UserError:
+      # Its worker says why, and the other cells run.
+      continue
     # Seeds differ in later stages alone.
     alone = [stage for stage in wanted if not stage.all_processes]
     config.seed = 0
