@@ -78,7 +78,7 @@ def test_the_readme_is_short():
 
 def test_the_site_asks_for_nothing_from_elsewhere():
   settings = text_of(ROOT / "mkdocs.yml")
-  assert "font: false" in settings and "assets/iframe-worker.js" in settings
+  assert "font: false" in settings and "offline" not in settings
   assert "http" not in settings
 
 
