@@ -16,12 +16,6 @@ PAGES = [
 FOLDERS = "benchmarks|configs|docs|experiments|lafg_jax|launch|notebooks|tests"
 # Generated pages name what others write.
 WRITTEN = [page for page in PAGES if "generated" not in page.parts]
-# ARCHITECTURE.md names the house as issue 15 leaves it; these files come with other branches.
-COMING = {
-  "lafg_jax/config/rules.py",
-  "lafg_jax/config/table/",
-  "lafg_jax/tasks/class_retrieval/variants.py",
-}
 CONFIG = synthetic.get_config()
 SECTIONS = [name for name in CONFIG if hasattr(CONFIG[name], "keys")]
 KEYS = {"seed", *(f"{section}.{key}" for section in SECTIONS for key in CONFIG[section])}
@@ -56,7 +50,7 @@ def test_links_lead_somewhere(page):
 def test_files_that_a_page_names_are_there(page):
   for path in re.findall(rf"`((?:{FOLDERS})/[\w./-]*)(?::\w+)?`", text_of(page)):
     # The words of a placeholder are in capitals.
-    if "NAME" not in path and path not in COMING:
+    if "NAME" not in path:
       assert (ROOT / path).exists(), f"{page.name}: {path}"
 
 
