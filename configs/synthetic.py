@@ -2,9 +2,9 @@
 
   python -m lafg_jax.main --config configs/synthetic.py
 
-A small ViT with a convolutional stem is trained from scratch; a few minutes on two CPU cores. What
-stands beside the contrastive loss is what docs/study found best: class targets without words, and
-images of no class, as the shipped encoder reads them in the mined attributes.
+Trains a small ViT with a convolutional stem from scratch, in a few minutes on two CPU cores. Beside
+the contrastive loss it has what docs/study found best: fixed class targets without words, and
+recoloured images with the teacher features of the shipped encoder.
 
   --config configs/synthetic.py:prototypes
 
@@ -12,12 +12,12 @@ aligns with the classes' own words instead, LaFG's way.
 
   --config configs/synthetic.py:pretrained
 
-does so from the image tower of the shipped encoder, whose own space images and words share.
+does so from the image tower of the shipped encoder, which has one space for images and words.
 
   --config configs/synthetic.py:self_supervised
 
-trains a tower on the finches of the 40 classes without labels or words; exported, it is a start by
---config.model.pretrained=FOLDER.
+trains a tower on the finches of the 40 classes without labels or words. Export it, and other runs
+start from it by --config.model.pretrained=FOLDER.
 """
 
 from lafg_jax.tasks.class_retrieval import default
