@@ -14,8 +14,8 @@ is a small model from random weights at 64 px instead, for two CPU cores and hal
 
   --config configs/cars.py:self_supervised
 
-trains the tower of that model on the same photographs without labels or words. Exported
-(lafg_jax.export), it is a start for :scratch by --config.model.pretrained=FOLDER.
+trains the tower of that model on the same photographs without labels or words. Export it
+(lafg_jax.export), and :scratch starts from it by --config.model.pretrained=FOLDER.
 
   --config configs/cars.py:hyp_vit
 

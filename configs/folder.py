@@ -18,9 +18,9 @@ classes, and --config.data.test_classes=FILE lists those of the test, one name a
 2021 is numbered by kinship: there, a seed makes the halves alike.)
 
 AdamW, 3e-5, gradient norm 3, random resized crops and flips are Hyp-ViT's (Ermolov et al., CVPR
-2022) for a ViT-S pretrained on ImageNet-21k; its batch is 900. Of a class with fewer than
-data.images_per_class images, all are shown, and some again in the same batch, cropped otherwise. A
-test class of one image has no match to find: it is left out of the queries, and counted.
+2022) for a ViT-S pretrained on ImageNet-21k; its batch is 900. A class with fewer than
+data.images_per_class images repeats some in a batch, with other crops. A test class of one image
+has no match to find: it is left out of the queries, and counted.
 """
 
 from lafg_jax.tasks.class_retrieval import default

@@ -21,8 +21,8 @@ its images and words share.
 
   --config configs/synthetic.py:self_supervised
 
-trains a tower on the finches of the 40 classes without labels or words; exported, it is a start by
---config.model.pretrained=FOLDER.
+trains a tower on the finches of the 40 classes without labels or words. Export it, and other runs
+start from it by --config.model.pretrained=FOLDER.
 """
 
 from lafg_jax.tasks.class_retrieval import default

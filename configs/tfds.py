@@ -9,8 +9,8 @@ prepared as ArrayRecord. Reading needs no TensorFlow; preparing it, once, does:
   builder = tfds.builder("caltech_birds2011", data_dir=DATA_DIR, file_format="array_record")
   builder.download_and_prepare()
 --config.data.builder=FOLDER is a prepared folder itself (DATA_DIR/NAME/VERSION). Its own splits are
-pooled; the first half of the labels trains, the other half is the test, as is the protocol of
-CUB-200-2011 and of Cars-196. Other splits: as configs/folder.py says.
+pooled; the first half of the labels trains, the other half is the test, as in the protocols of
+CUB-200-2011 and Cars-196. Other splits: as configs/folder.py says.
 """
 
 from lafg_jax.tasks.class_retrieval import default

@@ -184,9 +184,7 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   made.evaluate.source = "checkpoint"
   default.validate(made, ["describe"] * choices.reads_words(made) + ["train", "evaluate"])
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
-  resolved = _remembered(asked, lambda: resolve.resolve(made).model)
-  with made.unlocked():
-    made.model.update(resolved)
+  made.model.update(_remembered(asked, lambda: resolve.resolve(made).model))
   return made
 
 

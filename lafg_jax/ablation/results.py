@@ -68,8 +68,7 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
     found += [(cell, record) for cell in (named or same)[:1]]
     if not same and (record["dataset"], record["start"]) in tables:
       lost.append(f"{record['start']}/{record['variant']}/{record['seed']}")
-  taken = _keep_missing(found)
-  if taken:
+  if taken := _keep_missing(found):
     logging.info("cells: %d are taken from %s", len(taken), path)
   if lost:
     why = "of other settings or inputs, or of variants that are no more, and will not be there"
@@ -79,8 +78,8 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
 def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
   """Gives wanted cells the results of finished ones that are the same by another name."""
   finished = {cell.key: found for cell in every if (found := cell.finished())}
-  same = _keep_missing([(cell, finished[cell.key]) for cell in wanted if cell.key in finished])
-  if same:
+  found = [(cell, finished[cell.key]) for cell in wanted if cell.key in finished]
+  if same := _keep_missing(found):
     logging.info("cells: %d are finished by another name (%s)", len(same), same[0])
 
 

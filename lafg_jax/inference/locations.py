@@ -103,7 +103,7 @@ def _local_copy(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
 
 
 def _unpacked(source: str, path: str, folder: str, checkpoint: str) -> tuple[str, str]:
-  """Unpacks what a retriever reads, in whatever folder of the archive: no features and no logs."""
+  """Unpacks what a retriever reads, from any folder of the archive: no features and no logs."""
   try:
     with tarfile.open(path) as archive:
       names = archive.getnames()

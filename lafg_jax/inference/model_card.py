@@ -96,8 +96,8 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  before = {"before training": result["untrained"]} if "untrained" in result else {}
-  columns = before | {"trained": result}
+  columns = {"before training": result["untrained"]} if "untrained" in result else {}
+  columns["trained"] = result
   unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
   lines = [

@@ -158,16 +158,13 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
-  facts = model.facts
+  config, facts = model.config, model.facts
   return Retriever(
-    config=model.config,
-    step=facts["step"],
-    checkpoint=facts["checkpoint"],
-    embedding_dim=bundle.embedding_dim(model.config),
+    **{name: getattr(model, name) for name in ("config", "prototypes", "readout")},
+    **{name: facts[name] for name in ("step", "checkpoint")},
+    embedding_dim=bundle.embedding_dim(config),
+    embed_batch=make_embed(embedders.build(config.model), model.params),
     class_names=tuple(facts["class_names"]),
-    prototypes=model.prototypes,
-    embed_batch=make_embed(embedders.build(model.config.model), model.params),
     box=facts["box"] and tuple(facts["box"]),
-    readout=model.readout,
     sentences=tuple(map(tuple, facts["sentences"])),
   )
