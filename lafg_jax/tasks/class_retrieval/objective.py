@@ -98,9 +98,8 @@ def init_params(
   if made:
     params["projectors"] = made
   if loss.alignment == "onehot":
-    params["class_vectors"] = jnp.asarray(
-      projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
-    )
+    vectors = projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+    params["class_vectors"] = jnp.asarray(vectors)
   return params
 
 

@@ -26,10 +26,8 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
   """`prototypes.npz` at `path`, and from image_features.npz beside it what the config reads.
 
   That is the teacher features of loss.image_alignment, and the prototypes of
-  language.prototype=images.
-
-  Raises:
-    UserError: as `language_base.load`; the image features are missing, damaged or of other images.
+  language.prototype=images. Raises UserError as `language_base.load`, and where the image features
+  are missing, damaged or of other images.
   """
   language = config.language
   found = language_base.load(
