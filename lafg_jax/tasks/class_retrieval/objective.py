@@ -156,9 +156,7 @@ def targets(
   return found if prototypes is None else found | prototypes.teacher_features
 
 
-def _auxiliary(
-  config: ConfigDict, v: jax.Array, labels: jax.Array, params: dict[str, Any]
-) -> jax.Array:
+def _auxiliary(config, v, labels, params) -> jax.Array:
   """L_aux of embeddings v [N m, D], slot-major, with labels [N m]."""
   loss, data = config.loss, config.data
   if loss.auxiliary == "supcon":
