@@ -16,6 +16,7 @@ import shutil
 import zlib
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -52,10 +53,8 @@ def folder(workdir: str, where: str = FOLDER) -> str:
 def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.CheckpointManager | None]:
   """An asynchronous Orbax manager that keeps the `keep` newest checkpoints.
 
-  None on every process but 0, for which `save` does nothing: all have the same arrays.
-
-  Raises:
-    UserError: a checkpoint cannot be written (a full disk); those before it are kept.
+  None on every process but 0, for which `save` does nothing: all have the same arrays. Raises
+  UserError where a checkpoint cannot be written (a full disk); those before it are kept.
   """
   if jax.process_index() != 0:
     yield None
@@ -66,8 +65,11 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
   )
   # The manager's thread may fail, and log that, at any time until the close.
   logger = logging.get_absl_logger()
-  logger.addFilter(_without_orbax_tracebacks)
-  try:
+  with contextlib.ExitStack() as after:
+    logger.addFilter(_without_orbax_tracebacks)
+    after.callback(logger.removeFilter, _without_orbax_tracebacks)
+    # After a failed save, another of its threads may have written until the close.
+    after.callback(_drop_unfinished, path)
     with _as_user_error(path):
       os.makedirs(path, exist_ok=True)
       # Orbax removes what a killed run left only where the same step is saved again.
@@ -78,10 +80,6 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
     finally:
       with _as_user_error(path):
         mngr.close()
-  finally:
-    # After a failed save, another of its threads may have written until the close.
-    _drop_unfinished(path)
-    logger.removeFilter(_without_orbax_tracebacks)
 
 
 def _alone(what: str) -> MultiprocessingOptions:
@@ -118,9 +116,8 @@ def _without_orbax_tracebacks(record: Any) -> bool:
 
 def _drop_unfinished(path: str) -> None:
   """Removes what a save that failed or was killed has left on the disk."""
-  for name in os.listdir(path) if os.path.isdir(path) else ():
-    if re.fullmatch(r"\d+\.orbax-checkpoint-tmp.*", name):
-      shutil.rmtree(os.path.join(path, name), ignore_errors=True)
+  for unfinished in Path(path).glob("[0-9]*.orbax-checkpoint-tmp*"):
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def flatten(tree: Any) -> Arrays:
@@ -132,8 +129,7 @@ def flatten(tree: Any) -> Arrays:
 def unflatten_like(template: Any, arrays: Arrays) -> Any:
   """`template` with its leaves from `arrays`.
 
-  Raises:
-    ValueError: arrays are missing, left over, or of another shape; all of them are listed.
+  Raises ValueError, which lists all arrays that are missing, left over, or of another shape.
   """
   flat = traverse_util.flatten_dict(
     serialization.to_state_dict(template), sep="/", keep_empty_nodes=True
@@ -165,8 +161,7 @@ def save(
 ) -> None:
   """Starts an asynchronous save; `arrays` must not change until the manager is waited for.
 
-  Raises:
-    UserError: this checkpoint, or the one before, cannot be written.
+  Raises UserError where this checkpoint, or the one before, cannot be written.
   """
   if mngr is None:
     return
@@ -314,11 +309,7 @@ def rename(workdir: str, old: list[int], name: str, where: str = FOLDER) -> None
 def shared(
   workdir: str, *, set_aside: bool = False, where: str = FOLDER
 ) -> tuple[Arrays, dict[str, Any]] | None:
-  """`latest` of process 0, on every process of a run.
-
-  Raises:
-    UserError: as `latest`, or another process cannot read what process 0 reads.
-  """
+  """`latest` of process 0, on every process of a run; UserError also where one cannot read it."""
   found: list[tuple[Arrays, dict[str, Any]] | None] = []
 
   def newest() -> int | None:

@@ -16,7 +16,7 @@ from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.out_of_memory import BatchSize
 from lafg_jax.runtime.preemption import StopRequest
 from lafg_jax.training import checkpoints, optimizers, resume
-from lafg_jax.training.best_checkpoint import Selection, Validation, open_selection
+from lafg_jax.training.best_checkpoint import Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
 
@@ -133,16 +133,7 @@ def _steps(
     yield step, state, metrics, host.get("unreadable", np.empty(0, np.int32))
 
 
-def _follow(
-  config: ConfigDict,
-  made: Iterator[Stepped],
-  stop: StopRequest,
-  kept: dict[str, Any],
-  meta: dict[str, Any],
-  mngr: Any,
-  selection: Selection | None,
-  log: MetricsLog,
-) -> int:
+def _follow(config, made: Iterator[Stepped], stop, kept, meta, mngr, selection, log) -> int:
   """Logs, validates and saves the steps, and returns the last one."""
   step = 0
   for step, state, metrics, unreadable in made:

@@ -165,9 +165,8 @@ class MetricsLog:
   def check_finite(self, step: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
     """The metrics as plain numbers.
 
-    Raises:
-      UserError: the loss is no longer finite; nothing of this step is saved. The line names the
-        first step that failed and its images.
+    Raises UserError where the loss is no longer finite, so that nothing of this step is saved. The
+    line names the first step that failed and its images.
     """
     line = {name: divergence.number(x) for name, x in metrics.items()}
     if not divergence.finite(line):

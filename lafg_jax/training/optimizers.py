@@ -32,7 +32,8 @@ def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
   check_freeze(train, objective.params, objective.is_frozen)
   rate = schedule(train)
   trained = split(objective.params, frozen(train, objective))[0]
-  decay_mask = traverse_util.path_aware_map(lambda path, _: path[-1].endswith("kernel"), trained)
+  kernels = lambda path, _: str(path[-1]).endswith("kernel")  # noqa: E731
+  decay_mask = traverse_util.path_aware_map(kernels, trained)
   if train.optimizer == "sgd":
     # Decay before momentum, as PyTorch's SGD has it: the published recipe's meaning of 1e-4.
     rule = optax.chain(

@@ -27,8 +27,7 @@ def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:
       recoloured_per_batch (R) and recolourings (K).
     seed: of the samplers; 0 or more.
 
-  Raises:
-    UserError: there are fewer classes than N, or fewer images than R; a number is out of range.
+  Raises UserError where there are fewer classes than N, or fewer images than R.
   """
   classes, size = data.classes_per_batch, data.classes_per_batch * data.images_per_class
   instances, recoloured, versions = data.instances, data.recoloured_per_batch, data.recolourings
@@ -66,14 +65,8 @@ def _outside(dataset: Dataset, shown: np.ndarray, column: int, columns: int) -> 
   An image that the batch shows already would be a negative of itself. So the images that it does
   not show are dealt out to the columns in turn. All slots of a column find the same one, no two
   columns do, and no process has to know what another could read.
-
-  Args:
-    shown: int [m N], rows of the dataset, slot-major.
-    column: of the unreadable image, 0 to N - 1.
-    columns: N.
-
-  Raises:
-    UserError: the column has no image left.
+  `shown` is int [m N], rows of the dataset, slot-major; `column`, from 0 on, is that of the
+  unreadable image; `columns` is N. Raises UserError where the column has no image left.
   """
   free, row = np.setdiff1d(np.arange(len(dataset)), shown), shown[column]
   mine = free[column::columns]

@@ -200,9 +200,8 @@ def _check_batch(config: ConfigDict) -> None:
 
 def _check_projectors(config: ConfigDict) -> None:
   model = config.model
-  if config.loss.projector_init == "pretrained" and not (
-    model.pretrained and not model.embedding_dim and not model.embedding_norm
-  ):
+  usable = model.pretrained and not model.embedding_dim and not model.embedding_norm
+  if config.loss.projector_init == "pretrained" and not usable:
     raise UserError(
       "--config.loss.projector_init=pretrained: it projects what a pretrained tower gives; pass "
       "--config.model.pretrained (CLIP, SigLIP), --config.model.embedding_dim=0 and no "

@@ -92,16 +92,17 @@ def load(
 
 
 def _check_shapes(path, arrays, profile: bool) -> None:
-  count, width = len(arrays["class_names"]), arrays["vocabulary"].shape[-1:]
-  of_kind = arrays["vocabulary"].shape[:1] if profile else width
-  for key, rows, columns in (
-    ("prototypes", count, of_kind),
-    ("queries", count, width),
-    ("vocabulary", None, width),
-  ):
+  count, space = len(arrays["class_names"]), arrays["vocabulary"].shape
+  prototypes = (count, *(space[:1] if profile else space[1:]))
+  wanted = {"prototypes": prototypes, "queries": (count, *space[1:]), "vocabulary": space}
+  for key, shape in wanted.items():
     array = arrays[key]
-    fits = array.ndim == 2 and array.shape[1:] == columns and rows in (None, len(array))
-    if not fits or array.dtype.kind != "f" or not np.all(np.isfinite(array)):
+    if (
+      array.ndim != 2
+      or array.shape != shape
+      or array.dtype.kind != "f"
+      or not np.all(np.isfinite(array))
+    ):
       raise UserError(
         f"{path}: {key} {array.shape} {array.dtype} is not a finite float array that fits "
         f"{count} classes: run --stage=prototypes again"

@@ -98,9 +98,8 @@ def init_params(
   if made:
     params["projectors"] = made
   if loss.alignment == "onehot":
-    params["class_vectors"] = jnp.asarray(
-      projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
-    )
+    vectors = projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
+    params["class_vectors"] = jnp.asarray(vectors)
   return params
 
 
@@ -157,9 +156,7 @@ def targets(
   return found if prototypes is None else found | prototypes.teacher_features
 
 
-def _auxiliary(
-  config: ConfigDict, v: jax.Array, labels: jax.Array, params: dict[str, Any]
-) -> jax.Array:
+def _auxiliary(config, v, labels, params) -> jax.Array:
   """L_aux of embeddings v [N m, D], slot-major, with labels [N m]."""
   loss, data = config.loss, config.data
   if loss.auxiliary == "supcon":

@@ -51,8 +51,7 @@ def pretrained_projectors(
 ) -> dict[str, jax.Array]:
   """P_v [D, d] as a vision-language model has it; P_t the identity, or none without words.
 
-  Raises:
-    UserError: as `load.image_projection`; `width` or `text_dim` is not d.
+  Raises UserError as `load.image_projection`, and where `width` or `text_dim` is not d.
   """
   image = _image_projection(source, embedding_dim, "prototypes", text_dim)
   found = image.shape[1]

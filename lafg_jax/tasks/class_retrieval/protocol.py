@@ -73,9 +73,7 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   return result if untrained is None else result | {"untrained": untrained}
 
 
-def _evaluate_untrained(
-  config: ConfigDict, workdir: str, dataset: datasets.Dataset, weights: str | None
-) -> dict[str, float] | None:
+def _evaluate_untrained(config, workdir, dataset, weights) -> dict[str, float] | None:
   """Metrics of the model before training: those that the workdir keeps, or measured and kept.
 
   None, with a warning, where the pretrained weights cannot be read any more. The checkpoint is
@@ -147,13 +145,7 @@ def _dataset(config: ConfigDict) -> datasets.Dataset:
   return datasets.load_splits(config.data, splits=(split,))[split]
 
 
-def _evaluate_params(
-  config: ConfigDict,
-  embedder: embedders.Embedder,
-  params: dict,
-  dataset: datasets.Dataset,
-  workdir: str | None = None,
-) -> dict[str, Any]:
+def _evaluate_params(config, embedder, params, dataset, workdir=None) -> dict[str, Any]:
   """Metrics of one set of parameters; with a workdir, embeddings.npz there as well."""
   embed = make_embed(embedder, params)
   vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)

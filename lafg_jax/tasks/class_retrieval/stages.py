@@ -41,8 +41,7 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
   """The stages to run, and the config for them, in which no 'auto' is left.
 
-  Raises:
-    UserError: the data, the weights or the model would stop the run later, perhaps after hours.
+  Raises UserError for data, weights or a model that would stop the run later, perhaps after hours.
   """
   if "inspect" in names and not config.language.inspect_all:
     names = [name for name in (*STAGES, *ON_REQUEST) if name in {*names, *_OF_LANGUAGE}]
@@ -118,9 +117,8 @@ def _encode_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 
 def _encode(config: ConfigDict, workdir: str) -> None:
-  language, pictures = config.language, None
-  if _encodes_images(config):
-    pictures = datasets.load_splits(config.data, ("train",))["train"]
+  language, seen = config.language, _encodes_images(config)
+  pictures = datasets.load_splits(config.data, ("train",))["train"] if seen else None
   if pictures is not None and choices.reads_images(config):
     # Before the texts: an encoder without an image tower should fail at once.
     images.run(language, workdir, pictures, choices.recolourings(config))

@@ -26,10 +26,8 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
   """`prototypes.npz` at `path`, and from image_features.npz beside it what the config reads.
 
   That is the teacher features of loss.image_alignment, and the prototypes of
-  language.prototype=images.
-
-  Raises:
-    UserError: as `language_base.load`; the image features are missing, damaged or of other images.
+  language.prototype=images. Raises UserError as `language_base.load`, and where the image features
+  are missing, damaged or of other images.
   """
   language = config.language
   found = language_base.load(
@@ -53,9 +51,7 @@ def load(config: ConfigDict, path: str | os.PathLike, dataset: Dataset) -> Loade
   return dataclasses.replace(found, teacher_features=compared)
 
 
-def _of_images(
-  config: ConfigDict, features: np.ndarray, dataset: Dataset, found: LoadedPrototypes
-) -> LoadedPrototypes:
+def _of_images(config, features, dataset, found) -> LoadedPrototypes:
   """Prototypes without words: the mean feature of each class's images that could be read."""
   language, count = config.language, len(dataset.class_names)
   means = class_means(features, dataset.labels, count)
@@ -65,13 +61,7 @@ def _of_images(
   return dataclasses.replace(found, prototypes=means - mean, mean=mean)
 
 
-def _compared(
-  config: ConfigDict,
-  features: np.ndarray,
-  seen: np.ndarray,
-  dataset: Dataset,
-  vocabulary: np.ndarray,
-) -> dict[str, np.ndarray]:
+def _compared(config, features, seen, dataset, vocabulary) -> dict[str, np.ndarray]:
   """The `targets` of losses.image_alignment, from the features that are `seen`.
 
   Args:
@@ -98,9 +88,7 @@ def _compared(
   return {"directions": directions.astype(np.float32), "image_cosine": cosine}
 
 
-def _read(
-  path: Path, dataset: Dataset, encoder: str, versions: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _read(path, dataset, encoder: str, versions: int) -> tuple[np.ndarray, np.ndarray]:
   """Features [n, d] of the images, and of their K recoloured versions [n, K, d]; with K = 0 twice.
 
   Rows of zeros are of images that could not be read.

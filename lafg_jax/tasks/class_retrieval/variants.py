@@ -76,11 +76,7 @@ TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
 
 # Without L_img; image_beta has its default, as a key must that nothing reads.
-NO_IMG = {
-  "data.recoloured_per_batch": 0,
-  "loss.image_alignment": "none",
-  "loss.image_beta": 5.0,
-}
+NO_IMG = {"data.recoloured_per_batch": 0, "loss.image_alignment": "none", "loss.image_beta": 5.0}
 AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
@@ -237,9 +233,8 @@ def grid(config):
 
   Without L_ali there is no beta: the temperature of L_aux is tried instead.
   """
-  tried = {"train.learning_rate": [config.train.learning_rate * factor for factor in (0.5, 1.0)]}
+  rates = [config.train.learning_rate * factor for factor in (0.5, 1.0)]
+  key, tried = "loss.beta", (0.3, 1.0)
   if config.loss.alignment == "none":
-    tried["loss.temperature"] = [0.1, 0.2]
-  else:
-    tried["loss.beta"] = [0.3, 1.0]
-  return [dict(zip(tried, values, strict=True)) for values in itertools.product(*tried.values())]
+    key, tried = "loss.temperature", (0.1, 0.2)
+  return [{"train.learning_rate": rate, key: x} for rate in rates for x in tried]
