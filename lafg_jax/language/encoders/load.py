@@ -100,11 +100,8 @@ def resolve(encoder: str) -> tuple[Path, str]:
   folder = local_folder(encoder)
   if folder is None:
     problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
-    folder = Path(
-      places.hub_folder(
-        encoder, problem, allow_patterns=_HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]
-      )
-    )
+    patterns = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["onnx/*", "openvino/*"]}
+    folder = Path(places.hub_folder(encoder, problem, **patterns))
     return folder, f"{encoder}@{folder.name}"
   paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
   paths += sorted(folder.glob("*.safetensors"))
