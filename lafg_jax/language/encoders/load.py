@@ -126,12 +126,12 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
   with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    kind, lower, pooling = _kind(config), False, ("tower",)
+    kind, lower = _kind(config), False
+    pooling = ("tower",) if kind else _pooling(folder)
     # A tokenizer without a limit gives one too large for the tokenizers library.
     limits = [2**20, tokenizer.model_max_length]
     limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
     if not kind:
-      pooling = _pooling(folder)
       settings = _read_json(folder / "sentence_bert_config.json") or {}
       limits.append(settings.get("max_seq_length") or 0)
       lower = bool(settings.get("do_lower_case"))
