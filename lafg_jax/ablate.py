@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from lafg_jax import command_line
+from lafg_jax import command_line, tasks
 from lafg_jax.utils import locks, packages, places
 from lafg_jax.utils.errors import Incomplete, UserError
 
@@ -56,9 +56,11 @@ def main(argv: Sequence[str]) -> None:
 
   config, starts, out = command_line.CONFIG.value, _STARTS.value, _OUT.value
   groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
-  file = plan.read_variants(_VARIANTS.value)
+  shipped = tasks.find(config, "variants")
+  file = plan.read_variants(_VARIANTS.value) if _VARIANTS.value else shipped
   plan.check_names(file, config, groups, starts)
-  tuned = {} if _TUNE.value else tuning.read(_TUNED.value)
+  tuned_file = str(shipped.TUNED) if _TUNED.value is None else _TUNED.value
+  tuned = {} if _TUNE.value else tuning.read(tuned_file)
   command_line.make_folder("workdir", workdir)
   # Without the lock, two commands in one folder would run the same cells.
   with locks.locked(os.path.join(workdir, ".lock"), workdir), datasets.remembered():

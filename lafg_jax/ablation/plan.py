@@ -13,20 +13,17 @@ from typing import Any, NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax import tasks
 from lafg_jax.config import keys, validation
-from lafg_jax.tasks.class_retrieval import choices, default
-from lafg_jax.tasks.class_retrieval import variants as shipped
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
-# What a variants file has; see lafg_jax/tasks/class_retrieval/variants.py.
+# What a variants file has, and the module `variants` of a task.
 _NAMES = "starts groups grid REFERENCE CONTROLS SEEDS VAL_CLASSES TUNING_SEEDS TUNED_GROUP".split()
 # Part of each key: raised when a change of the code gives other figures for the same inputs, and
 # when the default of a config key changes.
 _VERSION = 2
-# Keys that name files, of which the hash is in the key instead.
-_FILES = ("model.pretrained", "language.encoder")
 
 
 class Cell(NamedTuple):
@@ -74,13 +71,11 @@ def read_cell(path: Path) -> dict[str, Any] | None:
 
 
 def read_variants(path: str) -> Any:
-  """What a variants file defines; '' is the task's own.
+  """What a variants file defines.
 
   Raises:
     UserError: it cannot be read, or lacks a name.
   """
-  if not path:
-    return shipped
   if not os.path.isfile(path):
     raise UserError(f"--variants={path}: no such file; without the flag the shipped ones are taken")
   try:
@@ -89,7 +84,9 @@ def read_variants(path: str) -> Any:
     raise UserError(f"--variants={path}: it cannot be read: {error}") from error
   missing = [name for name in _NAMES if not hasattr(module, name)]
   if missing:
-    raise UserError(f"--variants={path}: it lacks {', '.join(missing)}; see {shipped.__file__}")
+    raise UserError(
+      f"--variants={path}: it lacks {', '.join(missing)}; see lafg_jax/tasks/class_retrieval/variants.py"
+    )
   return module
 
 
@@ -116,7 +113,7 @@ def cells(
     UserError: a key is unknown or its value impossible, a name cannot name a file, or no variant
       goes with the config.
   """
-  validation.validate_values(config, default.SECTIONS)
+  validation.validate_values(config, tasks.find(config, "default").SECTIONS)
   found: list[Cell] = []
   left_out: dict[str, list[str]] = {}  # {reason: names}.
   planned = {name: of for name, of in file.groups().items() if not groups or name in groups}
@@ -170,7 +167,7 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
       at = f"{key}={value}: "
       made.update_from_flattened_dict({key: value})
     at = ""
-    validation.validate_values(made, default.SECTIONS)
+    validation.validate_values(made, tasks.find(made, "default").SECTIONS)
   except (TypeError, ValueError) as error:
     raise UserError(f"variant {name}: {at}{error}") from error
   return made
@@ -182,7 +179,8 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   # Only the last step is evaluated.
   made.train.update(checkpoint_every=made.train.steps, keep_checkpoints=1)
   made.evaluate.source = "checkpoint"
-  default.validate(made, ["describe"] * choices.reads_words(made) + ["train", "evaluate"])
+  task = tasks.find(made, "default")
+  task.validate(made, task.default_names(made))
   asked = ("model", made.data.image_size, *sorted(made.model.items()))
   made.model.update(_remembered(asked, lambda: resolve.resolve(made).model))
   return made
@@ -199,47 +197,13 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
 
 def _key(config: ConfigDict, trains: bool) -> str:
   """Of all that decides its figures: values off their defaults that are read, files, images."""
-  words = trains and choices.reads_words(config)
-  kinds = ["embedding", "evaluation"] + ["training"] * trains
-  kinds += ["features", "prototypes", "targets"] * words
-  splits = ["train"] * trains + [config.evaluate.split]
+  kinds, unread, inputs = tasks.find(config, "variants").decided_by(config, trains, _remembered)
   values = {
     key: value
     for key, value in keys.deciding(config, *kinds).items()
-    if key not in _FILES and not keys.is_default(key, value) and keys.is_read(config, key)
+    if key not in unread and not keys.is_default(key, value) and keys.is_read(config, key)
   }
-  said = _words(config.language) if words else None
-  content = [_content(config.data, split) for split in splits]
-  return fingerprint(_VERSION, trains, values, said, _weights(config.model.pretrained), content)
-
-
-def _words(language: ConfigDict) -> str:
-  """Of the encoder, and of the sentences or what they come from."""
-  from lafg_jax.language.describers import describe
-  from lafg_jax.language.encoders import load
-
-  encoder: Any = load.content(language.encoder)
-  if isinstance(encoder, Path):
-    # A model's card decides nothing.
-    encoder = [p for p in sorted(encoder.rglob("*")) if p.is_file() and p.suffix != ".md"]
-  asked = ("words", *sorted(language.items()))
-  return _remembered(asked, lambda: fingerprint(describe.inputs(language), encoder))
-
-
-def _weights(source: str) -> str:
-  from lafg_jax.models.weights import files as weight_files
-
-  if weight_files.local(source) is None:
-    return source
-  files = [Path(path) for path in weight_files.find(source)]
-  return _remembered(("weights", source), lambda: fingerprint(files))
-
-
-def _content(data: ConfigDict, split: str) -> str:
-  from lafg_jax.data import datasets
-
-  asked = ("content", split, *sorted(data.items()))
-  return _remembered(asked, lambda: datasets.content_fingerprint(data, split))
+  return fingerprint(_VERSION, trains, values, *inputs)
 
 
 # Hundreds of cells ask for the hashes of the same few files.

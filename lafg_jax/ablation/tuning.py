@@ -14,7 +14,6 @@ from ml_collections import ConfigDict
 
 from lafg_jax.ablation import plan
 from lafg_jax.ablation.plan import Cell
-from lafg_jax.tasks.class_retrieval import variants
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
@@ -23,15 +22,14 @@ FILE, CHOSEN = "tuning.json", "ablation_tuned.json"
 _COLUMNS = "dataset start variant seed split steps recall@1 map@r seconds".split()
 
 
-def read(path: str | None) -> dict[str, Any]:
-  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; None is the task's own.
+def read(path: str) -> dict[str, Any]:
+  """{dataset: {start: {variant: overrides}}} of a file that `choose` wrote; '' has none.
 
   Raises:
     UserError: it is missing or damaged.
   """
-  if path == "":
+  if not path:
     return {}
-  path = path or str(variants.TUNED)
   try:
     found = json.loads(Path(path).read_text(encoding="utf-8"))["chosen"]
     return {d: {s: {v: dict(x) for v, x in of.items()} for s, of in starts.items()}

@@ -1,6 +1,7 @@
 """Recall@K, R-precision and MAP@R of a retrieval, from the ranks of the true matches."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,9 +60,9 @@ def retrieval_metrics(
 
 
 def per_query(
-  *pair: np.ndarray, ks: Sequence[int], **options: bool
+  *pair: np.ndarray, ks: Sequence[int], **options: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-  """The values of each query, of which `retrieval_metrics`, with the same arguments, takes means.
+  """The metrics of each query. Arguments and errors are those of `retrieval_metrics`.
 
   Returns:
     {'recall@<k>', 'map@r', 'r_precision': [q] in [0, 1]} of the q queries with a true match, and
@@ -106,5 +107,4 @@ def _precisions(ranks: np.ndarray, num_matches: np.ndarray) -> tuple[np.ndarray,
   # The j-th match, at rank r, is the j-th hit among r neighbours.
   hits = np.arange(1, ranks.shape[1] + 1)
   precision = np.divide(hits, ranks, out=np.zeros(ranks.shape), where=at_r)
-  average = precision.sum(1) / num_matches
-  return average, at_r.sum(1) / num_matches
+  return precision.sum(1) / num_matches, at_r.sum(1) / num_matches

@@ -10,7 +10,6 @@ from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import read_npz
 
 FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
 # The metrics that variants are compared by, as papers write them; the first one ranks.
@@ -18,7 +17,7 @@ TITLES = {"recall@1": "R@1", "map@r": "MAP@R"}
 
 
 def names_of(result: dict[str, Any]) -> list[str]:
-  """The metrics of an evaluation, in the order of its tables."""
+  """The names of an evaluation's metrics, in the order of its tables."""
   return [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
 
 
@@ -57,7 +56,7 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
     raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
-  arrays = read_npz(path, ("vectors", "labels"), stage=None, optional=("is_query",))
+  arrays = files.read_npz(path, ("vectors", "labels"), stage=None, optional=("is_query",))
   vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
   if vectors.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
     raise UserError(
@@ -70,10 +69,8 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
       f"{key}: is_query is {bool(asks[0])} for all {len(asks)} rows; it takes True for queries and "
       "False for the gallery; leave it out, and each image queries all others"
     )
-  result: dict[str, Any] = metrics.evaluate_embeddings(
-    vectors, labels, tuple(ks), is_query=asks, normalize=True
-  )
-  return result | {"dataset": path, "split": "all"}
+  found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
+  return {**found, "dataset": path, "split": "all"}
 
 
 def read_result(workdir: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Class names -> `<workdir>/descriptions.jsonl`, lines of {class, description, source}."""
+"""Class names -> `<workdir>/descriptions.jsonl`: {class, description, source} on each line."""
 
 import difflib
 import json
@@ -30,7 +30,7 @@ def run(
   held_out: Sequence[str] = (),
   variants: bool = False,
 ) -> Path:
-  """Writes descriptions of exactly the given training classes, in their order; returns the path.
+  """Writes the descriptions of exactly the given classes, in their order; returns the path.
 
   Args:
     language: the config section; `descriptions`, where it is set, wins over `describer`.

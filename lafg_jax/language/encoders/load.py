@@ -100,11 +100,8 @@ def resolve(encoder: str) -> tuple[Path, str]:
   folder = local_folder(encoder)
   if folder is None:
     problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
-    folder = Path(
-      places.hub_folder(
-        encoder, problem, allow_patterns=_HUB_FILES, ignore_patterns=["onnx/*", "openvino/*"]
-      )
-    )
+    patterns = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["onnx/*", "openvino/*"]}
+    folder = Path(places.hub_folder(encoder, problem, **patterns))
     return folder, f"{encoder}@{folder.name}"
   paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
   paths += sorted(folder.glob("*.safetensors"))
@@ -129,12 +126,12 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
   with loading(encoder):
     config = transformers.AutoConfig.from_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    kind, lower, pooling = _kind(config), False, ("tower",)
+    kind, lower = _kind(config), False
+    pooling = ("tower",) if kind else _pooling(folder)
     # A tokenizer without a limit gives one too large for the tokenizers library.
     limits = [2**20, tokenizer.model_max_length]
     limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
     if not kind:
-      pooling = _pooling(folder)
       settings = _read_json(folder / "sentence_bert_config.json") or {}
       limits.append(settings.get("max_seq_length") or 0)
       lower = bool(settings.get("do_lower_case"))

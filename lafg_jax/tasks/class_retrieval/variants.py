@@ -9,7 +9,9 @@ tuned for NAME.
 import itertools
 from pathlib import Path
 
+from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.tasks.class_retrieval.default import TEACHER, TINY_CLIP
+from lafg_jax.utils.files import fingerprint
 
 # What --tune chose; --tuned=FILE takes another file.
 TUNED = Path(__file__).with_name("ablation_tuned.json")
@@ -238,3 +240,41 @@ def grid(config):
   if config.loss.alignment == "none":
     key, tried = "loss.temperature", (0.1, 0.2)
   return [{"train.learning_rate": rate, key: x} for rate in rates for x in tried]
+
+
+def decided_by(config, trains, remembered):
+  """What decides a cell's figures: kinds of keys, keys that name files, and hashes of all files.
+
+  Args:
+    config: of the cell, resolved.
+    trains: False for the model before training.
+    remembered: (what is asked, make) -> make(), or what it gave for the same question before.
+  """
+  from lafg_jax.data import datasets
+  from lafg_jax.language.describers import describe
+  from lafg_jax.language.encoders import load
+  from lafg_jax.models.weights import files
+
+  language, data, source = config.language, config.data, config.model.pretrained
+  words = trains and choices.reads_words(config)
+  kinds = ["embedding", "evaluation"] + ["training"] * trains
+  kinds += ["features", "prototypes", "targets"] * words
+  said, weights = None, source
+  if words:
+    encoder = load.content(language.encoder)
+    if isinstance(encoder, Path):
+      # A model's card decides nothing.
+      encoder = [p for p in sorted(encoder.rglob("*")) if p.is_file() and p.suffix != ".md"]
+    asked = ("words", *sorted(language.items()))
+    said = remembered(asked, lambda: fingerprint(describe.inputs(language), encoder))
+  if files.local(source) is not None:
+    paths = [Path(path) for path in files.find(source)]
+    weights = remembered(("weights", source), lambda: fingerprint(paths))
+  content = [
+    remembered(
+      ("content", split, *sorted(data.items())),
+      lambda split=split: datasets.content_fingerprint(data, split),
+    )
+    for split in ["train"] * trains + [config.evaluate.split]
+  ]
+  return kinds, ("model.pretrained", "language.encoder"), (said, weights, content)
