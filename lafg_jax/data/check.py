@@ -37,7 +37,7 @@ class Look(NamedTuple):
   width: int = 0  # upright, and cut to its box
   height: int = 0
   kind: str = ""  # file format and colour mode, such as 'JPEG RGB'
-  hash: np.ndarray | None = None  # None where it cannot be read
+  hash: Any = None  # `near_duplicates.phash`; None where it cannot be read
   error: str = ""
 
 

@@ -28,12 +28,12 @@ class _Shown(NamedTuple):
   """What one row of a batch shows."""
 
   row: int  # of the dataset
-  stand_ins: Iterable[int]  # rows that are shown instead if it cannot be read: the first readable
+  stand_ins: Iterable[int]  # rows, of which the first readable one is shown if it cannot be read
   rng: Callable[[], np.random.Generator | None]  # of its random crop
   version: int = -1  # of `sampling.Rows`
 
 
-# The images of a batch that are missing yet: its other arrays, and what row k shows, if anything.
+# A batch without its images, and the function that says what row k shows; None leaves it blank.
 _Planned = tuple[Batch, Callable[[int], _Shown | None]]
 
 

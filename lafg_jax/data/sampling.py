@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
 
 class Plan(NamedTuple):
-  """What the batches of a run show. All functions are pure, and cloudpickle takes them."""
+  """What the batches of a run show. All functions are pure, and cloudpickle can pickle them."""
 
   rows: Callable[[int], Rows]  # of a step
   # (rows of a step, place in the batch) -> rows of the dataset, in order, that may stand in there

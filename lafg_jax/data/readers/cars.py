@@ -31,7 +31,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   root = common.root_folder(data)
   if (root / "devkit").is_dir():
     return _devkit(root, data)
-  layouts = [
+  layouts: list[tuple[Any, Path]] = [
     (_folders, root / inner)
     for inner in (".", "car_data", "car_data/car_data")
     if (root / inner / "train").is_dir() and (root / inner / "test").is_dir()
@@ -162,8 +162,8 @@ def _annotations(
     if boxes is not None:
       columns = [table[f"bbox_{side}"] for side in ("x1", "y1", "x2", "y2")]
       for file, *corners in zip(files, *columns, strict=True):
-        fields = [str(np.asarray(value).item()) for value in corners]
-        boxes[file] = common.box(path, file, fields, first=1)
+        numbers = [str(np.asarray(value).item()) for value in corners]
+        boxes[file] = common.box(path, file, numbers, first=1)
   except ValueError as error:
     raise UserError(
       f"{path}: an annotation without one class, one file name or a whole box"

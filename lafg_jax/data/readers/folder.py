@@ -170,7 +170,7 @@ def _list(folder: Path) -> _Listing:
   listing = _Listing([], [], [])
   for entry in found:
     name = entry.name
-    # Only for links these two ask the disk again.
+    # These two calls read the disk again for links only.
     if entry.is_dir():
       listing.folders.append(name)
     elif os.path.splitext(name)[1].lower() in endings and entry.is_file():

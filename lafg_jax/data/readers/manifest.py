@@ -113,7 +113,7 @@ def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
 
 
 def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
-  """A column in which bytes, as which some writers store texts, are decoded."""
+  """The column as texts: some writers store them as bytes, which are decoded."""
   try:
     return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
   except UnicodeDecodeError as error:
@@ -130,7 +130,7 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   order = sorted(range(len(files)), key=lambda row: (files[row], boxes[row]))
   seen = set()
   for row in order:
-    # One file under two spellings could stand in training and in the test.
+    # One file under two spellings of its path could be in training and in the test.
     key = (os.path.abspath(root / files[row]), boxes[row])
     if key in seen:
       raise UserError(f"{path} lists {files[row]} twice: remove one row")
