@@ -78,8 +78,8 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
 def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
   """Gives wanted cells the results of finished ones that are the same by another name."""
   finished = {cell.key: found for cell in every if (found := cell.finished())}
-  found = [(cell, finished[cell.key]) for cell in wanted if cell.key in finished]
-  if same := _keep_missing(found):
+  pairs = [(cell, finished[cell.key]) for cell in wanted if cell.key in finished]
+  if same := _keep_missing(pairs):
     logging.info("cells: %d are finished by another name (%s)", len(same), same[0])
 
 
