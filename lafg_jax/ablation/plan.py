@@ -84,9 +84,8 @@ def read_variants(path: str) -> Any:
     raise UserError(f"--variants={path}: it cannot be read: {error}") from error
   missing = [name for name in _NAMES if not hasattr(module, name)]
   if missing:
-    raise UserError(
-      f"--variants={path}: it lacks {', '.join(missing)}; see lafg_jax/tasks/class_retrieval/variants.py"
-    )
+    hint = "see lafg_jax/tasks/class_retrieval/variants.py"
+    raise UserError(f"--variants={path}: it lacks {', '.join(missing)}; {hint}")
   return module
 
 

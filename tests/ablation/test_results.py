@@ -34,7 +34,7 @@ def test_each_dataset_and_start_has_tables_and_figures(tmp_path, records, record
     "ablation.json", f"{cars}.md", f"{cars}.svg", f"{finches}.md", f"{finches}.svg",
     f"{finches}_sweeps.svg",
   ]  # fmt: skip
-  assert "| with words | `full` | 1 | 50.0 |" in (tmp_path / f"{finches}.md").read_text()
+  assert "| with words | `default` | 1 | 50.0 |" in (tmp_path / f"{finches}.md").read_text()
   first = {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}
   results._write(FILE, every, str(tmp_path))
   assert first == {name: (tmp_path / name).read_bytes() for name in files(tmp_path)}, "no date"
