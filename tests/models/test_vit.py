@@ -135,6 +135,7 @@ def test_embedder_normalises_with_its_own_mean_and_std():
       **SIZE,
       "size": "custom",
       "pool": "mean",
+      "options": "",
       "conv_stem": False,
       "layer_norm_eps": 1e-6,
       "dtype": "float32",
