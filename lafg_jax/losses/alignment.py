@@ -31,7 +31,7 @@ def alignment(
     labels: [B] int, rows of the targets.
     targets: what the form compares with: 'prototypes' [C, d]; or 'vocabulary' [N, d] and
       'attribute_cosine' [C, N], cos(t_c - mean a, a_n - mean a); or 'class_vectors' [C, W] for the
-      word-free controls. Centred or not by whoever loaded them.
+      word-free controls. The caller may have centred them.
     projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
     mean_projectors: their EMA copies E_v and E_t; never take a gradient.
     form: 'distribution', 'prototype', 'vocabulary', or the controls 'orthogonal' and 'onehot'.
