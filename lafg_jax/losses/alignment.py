@@ -31,7 +31,7 @@ def alignment(
     labels: [B] int, rows of the targets.
     targets: what the form compares with: 'prototypes' [C, d]; or 'vocabulary' [N, d] and
       'attribute_cosine' [C, N], cos(t_c - mean a, a_n - mean a); or 'class_vectors' [C, W] for the
-      word-free controls. Centred or not by whoever loaded them.
+      word-free controls. The caller may have centred them.
     projectors: 'image' P_v [D, W] and 'text' P_t [d, W].
     mean_projectors: their EMA copies E_v and E_t; never take a gradient.
     form: 'distribution', 'prototype', 'vocabulary', or the controls 'orthogonal' and 'onehot'.
@@ -44,11 +44,14 @@ def alignment(
     and of the text side, for `collapse_stats`.
   """
   v, averages = v.astype(jnp.float32), jax.lax.stop_gradient(mean_projectors)
-  image, text = projectors["image"], projectors["text"]
+  image = projectors["image"]
+  if form in ("orthogonal", "onehot"):
+    # These controls have no text side.
+    return _cross_entropy(_project(v, image), labels, targets["class_vectors"], temperature)
+  text = projectors["text"]
   other = {"free": text, "mean": averages["text"], "fixed": jax.lax.stop_gradient(text)}[projector]
-  if form in ("prototype", "orthogonal", "onehot"):
-    learned = form == "prototype"
-    classes = _project(targets["prototypes"], other) if learned else targets["class_vectors"]
+  if form == "prototype":
+    classes = _project(targets["prototypes"], other)  # [C, W]
     return _cross_entropy(_project(v, image), labels, classes, temperature)
   log_probs = {"distribution": _distributions, "vocabulary": _vocabulary}.get(form)
   if log_probs is None:
