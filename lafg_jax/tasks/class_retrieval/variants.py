@@ -8,6 +8,7 @@ tuned for NAME.
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.tasks.class_retrieval.default import TEACHER, TINY_CLIP
@@ -261,7 +262,7 @@ def decided_by(config, trains, remembered):
   kinds += ["features", "prototypes", "targets"] * words
   said, weights = None, source
   if words:
-    encoder = load.content(language.encoder)
+    encoder: Any = load.content(language.encoder)
     if isinstance(encoder, Path):
       # A model's card decides nothing.
       encoder = [p for p in sorted(encoder.rglob("*")) if p.is_file() and p.suffix != ".md"]
