@@ -1,7 +1,8 @@
 """The tasks, a folder each: `config.task` is the folder's name.
 
-`lafg_jax.main` and `lafg_jax.ablate` ask two of a task's modules. `default` imports no jax:
+`lafg_jax.main` and `lafg_jax.ablate` ask three of a task's modules. `default` imports no jax:
 
+  SECTIONS: the sections of its config.
   STAGES, ON_REQUEST: names of the stages of a bare run, and of those that run when they are named.
   validate(config, names): raises UserError for a config that cannot be, before any work starts.
   default_names(config): the stages of a bare run of this config.
@@ -12,6 +13,10 @@
     run after hours.
   summary(config, workdir, names): prints the results, and where to look.
   studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
+
+`variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
+TUNED, the file of tuned settings, and decided_by(config, trains, remembered), what the figures of a
+cell depend on.
 """
 
 import importlib
