@@ -59,8 +59,7 @@ def run(
     if isinstance(error, Incomplete):
       spec = getattr(sys.modules["__main__"], "__spec__", None)
       program = ["python", "-m", spec.name] if spec else [argv[0]]
-      command = shlex.join([*program, *argv[1:]])
-      message += f"; to try these again, and only these: {command}"
+      message += f"; to try these again, and only these: {shlex.join([*program, *argv[1:]])}"
     elif isinstance(error, OSError) and error.filename:
       message = f"{error.filename}: {error.strerror}"
     # One line, although messages of libraries may have several.

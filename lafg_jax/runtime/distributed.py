@@ -116,7 +116,6 @@ def only_run(folder: str, workdir: str = "") -> Iterator[None]:
   """Holds the lock of the local `folder`, so that no two runs overwrite each other's files.
 
   Process 0 holds it for all. Where `workdir` is a URL, `folder` is this process's own copy of it.
-
   Raises UserError where another run holds it, or the processes do not see the same folder.
   """
   lock = locks.locked(os.path.join(folder, ".lock"), workdir or folder)
