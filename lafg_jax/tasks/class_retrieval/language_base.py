@@ -93,8 +93,8 @@ def load(
 
 def _check_shapes(path, arrays, profile: bool) -> None:
   count, space = len(arrays["class_names"]), arrays["vocabulary"].shape
-  prototypes = (count, *(space[:1] if profile else space[1:]))
-  wanted = {"prototypes": prototypes, "queries": (count, *space[1:]), "vocabulary": space}
+  prototypes, queries = ((count, *x) for x in (space[:1] if profile else space[-1:], space[-1:]))
+  wanted = {"prototypes": prototypes, "queries": queries, "vocabulary": space}
   for key, shape in wanted.items():
     array = arrays[key]
     if (

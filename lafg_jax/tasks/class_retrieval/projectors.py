@@ -33,17 +33,17 @@ def init_teacher(key: jax.Array, embedding_dim: int, width: int) -> jax.Array:
 
 def pretrained_teacher(source: str, embedding_dim: int, width: int) -> jax.Array:
   """P_r [D, d] as a vision-language model has it; raises as `pretrained_projectors`."""
-  return _image_projection(source, embedding_dim, "teacher features", width)
-
-
-def _image_projection(source: str, embedding_dim: int, what: str, width: int | None) -> jax.Array:
   image = load.image_projection(source, embedding_dim)
-  if width not in (None, image.shape[1]):
+  _check_towers(source, image.shape[1], "teacher features", width)
+  return jnp.asarray(image)
+
+
+def _check_towers(source: str, found: int, what: str, width: int | None) -> None:
+  if width not in (None, found):
     raise UserError(
       f"--config.loss.projector_init=pretrained: {what} have {width} numbers and images of "
-      f"{source} {image.shape[1]}: it takes the two towers of one model; check language.encoder"
+      f"{source} {found}: it takes the two towers of one model; check language.encoder"
     )
-  return jnp.asarray(image)
 
 
 def pretrained_projectors(
@@ -53,13 +53,14 @@ def pretrained_projectors(
 
   Raises UserError as `load.image_projection`, and where `width` or `text_dim` is not d.
   """
-  image = _image_projection(source, embedding_dim, "prototypes", text_dim)
+  image = jnp.asarray(load.image_projection(source, embedding_dim))
   found = image.shape[1]
   if width != found:
     raise UserError(
       f"--config.loss.projector_width={width}: {source} projects to {found}; with "
       f"loss.projector_init=pretrained pass --config.loss.projector_width={found}"
     )
+  _check_towers(source, found, "prototypes", text_dim)
   return {"image": image} if text_dim is None else {"image": image, "text": jnp.eye(found)}
 
 
