@@ -103,11 +103,14 @@ def test_the_report_shows_figures_and_pictures(finished):
 
 def test_a_second_run_skips_every_stage(finished):
   workdir, first = finished
-  before = {p: p.stat().st_mtime_ns for p in workdir.iterdir()}
+  # The lock says which process holds it.
+  written = [p for p in workdir.iterdir() if p.name != ".lock"]
+  before = {p: p.stat().st_mtime_ns for p in written}
   done = main(workdir, *SMALL)
   assert done.stderr.count("skipped (up to date)") == 6 and "running" not in done.stderr
   assert done.stdout == first.stdout
-  assert {p: p.stat().st_mtime_ns for p in workdir.iterdir()} == before
+  assert {p: p.stat().st_mtime_ns for p in written} == before
+  assert {p.name for p in workdir.iterdir()} == {".lock", *(p.name for p in written)}
 
 
 @pytest.mark.parametrize(
@@ -309,8 +312,9 @@ def test_cars_photographs_end_to_end(tmp_path):
 
 def test_the_stages_of_one_run_list_the_data_set_once(tmp_path, monkeypatch):
   from configs import folder as config_file
-  from lafg_jax import main as command
+  from lafg_jax import stages, tasks
   from lafg_jax.data.readers import folder
+  from lafg_jax.tasks.class_retrieval import stages as task
 
   for name in "abc":
     (tmp_path / "images" / name).mkdir(parents=True)
@@ -319,13 +323,16 @@ def test_the_stages_of_one_run_list_the_data_set_once(tmp_path, monkeypatch):
   config.data.root, read, listed, seen = str(tmp_path / "images"), folder.read, [], []
   monkeypatch.setattr(folder, "read", lambda data: listed.append(data.root) or read(data))
 
-  def stage(config, workdir):
+  def look(config, workdir):
     seen.append(datasets.class_splits(config.data))
     return datasets.load_splits(config.data)["test"].class_names == seen[-1]["test"]
 
-  monkeypatch.setattr(command, "_inspect", stage)
-  command.run_stages(config, str(tmp_path), ["inspect", "inspect"])
+  nothing = lambda *unused: []  # noqa: E731
+  stage = stages.Stage("look", look, nothing, nothing)
+  monkeypatch.setattr(task, "plan", lambda config, workdir, names: (config, [stage] * len(names)))
+  monkeypatch.setattr(task, "summary", nothing)
+  tasks.run(config, str(tmp_path), ["look", "look"])
   assert len(listed) == 1 and len(seen) == 2
   shutil.rmtree(tmp_path / "images" / "b")
-  command.run_stages(config, str(tmp_path), ["inspect"])
+  tasks.run(config, str(tmp_path), ["look"])
   assert len(listed) == 2 and seen[-1] == {"train": ("a",), "test": ("c",)}

@@ -50,7 +50,7 @@ def cells(text):
 def test_the_tables_have_every_figure():
   found = cells(study_tables.markdown(TABLE, LABELS))
   assert found[1] == [
-    *("with words", "`full`", "2", "52.0 (2.8)", "[26.6, 77.4]", "26.0 (1.4)", "[10.0, 40.0]"),
+    *("with words", "`default`", "2", "52.0 (2.8)", "[26.6, 77.4]", "26.0 (1.4)", "[10.0, 40.0]"),
   ]
   assert found[2][:4] == ["untrained", "`untrained`", "1", "10.0"]
   assert found[4][:6] == [
