@@ -17,7 +17,7 @@ CONFIG = ("--config", "configs/synthetic.py:prototypes")
 COMMAND = [sys.executable, "-m", "lafg_jax.ablate", *CONFIG]
 # Every process of a run inherits it, orphans too.
 MARK = "LAFG_JAX_ABLATE_TEST"
-PATIENCE_S = 300
+PATIENCE_S = 900
 
 
 def arguments(small, variants, workdir, *more):
