@@ -212,7 +212,10 @@ def forked():
 
 
 # Files whose tests take longest: they begin, so that no worker is left with them at the end.
-SLOW = ("test_train_step.py", "test_train.py", "test_main.py", "test_tuning.py", "test_shipped.py")
+SLOW = (
+  *("test_commands.py", "test_step.py", "test_loop.py", "test_main.py", "test_protocol.py"),
+  *("test_less_than_full_training.py", "test_shipped.py"),
+)
 
 
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
@@ -223,6 +226,8 @@ LONG = (
   "test_validation_classes_are_evaluated_when_they_were_held_out",
   "test_two_processes_of_four_devices_train_restore_and_evaluate_as_eight_and_one",
   "test_a_killed_process_is_named_and_an_error_of_one_is_told_by_all",
+  "test_killed_interrupted_and_run_to_its_end",
+  "test_a_new_revision_of_a_hub_encoder_makes_the_stage_encode_run_again",
 )
 
 
