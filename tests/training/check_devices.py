@@ -1,4 +1,4 @@
-"""Run by test_train_step.py with 8 simulated devices: prints how far 8 devices are from 1, as JSON.
+"""Run by test_step.py with 8 simulated devices: prints how far 8 devices are from 1, as JSON.
 
 Arguments: a workdir, and as JSON what a run of the training loop there changes in the config.
 """
@@ -131,7 +131,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
 
 
 def run_loop(workdir, changes):
-  """The run that test_train_step.py repeats on one device."""
+  """The run that test_step.py repeats on one device."""
   config = synthetic.get_config("prototypes")
   config.update_from_flattened_dict(changes)
   dataset = datasets.load_splits(config.data, splits=("train",))["train"]
