@@ -46,17 +46,20 @@ def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
   """
   done = set()
   for config in configs:
+    # Seeds differ in later stages alone.
+    config = config.copy_and_resolve_references()
+    config.seed = 0
+    text = config.to_json()
+    if text in done:
+      continue
+    done.add(text)
     task = tasks.find(config)
     try:
       config, wanted = task.plan(config, scratch, task.studied(config))
     except UserError:
       # Its worker says why, and the other cells run.
       continue
-    # Seeds differ in later stages alone.
     alone = [stage for stage in wanted if not stage.all_processes]
-    config.seed = 0
-    text = repr([stage.name for stage in alone]) + config.to_json()
-    if alone and text not in done:
-      done.add(text)
+    if alone:
       with tempfile.TemporaryDirectory(dir=scratch) as folder:
         stages.run_all(alone, config, folder, store)
