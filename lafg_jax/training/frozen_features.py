@@ -58,10 +58,8 @@ def features(
   """
   backbone, count = params["backbone"], len(dataset.labels)
   folder = Path(workdir, FOLDER, _key(config, dataset, backbone)[:16])
-  shape, starts = (
-    (max(config.train.feature_views, 1), embedder.backbone.width),
-    range(0, count, CHUNK),
-  )
+  shape = (max(config.train.feature_views, 1), embedder.backbone.width)
+  starts = range(0, count, CHUNK)
   chunks: dict[int, Chunk] = {}
   for start in starts:
     chunk = _read(folder, start, (min(CHUNK, count - start), *shape))
