@@ -6,10 +6,21 @@ import sys
 from pathlib import Path
 
 import pytest
+from absl import logging
 
 from lafg_jax.tasks.class_retrieval import default
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def logged(caplog):
+  """What the package logs, from INFO on."""
+  logger = logging.get_absl_logger()
+  before, logger.propagate = logger.propagate, True
+  with caplog.at_level("INFO", logger="absl"):
+    yield caplog
+  logger.propagate = before
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import ml_collections
 import pytest
-from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,15 +15,6 @@ from lafg_jax.language.describers import describe
 from lafg_jax.utils.errors import UserError
 
 GPT3 = Path(__file__).parents[4] / "shared/data/descriptions/stanford_cars_gpt3.json"
-
-
-@pytest.fixture
-def logged(caplog):
-  logger = logging.get_absl_logger()
-  before, logger.propagate = logger.propagate, True
-  with caplog.at_level("INFO", logger="absl"):
-    yield caplog
-  logger.propagate = before
 
 
 def section(path="", describer="file"):

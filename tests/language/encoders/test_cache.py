@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import logging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,15 +16,6 @@ from lafg_jax.language.encoders.cache import FeatureCache
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).parents[3]
-
-
-@pytest.fixture
-def logged(caplog):
-  logger = logging.get_absl_logger()
-  before, logger.propagate = logger.propagate, True
-  with caplog.at_level("INFO", logger="absl"):
-    yield caplog
-  logger.propagate = before
 
 
 def fill(folder, texts, identity="e", seconds=3.0):
