@@ -46,6 +46,9 @@ DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
 # A workdir, a model or weights under gs://; a TPU slice shares no other folder.
 GCS = ["gcsfs>=2025.3"]
+# train.tracker. mlflow-skinny is MLflow's client, a third of the whole.
+WANDB = ["wandb>=0.27"]
+MLFLOW = ["mlflow-skinny>=3.10"]
 CUDA12 = ["jax[cuda12]>=0.6"]
 TPU = ["jax[tpu]>=0.6"] + GCS
 DEV = [
@@ -93,10 +96,12 @@ setup(
     "data": DATA,
     "faiss": FAISS,
     "gcs": GCS,
+    "wandb": WANDB,
+    "mlflow": MLFLOW,
     "cuda12": CUDA12,
     "tpu": TPU,
     "docs": DOCS,
-    "dev": DEV + LANGUAGE + STUDY + DATA + FAISS,
+    "dev": DEV + LANGUAGE + STUDY + DATA + FAISS + WANDB + MLFLOW,
     "all": LANGUAGE + STUDY + DATA + FAISS + CUDA12,
   },
 )

@@ -38,6 +38,8 @@ def main(argv: Sequence[str]) -> None:
   names = [stage] if stage else task.default_names(config)
   task.validate(config, names)
   packages.require("train", *packages.TRAINING)
+  if tracker := config.train.tracker:
+    packages.require(tracker, tracker)
   if _WORKDIR.value == "":
     raise UserError("--workdir is empty: pass a folder, or leave it out for runs/<config name>")
   workdir = _WORKDIR.value or os.path.join("runs", command_line.config_name())

@@ -42,10 +42,13 @@ def run(config: ConfigDict, workdir: str, names: Any) -> None:
   from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.runtime import devices, distributed
+  from lafg_jax.training import trackers
 
   devices.keep_compiled()
   task = find(config)
   with datasets.remembered():
     config, wanted = task.plan(config, workdir, list(names))
-    if stages.run_all(wanted, config, workdir) and distributed.process_index() == 0:
+    with trackers.session(config, workdir):
+      done = stages.run_all(wanted, config, workdir)
+    if done and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))

@@ -1,10 +1,9 @@
-"""The metrics of a run: a progress line with ETA, metrics.jsonl, TensorBoard files."""
+"""The metrics of a run: a progress line with ETA, metrics.jsonl, TensorBoard files, a tracker."""
 
 import collections
 import contextlib
 import json
 import os
-import sys
 import time
 from typing import Any
 
@@ -13,59 +12,13 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.training import divergence
+from lafg_jax.evaluate import results
+from lafg_jax.training import board, divergence, trackers
 from lafg_jax.training.step import Objective
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 FILE = "metrics.jsonl"
-
-
-class Board:
-  """A file of scalars for TensorBoard, written at once and in this thread.
-
-  tensorboardX's SummaryWriter has a thread of its own. On a full disk that thread dies, and each
-  later write or close waits for it for ever.
-  """
-
-  def __init__(self, folder: str, start: int) -> None:
-    """Creates a file, which makes TensorBoard drop other files' steps after `start`."""
-    os.makedirs(folder, exist_ok=True)
-    events, self.event, self.scalar = tensorboard_parts()
-    # The step keeps apart files of one second, or of a clock that was set back.
-    self.file = events.EventsWriter(os.path.join(folder, "events"), f".{start:09d}")
-    self._write(start + 1, session_log={"status": "START"})
-
-  def add_scalars(self, step: int, values: dict[str, float]) -> None:
-    """Writes one value for each name."""
-    for name, value in values.items():
-      self._write(step, summary=self.scalar(name, value))
-    self.file.flush()
-
-  def _write(self, step: int, **what: Any) -> None:
-    self.file.write_event(self.event(wall_time=time.time(), step=step, **what))
-
-  def close(self) -> None:
-    self.file.close()
-
-
-def tensorboard_parts() -> tuple[Any, Any, Any]:
-  """tensorboardX's module of event files, its Event and its scalar, imported without torch.
-
-  tensorboardX imports torch where it is installed: seconds and some hundred megabytes of each
-  training run, for nothing. A torch that is loaded already stays.
-  """
-  hidden = "torch" not in sys.modules
-  if hidden:
-    # Python takes None for a module that cannot be imported.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-  try:
-    from tensorboardX import event_file_writer, summary
-    from tensorboardX.proto import event_pb2
-  finally:
-    if hidden:
-      del sys.modules["torch"]
-  return event_file_writer, event_pb2.Event, summary.scalar
 
 
 class MetricsLog:
@@ -93,9 +46,10 @@ class MetricsLog:
       with files.replacing(self.path) as temporary:
         temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
       self.file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115
-      folder = os.path.join(os.path.dirname(self.path), "tensorboard")
+      folder = os.path.join(os.path.dirname(self.path), board.FOLDER)
       with files.naming(folder):
-        self.board = Board(folder, self.start)
+        self.board = board.Board(folder, self.start)
+      self.tracker = trackers.begin(self.start)
     return self
 
   def __exit__(self, kind: Any, *unused) -> None:
@@ -151,6 +105,7 @@ class MetricsLog:
       self.file.write(json.dumps({"step": step} | values) + "\n")
       self.file.flush()
       self.board.add_scalars(step, values)
+    self.tracker.scalars(step, values)
 
   def _progress(self, step: int, line: dict[str, float]) -> str:
     steps = self.train.steps
@@ -202,3 +157,40 @@ def read(path: str) -> list[dict[str, float]]:
   if damaged:
     logging.warning("%s: %d damaged lines are left out", path, damaged)
   return lines
+
+
+def evaluated(workdir: str, result: dict[str, Any]) -> None:
+  """Hands the figures of an evaluation to TensorBoard and the tracker, at its checkpoint's step.
+
+  Those of the untrained model stand at step 0. An evaluation that is repeated replaces its figures.
+  A file of embeddings has no step: nothing is written.
+  """
+  if jax.process_index() != 0 or "step" not in result:
+    return
+  group = _group(result)
+  points = [(result["step"], result)]
+  if "untrained" in result:
+    points = [(0, result["untrained"]), *points]
+  named = [
+    (step, {f"{group}/{name}": x for name, x in results.metrics_only(of).items()})
+    for step, of in points
+  ]
+  tracker = trackers.begin()
+  for step, values in named:
+    board.replace(workdir, f"{group}.{step:09d}", [(step, values)])
+    tracker.figures(step, values)
+
+
+def pictured(workdir: str, result: dict[str, Any], name: str, png: bytes) -> None:
+  """Hands a picture of an evaluation, the bytes of a PNG file, to both, as `evaluated` does."""
+  if jax.process_index() != 0 or "step" not in result:
+    return
+  group, step = _group(result), result["step"]
+  board.replace(workdir, f"{group}-{name}.{step:09d}", images=[(step, f"{group}/{name}", png)])
+  trackers.begin().image(step, f"{group}-{name}", png)
+
+
+def _group(result: dict[str, Any]) -> str:
+  """'test' of the newest checkpoint; of others with their source, such as 'test-best'."""
+  kind = "" if result["source"] in ("checkpoint", "untrained") else f"-{result['source']}"
+  return result["split"] + kind

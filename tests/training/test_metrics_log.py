@@ -5,7 +5,7 @@ import sys
 
 PROGRAM = """
 import sys
-from lafg_jax.training.metrics_log import Board, tensorboard_parts
+from lafg_jax.training.board import Board, tensorboard_parts
 board = Board(sys.argv[1], 2)
 board.add_scalars(3, {"loss": 0.5})
 board.close()

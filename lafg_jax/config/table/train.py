@@ -1,9 +1,22 @@
 """Rows of `config.train` and `config.evaluate`."""
 
-from lafg_jax.config.record import BOOL, POSITIVE, REGEX, Key, Rule, at_least, one_of, within
+from lafg_jax.config.record import (
+  BOOL,
+  POSITIVE,
+  REGEX,
+  TEXT,
+  Key,
+  ReadBy,
+  Rule,
+  at_least,
+  one_of,
+  within,
+)
 
 # Values of evaluate.source that embed images; any other value is the path of an embeddings.npz.
 OF_MODELS = ("checkpoint", "best", "pretrained", "untrained")
+
+TRACKERS = ("wandb", "mlflow")
 
 # fmt: off
 ROWS = (
@@ -35,6 +48,21 @@ ROWS = (
       "Keep the step with the best MAP@R of these in <workdir>/best, for evaluate.source=best."),
   Key("train.allow_changed", False, BOOL, "nothing",
       "Resume from checkpoints of another config, with a warning, if their arrays fit the model."),
+  Key("train.tracker", "", one_of("", *TRACKERS), "nothing",
+      "Experiment tracker that gets config, command, versions, figures and the retrieval picture: "
+      "'wandb' (Weights & Biases) or 'mlflow', by the extra of that name. One that fails costs a "
+      "warning, never the run."),
+  Key("train.tracker_project", "", TEXT, "nothing",
+      "W&B's project or MLflow's experiment; '' is $WANDB_PROJECT or $MLFLOW_EXPERIMENT_NAME, else "
+      "lafg_jax.", ReadBy("train.tracker", TRACKERS, "")),
+  Key("train.tracker_name", "", TEXT, "nothing",
+      "Name of the run there; '' is $WANDB_NAME or $MLFLOW_RUN_NAME, else the workdir's name.",
+      ReadBy("train.tracker", TRACKERS, "")),
+  Key("train.tracker_tags", (),
+      Rule(lambda x: isinstance(x, tuple) and all(isinstance(tag, str) and tag for tag in x),
+           "texts, such as ('baseline','no words')"), "nothing",
+      "Tags of the run there, beside the task's and the data set's name.",
+      ReadBy("train.tracker", TRACKERS, ())),
   Key("evaluate.source", "checkpoint",
       Rule(bool, f"{', '.join(OF_MODELS)}, or the path of an embeddings.npz"), "evaluation",
       "What is evaluated: 'checkpoint' (newest of the workdir), 'best' (of train.keep_best), "

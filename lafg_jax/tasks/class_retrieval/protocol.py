@@ -18,7 +18,7 @@ from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embe
 from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
-from lafg_jax.training import checkpoints
+from lafg_jax.training import checkpoints, metrics_log
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
@@ -49,6 +49,7 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
     result = results.evaluate_file(source, config.evaluate.ks)
   result["source"] = source
   _write(os.path.join(workdir, FILE), result)
+  metrics_log.evaluated(workdir, result)
   return result
 
 

@@ -1,6 +1,7 @@
 """The stages of class retrieval: what each runs, reads and writes."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from lafg_jax.runtime import remote_workdir
 from lafg_jax.stages import Stage
 from lafg_jax.tasks.class_retrieval import checks, choices, protocol, teacher_features, train
 from lafg_jax.tasks.class_retrieval.default import ON_REQUEST, STAGES, default_names
-from lafg_jax.training import checkpoints
+from lafg_jax.training import board, checkpoints, metrics_log
 
 # What the page of the language base is made from.
 _OF_LANGUAGE = ("describe", "encode", "prototypes")
@@ -73,6 +74,8 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   for path in (os.path.join(workdir, name) for name in written):
     if os.path.exists(path):
       print(f"  {remote_workdir.address(path)}")
+  if written and os.path.isdir(os.path.join(workdir, board.FOLDER)):
+    print(f"  tensorboard --logdir {shlex.quote(workdir)}   (pip install tensorboard)")
 
 
 def described(config: ConfigDict) -> tuple[Sequence[str], list[str], bool]:
@@ -191,6 +194,12 @@ def _evaluate_outputs(config: ConfigDict) -> list[str]:
   return [results.FILE, *([results.EMBEDDINGS] if config.evaluate.source in OF_MODELS else [])]
 
 
+def _report(config: ConfigDict, workdir: str) -> None:
+  run_page.run(config, workdir)
+  picture = Path(workdir, run_page.PICTURE).read_bytes()
+  metrics_log.pictured(workdir, results.read_result(workdir), "retrieval", picture)
+
+
 def _report_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
   deciding = [config.data.name, config.data.root, config.evaluate]
@@ -217,7 +226,7 @@ _STAGES = (
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
-  Stage("report", run_page.run, _report_inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
+  Stage("report", _report, _report_inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.
   Stage("data", data_page.run, lambda config, workdir: [], lambda config: []),
   Stage("inspect", _inspect, _inspect_inputs, _inspect_outputs),
