@@ -93,6 +93,11 @@ def _check_flags() -> re.Pattern[str]:
     raise UserError(f"--workdir={_WORKDIR.value}: it takes a folder of this machine")
   if _TUNE.value and _REPORT_ONLY.value:
     raise UserError("--report_only: --tune reports what is finished anyway; pass one of the two")
+  if tracker := command_line.CONFIG.value.train.tracker:
+    raise UserError(
+      f"--config.train.tracker={tracker}: a study sends nothing to a tracker, its results are in "
+      "ablation.json; pass --config.train.tracker="
+    )
   if command_line.CONFIG.value.evaluate.split == "val":
     logging.warning("evaluate.split=val: the results are about held-out training classes")
   try:

@@ -84,6 +84,11 @@ def test_a_bare_run_writes_every_file_of_the_contract(finished):
     lines[0]
   )
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
+  evaluated = (workdir / "tensorboard" / "evaluation").iterdir()
+  # Of the untrained model, of the last step, and the picture.
+  ends = sorted(path.name.partition(".test")[2] for path in evaluated)
+  assert ends == ["-retrieval.000000004", ".000000000", ".000000004"]
+  assert f"tensorboard --logdir {workdir}" in done.stdout
   assert "untrained" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
 
 

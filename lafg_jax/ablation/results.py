@@ -133,6 +133,8 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
+  about = getattr(file, "ABOUT", {})
+  changes = {name: keys for of in file.groups().values() for name, keys in of.items()}
   groups = getattr(file, "FIGURE_GROUPS", ("headline",))
   shown = [variant for group in groups for variant in file.groups()[group]]
   marked = {
@@ -141,7 +143,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   }
   for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
-    texts[f"{name}.md"] = study_tables.markdown(table, labels)
+    texts[f"{name}.md"] = study_tables.markdown(table, labels, about, changes)
     texts[f"{name}.svg"] = study_figures.means(table, labels, shown=shown, **marked)
     texts[f"{name}_sweeps.svg"] = study_figures.sweeps(table, labels)
   for name, text in texts.items():

@@ -180,10 +180,11 @@ def mlflow_run(about: dict[str, Any]) -> Sink:
   params = [Param(key, x) for key, x in config.items() if key not in known]
   for first in range(0, len(params), 100):
     client.log_batch(number, params=params[first : first + 100])
-  facts = {"command": about["command"], **about["versions"]}
+  versions = {f"version.{name}": x for name, x in about["versions"].items()}
+  facts = {"command": about["command"], **versions, **dict.fromkeys(about["tags"], "true")}
   # A parameter of MLflow never changes.
   facts |= {f"changed.{key}": x for key, x in config.items() if known.get(key, x) != x}
-  for key, value in (facts | dict.fromkeys(about["tags"], "")).items():
+  for key, value in facts.items():
     client.set_tag(number, _mlflow_name(key), str(value)[:5000])
 
   def scalars(step: int, values: dict[str, float]) -> None:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from lafg_jax.report import study_tables
+from lafg_jax.tasks.class_retrieval import variants
 
 
 def of(*values, sd=None, t=None):
@@ -56,13 +57,13 @@ def test_the_tables_have_every_figure():
   assert found[4][:6] == [
     *("with words, classes = 10", "alone", "2", "+12.3", "[-1.0, +25.6]", "[+10.0, +14.6]"),
   ]
-  assert found[5:] == [
+  assert found[5:8] == [
     ["`loss.beta`", "0.3", "10"],
     ["with words", "45.0 / 22.5 (2 seeds)", "60.0 / - (1 seed)"],
     ["alone", "10.0 / 5.0 (1 seed)"],
   ]
   widths = [len(line.split("|")) for line in study_tables.markdown(TABLE, {}).splitlines()]
-  assert set(widths) == {1, 9, 11, 5}, "the three tables, each of one width"
+  assert set(widths) == {1, 9, 11, 5}, "the four tables, each of one width"
 
 
 def test_each_table_is_folded_and_closed_again():
@@ -71,7 +72,7 @@ def test_each_table_is_folded_and_closed_again():
   folds = re.findall(r'<details markdown="1">\n<summary>(.+?)</summary>\n\n(.+?)\n\n</details>\n',
                      text, re.DOTALL)  # fmt: skip
   assert [name for name, _ in folds] == [
-    "Means of 2 variants", "Paired differences", "One value at a time",
+    "Means of 2 variants", "Paired differences", "One value at a time", "What the names mean",
   ]  # fmt: skip
   # Markdown needs an empty line before a table and after it.
   assert all("\n\n| " in content and content.endswith("|") for _, content in folds)
@@ -92,3 +93,52 @@ def test_each_table_is_folded_and_closed_again():
 )
 def test_a_variant_has_words_of_its_own_or_of_its_parts(variant, words):
   assert study_tables.label(variant, LABELS | {"default@whole": "all of it"}) == words
+
+
+def single(variant, value):
+  return row(variant, of(value), of(value / 2))
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+def test_one_seed_has_no_empty_column(by_class):
+  interval = (0.05, 0.15) if by_class else None
+  difference = {"mean": 0.1, "t": None, "bootstrap": interval}
+  table = TABLE | {
+    "rows": [single("b", 0.5), single("a", 0.4), row("c", of(0.3))],
+    "sweeps": [],
+    "differences": [
+      {"variant": "b", "against": "a", "seeds": [0], "recall@1": difference, "map@r": difference}
+    ],
+  }
+  text = study_tables.markdown(table, {})
+  found = cells(text)
+  assert found[0] == ["variant", "name", "seeds", "R@1", "MAP@R"]
+  assert found[1] == ["b", "`b`", "1", "50.0", "25.0"]
+  heads = ["A - B", *["95% bootstrap"] * by_class]
+  assert found[4] == ["A", "B", "seeds", *(f"{x}: {y}" for x in ("R@1", "MAP@R") for y in heads)]
+  for column in range(3, len(found[4])):
+    assert found[5][column], found[4][column]
+  assert "t-interval" not in text and "One seed each" in text
+  assert ("bootstrap interval" in text) == by_class
+
+
+def test_the_legend_says_what_every_name_of_the_tables_is():
+  about = {"default": "what the config says", "@whole": "the whole"}
+  changes = {"untrained": None, "default": {}, "l_aux": {"loss.alignment": "none", "loss.beta": 1}}
+  found = cells(study_tables.markdown(TABLE, LABELS, about, changes))
+  at = found.index(["name", "what it is", "changes"])
+  assert found[at + 1 :] == [
+    ["`default`", "what the config says", "nothing"],
+    ["`untrained`", "untrained", "nothing is trained"],
+    ["`default@classes=10`", "what the config says; classes = 10", "-"],
+    ["`l_aux`", "alone", "`loss.alignment=none`, `loss.beta=1`"],
+    ["`default@loss.beta=0.3`", "what the config says; loss.beta = 0.3", "-"],
+    ["`default@loss.beta=10`", "what the config says; loss.beta = 10", "-"],
+    ["`l_aux@loss.beta=0.3`", "alone; loss.beta = 0.3", "-"],
+  ]
+
+
+def test_every_shipped_variant_of_the_headline_is_described():
+  groups = variants.groups()
+  named = {name for group in variants.FIGURE_GROUPS for name in groups[group]}
+  assert named == set(variants.ABOUT), "and nothing that is no variant"

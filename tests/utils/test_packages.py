@@ -81,3 +81,10 @@ def test_only_what_is_missing_is_named():
   packages.require("train", "numpy", "jax")
   with pytest.raises(UserError, match="^no_such_package is not installed: pip install 'lafg_jax.x"):
     packages.require("x", "numpy", "no_such_package")
+
+
+def test_a_folder_of_its_name_is_no_package(tmp_path, monkeypatch):
+  (tmp_path / "no_such_package" / "run").mkdir(parents=True)
+  monkeypatch.syspath_prepend(str(tmp_path))
+  with pytest.raises(UserError, match="no_such_package is not installed"):
+    packages.require("x", "no_such_package")

@@ -63,6 +63,23 @@ LABELS = {
   "@vocabulary-of-names": "queried by names",
   "@vocabulary-of-descriptions": "queried by descriptions",
 }
+# What they are, for the legend of the study's page.
+ABOUT = {
+  "untrained": "the model before training",
+  "l_aux": "L_aux alone: images against images, no class targets and no words",
+  "l_aux+onehot": "L_aux, and class targets without words: a learned vector a class",
+  "l_aux+orthogonal": "L_aux, and class targets without words: a fixed random vector a class",
+  "default": "what the config says, with its words",
+  "default-shuffled": "control: the default with the words and teacher features of others",
+  "default@only-prototypes-shuffled": "control: the default with the words of other classes",
+  "default@only-teacher-shuffled": "control: the default with teacher features of other images",
+  "fixed+teacher": "fixed class vectors without words, and teacher features (L_img)",
+  "fixed+teacher-shuffled": "control: fixed class vectors, and teacher features of other images",
+  "fixed+teacher@random": "control: fixed class vectors; L_img by cosines to random directions",
+  "fixed+teacher@feature": "control: fixed class vectors; L_img by the plain image feature",
+  "prototypes": "L_aux, and LaFG's class targets: prototypes of the class's own words",
+  "prototypes-shuffled": "control: the prototypes of other classes",
+}
 # The figure of the means shows these groups, and marks these variants as controls.
 FIGURE_GROUPS = ("headline", "prototypes", "teacher")
 FIGURE_CONTROLS = (
