@@ -22,7 +22,7 @@ class Board:
   def __init__(self, folder: str, start: int | None, suffix: str = "") -> None:
     """Creates a file, which makes TensorBoard drop other files' steps after `start`, if given."""
     os.makedirs(folder, exist_ok=True)
-    events, self.event, self.scalar = tensorboard_parts()
+    events, self.event = tensorboard_parts()
     # The step keeps apart files of one second, or of a clock that was set back.
     self.file = events.EventsWriter(os.path.join(folder, "events"), suffix or f".{start:09d}")
     if start is not None:
@@ -31,7 +31,8 @@ class Board:
   def add_scalars(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one value for each name."""
     for name, value in values.items():
-      self._write(step, summary=self.scalar(name, value))
+      # tensorboardX's own function writes '@' as '_'.
+      self._write(step, summary={"value": [{"tag": name, "simple_value": value}]})
     self.file.flush()
 
   def add_image(self, step: int, name: str, png: bytes) -> None:
@@ -68,8 +69,8 @@ def replace(
     board.close()
 
 
-def tensorboard_parts() -> tuple[Any, Any, Any]:
-  """tensorboardX's module of event files, its Event and its scalar, imported without torch.
+def tensorboard_parts() -> tuple[Any, Any]:
+  """tensorboardX's module of event files and its Event, imported without torch.
 
   tensorboardX imports torch where it is installed: seconds and some hundred megabytes of each
   training run, for nothing. A torch that is loaded already stays.
@@ -79,9 +80,9 @@ def tensorboard_parts() -> tuple[Any, Any, Any]:
     # Python takes None for a module that cannot be imported.
     sys.modules["torch"] = None  # type: ignore[assignment]
   try:
-    from tensorboardX import event_file_writer, summary
+    from tensorboardX import event_file_writer
     from tensorboardX.proto import event_pb2
   finally:
     if hidden:
       del sys.modules["torch"]
-  return event_file_writer, event_pb2.Event, summary.scalar
+  return event_file_writer, event_pb2.Event

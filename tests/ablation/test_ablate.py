@@ -154,6 +154,7 @@ def test_every_misuse_is_one_line(tmp_path, small, variants, forked):
     ((variants(), "--only=("), "--only=(: no regular expression"),
     ((variants(), "--only=nobody"), "--only=nobody: it finds no start/variant"),
     ((variants(), "--seeds=0"), "--seeds=0: it takes 1 or more"),
+    ((variants(), "--config.train.tracker=wandb"), "train.tracker=wandb: a study sends nothing"),
     ((variants(), "--jobs=-1"), "--jobs=-1"),
     ((variants(), "--tune", "--report_only"), "--report_only"),
     ((variants(), "--report_only"), "no finished cell in"),
