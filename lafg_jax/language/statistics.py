@@ -16,6 +16,9 @@ from lafg_jax.utils.vectors import mean_pairwise_cosine
 # 0.995 on cars, whose names it does not know. 0.97 is half way, by ratio, between the distances 0.2
 # and 0.005 to 1.
 ALIKE = 0.97
+# Share of the classes from which on an attribute says nothing. Measured for the median attribute:
+# MiniLM 0.04 of 196 cars, 0.27 of 15; tiny_clip 1.00 of 196 and of 15.
+_NEARLY_ALL = 0.9
 # Cosine from which on two queries are the same but for rounding.
 _SAME = 0.99999
 
@@ -97,10 +100,11 @@ def warnings(
       f"{len(twins)} classes have the same query as another one ({names}): {encoder} reads their "
       "names alike"
     )
-  if shared["min"] == count:
+  if shared["median"] >= _NEARLY_ALL * count:
     found.append(
-      f"every attribute in use is one of all {count} classes, and so tells none apart: pass more "
-      "--config.language.num_attributes, a smaller language.top_k, or another language.encoder"
+      f"half of the attributes in use or more belong to at least {shared['median']:g} of {count} "
+      "classes, and so tell none apart: more sentences a class, a smaller "
+      "--config.language.top_k, or another language.encoder may help"
     )
   few = "pass fewer --config.language.num_attributes (0 chooses them)"
   if shared["max"] == 1:

@@ -170,11 +170,14 @@ def encode_texts(
 
   def prepare() -> Encode:
     model = load.load_text_model(encoder, folder)
+    finish = load.load_steps(encoder, reader.layout, model.device)
 
     def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
       tokens = reader.tokens([texts[row] for row in rows])
       tokens = {name: values.to(model.device) for name, values in tokens.items()}
-      return rows, load.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
+      with load.encoding(encoder):
+        output = model(**tokens)
+        return rows, finish(load.pool(output, tokens.get("attention_mask"), reader.pooling))
 
     return encode
 

@@ -217,7 +217,7 @@ def test_image_mistakes_are_one_line(folders, tmp_path):
   with pytest.raises(UserError, match="cannot read image .*broken.png"):
     images.encode_images([str(tmp_path / "broken.png")], clip, 2)
   config = transformers.BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)
-  config.save_pretrained(tmp_path / "bert")
+  transformers.BertModel(config).save_pretrained(tmp_path / "bert")
   with pytest.raises(UserError, match="no image encoder .*bert.*CLIP or SigLIP"):
     images.encode_images(np.zeros((1, 9, 9, 3), np.uint8), str(tmp_path / "bert"), 2)
 
