@@ -41,8 +41,8 @@ def check_size(num_attributes: int, available: int) -> None:
   """Raises UserError where there are fewer different descriptions than attributes."""
   if not 1 <= num_attributes <= available:
     raise UserError(
-      f"--config.language.num_attributes={num_attributes}: it takes a number in 1..{available}, that "
-      "of the distinct descriptions, or 0, which chooses it by the sentences and classes"
+      f"--config.language.num_attributes={num_attributes}: it takes a number in 1..{available}, "
+      "that of the distinct descriptions, or 0, which chooses it by the sentences and classes"
     )
 
 

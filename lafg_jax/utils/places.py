@@ -162,24 +162,27 @@ def check_hub(repository: str, problem: str) -> None:
       hub.model_info(repository, timeout=10)
 
 
-@functools.cache
 def hub_answers() -> bool:
   """Whether the hub can be reached; asked once a process, for some seconds at most.
 
   The hub's own client asks six times a file, with a warning each, and 23 seconds for each file.
   """
   from huggingface_hub import constants
+
+  return not constants.HF_HUB_OFFLINE and _asked_hub(constants.ENDPOINT)
+
+
+@functools.cache
+def _asked_hub(endpoint: str) -> bool:
   from huggingface_hub.utils import get_session
 
-  if constants.HF_HUB_OFFLINE:
-    return False
   answers: list[bool] = []
 
   def ask() -> None:
     # Any answer will do. A second try for a network that was only slow to wake.
     for _ in range(2):
       with contextlib.suppress(*errors()):
-        get_session().head(constants.ENDPOINT, timeout=_PATIENCE / 2)
+        get_session().head(endpoint, timeout=_PATIENCE / 2)
         answers.append(True)
         return
 

@@ -18,6 +18,7 @@ from lafg_jax.utils.errors import UserError
 
 _KEY = "language.encoder"
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
+_NOT_ON_HUB = f"{_KEY} [] cannot be loaded (the hub did not give it: {{}}): {_HINT}"
 # What is downloaded of a hub repository: no weights in other formats or precisions.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
 # Those of sentence-transformers' modules, such as 2_Dense.
@@ -105,7 +106,7 @@ def resolve(encoder: str) -> tuple[Path, str]:
   packages.require("language", "safetensors", "torch", "transformers")
   folder = local_folder(encoder)
   if folder is None:
-    problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    problem = _NOT_ON_HUB.replace("[]", repr(encoder))
     patterns = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["onnx/*", "openvino/*"]}
     folder = Path(places.hub_folder(encoder, problem, **patterns))
     return folder, f"{encoder}@{folder.name}"
@@ -115,6 +116,20 @@ def resolve(encoder: str) -> tuple[Path, str]:
     paths += layout.weights(layout.read(folder))
   content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
   return folder, files.fingerprint(content)
+
+
+def check(encoder: str) -> None:
+  """Raises UserError, as `resolve`, for an encoder that is not there or cannot be read.
+
+  Nothing is downloaded or loaded.
+  """
+  packages.require("language", "safetensors", "torch", "transformers")
+  folder = local_folder(encoder)
+  if folder is None:
+    places.check_hub(encoder, _NOT_ON_HUB.replace("[]", repr(encoder)))
+    return
+  with loading(encoder):
+    layout.read(folder)
 
 
 def content(encoder: str) -> Path | str:
