@@ -232,8 +232,12 @@ def load_text_model(encoder: str, folder: Path) -> Any:
         # The width of the joint space stands at the top level; the text section may disagree.
         config.text_config.projection_dim = config.projection_dim
       config = getattr(config, "text_config", config)
-    elif config.is_encoder_decoder:
-      loader = transformers.AutoModelForTextEncoding
+    else:
+      # An encoder that was saved alone, such as T5EncoderModel, or one to take out of both.
+      names = [x for x in config.architectures or () if x.endswith("EncoderModel")]
+      if names or config.is_encoder_decoder:
+        both = transformers.AutoModelForTextEncoding
+        loader = getattr(transformers, names[0], both) if names else both
   return load_model(loader, folder, {"config": config}, encoder)
 
 
