@@ -48,7 +48,13 @@ def test_figures_equal_counts_by_hand(classes, entries, data):
   indices = np.array([rng.permutation(entries)[:top_k] for _ in range(classes)])
   weights = rng.dirichlet(np.ones(top_k), classes).astype(np.float32)
   shown = rng.normal(size=(classes, 3)).astype(np.float32)
-  stats = statistics.compute(found, shown, indices, weights)
+  owners = rng.integers(0, classes, 20)
+  queries = rng.normal(size=(classes, 3))
+  stats = statistics.compute(found, shown, indices, weights, queries, owners)
+  of = [{k for n, k in zip(found.labels, owners, strict=True) if n == j} for j in range(entries)]
+  assert stats["attributes_of_one_class"] == sum(len(names) == 1 for names in of)
+  cosine = by_hand(found, queries, indices, weights)["cosines"][0]
+  assert stats["query_cosine"] == pytest.approx(cosine, abs=1e-6)
   expected = by_hand(found, shown, indices, weights)
   order = ("min", "median", "max")
   assert [stats["cluster_size"][k] for k in order] == expected["sizes"]
@@ -66,14 +72,17 @@ def test_uniform_and_single_weights_have_their_known_effective_numbers():
   found = Vocabulary(np.eye(4), np.arange(4), 0.0)
   indices = np.array([[0, 1, 2, 3], [3, 2, 1, 0]])
   weights = np.array([[0.25] * 4, [1, 0, 0, 0]], np.float32)
-  stats = statistics.compute(found, np.eye(2), indices, weights)
+  stats = statistics.compute(found, np.eye(2), indices, weights, np.eye(2), np.arange(4))
   assert stats["effective_attributes"] == pytest.approx({"mean": 2.5, "min": 1, "max": 4})
 
 
 def test_one_class_has_no_pairs_and_is_still_json():
   found = Vocabulary(np.eye(2), np.arange(2), 0.0)
-  stats = statistics.compute(found, np.ones((1, 2)), np.array([[1]]), np.array([[1.0]]))
+  one = np.ones((1, 2))
+  owners = np.zeros(2, int)
+  stats = statistics.compute(found, one, np.array([[1]]), np.array([[1.0]]), one, owners)
   assert stats["pairwise_cosine"] == {"raw": None, "centred": None}
+  assert stats["query_cosine"] is None and statistics.warnings(stats, "x", one, ["a"]) == []
   json.dumps(stats, allow_nan=False)
   assert "-, - after centring" in statistics.text(stats)
 

@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from PIL import Image
 from safetensors.torch import save_file
-from test_limits import POSITIONS, save
-from test_load import save_clip
 
 from lafg_jax.language.encoders import images, layout, load
 from lafg_jax.language.encoders import texts as encode
@@ -34,9 +31,9 @@ def write(path, value):
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory):
+def bert(save_encoder, tmp_path_factory):
   folder = tmp_path_factory.mktemp("bert")
-  save(folder, "bert", POSITIONS)
+  save_encoder(folder, "bert", {"max_position_embeddings": 20})
   return folder
 
 
@@ -147,41 +144,39 @@ def test_pooling_modes_in_the_order_that_is_asked_for(tmp_path, bert, states, mo
   )
 
 
+CLIP = load.local_folder("tiny_clip")
+PICTURES = np.random.default_rng(0).integers(0, 256, (2, 14, 12, 3), np.uint8)
+ROWS = ((encode.encode_texts, ["a red finch", "a small bird"]), (images.encode_images, PICTURES))
+
+
 @pytest.mark.parametrize("listed", [True, False])
 def test_clip_in_a_folder_of_its_own(tmp_path, listed):
-  clip, folder = tmp_path / "clip", tmp_path / "encoder"
-  clip.mkdir()
-  save_clip(clip)
-  shutil.copytree(clip, folder / "0_CLIPModel")
+  shutil.copytree(CLIP, tmp_path / "0_CLIPModel")
   if listed:
-    write(folder / "modules.json", [{"path": "0_CLIPModel", "type": f"{OLD}.CLIPModel"}])
-  words = ["a red car", "a small bird"]
-  pictures = np.random.default_rng(0).integers(0, 256, (2, 14, 12, 3), np.uint8)
-  for kind, rows in ((encode.encode_texts, words), (images.encode_images, pictures)):
-    np.testing.assert_allclose(kind(rows, str(folder), 2), kind(rows, str(clip), 2), atol=1e-6)
+    write(tmp_path / "modules.json", [{"path": "0_CLIPModel", "type": f"{OLD}.CLIPModel"}])
+  for kind, rows in ROWS:
+    np.testing.assert_allclose(kind(rows, str(tmp_path), 2), kind(rows, str(CLIP), 2), atol=1e-6)
   # Its identity, which names the cache, follows the weights below.
-  before = load.resolve(str(folder))[1]
-  transformers.CLIPModel(transformers.CLIPConfig.from_pretrained(clip)).save_pretrained(
-    folder / "0_CLIPModel"
-  )
-  assert load.resolve(str(folder))[1] != before
+  before = load.resolve(str(tmp_path))[1]
+  weights = tmp_path / "0_CLIPModel" / WEIGHTS
+  content = weights.read_bytes()
+  weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+  assert load.resolve(str(tmp_path))[1] != before
 
 
 def test_a_dense_after_clip_changes_texts_and_images(tmp_path):
-  folder = tmp_path / "encoder"
-  (folder / "0_CLIPModel").mkdir(parents=True)
-  save_clip(folder / "0_CLIPModel")
-  picture = Image.fromarray(np.full((12, 12, 3), 90, np.uint8))
-  picture.save(tmp_path / "a.png")
-  rows = ((encode.encode_texts, ["a red car"]), (images.encode_images, [str(tmp_path / "a.png")]))
-  matrix = np.random.default_rng(1).normal(size=(4, 10)).astype(np.float32)
-  plain = [kind(row, str(folder), 1) for kind, row in rows]
+  shutil.copytree(CLIP, tmp_path / "0_CLIPModel")
+  plain = [kind(rows, str(tmp_path), 2) for kind, rows in ROWS]
+  matrix = np.random.default_rng(1).normal(size=(4, plain[0].shape[1])).astype(np.float32)
   modules = [{"path": "0_CLIPModel", "type": f"{OLD}.CLIPModel"}]
-  write(folder / "modules.json", [*modules, {"path": "1_Dense", "type": f"{NEW}.Dense"}])
-  write(folder / "1_Dense/config.json", {"activation_function": f"{TORCH}.linear.Identity"})
-  save_file({"linear.weight": torch.tensor(matrix)}, folder / "1_Dense" / WEIGHTS)
-  for (kind, row), before in zip(rows, plain, strict=True):
-    np.testing.assert_allclose(kind(row, str(folder), 1), unit(before @ matrix.T), atol=1e-5)
+  modules += [
+    {"path": f"{i}_{k}", "type": f"{NEW}.{k}"} for i, k in ((1, "Normalize"), (2, "Dense"))
+  ]
+  write(tmp_path / "modules.json", modules)
+  write(tmp_path / "2_Dense/config.json", {"activation_function": f"{TORCH}.linear.Identity"})
+  save_file({"linear.weight": torch.tensor(matrix)}, tmp_path / "2_Dense" / WEIGHTS)
+  for (kind, rows), before in zip(ROWS, plain, strict=True):
+    np.testing.assert_allclose(kind(rows, str(tmp_path), 2), unit(before @ matrix.T), atol=1e-5)
 
 
 def test_shards_are_read_and_a_missing_one_is_named(tmp_path, bert):

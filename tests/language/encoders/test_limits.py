@@ -6,37 +6,14 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from lafg_jax.language.encoders import load
 from lafg_jax.language.encoders import texts as encode
 from lafg_jax.utils.errors import UserError
 
-VOCAB = {x: i for i, x in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "red", "wing"])}
-SIZES = {"vocab_size": 7, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-SIZES |= {"intermediate_size": 16, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
 LONG = "red wing wing " * 30
 # Positions that a config gives.
 COUNT = 20
-
-
-def save(folder, family, changes=(), **tokenizer_changes):
-  """A tiny model of random weights, with a tokenizer of two words."""
-  raw = Tokenizer(models.WordLevel(VOCAB, unk_token="<unk>"))
-  raw.pre_tokenizer = pre_tokenizers.Whitespace()
-  ends = [("<s>", 0), ("</s>", 2)]
-  raw.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
-  names = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-  transformers.PreTrainedTokenizerFast(
-    tokenizer_object=raw, **names, **tokenizer_changes
-  ).save_pretrained(folder)
-  torch.manual_seed(0)
-  config = transformers.AutoConfig.for_model(family, **(SIZES | dict(changes)))
-  kind = transformers.AutoModel
-  if config.is_encoder_decoder:
-    kind = transformers.AutoModelForTextEncoding
-  kind.from_config(config).save_pretrained(folder)
-  return str(folder)
 
 
 POSITIONS = {"max_position_embeddings": COUNT}
@@ -57,8 +34,8 @@ ABSOLUTE = [
 
 
 @pytest.mark.parametrize(("family", "changes", "limit"), ABSOLUTE)
-def test_a_long_text_is_cut_to_the_models_positions(tmp_path, family, changes, limit):
-  folder = save(tmp_path, family, changes)
+def test_a_long_text_is_cut_to_the_models_positions(save_encoder, tmp_path, family, changes, limit):
+  folder = save_encoder(tmp_path, family, changes)
   assert load.load_reader(folder, tmp_path).limit == limit
   model = transformers.AutoModel.from_pretrained(folder).eval()
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
@@ -67,7 +44,7 @@ def test_a_long_text_is_cut_to_the_models_positions(tmp_path, family, changes, l
   with torch.inference_mode():
     states = model(**ids).last_hidden_state[0].numpy()
     # The model itself reads no token more.
-    more = torch.full((1, limit + 1), VOCAB["wing"])
+    more = torch.full((1, limit + 1), 6)
     with pytest.raises((IndexError, RuntimeError)):
       model(input_ids=more, attention_mask=torch.ones_like(more))
   mean = states.mean(axis=0)
@@ -100,9 +77,9 @@ XLNET = {"d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 16}
   ],
 )
 def test_the_least_of_model_tokenizer_and_settings_counts(
-  tmp_path, family, changes, tokenizer, settings, limit
+  save_encoder, tmp_path, family, changes, tokenizer, settings, limit
 ):
-  folder = save(tmp_path, family, changes, **tokenizer)
+  folder = save_encoder(tmp_path, family, changes, **tokenizer)
   if settings is not None:
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
   reader = load.load_reader(folder, tmp_path)
@@ -111,8 +88,8 @@ def test_the_least_of_model_tokenizer_and_settings_counts(
   assert family == "qwen2" or reader.tokens([LONG, "red"])["input_ids"].shape == (2, limit)
 
 
-def test_a_model_without_any_limit_says_so_and_reads_all(tmp_path, logged):
-  folder = save(tmp_path, "t5", T5)
+def test_a_model_without_any_limit_says_so_and_reads_all(save_encoder, tmp_path, logged):
+  folder = save_encoder(tmp_path, "t5", T5)
   model = transformers.T5EncoderModel.from_pretrained(folder).eval()
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   found = encode.encode_texts([LONG], folder, 1)[0]
@@ -124,11 +101,11 @@ def test_a_model_without_any_limit_says_so_and_reads_all(tmp_path, logged):
   np.testing.assert_allclose(found, mean / np.sqrt(mean @ mean), atol=1e-5)
 
 
-def test_no_room_and_other_words_are_one_line(tmp_path):
-  folder = save(tmp_path / "a", "bert", POSITIONS, model_max_length=2)
+def test_no_room_and_other_words_are_one_line(save_encoder, tmp_path):
+  folder = save_encoder(tmp_path / "a", "bert", POSITIONS, model_max_length=2)
   with pytest.raises(UserError, match="reads 2 tokens of a text, 2 of them special"):
     load.load_reader(folder, tmp_path / "a")
   # A tokenizer with more words than the model.
-  folder = save(tmp_path / "b", "bert", POSITIONS | {"vocab_size": 6})
+  folder = save_encoder(tmp_path / "b", "bert", POSITIONS | {"vocab_size": 6})
   with pytest.raises(UserError, match="cannot encode .*tokenizer and its weights belong together"):
     encode.encode_texts(["red wing"], folder, 1)
