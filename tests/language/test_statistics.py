@@ -216,9 +216,9 @@ def test_measured_encoders_are_on_their_sides_of_the_threshold():
 def test_the_file_says_what_the_console_says(workdir, logged):
   prototypes.run(section(num_attributes=0, top_k=10), workdir, NAMES)
   stats = json.loads((workdir / "prototypes_stats.json").read_text())
-  # 23 or 24 different sentences of four classes: 8 or 16 by the rule, of which half are attended.
-  assert (stats["num_attributes"], stats["top_k"]) == (16, 8)
-  assert "auto is 16, and language.top_k 8, for 24 sentences and 4 classes" in logged.text
+  # 21 different sentences: 8 is nearest, by ratio, to half of them, and half of 8 are attended.
+  assert (stats["num_attributes"], stats["top_k"]) == (8, 4)
+  assert "auto is 8, and language.top_k 4, for 24 sentences and 4 classes" in logged.text
   prototypes.run(section(num_attributes=4, top_k=4), workdir, NAMES)
   stats = json.loads((workdir / "prototypes_stats.json").read_text())
   assert "belong to at least 4 of 4" in stats["warnings"][0] and stats["warnings"][0] in logged.text
