@@ -96,7 +96,8 @@ def main(argv: list[str]) -> None:
     mined = vocabulary.mine(vectors[keep], size, 0, 4)
     for tau_k in _TEMPERATURES:
       attended = prototypes.attend(found["queries"], mined.centres, 10, tau_k)
-      print(row(statistics.compute(mined, *attended), fraction, tau_k), flush=True)
+      stats = statistics.compute(mined, *attended, found["queries"], owners[keep])
+      print(row(stats, fraction, tau_k), flush=True)
   margin = vocabulary.specificity(vectors, owners)
   order = np.argsort(margin)
   names = found["class_names"][owners]

@@ -96,18 +96,32 @@ def is_done(
 
   `outputs` are files or folders, relative to `workdir` or absolute.
   """
-  record, reason = _read(workdir).get(stage), ""
-  if record is None:
-    reason = "first run"
-  elif any(not (Path(workdir) / output).exists() for output in outputs):
-    reason = "output missing"
-  elif record.get("key") != key:
-    reason = "config or inputs changed"
-  elif record.get("outputs") != _hashes(workdir, outputs):
-    reason = "output changed since it was written"
+  reason = _why_run(workdir, stage, key, outputs)
   decision = f"running ({reason})" if reason else "skipped (up to date)"
   logging.info("stage %s [%s]: %s", stage, key[:12], decision)
   return not reason
+
+
+def will_run(stage: Stage, config: ConfigDict, workdir: str) -> bool:
+  """Whether `stage` would run now; logs nothing."""
+  key = fingerprint(*stage.inputs(config, workdir))
+  return bool(_why_run(workdir, stage.name, key, stage.outputs(config)))
+
+
+def _why_run(
+  workdir: str | os.PathLike, stage: str, key: str, outputs: Sequence[str | os.PathLike]
+) -> str:
+  """Why `stage` cannot be skipped; '' where it can."""
+  record = _read(workdir).get(stage)
+  if record is None:
+    return "first run"
+  if any(not (Path(workdir) / output).exists() for output in outputs):
+    return "output missing"
+  if record.get("key") != key:
+    return "config or inputs changed"
+  if record.get("outputs") != _hashes(workdir, outputs):
+    return "output changed since it was written"
+  return ""
 
 
 def mark_done(

@@ -145,7 +145,8 @@ def compute(
     order: [C] positions in `found["class_names"]` of the result's classes.
 
   Returns:
-    (arrays, `statistics.compute` with tau_k and dropped_sentences). The arrays, with N attributes
+    (arrays, `statistics.compute` with tau_k, dropped_sentences and the lines of
+    `statistics.warnings`, which are logged). The arrays, with N attributes
     and width d: class_names [C], queries [C, d] t_c, vocabulary [N, d], prototypes [C, d] (raw
     T_c), topk_indices and topk_weights [C, K], nearest_sentences [N, 5] (they show a person which
     attribute an entry is), description_means [C, d] (not normalised), attribute_profiles [C, N] (of
@@ -162,18 +163,28 @@ def compute(
   means = np.stack(described)[class_described]
   images = found["image_means"][order] if "image_means" in found else None
   queries = class_queries(found["queries"][order], means, language.query, images)
+  count, top_k = mining.sizes(language, mining.distinct(features), len(order))
+  if not language.num_attributes:
+    logging.info(
+      "language.num_attributes: auto is %d, and language.top_k %d, for %d sentences and %d classes",
+      *(count, top_k, len(features), len(order)),
+    )
   vocabulary = mining.mine(
-    *(features, language.num_attributes, language.kmeans_seed, language.kmeans_restarts),
+    *(features, count, language.kmeans_seed, language.kmeans_restarts),
     minibatch_above=language.minibatch_above,
     spherical=language.spherical,
   )
   centres = vocabulary.centres
-  prototypes, indices, weights = attend(queries, centres, language.top_k, language.tau_k)
-  stats = statistics.compute(vocabulary, prototypes, indices, weights)
+  prototypes, indices, weights = attend(queries, centres, top_k, language.tau_k)
+  stats = statistics.compute(vocabulary, prototypes, indices, weights, queries, owners)
   stats |= {"tau_k": language.tau_k, "dropped_sentences": len(found["sentences"]) - len(kept)}
+  names = found["class_names"][order]
+  stats["warnings"] = statistics.warnings(stats, str(found["encoder"]), queries, names.tolist())
   logging.info("%s", statistics.text(stats))
+  for line in stats["warnings"]:
+    logging.warning("%s", line)
   arrays = {
-    "class_names": found["class_names"][order],
+    "class_names": names,
     "queries": queries,
     "vocabulary": centres,
     "prototypes": prototypes,

@@ -1,6 +1,7 @@
 """Attribute vocabulary: K-means centres of all description features (method.md, stage 2)."""
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -11,6 +12,38 @@ from lafg_jax.utils.vectors import l2_normalise, unit_or_zero
 
 _ROUNDS = 300
 _TILE = 8192
+# The most attributes that `sizes` chooses: the paper's vocabulary.
+_MOST = 256
+
+
+def sizes(language: Any, num_sentences: int, num_classes: int) -> tuple[int, int]:
+  """(N, K): `language.num_attributes` and `language.top_k`, where N = 0 stands for 'auto'.
+
+  'auto' leaves two sentences to an attribute, and two classes that attend to it, on average, so
+  that attributes can be shared: the power of two that is nearest (by ratio) to the smaller of S / 2
+  and K C / 2, at most 256. K is then at most half of N, as a class that attends to all attributes
+  is told from no other by them.
+  """
+  count, top_k = language.num_attributes, language.top_k
+  if count:
+    return count, top_k
+  wanted = min(num_sentences, top_k * num_classes) / 2
+  count = min(_MOST, 2 ** max(0, round(math.log2(max(wanted, 1)))))
+  return count, min(top_k, max(1, count // 2))
+
+
+def distinct(features: np.ndarray) -> int:
+  """How many different rows `features` [S, d] have."""
+  return len({row.tobytes() for row in features})
+
+
+def check_size(num_attributes: int, available: int) -> None:
+  """Raises UserError where there are fewer different descriptions than attributes."""
+  if not 1 <= num_attributes <= available:
+    raise UserError(
+      f"--config.language.num_attributes={num_attributes}: it takes a number in 1..{available}, "
+      "that of the distinct descriptions, or 0, which chooses it by the sentences and classes"
+    )
 
 
 class Vocabulary(NamedTuple):
@@ -52,12 +85,7 @@ def mine(
 
   if restarts < 1:
     raise UserError(f"language.kmeans_restarts must be at least 1, not {restarts}")
-  distinct = len({row.tobytes() for row in features})
-  if not 1 <= num_attributes <= distinct:
-    raise UserError(
-      f"language.num_attributes must lie in 1..{distinct}, the number of distinct descriptions, "
-      f"not {num_attributes}"
-    )
+  check_size(num_attributes, distinct(features))
   # Several threads add partial sums in a varying order; one thread gives the same bits each time.
   with threadpool_limits(limits=1):
     if spherical:

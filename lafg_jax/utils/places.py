@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,9 @@ _CLIENT_ERRORS = {
   "azure.core.exceptions": ("AzureError",),
   "botocore.exceptions": ("BotoCoreError", "ClientError"),
 }
+
+# Seconds that the hub has to answer at all.
+_PATIENCE = 4.0
 
 
 def is_url(place: str) -> bool:
@@ -118,7 +122,8 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
 
   with _hub_as_user_error(problem):
     try:
-      return hub.hf_hub_download(repository, name, revision=revision)
+      options = {} if hub_answers() else {"local_files_only": True}
+      return hub.hf_hub_download(repository, name, revision=revision, **options)
     except errors.EntryNotFoundError as error:
       # Offline, only the cache tells that there is no such file, from an earlier answer.
       known = hub.try_to_load_from_cache(repository, name, revision=revision)
@@ -139,7 +144,53 @@ def hub_folder(repository: str, problem: str, **patterns: Any) -> str:
 
   with _hub_as_user_error(problem):
     commit = _cached_commit(repository) or None
-    return hub.snapshot_download(repository, revision=commit, **patterns)
+    options = {} if hub_answers() else {"local_files_only": True}
+    return hub.snapshot_download(repository, revision=commit, **patterns, **options)
+
+
+def check_hub(repository: str, problem: str) -> None:
+  """Raises UserError, as `hub_file` does, for a repository that neither cache nor hub has.
+
+  Nothing is downloaded.
+  """
+  import huggingface_hub as hub
+
+  with _hub_as_user_error(problem):
+    if not _cached_commit(repository):
+      if not hub_answers():
+        raise hub.errors.OfflineModeIsEnabled
+      hub.model_info(repository, timeout=10)
+
+
+def hub_answers() -> bool:
+  """Whether the hub can be reached; asked once a process, for some seconds at most.
+
+  The hub's own client asks six times a file, with a warning each, and 23 seconds for each file.
+  """
+  from huggingface_hub import constants
+
+  return not constants.HF_HUB_OFFLINE and _asked_hub(constants.ENDPOINT)
+
+
+@functools.cache
+def _asked_hub(endpoint: str) -> bool:
+  from huggingface_hub.utils import get_session
+
+  answers: list[bool] = []
+
+  def ask() -> None:
+    # Any answer will do. A second try for a network that was only slow to wake.
+    for _ in range(2):
+      with contextlib.suppress(*errors()):
+        get_session().head(endpoint, timeout=_PATIENCE / 2)
+        answers.append(True)
+        return
+
+  # Where no name server answers, looking up the hub's name takes longer than any timeout.
+  thread = threading.Thread(target=ask, daemon=True)
+  thread.start()
+  thread.join(_PATIENCE)
+  return bool(answers)
 
 
 def hub_commit(repository: str) -> str:
@@ -150,7 +201,11 @@ def hub_commit(repository: str) -> str:
   import huggingface_hub as hub
 
   try:
-    return _cached_commit(repository) or hub.model_info(repository, timeout=10).sha or ""
+    commit = _cached_commit(repository)
+    # Offline, the hub's client fails at once by itself.
+    if commit or not (hub.constants.HF_HUB_OFFLINE or hub_answers()):
+      return commit
+    return hub.model_info(repository, timeout=10).sha or ""
   except errors():
     return ""
 
@@ -166,6 +221,9 @@ def _cached_commit(repository: str) -> str:
 def _hub_as_user_error(problem: str) -> Iterator[None]:
   from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 
+  if "HF_HUB_VERBOSITY" not in os.environ:
+    # It logs each of its retries, beside the error that it raises in the end.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
   try:
     yield
   except errors() as error:

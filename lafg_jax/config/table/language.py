@@ -52,9 +52,11 @@ ROWS = (
       "'name': the prompt alone (LaFG). 'descriptions': plus the mean of the class's descriptions. "
       "'image': plus the mean feature of its training images by the same encoder (CLIP, SigLIP), "
       "for classes without names, such as SOP's, whose prompt has the super-class."),
-  Key("language.num_attributes", 256, at_least(1), "prototypes",
-      "N: entries of the attribute vocabulary (K-means centres over all descriptions)."),
-  Key("language.top_k", 10, at_least(1), "prototypes", "K: entries that a class attends to."),
+  Key("language.num_attributes", 0, at_least(0), "prototypes",
+      "N: entries of the attribute vocabulary (K-means centres over all descriptions). 0: 256, or "
+      "fewer where there are few sentences or classes; the prototypes stage prints the number."),
+  Key("language.top_k", 10, at_least(1), "prototypes",
+      "K: entries that a class attends to; with num_attributes=0 at most half of them."),
   Key("language.tau_k", 0.05, POSITIVE, "prototypes",
       "tau_k: temperature of that attention. 1 is the paper's text, and nearly uniform."),
   Key("language.kmeans_seed", 0, at_least(0), "prototypes", "Seed of K-means."),

@@ -6,7 +6,7 @@ from typing import Any
 
 from lafg_jax.language.describers.prompt import Answer, Ask
 from lafg_jax.language.encoders import load
-from lafg_jax.utils import packages
+from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
 _HINT = "pass the folder or hub id of a chat model, --config.language.llm=MODEL"
@@ -25,6 +25,13 @@ def opened(language: Any) -> Iterator[Ask]:
   """
   tokenizer, model = _load(language.llm)
   yield lambda questions, attempt: _ask(language, tokenizer, model, questions, attempt)
+
+
+def check(llm: str) -> None:
+  """Raises UserError where neither this machine nor the hub has the model; nothing is loaded."""
+  if load.folder_of("language.llm", llm, _HINT) is None:
+    problem = f"language.llm {llm!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    places.check_hub(llm, problem)
 
 
 def _ask(

@@ -22,7 +22,7 @@ from lafg_jax.utils.files import read_cached_npz, write_npz
 from lafg_jax.utils.progress import Progress
 
 # Part of every key; it changes when this code computes other features of the same text.
-_VERSION = 1
+_VERSION = 2
 _KEY_BYTES = 32
 # Rows -> those of them that could be encoded, and their features, a torch tensor [r, d].
 Encode = Callable[[Sequence[int]], tuple[Sequence[int], Any]]

@@ -12,7 +12,7 @@ from PIL import Image
 from lafg_jax.data import colours
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import UnreadableImage, open_any
-from lafg_jax.language.encoders import load
+from lafg_jax.language.encoders import layout, load
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import UserError
@@ -121,6 +121,8 @@ def encode_images(
     import torch
 
     processor, model = load.load_image_model(encoder, folder)
+    # A Dense after CLIP changes texts and images alike.
+    finish = load.load_steps(encoder, layout.read(folder), model.device)
 
     def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
       opened = {row: read(row, open_any) for row in rows}
@@ -131,9 +133,10 @@ def encode_images(
         for row, picture in pictures.items():
           pictures[row] = Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
       inputs = processor(images=list(pictures.values()), return_tensors="pt")
-      found = model.get_image_features(**inputs.to(model.device))
-      # Before transformers 5 this was the array itself.
-      return list(pictures), getattr(found, "pooler_output", found)
+      with load.encoding(encoder):
+        found = model.get_image_features(**inputs.to(model.device))
+        # Before transformers 5 this was the array itself.
+        return list(pictures), finish(getattr(found, "pooler_output", found))
 
     return encode
 

@@ -5,28 +5,34 @@ from a folder or a hub id. torch and transformers are imported only when somethi
 """
 
 import contextlib
-import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from absl import logging
 
+from lafg_jax.language.encoders import layout
+from lafg_jax.language.encoders.layout import Layout
 from lafg_jax.utils import files, packages, places
 from lafg_jax.utils.errors import UserError
 
 _KEY = "language.encoder"
 _HINT = "pass the folder of a transformers text encoder, --config.language.encoder=FOLDER"
+_NOT_ON_HUB = f"{_KEY} [] cannot be loaded (the hub did not give it: {{}}): {_HINT}"
 # What is downloaded of a hub repository: no weights in other formats or precisions.
 _HUB_FILES = ["*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors"]
+# Those of sentence-transformers' modules, such as 2_Dense.
+_HUB_FILES += ["[0-9]_*/model.safetensors", "[0-9]_*/model-*.safetensors"]
 # The text tower of a model of two towers.
 _TEXT_TOWERS = {
   "clip": "CLIPTextModelWithProjection",
   "siglip": "SiglipTextModel",
   "siglip2": "Siglip2TextModel",
 }
-_POOLINGS = ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken")
+# A folder's own code is not run, and nobody is asked about it.
+_SAFE = {"trust_remote_code": False}
+# Stands for no limit: a tokenizer without one gives a number too large for its library.
+_NO_LIMIT = 2**20
 
 
 class TextReader(NamedTuple):
@@ -39,6 +45,7 @@ class TextReader(NamedTuple):
   # 'tower': the tower's own output; else names as in sentence-transformers, whose vectors are
   # concatenated in this order.
   pooling: tuple[str, ...]
+  layout: Layout
 
   def lengths(self, texts: Sequence[str]) -> list[int]:
     """Tokens of each text before any cut, special tokens included."""
@@ -99,15 +106,30 @@ def resolve(encoder: str) -> tuple[Path, str]:
   packages.require("language", "safetensors", "torch", "transformers")
   folder = local_folder(encoder)
   if folder is None:
-    problem = f"{_KEY} {encoder!r} cannot be loaded (the hub did not give it: {{}}): {_HINT}"
+    problem = _NOT_ON_HUB.replace("[]", repr(encoder))
     patterns = {"allow_patterns": _HUB_FILES, "ignore_patterns": ["onnx/*", "openvino/*"]}
     folder = Path(places.hub_folder(encoder, problem, **patterns))
     return folder, f"{encoder}@{folder.name}"
   paths = [p for p in sorted(folder.rglob("*")) if p.suffix in (".json", ".txt", ".model")]
-  paths += sorted(folder.glob("*.safetensors"))
   # Names relative to the folder: a copy elsewhere is the same encoder.
+  with loading(encoder):
+    paths += layout.weights(layout.read(folder))
   content = [[path.relative_to(folder).as_posix(), path] for path in paths if path.is_file()]
   return folder, files.fingerprint(content)
+
+
+def check(encoder: str) -> None:
+  """Raises UserError, as `resolve`, for an encoder that is not there or cannot be read.
+
+  Nothing is downloaded or loaded.
+  """
+  packages.require("language", "safetensors", "torch", "transformers")
+  folder = local_folder(encoder)
+  if folder is None:
+    places.check_hub(encoder, _NOT_ON_HUB.replace("[]", repr(encoder)))
+    return
+  with loading(encoder):
+    layout.read(folder)
 
 
 def content(encoder: str) -> Path | str:
@@ -124,31 +146,75 @@ def load_reader(encoder: str, folder: Path) -> TextReader:
   import transformers
 
   with loading(encoder):
-    config = transformers.AutoConfig.from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    kind, lower = _kind(config), False
-    pooling = ("tower",) if kind else _pooling(folder)
-    # A tokenizer without a limit gives one too large for the tokenizers library.
-    limits = [2**20, tokenizer.model_max_length]
-    limits += [getattr(getattr(config, "text_config", config), "max_position_embeddings", 0)]
+    found = layout.read(folder)
+    config = _config(found.folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(found.folder, **_SAFE)
+    kind, lower = _kind(config), bool(found.settings.get("do_lower_case"))
+    pooling = ("tower",) if kind else found.pooling
     if not kind:
-      settings = _read_json(folder / "sentence_bert_config.json") or {}
-      limits.append(settings.get("max_seq_length") or 0)
-      lower = bool(settings.get("do_lower_case"))
       logging.info("encoder %s: %s pooling of the last hidden states", encoder, "+".join(pooling))
     # Transformers fills an absent vocabulary with special tokens only.
     if len(tokenizer) <= len(tokenizer.all_special_ids):
       raise ValueError("it lacks a tokenizer")
+    limit = _limit(encoder, config, kind, tokenizer, found.settings)
   if tokenizer.pad_token is None:
     # Padding is masked out, so any token serves.
-    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
   if kind == "clip":
     # Its positions count from the left.
     tokenizer.padding_side = "right"
   if kind in ("siglip", "siglip2"):
     lower = tokenizer.init_kwargs.get("do_lower_case", True)
-  limit = int(min(limit for limit in limits if limit))
-  return TextReader(tokenizer, limit, lower, kind.startswith("siglip"), pooling)
+  return TextReader(tokenizer, limit, lower, kind.startswith("siglip"), pooling, found)
+
+
+def _limit(encoder: str, config: Any, kind: str, tokenizer: Any, settings: dict[str, Any]) -> int:
+  """The most tokens of a text that the model reads, special tokens included.
+
+  The least of what sentence-transformers' settings say, or else the tokenizer, and of the model's
+  positions; ValueError where it leaves no room for words.
+  """
+  asked = settings.get("max_seq_length") or tokenizer.model_max_length
+  limits = [limit for limit in (asked, _positions(config, kind)) if 0 < limit < _NO_LIMIT]
+  if not limits:
+    logging.warning(
+      "encoder %s: neither its model nor its tokenizer names a longest text, so texts are read "
+      "whole; memory grows with the longest",
+      encoder,
+    )
+    return _NO_LIMIT
+  special = tokenizer.num_special_tokens_to_add()
+  if min(limits) <= special:
+    raise ValueError(f"it reads {min(limits)} tokens of a text, {special} of them special ones")
+  return int(min(limits))
+
+
+def _positions(config: Any, kind: str) -> int:
+  """How many tokens the model has positions for; 0 for one that counts none, as T5."""
+  import torch
+  import transformers
+
+  count = getattr(config.get_text_config(), "max_position_embeddings", None)
+  # XLNet says -1.
+  count = count if isinstance(count, int) and count > 0 else 0
+  if kind or not count:
+    return count
+  with _quiet(), torch.device("meta"):
+    model = transformers.AutoModel.from_config(config, **_SAFE)
+  for name, module in model.named_modules():
+    # RoBERTa, MPNet, XLM-R and others count from the padding's number on: the table's rows up to
+    # that one are no positions.
+    first = getattr(module, "padding_idx", None)
+    rows = getattr(module, "weight", None)
+    if "position" in name and first is not None and rows is not None and len(rows) == count:
+      return count - first - 1
+  return count
+
+
+def _config(folder: Path) -> Any:
+  import transformers
+
+  return transformers.AutoConfig.from_pretrained(folder, **_SAFE)
 
 
 def load_text_model(encoder: str, folder: Path) -> Any:
@@ -156,7 +222,8 @@ def load_text_model(encoder: str, folder: Path) -> Any:
   import transformers
 
   with loading(encoder):
-    config = transformers.AutoConfig.from_pretrained(folder)
+    folder = layout.read(folder).folder
+    config = _config(folder)
     kind = _kind(config)
     loader: Any = transformers.AutoModel
     if kind:
@@ -165,8 +232,12 @@ def load_text_model(encoder: str, folder: Path) -> Any:
         # The width of the joint space stands at the top level; the text section may disagree.
         config.text_config.projection_dim = config.projection_dim
       config = getattr(config, "text_config", config)
-    elif config.is_encoder_decoder:
-      loader = transformers.AutoModelForTextEncoding
+    else:
+      # An encoder that was saved alone, such as T5EncoderModel, or one to take out of both.
+      names = [x for x in config.architectures or () if x.endswith("EncoderModel")]
+      if names or config.is_encoder_decoder:
+        both = transformers.AutoModelForTextEncoding
+        loader = getattr(transformers, names[0], both) if names else both
   return load_model(loader, folder, {"config": config}, encoder)
 
 
@@ -178,7 +249,8 @@ def load_image_model(encoder: str, folder: Path) -> tuple[Any, Any]:
   import transformers
 
   with loading(encoder):
-    config = transformers.AutoConfig.from_pretrained(folder)
+    folder = layout.read(folder).folder
+    config = _config(folder)
     if config.model_type not in _TEXT_TOWERS:
       raise ValueError(
         f"no image encoder but a model of type {config.model_type}; images need CLIP or SigLIP"
@@ -196,7 +268,8 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
   states = output["last_hidden_state"]
   mask = mask.to(states.dtype)
   weights = mask[..., None]
-  place = torch.arange(1, mask.shape[1] + 1, device=mask.device)[:, None]
+  # A token's number in its text, from 1 on; padding may stand before it.
+  place = mask.cumsum(dim=1)[..., None]
   rows = torch.arange(len(mask), device=mask.device)
   # With padding on the left the first token is not at 0.
   take = {
@@ -208,6 +281,32 @@ def pool(output: Any, mask: Any, pooling: tuple[str, ...]) -> Any:
     "lasttoken": lambda: states[rows, (weights * place)[..., 0].argmax(dim=1)],
   }
   return torch.cat([take[name]() for name in pooling], dim=1)
+
+
+def load_steps(encoder: str, found: Layout, device: Any) -> Callable[[Any], Any]:
+  """What a layout does with pooled features: torch [B, d] -> [B, D]; raises UserError as others."""
+  with loading(encoder):
+    return layout.finisher(found.steps, device)
+
+
+@contextlib.contextmanager
+def encoding(encoder: str) -> Iterator[None]:
+  """Turns what torch raises while an encoder reads a batch into a UserError of one line."""
+  import torch
+
+  try:
+    yield
+  except torch.OutOfMemoryError as error:
+    raise UserError(
+      f"{_KEY} {encoder!r} runs out of GPU memory: pass a smaller --config.language.batch_size"
+    ) from error
+  except (IndexError, RuntimeError) as error:
+    # Such as a tokenizer with more words than the model, which came with another one.
+    reason = str(error).strip().split("\n")[0]
+    raise UserError(
+      f"{_KEY} {encoder!r} cannot encode ({reason}): do its tokenizer and its weights belong "
+      f"together? {_HINT}"
+    ) from error
 
 
 @contextlib.contextmanager
@@ -230,21 +329,28 @@ def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> 
   the weights are missing, damaged, incomplete, or no safetensors.
   """
   import torch
+
+  options = {"dtype": torch.float32, "use_safetensors": True} | _SAFE | options
+  # transformers reports unused image weights too; missing weights are checked below.
+  with _quiet(), loading(*names):
+    model, found = kind.from_pretrained(source, output_loading_info=True, **options)
+    # transformers fills missing weights with noise. BERT's pooler is not used.
+    lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
+    if lacking:
+      raise ValueError(f"it lacks weights such as {lacking[0]}")
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Without transformers' warnings and progress bars."""
   import transformers
 
-  # transformers reports unused image weights too; missing weights are checked below.
   verbosity = transformers.logging.get_verbosity()
   transformers.logging.set_verbosity_error()
   transformers.logging.disable_progress_bar()
-  options = {"dtype": torch.float32, "use_safetensors": True} | options
   try:
-    with loading(*names):
-      model, found = kind.from_pretrained(source, output_loading_info=True, **options)
-      # transformers fills missing weights with noise. BERT's pooler is not used.
-      lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
-      if lacking:
-        raise ValueError(f"it lacks weights such as {lacking[0]}")
-      return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+    yield
   finally:
     transformers.logging.set_verbosity(verbosity)
     transformers.logging.enable_progress_bar()
@@ -258,31 +364,3 @@ def _kind(config: Any) -> str:
   if hasattr(config, "vision_config"):
     raise ValueError(f"no text encoder: a model of type {config.model_type}")
   return ""
-
-
-def _pooling(folder: Path) -> tuple[str, ...]:
-  """How a sentence encoder pools according to its files; the mean where they do not say."""
-  modules = _read_json(folder / "modules.json") or []
-  place = "1_Pooling"
-  for module in modules:
-    name = module["type"].rsplit(".", 1)[-1]
-    if name == "Pooling":
-      place = module["path"]
-    elif name not in ("Transformer", "Normalize"):
-      raise ValueError(f"it ends in a module of type {name}, which is not supported")
-  settings = _read_json(folder / place / "config.json")
-  if settings is None:
-    return ("mean",)
-  if "pooling_mode" in settings:
-    value = settings["pooling_mode"]
-    chosen = {value} if isinstance(value, str) else set(value)
-  else:
-    flags = "\n".join(key for key, value in settings.items() if value)
-    chosen = set(re.findall(r"^pooling_mode_(\w+?)(?:_tokens?)?$", flags, re.MULTILINE))
-  if not chosen or not chosen <= set(_POOLINGS):
-    raise ValueError(f"{place}/config.json asks for pooling {sorted(chosen)}")
-  return tuple(name for name in _POOLINGS if name in chosen)
-
-
-def _read_json(path: Path) -> Any:
-  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

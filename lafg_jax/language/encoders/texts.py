@@ -9,7 +9,8 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.language import descriptions
+from lafg_jax.language import descriptions, statistics
+from lafg_jax.language import vocabulary as mining
 from lafg_jax.language.encoders import load, split_sentences
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.language.encoders.images import class_image_means
@@ -65,15 +66,22 @@ def compute(
     L2-normalised, encoder (its id); and, where `language.query` is 'image', image_means [C, d].
 
   Raises:
-    UserError: encoder not loadable, or no images for language.query=image.
+    UserError: encoder not loadable, more language.num_attributes than different sentences, or no
+      images for language.query=image.
   """
   options = (language.encoder, language.batch_size, language.cache)
   described, class_described = described_as(class_names, super_classes)
   number = {name: i for i, name in enumerate(described)}
   texts = [record["description"] for record in records]
   owners = [number[record["class"]] for record in records]
+  doubt = statistics.about_encoder(language.encoder, described)
+  if doubt:
+    logging.warning("%s", doubt)
   if language.long_sentences == "split":
     texts, owners = split_long(texts, owners, language.encoder)
+  if language.num_attributes:
+    # The prototypes stage would say so after hours of encoding.
+    mining.check_size(language.num_attributes, len(set(texts)))
   prompts = [language.prompt.replace("{}", described[k]) for k in class_described]
   found: dict[str, np.ndarray] = {}
   if language.query == "image":
@@ -162,11 +170,14 @@ def encode_texts(
 
   def prepare() -> Encode:
     model = load.load_text_model(encoder, folder)
+    finish = load.load_steps(encoder, reader.layout, model.device)
 
     def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
       tokens = reader.tokens([texts[row] for row in rows])
       tokens = {name: values.to(model.device) for name, values in tokens.items()}
-      return rows, load.pool(model(**tokens), tokens.get("attention_mask"), reader.pooling)
+      with load.encoding(encoder):
+        output = model(**tokens)
+        return rows, finish(load.pool(output, tokens.get("attention_mask"), reader.pooling))
 
     return encode
 

@@ -165,7 +165,7 @@ def _check_language(config: ConfigDict) -> None:
       "--config.language.describer=synthetic describes the finches of data.name=synthetic; "
       "pass --config.language.describer=file"
     )
-  if language.top_k > language.num_attributes:
+  if 0 < language.num_attributes < language.top_k:
     rules.reject("language.top_k", language.top_k, "at most language.num_attributes", language)
   if language.shuffle == "teacher" and config.loss.image_alignment == "none":
     raise UserError(

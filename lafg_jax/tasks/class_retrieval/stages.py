@@ -16,11 +16,18 @@ from lafg_jax.evaluate import results
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe
 from lafg_jax.language.encoders import images, load, texts
-from lafg_jax.models.weights import files, resolve
+from lafg_jax.models.weights import files
 from lafg_jax.report import data_page, language_page, run_page
 from lafg_jax.runtime import remote_workdir
-from lafg_jax.stages import Stage
-from lafg_jax.tasks.class_retrieval import checks, choices, protocol, teacher_features, train
+from lafg_jax.stages import Stage, will_run
+from lafg_jax.tasks.class_retrieval import (
+  checks,
+  choices,
+  protocol,
+  sources,
+  teacher_features,
+  train,
+)
 from lafg_jax.tasks.class_retrieval.default import ON_REQUEST, STAGES, default_names
 from lafg_jax.training import board, checkpoints, metrics_log
 
@@ -54,11 +61,11 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     checks.evaluated(config)
   if {*_OF_LANGUAGE} & {*names}:
     checks.names(config)
-  if trains or embeds:
-    config = resolve.resolve(config, checkpoints.recorded_config(workdir))
+  every = {stage.name: stage for stage in _STAGES}
+  describes = "describe" in names and will_run(every["describe"], config, workdir)
+  config = sources.resolved(config, workdir, names, describes)
   if trains:
     checks.parameters(config)
-  every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
 
 
