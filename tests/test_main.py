@@ -245,7 +245,7 @@ def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finish
   with pytest.raises(lafg_jax.utils.errors.UserError, match=r"bad\.jpg"):
     retriever.embed([tmp_path / "bad.jpg"])
   with pytest.raises(lafg_jax.utils.errors.UserError, match="uint8"):
-    retriever.embed(np.zeros((1, 16, 16, 3), np.float32))
+    retriever.embed(np.zeros((1, 16, 16, 3), np.int32))
   with pytest.raises(lafg_jax.utils.errors.UserError, match="checkpoint"):
     lafg_jax.load_retriever(str(tmp_path))
 

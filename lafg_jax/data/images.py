@@ -79,13 +79,26 @@ def cut(img: Image.Image, box: Sequence[float] | np.ndarray) -> Image.Image:
 
 
 def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
-  """A path, the bytes of an image file, or uint8 [H, W, 3], as a Pillow image in mode RGB.
+  """A path, the bytes of an image file, uint8 [H, W, 3] or a Pillow image, as one in mode RGB.
 
-  Only the part in `box` is returned, as `cut` takes it; None takes all. Raises UnreadableImage
-  where the image cannot be read, or the box has no pixel of it.
+  A Pillow image is turned upright and converted as a file of it would be, in a copy. Only the part
+  in `box` is returned, as `cut` takes it; None takes all. Raises UnreadableImage where the image
+  cannot be read, or the box has no pixel of it.
   """
-  img = _decoded(image) if isinstance(image, np.ndarray) else open_image(image)
+  if isinstance(image, Image.Image):
+    img = _converted(image)
+  else:
+    img = _decoded(image) if isinstance(image, np.ndarray) else open_image(image)
   return img if box is None else cut(img, box)
+
+
+def _converted(image: Image.Image) -> Image.Image:
+  try:
+    # Loads a file that was opened only; raises as its decoder does.
+    img = ImageOps.exif_transpose(image)
+    return img if img.mode == "RGB" else _to_rgb(img)
+  except DECODER_ERRORS as error:
+    raise UnreadableImage(f"cannot read a Pillow image of mode {image.mode}: {error}") from error
 
 
 def open_image(path: str | os.PathLike | bytes) -> Image.Image:
