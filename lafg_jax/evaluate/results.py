@@ -48,29 +48,62 @@ def write_embeddings(
 def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   """Metrics of an embeddings.npz: `vectors` [n, D], scaled to unit norm here, and `labels` [n].
 
-  With `is_query` [n] bool, those rows query the others; without, each queries all others.
+  Labels are whole numbers of any dtype, text or bytes, also [n, 1]. With `is_query` [n], bool or 0
+  and 1, those rows query the others; without, each queries all others.
 
   Raises:
-    UserError: the file is missing, damaged or lacks an array, or no row is a query, or all are.
+    UserError: the file is missing, damaged or lacks an array, vectors or labels are not as above or
+      of different lengths, or no row is a query, or all are.
   """
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
     raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
   arrays = files.read_npz(path, ("vectors", "labels"), stage=None, optional=("is_query",))
-  vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
-  if vectors.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
-    raise UserError(
-      f"{key}: vectors are {vectors.dtype} and labels {labels.dtype}, not real and whole numbers"
-    )
-  if asks is not None and (asks.dtype != bool or asks.shape != labels.shape):
-    raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool {labels.shape}")
-  if asks is not None and len(asks) and asks.all() == asks.any():
+  vectors, asks = arrays["vectors"], arrays.get("is_query")
+  if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or not vectors.size:
+    what = f"vectors are {vectors.dtype} {vectors.shape}, not real numbers [n, D]"
+    raise UserError(f"{key}: {what}")
+  labels = _labels(key, arrays["labels"], len(vectors))
+  if asks is not None:
+    asks = _asks(key, asks, len(vectors))
+  try:
+    found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
+  except UserError as error:
+    raise UserError(f"{key}: {error}") from error
+  return {**found, "dataset": path, "split": "all"}
+
+
+def _column(x: np.ndarray) -> np.ndarray:
+  """[n] of an array [n, 1] or [1, n]; others as they are."""
+  return x.reshape(-1) if x.ndim == 2 and 1 in x.shape else x
+
+
+def _labels(key: str, labels: np.ndarray, count: int) -> np.ndarray:
+  """[n] int64, one number a class."""
+  labels = _column(labels)
+  whole = labels.dtype.kind in "biuSU"
+  if labels.dtype.kind == "f" and labels.size:
+    whole = bool(np.all(np.isfinite(labels) & (labels == np.rint(labels))))
+  if labels.shape != (count,) or not whole:
+    what = f"labels are {labels.dtype} {labels.shape}"
+    if labels.dtype.kind == "f" and not whole:
+      what += " with values that are not whole"
+    raise UserError(f"{key}: {what}; it takes a whole number or a text for each of {count} vectors")
+  return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _asks(key: str, asks: np.ndarray, count: int) -> np.ndarray:
+  """[n] bool: which rows are queries."""
+  asks = _column(asks)
+  if asks.shape != (count,) or asks.dtype.kind not in "biu" or not np.isin(asks, (0, 1)).all():
+    raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool ({count},)")
+  asks = asks.astype(bool)
+  if asks.all() == asks.any():
     raise UserError(
       f"{key}: is_query is {bool(asks[0])} for all {len(asks)} rows; it takes True for queries and "
       "False for the gallery; leave it out, and each image queries all others"
     )
-  found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
-  return {**found, "dataset": path, "split": "all"}
+  return asks
 
 
 def read_result(workdir: str) -> dict[str, Any]:
