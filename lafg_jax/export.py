@@ -8,7 +8,7 @@ safetensors: model.safetensors and config.json, which load_retriever reads, and 
 card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
 the model. stablehlo: model.stablehlo, uint8 images [b, S, S, 3] -> unit-norm float32 [b, D] for any
 b, weights within; jax.export.deserialize runs it without this package. faiss: gallery.faiss and
-gallery.json, the index and the paths of a gallery's images.
+gallery.json, the index and the paths of a gallery's images, and GALLERY.md, how to use them.
 """
 
 import json
@@ -26,7 +26,6 @@ FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
@@ -89,7 +88,7 @@ def export(
   `source` and `checkpoint` are as `load_retriever` takes them. Raises UserError where the model or
   the gallery cannot be read, or does not fit a format.
   """
-  from lafg_jax.inference import bundle, model_card, retriever
+  from lafg_jax.inference import bundle, index_card, model_card, retriever
   from lafg_jax.utils.files import replacing
 
   model = bundle.read(source, checkpoint)
@@ -104,8 +103,10 @@ def export(
       temporary.write_bytes(stablehlo(model))
     written.append(STABLEHLO)
   if "faiss" in formats and gallery:
-    write_index(retriever.of(model), gallery, out)
-    written += [INDEX, PATHS]
+    count = write_index(retriever.of(model), gallery, out)
+    with replacing(os.path.join(out, index_card.FILE)) as temporary:
+      temporary.write_text(index_card.text(model, source, gallery, count, formats), "utf-8")
+    written += [INDEX, PATHS, index_card.FILE]
   return [os.path.join(out, name) for name in written]
 
 
@@ -136,8 +137,10 @@ def stablehlo(model: Any) -> bytes:
   return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
 
 
-def write_index(retriever: Any, gallery: str, out: str) -> None:
+def write_index(retriever: Any, gallery: str, out: str) -> int:
   """Writes gallery.faiss (IndexFlatIP: exact inner products) and gallery.json (paths, in order).
+
+  Returns G, the number of images.
 
   `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
   folder with images at any depth.
@@ -164,6 +167,7 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
     faiss.write_index(index, str(temporary))
   with replacing(os.path.join(out, PATHS)) as temporary:
     temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
+  return len(paths)
 
 
 def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
@@ -171,9 +175,9 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   import numpy as np
 
   from lafg_jax.data import images
+  from lafg_jax.data.readers.folder import all_images
 
-  found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
-  names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
+  names = all_images(folder)
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):

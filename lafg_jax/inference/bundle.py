@@ -74,6 +74,12 @@ def embedding_dim(config: ConfigDict) -> int:
   return config.model.embedding_dim or embedders.build(config.model).backbone.width
 
 
+def identity(trained: Trained) -> str:
+  """16 hexadecimal digits of the parameters: models of one identity give the same embeddings."""
+  flat = traverse_util.flatten_dict(trained.params, sep="/")
+  return files.fingerprint({name: np.asarray(x) for name, x in flat.items()})[:16]
+
+
 def _of_checkpoint(workdir: str, where: str) -> Trained:
   arrays, meta = checkpoints.require(workdir, where)
   config = config_keys.nested(meta["config"])

@@ -1,19 +1,47 @@
 """README.md of an exported model, as the hub shows it: what it is, its figures, how to use it."""
 
+import os
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
+from lafg_jax.config.table.language import LLM
+from lafg_jax.config.table.loss import WORDLESS
 from lafg_jax.evaluate import results
-from lafg_jax.inference.bundle import Trained, embedding_dim
+from lafg_jax.inference.bundle import Trained, embedding_dim, identity
 
 FILE = "README.md"
-_USE = """```python
-import lafg_jax  # pip install lafg_jax
+_USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
+`pip wheel --no-deps .` there for a wheel to hand on.
 
-retriever = lafg_jax.load_retriever("hf://ORG/NAME")  # or this folder
-gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm
-cosines, rows = retriever.search(["query.jpg"], gallery, k=1)
+```python
+import lafg_jax
+
+retriever = lafg_jax.load_retriever(".")  # this folder; hf://ORG/NAME once it is pushed
+gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm; a folder will do
+cosines, rows = retriever.search("query.jpg", gallery, k=1)
 ```
 """
+_INDEX = """
+`gallery.faiss` is a searchable index of images, and `gallery.json` has their paths (`GALLERY.md`
+says how to add to it). It takes `pip install faiss-cpu`:
+
+```python
+import json
+
+import faiss
+
+index = faiss.read_index("gallery.faiss")
+paths = json.load(open("gallery.json", encoding="utf-8"))
+cosines, rows = index.search(retriever.embed("query.jpg"), 1)
+print(paths[rows[0, 0]])
+```
+"""
+# language.describer -> who wrote the descriptions.
+_DESCRIBERS = {
+  "shipped": "those that come with lafg_jax",
+  "synthetic": "those of the drawn finches, which come with lafg_jax",
+}
 # What lafg_jax.data.images.resize_centre_crop does, in terms of Pillow alone.
 _BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
@@ -56,15 +84,44 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     f"{len(facts['class_names'])} classes of `{facts['dataset']}`"
     f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
-    f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting.\n",
+    f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
+    f"`{identity(model)}`, of its parameters.\n",
+    _words(config),
     _evaluation(model),
     _USE.format(**numbers),
   ]
   if config.data.box_crop:
     parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
+  if "faiss" in formats:
+    parts.append(_INDEX)
   if "stablehlo" in formats:
     parts.append(_BARE.format(**numbers))
   return "\n".join(parts)
+
+
+def _words(config: ConfigDict) -> str:
+  """Whether training used words, and whose; and what else language.encoder told it."""
+  loss, language = config.loss, config.language
+  seen = (
+    f" `{language.encoder}`, frozen, also told it how it sees the training images "
+    f"(`loss.image_alignment={loss.image_alignment}`)."
+    if loss.image_alignment != "none"
+    else ""
+  )
+  if loss.alignment in WORDLESS and loss.image_alignment != "vocabulary":
+    return f"No words were used in its training.{seen}\n"
+  if language.descriptions:
+    source = f"the file `{os.path.basename(language.descriptions)}` (`language.descriptions`)"
+  elif language.describer in LLM:
+    source = f"the language model `{language.llm}` (`language.describer={language.describer}`)"
+  else:
+    source = _DESCRIBERS.get(language.describer, "a file")
+  other = " Each class was given another class's words, as a control."
+  whose = other if language.shuffle in ("all", "prototypes") else ""
+  return (
+    f"Words were used in its training: descriptions of the training classes, from {source}, "
+    f"encoded by `{language.encoder}`.{whose}{seen} An image is embedded without words.\n"
+  )
 
 
 def _cut(box: Sequence[float] | None) -> str:
