@@ -236,6 +236,20 @@ def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):
   assert labels.shape == (1200,)
 
 
+def test_the_run_leaves_a_few_unseen_images_as_files(finished):
+  workdir, _ = finished
+  retriever = lafg_jax.load_retriever(str(workdir))
+  files = lafg_jax.list_images(workdir / "examples")
+  assert len(files) == 12 and len({Path(file).parent for file in files}) == 4
+  with np.load(workdir / "embeddings.npz", allow_pickle=False) as npz:
+    paths, vectors = npz["paths"].tolist(), npz["vectors"]
+  # Each is found at the row of its own id, without a pixel changed.
+  scores, rows = retriever.search(files, vectors, k=1)
+  ids = [f"synthetic/{Path(file).parent.name}/{Path(file).stem}" for file in files]
+  assert [paths[row] for row in rows[:, 0]] == ids
+  np.testing.assert_allclose(scores, 1, atol=1e-5)
+
+
 def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finished, tmp_path):
   retriever = lafg_jax.load_retriever(str(finished[0]))
   Image.new("L", (70, 30), 90).save(tmp_path / "grey.png")
