@@ -171,7 +171,9 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   import numpy as np
 
   from lafg_jax.data import images
+  from lafg_jax.utils import ground
 
+  colour = ground.rgb(retriever.config.data.ground)
   found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
   names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
   paths: list[str] = []
@@ -180,7 +182,7 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
     pixels = []
     for name in names[start : start + _AT_ONCE]:
       try:
-        pixels.append(images.read_image(os.path.join(folder, name)))
+        pixels.append(images.read_image(os.path.join(folder, name), colour))
         paths.append(name)
       except images.UnreadableImage as error:
         logging.warning("gallery: left out: %s", error)

@@ -14,6 +14,7 @@ from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.ground import rgb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,11 +65,11 @@ class Retriever:
     """
     data = self.config.data
     shown = [self.box] * len(images) if boxes is None else _checked(boxes, len(images))
-    vectors = []
+    vectors, ground = [], rgb(data.ground)
     for start in range(0, len(images), batch_size):
       part = slice(start, start + batch_size)
       crops = [
-        image_files.resize_centre_crop(_opened(x, box), data.resize_size, data.image_size)
+        image_files.resize_centre_crop(_opened(x, box, ground), data.resize_size, data.image_size)
         for x, box in zip(images[part], shown[part], strict=True)
       ]
       missing = batch_size - len(crops) if start else 0
@@ -126,11 +127,11 @@ def _checked(boxes: Any, count: int) -> np.ndarray:
   raise UserError(f"boxes are {boxes.shape}; embed takes {wanted}")
 
 
-def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
+def _opened(image: Any, box: Sequence[float] | np.ndarray | None, ground: Any) -> Any:
   if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.shape[2:] != (3,)):
     raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
   try:
-    return image_files.open_any(image, box)
+    return image_files.open_any(image, box, ground)
   except image_files.UnreadableImage as error:
     raise UserError(str(error)) from error
 
