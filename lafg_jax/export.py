@@ -173,7 +173,7 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   from lafg_jax.data import images
   from lafg_jax.utils import ground
 
-  colour = ground.rgb(retriever.config.data.ground)
+  colour = ground.of(retriever.config.data)
   found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
   names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
   paths: list[str] = []

@@ -220,8 +220,8 @@ def problems(findings: dict[str, Any]) -> list[str]:
   if black := findings["black"]["count"]:
     first = findings["black"]["images"][0]
     lines.append(
-      f"{black:,} images are black or nearly (no value above {BLACK} of 255), such as {first}: look "
-      "at them"
+      f"{black:,} images are black or nearly (no value above {BLACK} of 255), such as {first}: "
+      "look at them"
     )
   for split, counts in findings["splits"].items():
     if counts["partial"]:

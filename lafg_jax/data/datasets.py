@@ -180,7 +180,7 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
   if _halves_of is not None and key in _halves_of:
     return _halves_of[key]
   read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
-  colour = grounds.rgb(data.ground)
+  colour = grounds.of(data)
   train, test = (dataclasses.replace(half, ground=colour) for half in read(data))
   if _halves_of is not None:
     _halves_of[key] = train, test

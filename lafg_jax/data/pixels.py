@@ -128,7 +128,7 @@ def _of_numbers(img: Image.Image, ground: Ground) -> Image.Image:
 
 
 def scaled(values: np.ndarray) -> np.ndarray:
-  """Deep values of any shape as uint8, by the rule at the top. Raises ValueError where it refuses."""
+  """Deep values of any shape as uint8, by the rule above. Raises ValueError where it refuses."""
   low, high = float(values.min()), float(values.max())
   if not (np.isfinite(low) and np.isfinite(high)):
     raise ValueError("it holds values that are no numbers (NaN or infinite): write it as 8 bits")

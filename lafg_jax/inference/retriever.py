@@ -13,8 +13,8 @@ from lafg_jax.evaluate.embed import Embed, make_embed
 from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
+from lafg_jax.utils import ground as grounds
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.ground import rgb
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Retriever:
     """
     data = self.config.data
     shown = [self.box] * len(images) if boxes is None else _checked(boxes, len(images))
-    vectors, ground = [], rgb(data.ground)
+    vectors, ground = [], grounds.of(data)
     for start in range(0, len(images), batch_size):
       part = slice(start, start + batch_size)
       crops = [

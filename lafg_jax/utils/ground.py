@@ -1,8 +1,15 @@
 """The colour that shows through where an image is transparent."""
 
+from typing import Any
+
 # Light grey: near the white grounds of shop photographs, and yet black, white and middle-grey
 # things stand out from it. On white a white thing would vanish, on black a dark one.
 DEFAULT = "#c0c0c0"
+
+
+def of(data: Any) -> tuple[int, int, int]:
+  """`rgb` of data.ground, of a section `config.data`; one made by hand need not have the key."""
+  return rgb(data.get("ground", DEFAULT))
 
 
 def rgb(text: str) -> tuple[int, int, int]:

@@ -120,7 +120,6 @@ def test_parquet_images_are_read_when_asked_for(trees, tmp_path):
       "color_jitter": 0.0,
       "recoloured_per_batch": 0,
       "recolourings": 1,
-      "ground": "#c0c0c0",
     }
   )
   batch = next(

@@ -28,7 +28,6 @@ def section(root, classes, images):
     | {"image_size": 8, "resize_size": 8, "train_crop": "resize_crop", "flip": False}
     | {"num_workers": 0, "prefetch": 2, "pack": "", "scaled_decoding": True}
     | {"instances": False, "color_jitter": 0.0, "recoloured_per_batch": 0, "recolourings": 1}
-    | {"ground": "#c0c0c0"}
   )
 
 
