@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim
+from lafg_jax.utils import ground
 
 FILE = "README.md"
 _USE = """```python
@@ -14,7 +15,7 @@ gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm
 cosines, rows = retriever.search(["query.jpg"], gallery, k=1)
 ```
 """
-# What lafg_jax.data.images.resize_centre_crop does, in terms of Pillow alone.
+# What lafg_jax.data.images does with images of 8 bits, in terms of Pillow alone.
 _BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
 
@@ -27,7 +28,11 @@ model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 
 
 def prepare(path, resize={resize}, size={size}):
-  image = ImageOps.exif_transpose(Image.open(path)).convert("RGB"){cut}
+  image = ImageOps.exif_transpose(Image.open(path))
+  if image.has_transparency_data:
+    ground = Image.new("RGBA", image.size, {ground})
+    image = Image.alpha_composite(ground, image.convert("RGBA"))
+  image = image.convert("RGB"){cut}
   width, height = (resize * side // min(image.size) for side in image.size)
   left, top = (width - size) // 2, (height - size) // 2
   x, y = image.width / width, image.height / height
@@ -45,6 +50,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
   numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
+  numbers["ground"] = (*ground.of(config.data), 255)
   numbers |= {"dim": embedding_dim(config), "cut": _cut(facts["box"])}
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
