@@ -176,7 +176,9 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
 
   from lafg_jax.data import images
   from lafg_jax.data.readers.folder import all_images
+  from lafg_jax.utils import ground
 
+  colour = ground.of(retriever.config.data)
   names = all_images(folder)
   paths: list[str] = []
   vectors = []
@@ -184,7 +186,7 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
     pixels = []
     for name in names[start : start + _AT_ONCE]:
       try:
-        pixels.append(images.read_image(os.path.join(folder, name)))
+        pixels.append(images.read_image(os.path.join(folder, name), colour))
         paths.append(name)
       except images.UnreadableImage as error:
         logging.warning("gallery: left out: %s", error)

@@ -22,6 +22,8 @@ from lafg_jax.utils.progress import Progress
 # Near duplicates differ in at most so many bits of 256. Of 6,094 photographs of cars, all pairs
 # up to 40 bits were copies of another size or quality; different photographs began at 46.
 NEAR_BITS = 24
+# An image with no brighter value, of 255, is hardly more than black to a model.
+BLACK = 31
 # At most so many pairs or names of a kind are listed; all are counted.
 LISTED = 200
 
@@ -39,6 +41,7 @@ class Look(NamedTuple):
   kind: str = ""  # file format and colour mode, such as 'JPEG RGB'
   hash: Any = None  # `near_duplicates.phash`; None where it cannot be read
   error: str = ""
+  black: bool = False  # no value above `BLACK`
 
 
 def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
@@ -70,6 +73,7 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
     "splits": {split: _counts(dataset, data) for split, dataset in splits.items()},
     "kinds": dict(collections.Counter(look.kind for look in looks if not look.error)),
     "unreadable": _unreadable([look for look in looks if look.error]),
+    "black": _black([look for look in looks if look.black]),
     "sizes": _sizes([look for look in looks if not look.error], data),
     "near_duplicates": _near_duplicates([look for look in looks if not look.error]),
   }
@@ -85,8 +89,9 @@ def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
     width, height = images.size_of(source)
     # A reduced image shows damage too: it is computed from all of the file.
     img, _ = images.reduced(source, (0, 0, width, height), near_duplicates.PIXELS)
-    kind, phash = _kind(dataset.images[row]), near_duplicates.phash(img)
-    return look._replace(width=width, height=height, kind=kind, hash=phash)
+    look = look._replace(width=width, height=height, kind=_kind(dataset.images[row]))
+    black = max(high for _, high in img.getextrema()) <= BLACK
+    return look._replace(hash=near_duplicates.phash(img), black=black)
   except images.UnreadableImage as error:
     return look._replace(error=str(error))
 
@@ -94,8 +99,11 @@ def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
 def _kind(image: Any) -> str:
   if isinstance(image, np.ndarray):
     return "array RGB"
-  with Image.open(io.BytesIO(image) if isinstance(image, bytes) else str(image)) as header:
-    return f"{header.format} {header.mode}"
+  try:
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else str(image)) as header:
+      return f"{header.format} {header.mode}"
+  except images.DECODER_ERRORS:
+    return "read without its damaged metadata"
 
 
 def _summary(values: Iterable[float]) -> dict[str, float]:
@@ -135,6 +143,10 @@ def _unreadable(looks: list[Look]) -> dict[str, Any]:
     {"image": look.image, "split": look.split, "why": look.error} for look in looks[:LISTED]
   ]
   return {"count": len(looks), "images": listed}
+
+
+def _black(looks: list[Look]) -> dict[str, Any]:
+  return {"count": len(looks), "images": [look.image for look in looks[:LISTED]]}
 
 
 def _sizes(looks: list[Look], data: Any) -> dict[str, Any]:
@@ -205,6 +217,12 @@ def problems(findings: dict[str, Any]) -> list[str]:
   if bad["count"]:
     first = bad["images"][0]["image"]
     lines.append(f"{bad['count']:,} images cannot be read, such as {first}: fetch them again")
+  if black := findings["black"]["count"]:
+    first = findings["black"]["images"][0]
+    lines.append(
+      f"{black:,} images are black or nearly (no value above {BLACK} of 255), such as {first}: "
+      "look at them"
+    )
   for split, counts in findings["splits"].items():
     if counts["partial"]:
       lines.append(

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.config.table.data import NAMES
+from lafg_jax.utils import ground as grounds
 from lafg_jax.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -48,6 +49,8 @@ class Dataset:
   drawn: bool = False
   # Of a training half: the validation classes, where the data set names them.
   val_classes: tuple[str, ...] = ()
+  # Red, green and blue behind what is transparent: data.ground.
+  ground: tuple[int, int, int] = grounds.rgb(grounds.DEFAULT)
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -109,7 +112,10 @@ def num_images(data: Any, split: str) -> int:
 
 
 def content_fingerprint(data: Any, split: str) -> str:
-  """Changes when images of a split come, go, change in size, or turn from gallery to query."""
+  """Changes when images of a split come, go, change in size, or turn from gallery to query.
+
+  And with the ground of what is transparent.
+  """
   dataset = load_splits(data, (split,))[split]
   if dataset.drawn:
     # A test makes sure that a name is always drawn alike.
@@ -125,6 +131,8 @@ def content_of(dataset: Dataset) -> str:
   # Not in `fingerprint`: training does not depend on it.
   if dataset.is_query is not None:
     digest.update(np.asarray(dataset.is_query, bool).tobytes())
+  if dataset.ground != Dataset.ground:
+    digest.update(repr(dataset.ground).encode())
   return fingerprint(dataset) + digest.hexdigest()[:12]
 
 
@@ -168,13 +176,15 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
     near = difflib.get_close_matches(str(data.name), NAMES, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
     raise UserError(f"data.name='{data.name}' is not a known data set: {hint}")
-  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
-  if _halves_of is None:
-    return read(data)
   key = repr(sorted(data.items()))
-  if key not in _halves_of:
-    _halves_of[key] = read(data)
-  return _halves_of[key]
+  if _halves_of is not None and key in _halves_of:
+    return _halves_of[key]
+  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
+  colour = grounds.of(data)
+  train, test = (dataclasses.replace(half, ground=colour) for half in read(data))
+  if _halves_of is not None:
+    _halves_of[key] = train, test
+  return train, test
 
 
 @dataclasses.dataclass(frozen=True)

@@ -277,9 +277,12 @@ def _type(given: Any) -> str:
   return type(given).__name__
 
 
-def opened(image: Any, box: Any) -> Any:
-  """An image of `each`, as crops take it, cut to its box. Raises UserError if it is unreadable."""
+def opened(image: Any, box: Any, colour: tuple[int, int, int]) -> Any:
+  """An image of `each`, as crops take it, cut to its box and on the ground `colour`.
+
+  Raises UserError if it is unreadable.
+  """
   try:
-    return image_files.open_any(image, box)
+    return image_files.open_any(image, box, colour)
   except image_files.UnreadableImage as error:
     raise UserError(" ".join(str(error).split())) from error

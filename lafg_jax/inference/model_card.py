@@ -9,6 +9,7 @@ from lafg_jax.config.table.language import LLM
 from lafg_jax.config.table.loss import WORDLESS
 from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim, identity
+from lafg_jax.utils import ground
 
 FILE = "README.md"
 _USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
@@ -42,7 +43,7 @@ _DESCRIBERS = {
   "shipped": "those that come with lafg_jax",
   "synthetic": "those of the drawn finches, which come with lafg_jax",
 }
-# What lafg_jax.data.images.resize_centre_crop does, in terms of Pillow alone.
+# What lafg_jax.data.images does with images of 8 bits, in terms of Pillow alone.
 _BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
 
@@ -55,7 +56,11 @@ model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 
 
 def prepare(path, resize={resize}, size={size}):
-  image = ImageOps.exif_transpose(Image.open(path)).convert("RGB"){cut}
+  image = ImageOps.exif_transpose(Image.open(path))
+  if image.has_transparency_data:
+    ground = Image.new("RGBA", image.size, {ground})
+    image = Image.alpha_composite(ground, image.convert("RGBA"))
+  image = image.convert("RGB"){cut}
   width, height = (resize * side // min(image.size) for side in image.size)
   left, top = (width - size) // 2, (height - size) // 2
   x, y = image.width / width, image.height / height
@@ -73,6 +78,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
   numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
+  numbers["ground"] = (*ground.of(config.data), 255)
   numbers |= {"dim": embedding_dim(config), "cut": _cut(facts["box"])}
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [

@@ -13,6 +13,7 @@ from lafg_jax.evaluate.embed import Embed, make_embed
 from lafg_jax.inference import bundle, inputs
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
+from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
 
 _NO_BOX = object()
@@ -66,6 +67,7 @@ class Retriever:
         not one box for each image.
     """
     data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
+    colour = ground.of(data)
     shown = itertools.repeat(self.box) if boxes is None else iter(_checked(boxes, images))
     vectors: list[np.ndarray] = []
     crops: list[np.ndarray] = []
@@ -80,7 +82,7 @@ class Retriever:
       box = next(shown, _NO_BOX)
       if box is _NO_BOX:
         raise UserError(f"boxes are {np.shape(boxes)}, and there are more images; {_FOUR}")
-      opened = inputs.opened(image, box)
+      opened = inputs.opened(image, box, colour)
       crops.append(image_files.resize_centre_crop(opened, data.resize_size, data.image_size))
       if len(crops) == batch_size:
         flush()

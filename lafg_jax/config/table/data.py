@@ -1,6 +1,7 @@
 """Rows of `config.data`, the names of the data sets, and where their images are."""
 
 from lafg_jax.config.record import BOOL, NAMED, TEXT, Key, ReadBy, Rule, at_least, numbers, one_of
+from lafg_jax.utils import ground
 
 # data.name -> what is in the folder data.root.
 LAYOUTS = {
@@ -64,6 +65,9 @@ ROWS = (
       "Name of the images in data.builder.", _by(_BUILT, "image")),
   Key("data.label_key", "label", NAMED, "training",
       "Name of the labels in data.builder.", _by(_BUILT, "label")),
+  Key("data.ground", ground.DEFAULT, Rule(lambda x: bool(ground.rgb(x)),
+           "a colour's name such as white, #rrggbb, or a grey from 0 to 255"), "embedding",
+      "Colour behind what is transparent in an image: on light grey, dark and white things show."),
   Key("data.image_size", 224, at_least(8), "embedding",
       "Side of the square crop that the model sees, in pixels."),
   Key("data.resize_size", 256, at_least(8), "embedding",
