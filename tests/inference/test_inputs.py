@@ -268,7 +268,7 @@ def test_more_that_is_one_line(retriever, photos, tmp_path):
   for call, says in (
     (lambda: retriever.embed(closed), "cannot be read: .*closed"),
     (lambda: retriever.embed([photos]), r"image 0 is a folder.* list_images\(folder\)"),
-    (lambda: retriever.embed(torn), "cannot read a Pillow image of mode RGB"),
+    (lambda: retriever.embed(torn), "cannot read .*image of mode RGB"),
     (lambda: traced(RGB), "does not become a NumPy array"),
     (lambda: lafg_jax.list_images(photos / "z.png"), "is not a folder"),
     (lambda: lafg_jax.list_images(tmp_path / "none"), "is not a folder"),
