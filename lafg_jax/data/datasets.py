@@ -48,6 +48,8 @@ class Dataset:
   drawn: bool = False
   # Of a training half: the validation classes, where the data set names them.
   val_classes: tuple[str, ...] = ()
+  # Of a training half: what the reader left out of both halves and why, in lines.
+  left_out: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.labels)
