@@ -26,7 +26,6 @@ FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
@@ -170,10 +169,11 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
   import numpy as np
 
-  from lafg_jax.data import images
+  from lafg_jax.data import images, listing
 
-  found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
-  names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
+  names, others = listing.images_below(folder)
+  for line in listing.said(others):
+    logging.warning("gallery: %s", line)
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):

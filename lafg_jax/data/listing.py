@@ -100,7 +100,7 @@ def said(others: Mapping[str, str]) -> list[str]:
   for path, what in others.items():
     first.setdefault(what, path)
   return [
-    f"{counted(count, 'entry')} left out, each {what}, such as {shown(first[what])}"
+    f"{counted(count, 'entry')} left out, {'each ' * (count > 1)}{what}, such as {shown(first[what])}"
     for what, count in Counter(others.values()).items()
   ]
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim
+from lafg_jax.utils.counted import counted
 
 FILE = "README.md"
 _USE = """```python
@@ -96,12 +97,16 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  columns = {"before training": result["untrained"]} if "untrained" in result else {}
-  columns["trained"] = result
-  unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
+  before = {"before training": result["untrained"]} if "untrained" in result else {}
+  columns = before | {"trained": result, "chance": result["chance"]}
+  unseen = "never seen in training" if result["split"] == "test" else "held out of training"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
+  if warning := results.warning_of(result):
+    notes += f" **{warning}**"
   lines = [
-    f"In %, on {result['num_queries']} queries of {result['num_classes']} {unseen}.{notes}\n",
+    f"In %, on {counted(result['num_queries'], 'query')} of "
+    f"{counted(result['num_classes'], 'class')} {unseen}; chance is what random rankings give."
+    f"{notes}\n",
     "| | " + " | ".join(columns) + " |",
     "|---|" + "---|" * len(columns),
   ]
