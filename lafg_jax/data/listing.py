@@ -99,10 +99,11 @@ def said(others: Mapping[str, str]) -> list[str]:
   first: dict[str, str] = {}
   for path, what in others.items():
     first.setdefault(what, path)
-  return [
-    f"{counted(count, 'entry')} left out, {'each ' * (count > 1)}{what}, such as {shown(first[what])}"
-    for what, count in Counter(others.values()).items()
-  ]
+  lines = []
+  for what, count in Counter(others.values()).items():
+    each = "each " if count > 1 else ""
+    lines.append(f"{counted(count, 'entry')} left out, {each}{what}, such as {shown(first[what])}")
+  return lines
 
 
 def shown(name: str) -> str:
