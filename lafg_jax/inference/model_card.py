@@ -53,8 +53,8 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
     f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
-    f"{facts['step']:,} steps{_selection(model)} on {unlabelled}"
-    f"{len(facts['class_names'])} classes of `{facts['dataset']}`"
+    f"{counted(facts['step'], 'step')}{_selection(model)} on {unlabelled}"
+    f"{counted(len(facts['class_names']), 'class')} of `{facts['dataset']}`"
     f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting.\n",

@@ -31,8 +31,8 @@ def batch(config: ConfigDict) -> None:
     )
   if data.classes_per_batch > available and not data.instances:
     raise UserError(
-      f"--config.data.classes_per_batch={data.classes_per_batch}: only {available} training "
-      f"classes are available; pass {available} or less"
+      f"--config.data.classes_per_batch={data.classes_per_batch}: only "
+      f"{counted(available, 'training class')}; pass {available} or less"
     )
   if data.recoloured_per_batch:
     batches.check_recoloured(datasets.num_images(data, "train"), data.recoloured_per_batch)
