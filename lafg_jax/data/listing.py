@@ -35,13 +35,13 @@ class Listing(NamedTuple):
   others: dict[str, str]  # name -> what it is, such as NO_IMAGE or 'a link that leads nowhere'
 
 
-def of(folder: str | os.PathLike) -> Listing:
+def of(folder: str | os.PathLike[str]) -> Listing:
   """The content of a folder, without what systems leave there.
 
   Raises UserError where it cannot be listed, or where a name is not UTF-8.
   """
   try:
-    with os.scandir(folder) as entries:
+    with os.scandir(os.fspath(folder)) as entries:
       found = sorted((e for e in entries if not _ignored(e.name)), key=lambda entry: entry.name)
     "".join(entry.name for entry in found).encode()
   except UnicodeEncodeError as error:
@@ -61,16 +61,16 @@ def of(folder: str | os.PathLike) -> Listing:
   return listing
 
 
-def files_in(folder: str | os.PathLike) -> list[str]:
+def files_in(folder: str | os.PathLike[str]) -> list[str]:
   """The names of the files of a folder, and of links to files; [] where it cannot be listed."""
   try:
-    with os.scandir(folder) as entries:
+    with os.scandir(os.fspath(folder)) as entries:
       return [entry.name for entry in entries if _is(entry.is_file)]
   except OSError:
     return []
 
 
-def images_below(folder: str | os.PathLike) -> tuple[list[str], dict[str, str]]:
+def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, str]]:
   """The images at any depth below a folder, and what is left out, as `Listing.others` has it.
 
   Paths are relative to the folder, sorted. Links to folders are followed, and each folder is

@@ -101,9 +101,8 @@ def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   source = "best" if where == checkpoints.BEST else "checkpoint"
   try:
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-    of_this = result is not None and (result["source"], result["step"]) == (source, step)
-    if of_this and "chance" in result:
-      return result
+    if result is not None and (result["source"], result["step"]) == (source, step):
+      return result if "chance" in result else None
   except _FOREIGN as error:
     # The model embeds all the same.
     logging.warning("%s is damaged and left out: %s", path, error)

@@ -19,7 +19,7 @@ _WORDS = {
   "gallery": ("gallery", "galleries", "index", "database", "reference"),
 }
 _KIND = {word: kind for kind, words in _WORDS.items() for word in words}
-_WEAK = (
+_WEAK: tuple[str, ...] = (
   "tr",
   "te",
   "ts",
@@ -33,7 +33,18 @@ _WEAK = (
 )
 _WEAK += ("valid", "seen", *_WORDS["query"], *_WORDS["gallery"])
 # Words beside them that say nothing: 'training_set', 'images-train', 'train_mini'.
-_FILLERS = ("set", "sets", "data", "dataset", "split", "part", "partition", "folder", "dir", "mini")
+_FILLERS: tuple[str, ...] = (
+  "set",
+  "sets",
+  "data",
+  "dataset",
+  "split",
+  "part",
+  "partition",
+  "folder",
+  "dir",
+  "mini",
+)
 _FILLERS += ("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "jpg")
 _FILLERS += ("class", "classes", "bounding", "box", "cropped", "crops", "sample", "samples")
 _GLUED = re.compile(rf"({'|'.join(_KIND)})({'|'.join(_FILLERS)})")
