@@ -174,12 +174,13 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
   import numpy as np
 
-  from lafg_jax.data import images
-  from lafg_jax.data.readers.folder import all_images
+  from lafg_jax.data import images, listing
   from lafg_jax.utils import ground
 
   colour = ground.of(retriever.config.data)
-  names = all_images(folder)
+  names, others = listing.images_below(folder)
+  for line in listing.said(others):
+    logging.warning("gallery: %s", line)
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):

@@ -237,10 +237,11 @@ def test_the_card_has_the_evaluation_and_what_to_cut(trained_run):
     "recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7, "num_classes": 3,
     "split": "test", "partial": True,
     "untrained": {"recall@1": 0.1, "map@r": 0.1, "r_precision": 0.1},
+    "chance": {"recall@1": 0.03, "map@r": 0.02, "r_precision": 0.03},
   }  # fmt: skip
   model.facts["box"] = [0, 0, 0, -20]
   text = model_card.text(model, export.FORMATS)
-  assert "| recall@1 | 10.0 | 50.0 |" in text and "| map@r | 10.0 | 25.0 |" in text
+  assert "| recall@1 | 10.0 | 50.0 | 3.0 |" in text and "| map@r | 10.0 | 25.0 | 2.0 |" in text
   assert "7 queries of 3 classes never seen in training" in text
   assert "not comparable with published figures" in text
   assert "image.crop((0, 0, image.width+0, image.height-20))" in text

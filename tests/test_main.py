@@ -84,7 +84,9 @@ def test_a_bare_run_writes_every_file_of_the_contract(finished):
     lines[0]
   )
   assert list((workdir / "tensorboard").glob("events.out.tfevents.*"))
-  assert "untrained" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
+  assert (
+    "before training" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
+  )
 
 
 def test_the_report_shows_figures_and_pictures(finished):

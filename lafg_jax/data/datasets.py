@@ -18,6 +18,7 @@ import numpy as np
 
 from lafg_jax.config.table.data import NAMES
 from lafg_jax.utils import ground as grounds
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -51,6 +52,8 @@ class Dataset:
   val_classes: tuple[str, ...] = ()
   # Red, green and blue behind what is transparent: data.ground.
   ground: tuple[int, int, int] = grounds.rgb(grounds.DEFAULT)
+  # Of a training half: what the reader left out of both halves and why, in lines.
+  left_out: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -206,20 +209,20 @@ def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str,
   names, val, num_val = train.class_names, train.val_classes, data.num_val_classes
   if val and num_val != len(val):
     raise UserError(
-      f"data.num_val_classes={num_val}: this data set holds out {len(val)} classes itself; "
-      f"pass --config.data.num_val_classes={len(val)}"
+      f"data.num_val_classes={num_val}: this data set holds out {counted(len(val), 'class')} "
+      f"itself; pass --config.data.num_val_classes={len(val)}"
     )
   if not val and num_val and not 0 < num_val < len(names) - 1:
     raise UserError(
       f"data.num_val_classes={num_val}: must be from 0 to {max(0, len(names) - 2)}: it is taken "
-      f"out of {len(names)} training classes, of which two must remain"
+      f"out of {counted(len(names), 'training class')}, of which two must remain"
     )
   val = val or spaced(names, num_val)
   held_out = set(val)
   rest, most = tuple(name for name in names if name not in held_out), data.max_train_classes
   if most > len(rest):
     raise UserError(
-      f"data.max_train_classes={most}: only {len(rest)} training classes are there; pass "
+      f"data.max_train_classes={most}: of {counted(len(rest), 'training class')}; pass "
       f"{len(rest)} or less, or 0 for all"
     )
   splits = {"train": spaced(rest, most) if most else rest, "val": val, "test": test.class_names}

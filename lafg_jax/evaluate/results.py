@@ -9,6 +9,7 @@ import numpy as np
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
 from lafg_jax.utils import files
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
@@ -114,28 +115,46 @@ def read_result(workdir: str) -> dict[str, Any]:
   try:
     with open(path, encoding="utf-8") as file:
       result = json.load(file)
-    return result | {"source": result["source"], "split": result["split"]}
+    return result | {name: result[name] for name in ("source", "split", "chance")}
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 
 
-def rows_of(result: dict[str, Any]) -> list[list[str]]:
-  """Head and rows of the result's table in percent, the untrained model beside it if measured."""
+def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+  """The columns of a result's table by their titles: before training, trained, and by chance."""
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
-    columns = {"untrained": result["untrained"], "trained": result}
+    columns = {"before training": result["untrained"], "trained": result}
+  return columns | {"chance": result["chance"]}
+
+
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+  """Head and rows of the result's table in percent."""
+  columns = columns_of(result)
   head = ["%", *columns]
   return [head] + [[n, *(percent(c[n]) for c in columns.values())] for n in names_of(result)]
+
+
+def warning_of(result: dict[str, Any]) -> str:
+  """What to say loudly of figures that nothing can fail; else ''."""
+  if result["chance"]["map@r"] < 1:
+    return ""
+  return (
+    "Every image that a query can find is of its class: all figures are 100 by chance, and say "
+    "nothing. Evaluate on two classes or more."
+  )
 
 
 def table(result: dict[str, Any]) -> str:
   """The table as text, with what was measured above it."""
   title = (
-    f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
-    f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")
+    f"{result['dataset']}, {result['split']}: {counted(result['num_queries'], 'image')} of "
+    f"{counted(result['num_classes'], 'class')}"
+    + (" (partial copy)" if result.get("partial") else "")
   )
   if result.get("box_crop"):
     title += ", cut to their boxes"
-  rows = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows_of(result)]
-  return "\n".join([title, *rows])
+  rows = [f"{row[0]:<12}" + "".join(f"{cell:>17}" for cell in row[1:]) for row in rows_of(result)]
+  warning = warning_of(result)
+  return "\n".join([title, *rows, *([f"WARNING: {warning}"] if warning else [])])

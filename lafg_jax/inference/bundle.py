@@ -108,7 +108,7 @@ def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   try:
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if result is not None and (result["source"], result["step"]) == (source, step):
-      return result
+      return result if "chance" in result else None
   except _FOREIGN as error:
     # The model embeds all the same.
     logging.warning("%s is damaged and left out: %s", path, error)

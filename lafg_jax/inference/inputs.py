@@ -22,7 +22,7 @@ from jax import dtypes
 from PIL import Image
 
 from lafg_jax.data import images as image_files
-from lafg_jax.data.readers import folder
+from lafg_jax.data import listing
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise
 
@@ -48,7 +48,7 @@ def list_images(root: str | os.PathLike) -> list[str]:
   path = _path(root)
   if not os.path.isdir(path):
     raise UserError(f"{path} is not a folder")
-  found = folder.all_images(path)
+  found, _ = listing.images_below(path)
   if not found:
     raise UserError(f"{path} holds no image, at any depth")
   return [os.path.join(path, name) for name in found]

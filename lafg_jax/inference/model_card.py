@@ -10,6 +10,7 @@ from lafg_jax.config.table.loss import WORDLESS
 from lafg_jax.evaluate import results
 from lafg_jax.inference.bundle import Trained, embedding_dim, identity
 from lafg_jax.utils import ground
+from lafg_jax.utils.counted import counted
 
 FILE = "README.md"
 _USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
@@ -86,8 +87,8 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
     f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
-    f"{facts['step']:,} steps{_selection(model)} on {unlabelled}"
-    f"{len(facts['class_names'])} classes of `{facts['dataset']}`"
+    f"{counted(facts['step'], 'step')}{_selection(model)} on {unlabelled}"
+    f"{counted(len(facts['class_names']), 'class')} of `{facts['dataset']}`"
     f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
@@ -159,12 +160,16 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  columns = {"before training": result["untrained"]} if "untrained" in result else {}
-  columns["trained"] = result
-  unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
+  before = {"before training": result["untrained"]} if "untrained" in result else {}
+  columns = before | {"trained": result, "chance": result["chance"]}
+  unseen = "never seen in training" if result["split"] == "test" else "held out of training"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
+  if warning := results.warning_of(result):
+    notes += f" **{warning}**"
   lines = [
-    f"In %, on {result['num_queries']} queries of {result['num_classes']} {unseen}.{notes}\n",
+    f"In %, on {counted(result['num_queries'], 'query')} of "
+    f"{counted(result['num_classes'], 'class')} {unseen}; chance is what random rankings give."
+    f"{notes}\n",
     "| | " + " | ".join(columns) + " |",
     "|---|" + "---|" * len(columns),
   ]

@@ -12,6 +12,7 @@ from lafg_jax.evaluate import knn, results
 from lafg_jax.report import pictures
 from lafg_jax.training import metrics_log
 from lafg_jax.utils import files
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
 
@@ -100,15 +101,19 @@ def _page(workdir: str, result: dict, picture: Image.Image) -> str:
     for name, title in _CURVES.items()
   )
   unseen = result["split"] == "test"
-  kind = "classes that training never saw" if unseen else "held-out training classes"
-  notes = [f"{result['num_queries']} images of {result['num_classes']} {kind}"]
+  kind = "that training never saw" if unseen else "held out of training"
+  classes = counted(result["num_classes"], "class")
+  notes = [f"{counted(result['num_queries'], 'image')} of {classes} {kind}"]
   if result.get("box_crop"):
     notes.append("images cut to their boxes (data.box_crop)")
   if result.get("partial"):
     notes.append("a partial copy of the dataset: not comparable with published figures")
   if result.get("num_unreadable"):
-    notes.append(f"{result['num_unreadable']} images could not be read and are left out")
-  body = f"""<p>{"; ".join(notes)}.</p>{pictures.table(results.rows_of(result))}
+    notes.append(f"left out: {counted(result['num_unreadable'], 'image')} that could not be read")
+  warning = results.warning_of(result)
+  told = f'<ul class="problems"><li>{warning}</li></ul>' if warning else ""
+  body = f"""<p>{"; ".join(notes)}.</p>{told}{pictures.table(results.rows_of(result))}
+<p class="note">chance: what random rankings of these images give.</p>
 <h2>What is found</h2><p class="note">Evenly spaced queries (grey) and their nearest images: green
 is the same class, red another.</p>
 {pictures.inline(picture, "queries and their nearest images", "PNG")}

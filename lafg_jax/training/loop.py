@@ -19,6 +19,7 @@ from lafg_jax.training import checkpoints, optimizers, resume
 from lafg_jax.training.best_checkpoint import Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
+from lafg_jax.utils.counted import counted
 
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
@@ -202,5 +203,5 @@ def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed:
   learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   batch, steps = feed.size.words(feed.size.value), (int(state.step), config.train.steps)
-  text = "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn"
-  logging.info(text, *steps, batch, jax.device_count(), *counts)
+  text = "train: steps %d to %d of %s on %s, %.3g M of %.3g M parameters learn"
+  logging.info(text, *steps, batch, counted(jax.device_count(), "device"), *counts)

@@ -49,6 +49,10 @@ ROWS = (
       "Train on only so many of the other training classes, evenly spaced; 0 is all."),
   Key("data.depth", 0, Rule(lambda x: x in (0, 1, 2), "0, 1 or 2"), "training",
       "Levels of folders, 1 (CLASS/) or 2 (SUPER/CLASS/); 0 detects it.", _by(("folder",), 0)),
+  Key("data.split_folders", "split", one_of("split", "pool", "classes"), "training",
+      "Folders called train, val and test, or query and gallery, in any usual spelling: 'split' "
+      "keeps their classes apart; 'pool' puts the images of each class together and splits whole "
+      "classes; 'classes' takes them for classes like others.", _by(("folder",), "split")),
   Key("data.train_fraction", 0.5, Rule(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
       "training", "Part of the classes for training; the rest are for the test.", _by(_OWN, 0.5)),
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),

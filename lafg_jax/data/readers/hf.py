@@ -10,11 +10,12 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset, size_of
 from lafg_jax.data.readers import own
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """All splits are pooled, and their classes split into halves."""
+  """The classes of all splits, put together and split into halves: see `own.halves`."""
   if not data.builder:
     raise UserError("data.builder is not set: pass --config.data.builder=HUB_ID, or a folder")
   splits = _load(data)
@@ -39,7 +40,8 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   images = _undecoded(data, list(splits.values()))
   labels, class_names, rows = own.of_values(values, names, where)
   if len(rows) < len(values):
-    logging.warning("%s: %d images without a label left out", where, len(values) - len(rows))
+    without = counted(len(values) - len(rows), "image")
+    logging.warning("%s: %s without a label left out", where, without)
   pool = Dataset(
     name="hf",
     split="train",
@@ -49,7 +51,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     ids=tuple(ids[row] for row in rows),
     version=_version(images, data.image_key),
   )
-  return own.halves(data, pool, where)
+  return own.halves(data, pool, where, [name.rpartition("/")[0] for name in pool.ids])
 
 
 def _load(data: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from lafg_jax.data.pixels import Ground
 from lafg_jax.language.encoders import load
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.utils.class_names import shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import write_npz
 from lafg_jax.utils.vectors import l2_normalise
@@ -37,7 +38,9 @@ def class_image_means(
   empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
   if len(empty):
     names = shorten([dataset.class_names[k] for k in empty])
-    raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
+    raise UserError(
+      f"no image of {counted(len(empty), 'class')} can be read ({names}): fetch them again"
+    )
   return class_means(features[readable], labels, count)
 
 

@@ -13,6 +13,7 @@ from lafg_jax.models.weights import family as families
 from lafg_jax.models.weights import files as weight_files
 from lafg_jax.models.weights import resample, resolve, wrappers
 from lafg_jax.models.weights.family import Family, Place
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 # How many problems an error lists; the log has them all.
@@ -69,8 +70,9 @@ def load_backbone(
       logging.error("%s: %s", source, problem)
     shown = "; ".join(problems[:SHOWN]) + ("; ... as logged" if len(problems) > SHOWN else "")
     raise UserError(
-      f"--config.model.pretrained={source} does not fit the model, {len(problems)} problems "
-      f"({shown}): check model.size, model.patch_size, model.pool and data.image_size"
+      f"--config.model.pretrained={source} does not fit the model, "
+      f"{counted(len(problems), 'problem')} ({shown}): check model.size, "
+      "model.patch_size, model.pool and data.image_size"
     )
   logging.info("backbone: %d tensors of %s from %s", len(used), family.name, source)
   if spare:
