@@ -25,6 +25,17 @@ _CONFIG_HELP = (
   "--config.KEY=VALUE overrides."
 )
 CONFIG = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=_ARGV)
+
+
+class _PathParser(flags.ArgumentParser):
+  """~ and ~user are home folders, as in a shell."""
+
+  def parse(self, argument: str) -> str:
+    return places.expanded(argument)
+
+
+# The parser of every flag that takes a path or URL: flags.DEFINE(command_line.PATH, ...).
+PATH = _PathParser()
 flags.DEFINE_bool("debug", False, "Show the traceback of an error before its one line.")
 _SHIPPED = "configs/NAME.py, or NAME of a shipped one: " + ", ".join(shipped.names())
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
@@ -96,7 +107,7 @@ def _parse(argv: list[str], with_config: bool) -> None:
   _check_names(argv, with_config)
   if with_config:
     at, given = _config_path(argv)
-    path = shipped.find(given)
+    path = places.expanded(shipped.find(given), "--config=")
     argv = [*argv[:at], argv[at].removesuffix(given) + path, *argv[at + 1 :]]
     config = _load(path)
     for match in filter(None, map(_KEY_FLAG.match, argv[1:])):
@@ -109,6 +120,8 @@ def _parse(argv: list[str], with_config: bool) -> None:
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # ml_collections raises these for values that it cannot convert.
     raise UserError(f"the command line cannot be read: {error}; see --help") from error
+  if with_config:
+    keys.expand_paths(CONFIG.value)
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
 
@@ -149,6 +162,8 @@ def _config_path(argv: list[str]) -> tuple[int, str]:
 def _load(path: str) -> ConfigDict:
   file = path.split(":", 1)[0]
   if not os.path.isfile(file):
+    if os.path.isfile(path):
+      raise UserError(f"--config: {path}: a colon begins a variant; the file needs a path without")
     folder, name = os.path.dirname(file) or ".", os.path.basename(file)
     beside = sorted(path.name for path in Path(folder).glob("*.py"))
     hint = _nearest(name, beside, f"{folder}/") or _nearest(file, shipped.names())

@@ -30,10 +30,11 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
-_WORKDIR = flags.DEFINE_string(
+_WORKDIR = flags.DEFINE(
+  command_line.PATH,
   "workdir", None, "A workdir, or another source that load_retriever takes.", allow_override=True
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to write; other files stay.", allow_override=True)
+_OUT = flags.DEFINE(command_line.PATH, "out", None, "Folder to write; other files stay.", allow_override=True)
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "newest",
@@ -43,7 +44,7 @@ _CHECKPOINT = flags.DEFINE_enum(
 _FORMATS = flags.DEFINE_string(
   "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
-_GALLERY = flags.DEFINE_string("gallery", None, "Images of the faiss index: an npz or a folder.")
+_GALLERY = flags.DEFINE(command_line.PATH, "gallery", None, "Images of the faiss index: an npz or a folder.")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -92,6 +93,7 @@ def export(
   from lafg_jax.inference import bundle, model_card, retriever
   from lafg_jax.utils.files import replacing
 
+  out, gallery = places.expanded(out), gallery and places.expanded(gallery)
   model = bundle.read(source, checkpoint)
   written = []
   if "safetensors" in formats:

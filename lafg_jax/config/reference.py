@@ -8,7 +8,7 @@ from lafg_jax.config.table import ROWS
 
 _HEAD = """# Config keys
 
-`--config.KEY=VALUE` overrides any of these. This page is made from the table in
+`--config.KEY=VALUE` overrides any of these; in a path, `~` is the home folder. This page is made from the table in
 `lafg_jax/config/table/` by `python -m lafg_jax.config.reference`. What a key decides:
 
 """

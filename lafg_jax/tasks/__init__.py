@@ -25,6 +25,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lafg_jax.config import keys
 from lafg_jax.utils.errors import UserError
 
 
@@ -44,6 +45,7 @@ def run(config: ConfigDict, workdir: str, names: Any) -> None:
   from lafg_jax.runtime import devices, distributed
 
   devices.keep_compiled()
+  keys.expand_paths(config)
   task = find(config)
   with datasets.remembered():
     config, wanted = task.plan(config, workdir, list(names))
