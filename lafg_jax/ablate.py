@@ -30,7 +30,10 @@ _VARIANTS = flags.DEFINE(
   "Python file with starts, groups of variants and the grid (default: the task's).",
 )
 _TUNED = flags.DEFINE(
-  command_line.PATH, "tuned", None, "Settings that --tune chose, which cells take; '': none (default: the task's)."
+  command_line.PATH,
+  "tuned",
+  None,
+  "Settings that --tune chose, which cells take; '': none (default: the task's).",
 )
 # allow_override: other commands have flags of these names, and a process may import several.
 _FOLDER = "Folder of the cells and results (default: runs/ablation-<name of the config>)."
@@ -41,7 +44,11 @@ _ONLY = flags.DEFINE_string("only", "", "Regular expression over START/VARIANT: 
 _JOBS = flags.DEFINE_integer("jobs", 0, "Worker processes; 0: one per core, or per accelerator.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing: report the finished cells.")
 _OUT = flags.DEFINE(
-  command_line.PATH, "out", "", "Folder to which the results are added too, beside other cells.", allow_override=True
+  command_line.PATH,
+  "out",
+  "",
+  "Folder to which the results are added too, beside other cells.",
+  allow_override=True,
 )
 _TUNE = flags.DEFINE_bool("tune", False, "Choose settings on held-out training classes.")
 
@@ -54,6 +61,9 @@ def main(argv: Sequence[str]) -> None:
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
   from lafg_jax.ablation import plan, pool, results, tuning
   from lafg_jax.data import datasets
 

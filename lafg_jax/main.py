@@ -23,7 +23,9 @@ from lafg_jax.utils.errors import UserError
 
 _WORKDIR = flags.DEFINE(
   command_line.PATH,
-  "workdir", None, "Folder or URL (gs://) for all output (default: runs/<name of the config>)."
+  "workdir",
+  None,
+  "Folder or URL (gs://) for all output (default: runs/<name of the config>).",
 )
 _STAGE = flags.DEFINE_string("stage", None, "The only stage to run (default: see above).")
 

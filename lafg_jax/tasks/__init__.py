@@ -40,6 +40,9 @@ def find(config: ConfigDict, module: str = "stages") -> Any:
 def run(config: ConfigDict, workdir: str, names: Any) -> None:
   """Runs the named stages of the config's task in order; prints the results and where to look."""
   # Here, so that a misuse and --help are answered before jax is imported.
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
   from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.runtime import devices, distributed
@@ -47,7 +50,7 @@ def run(config: ConfigDict, workdir: str, names: Any) -> None:
   devices.keep_compiled()
   keys.expand_paths(config)
   task = find(config)
-  with datasets.remembered():
+  with datasets.remembered(), jax_settings.ours():
     config, wanted = task.plan(config, workdir, list(names))
     if stages.run_all(wanted, config, workdir) and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))
