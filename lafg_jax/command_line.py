@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from lafg_jax.config import keys, shipped
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys, places
-from lafg_jax.utils.errors import Incomplete, PeerLost, UserError, exit_code
+from lafg_jax.utils.errors import Incomplete, PeerLost, Stopped, UserError, exit_code
 
 # ml_collections reads overrides from this list, which `_parse` fills once they are checked.
 _ARGV: list[str] = []
@@ -48,8 +48,8 @@ def run(
   *,
   with_config: bool = True,
 ) -> None:
-  """Parses flags, calls `main(argv)` and exits: with 0, or after an error, told in one line on
-  stderr, with its `exit_code`. Without `with_config` the command has no --config."""
+  """Parses flags, calls `main(argv)` and exits: with 0, or after an error or a signal, told in one
+  line on stderr, with its `exit_code`. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
@@ -76,9 +76,10 @@ def run(
     # One line, although messages of libraries may have several.
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(exit_code(error))
-  except KeyboardInterrupt:
-    print("interrupted: the same command goes on from here", file=sys.stderr)
-    sys.exit(130)
+  except KeyboardInterrupt as error:
+    done = "stopped and saved" if isinstance(error, Stopped) else "left at once"
+    print(f"{done}: the same command goes on from here", file=sys.stderr)
+    sys.exit(exit_code(error))
 
 
 def set_up_logging() -> None:

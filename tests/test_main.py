@@ -195,7 +195,8 @@ def test_what_the_operating_system_refuses_is_one_line(tmp_path):
   assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_outside_training_is_one_line(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_training_is_one_line_and_exit_code_75(tmp_path, number):
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   process = subprocess.Popen(
@@ -209,11 +210,11 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
   )
   for line in process.stderr:
     if "stage encode" in line:
-      process.send_signal(signal.SIGINT)
+      process.send_signal(number)
       break
   rest = process.stderr.read()
-  assert process.wait() == 130
-  assert "Traceback" not in rest and "interrupted" in rest.splitlines()[-1]
+  assert process.wait() == 75
+  assert "Traceback" not in rest and "stopped and saved" in rest.splitlines()[-1]
 
 
 def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):

@@ -9,11 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax import stages, tasks
 from lafg_jax.runtime import jax_settings
 from lafg_jax.training import checkpoints
-from lafg_jax.utils.errors import UserError
-
-
-class Stopped(RuntimeError):
-  """A signal asked training to stop: nothing of the cell is kept."""
+from lafg_jax.utils.errors import Stopped, UserError
 
 
 @jax_settings.ours()

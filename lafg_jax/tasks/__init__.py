@@ -37,8 +37,11 @@ def find(config: ConfigDict, module: str = "stages") -> Any:
   return importlib.import_module(f"lafg_jax.tasks.{config.task}.{module}")
 
 
-def run(config: ConfigDict, workdir: str, names: Any) -> None:
-  """Runs the named stages of the config's task in order; prints the results and where to look."""
+def run(config: ConfigDict, workdir: str, names: Any) -> bool:
+  """Runs the named stages of the config's task in order; prints the results and where to look.
+
+  Returns False where a signal stopped the training, which is saved.
+  """
   # Here, so that a misuse and --help are answered before jax is imported.
   from lafg_jax.runtime import jax_settings
 
@@ -52,5 +55,7 @@ def run(config: ConfigDict, workdir: str, names: Any) -> None:
   task = find(config)
   with datasets.remembered(), jax_settings.ours():
     config, wanted = task.plan(config, workdir, list(names))
-    if stages.run_all(wanted, config, workdir) and distributed.process_index() == 0:
+    completed = stages.run_all(wanted, config, workdir)
+    if completed and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))
+  return completed

@@ -103,8 +103,9 @@ def test_a_run_under_all_settings_of_the_environment(tmp_path):
   environment = {name.upper(): str(SETTINGS[name]) for name in names}
   environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
   environment |= {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "no_folder" / "cache")}
+  broken = {"PYTHONPATH": str(ROOT), "JAX_ENABLE_X64": "maybe"}
   found = []
-  for number, variables in enumerate((environment, {"JAX_ENABLE_X64": "maybe"})):
+  for number, variables in enumerate((environment, broken)):
     words = ["--config=synthetic", "--stage=evaluate", f"--workdir={tmp_path / str(number)}"]
     done = subprocess.run(
       [sys.executable, "-m", "lafg_jax.main", *words, f"--config.evaluate.source={tmp_path}/e.npz"],
