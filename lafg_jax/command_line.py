@@ -1,6 +1,7 @@
 """Flags, configs and one-line errors of every command. Nothing here imports jax, which is slow."""
 
 import difflib
+import io
 import logging as python_logging
 import os
 import re
@@ -15,11 +16,13 @@ from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.config import keys, shipped
 from lafg_jax.runtime import interrupts
-from lafg_jax.utils import config_keys, places
+from lafg_jax.utils import config_keys, output, places
 from lafg_jax.utils.errors import Incomplete, PeerLost, Stopped, UserError, exit_code
 
 # ml_collections reads overrides from this list, which `_parse` fills once they are checked.
 _ARGV: list[str] = []
+# The words of the command that `run` runs.
+_COMMAND: list[str] = []
 _CONFIG_HELP = (
   "Path of a config file, such as configs/cars.py, or the name of a shipped one, such as cars; "
   "--config.KEY=VALUE overrides."
@@ -51,6 +54,18 @@ def run(
   """Parses flags, calls `main(argv)` and exits: with 0, or after an error or a signal, told in one
   line on stderr, with its `exit_code`. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
+  _COMMAND[:] = argv
+  # A name of bytes that are not UTF-8 is no reason to fail at the last line.
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
+  with output.quiet():
+    _run(main, doc, argv, with_config)
+
+
+def _run(
+  main: Callable[[Sequence[str]], None], doc: str, argv: list[str], with_config: bool
+) -> None:
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
   if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
@@ -64,13 +79,17 @@ def run(
   except Exception as error:
     if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
       traceback.print_exc()
+    if isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error):
+      # jax: a platform without its driver.
+      error = UserError(str(error))
+    if isinstance(error, BrokenPipeError) and not output.flushed():
+      # Whoever read the output has left; what it tells of is done.
+      sys.exit(0)
     if not isinstance(error, UserError | Incomplete | PeerLost | OSError):
       raise
     message = str(error)
     if isinstance(error, Incomplete):
-      spec = getattr(sys.modules["__main__"], "__spec__", None)
-      program = ["python", "-m", spec.name] if spec else [argv[0]]
-      message += f"; to try these again, and only these: {shlex.join([*program, *argv[1:]])}"
+      message += f"; to try these again, and only these: {shlex.join(command())}"
     elif isinstance(error, OSError) and error.filename:
       message = f"{error.filename}: {error.strerror}"
     # One line, although messages of libraries may have several.
@@ -80,6 +99,13 @@ def run(
     done = "stopped and saved" if isinstance(error, Stopped) else "left at once"
     print(f"{done}: the same command goes on from here", file=sys.stderr)
     sys.exit(exit_code(error))
+
+
+def command() -> list[str]:
+  """The words that started this process, as `python -m MODULE ...`; none outside of a command."""
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  program = ["python", "-m", spec.name] if spec else _COMMAND[:1]
+  return [*program, *_COMMAND[1:]] if _COMMAND else []
 
 
 def set_up_logging() -> None:

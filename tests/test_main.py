@@ -103,14 +103,17 @@ def test_the_report_shows_figures_and_pictures(finished):
 
 def test_a_second_run_skips_every_stage(finished):
   workdir, first = finished
-  # The lock says which process holds it.
-  written = [p for p in workdir.iterdir() if p.name != ".lock"]
+  # The lock says which process holds it, and run.json how each run began.
+  written = [p for p in workdir.iterdir() if p.name not in (".lock", "run.json")]
   before = {p: p.stat().st_mtime_ns for p in written}
   done = main(workdir, *SMALL)
   assert done.stderr.count("skipped (up to date)") == 6 and "running" not in done.stderr
   assert done.stdout == first.stdout
   assert {p: p.stat().st_mtime_ns for p in written} == before
-  assert {p.name for p in workdir.iterdir()} == {".lock", *(p.name for p in written)}
+  assert {p.name for p in workdir.iterdir()} == {".lock", "run.json", *(p.name for p in written)}
+  starts = json.loads((workdir / "run.json").read_text())["starts"]
+  assert len(starts) == 2 and starts[0]["command"] == starts[1]["command"]
+  assert starts[0]["command"][:3] == ["python", "-m", "lafg_jax.main"]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lafg_jax.config import keys
+from lafg_jax import command_line
+from lafg_jax.config import keys, starts
 from lafg_jax.utils.errors import UserError
 
 
@@ -49,12 +50,16 @@ def run(config: ConfigDict, workdir: str, names: Any) -> bool:
   from lafg_jax import stages
   from lafg_jax.data import datasets
   from lafg_jax.runtime import devices, distributed
+  from lafg_jax.training import checkpoints
 
   devices.keep_compiled()
   keys.expand_paths(config)
   task = find(config)
   with datasets.remembered(), jax_settings.ours():
     config, wanted = task.plan(config, workdir, list(names))
+    if distributed.process_index() == 0:
+      versions = checkpoints.versions()
+      starts.record(workdir, config, command_line.command(), list(names), versions)
     completed = stages.run_all(wanted, config, workdir)
     if completed and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))

@@ -37,8 +37,8 @@ FORMAT = 2
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 # How tensorstore names the operating system's reason.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
-# Characters that Orbax's libraries do not take as they are, in any folder of a path: etils globs the
-# whole path, and would find no array, or those of another folder; tensorstore writes 'a/b' for
+# Characters that Orbax's libraries do not take as they are, in any folder of a path: etils globs
+# the whole path, and would find no array, or those of another folder; tensorstore writes 'a/b' for
 # 'a\\b', and takes no bytes that are not UTF-8, which Python has as lone surrogates.
 _PATTERNS = re.compile(r"[\[\]*?\\\ud800-\udfff]")
 
