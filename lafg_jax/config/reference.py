@@ -10,7 +10,8 @@ from lafg_jax.utils import output
 _HEAD = """# Config keys
 
 `--config.KEY=VALUE` overrides any of these; in a path, `~` is the home folder.
-This page is made from the table in `lafg_jax/config/table/` by `python -m lafg_jax.config.reference`. What a key decides:
+This page is made from the table in `lafg_jax/config/table/` by
+`python -m lafg_jax.config.reference`. What a key decides:
 
 """
 _COLUMNS = "| Key | Default | Takes | Decides | What it does |\n|---|---|---|---|---|\n"

@@ -26,7 +26,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax import command_line
-from lafg_jax.config import keys, starts
+from lafg_jax.config import keys
 from lafg_jax.utils.errors import UserError
 
 
@@ -48,6 +48,7 @@ def run(config: ConfigDict, workdir: str, names: Any) -> bool:
 
   jax_settings.check()
   from lafg_jax import stages
+  from lafg_jax.config import starts
   from lafg_jax.data import datasets
   from lafg_jax.runtime import devices, distributed
   from lafg_jax.training import checkpoints
