@@ -29,10 +29,16 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "A workdir, or another source that load_retriever takes.", allow_override=True
+_WORKDIR = flags.DEFINE(
+  command_line.PATH,
+  "workdir",
+  None,
+  "A workdir, or another source that load_retriever takes.",
+  allow_override=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to write; other files stay.", allow_override=True)
+_OUT = flags.DEFINE(
+  command_line.PATH, "out", None, "Folder to write; other files stay.", allow_override=True
+)
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "newest",
@@ -42,7 +48,9 @@ _CHECKPOINT = flags.DEFINE_enum(
 _FORMATS = flags.DEFINE_string(
   "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
-_GALLERY = flags.DEFINE_string("gallery", None, "Images of the faiss index: an npz or a folder.")
+_GALLERY = flags.DEFINE(
+  command_line.PATH, "gallery", None, "Images of the faiss index: an npz or a folder."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -88,9 +96,13 @@ def export(
   `source` and `checkpoint` are as `load_retriever` takes them. Raises UserError where the model or
   the gallery cannot be read, or does not fit a format.
   """
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
   from lafg_jax.inference import bundle, index_card, model_card, retriever
   from lafg_jax.utils.files import replacing
 
+  out, gallery = places.expanded(out), gallery and places.expanded(gallery)
   model = bundle.read(source, checkpoint)
   written = []
   if "safetensors" in formats:
@@ -123,6 +135,7 @@ def stablehlo(model: Any) -> bytes:
 
   from lafg_jax.evaluate.embed import unit_embedding
   from lafg_jax.models import embedder as embedders
+  from lafg_jax.runtime import jax_settings
 
   size = sum(x.nbytes for x in jax.tree.leaves(model.params))
   if size >= 2**31 - 2**24:
@@ -134,7 +147,8 @@ def stablehlo(model: Any) -> bytes:
   side = model.config.data.image_size
   images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
   embed = jax.jit(lambda x: unit_embedding(embedder, model.params, x))
-  return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
+  with jax_settings.ours():
+    return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
 
 
 def write_index(retriever: Any, gallery: str, out: str) -> int:

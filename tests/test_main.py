@@ -105,14 +105,17 @@ def test_the_report_shows_figures_and_pictures(finished):
 
 def test_a_second_run_skips_every_stage(finished):
   workdir, first = finished
-  # The lock says which process holds it.
-  written = [p for p in workdir.iterdir() if p.name != ".lock"]
+  # The lock says which process holds it, and run.json how each run began.
+  written = [p for p in workdir.iterdir() if p.name not in (".lock", "run.json")]
   before = {p: p.stat().st_mtime_ns for p in written}
   done = main(workdir, *SMALL)
   assert done.stderr.count("skipped (up to date)") == 6 and "running" not in done.stderr
   assert done.stdout == first.stdout
   assert {p: p.stat().st_mtime_ns for p in written} == before
-  assert {p.name for p in workdir.iterdir()} == {".lock", *(p.name for p in written)}
+  assert {p.name for p in workdir.iterdir()} == {".lock", "run.json", *(p.name for p in written)}
+  starts = json.loads((workdir / "run.json").read_text())["starts"]
+  assert len(starts) == 2 and starts[0]["command"] == starts[1]["command"]
+  assert starts[0]["command"][:3] == ["python", "-m", "lafg_jax.main"]
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,8 @@ def test_what_the_operating_system_refuses_is_one_line(tmp_path):
   assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_outside_training_is_one_line(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_training_is_one_line_and_exit_code_75(tmp_path, number):
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   process = subprocess.Popen(
@@ -211,11 +215,11 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
   )
   for line in process.stderr:
     if "stage encode" in line:
-      process.send_signal(signal.SIGINT)
+      process.send_signal(number)
       break
   rest = process.stderr.read()
-  assert process.wait() == 130
-  assert "Traceback" not in rest and "interrupted" in rest.splitlines()[-1]
+  assert process.wait() == 75
+  assert "Traceback" not in rest and "stopped and saved" in rest.splitlines()[-1]
 
 
 def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.inference import locations
 from lafg_jax.models import embedder as embedders
+from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
@@ -50,6 +51,7 @@ class Trained(NamedTuple):
   facts: dict[str, Any]
 
 
+@jax_settings.ours()
 def read(source: str, checkpoint: str = "newest") -> Trained:
   """The model that `source` holds; the arguments are those of `locations.opened`.
 

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -124,7 +125,12 @@ def _steps(
   """
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
+    if step == start + 1:
+      logging.info("train: compiling the step, which takes a while")
+      begun = time.monotonic()
     state, metrics, asked = mapped(state, batch, *given, stop.flag())
+    if step == start + 1:
+      logging.info("train: compiled in %.1f s", time.monotonic() - begun)
     in_flight.append((metrics["loss"], asked))
     if len(in_flight) > MAX_IN_FLIGHT:
       # The step before the last two is done or nearly so: waiting for it bounds memory and does

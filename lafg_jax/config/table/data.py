@@ -37,7 +37,8 @@ ROWS = (
       "Data set: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), "
       "'inshop' (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (finches); "
       "for your own images 'folder', 'manifest', 'tfds' or 'hf', each a config's name too."),
-  Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none."),
+  Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none.",
+      path=True),
   Key("data.expect_counts", True, BOOL, "nothing",
       "Stop unless the published image counts are found; False only warns, for partial copies."),
   Key("data.box_crop", False, BOOL, "embedding",
@@ -58,13 +59,15 @@ ROWS = (
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),
       "training", "-1 trains on the first classes; a seed draws them.", _by(_OWN, -1)),
   Key("data.test_classes", "", TEXT, "nothing",
-      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, "")),
+      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, ""),
+      path=True),
   Key("data.manifest", "", TEXT, "nothing",
       "CSV or Parquet with the columns path, label or class, and perhaps split. Paths start at "
-      "data.root, or else at the file's folder.", _by(("manifest",), "")),
+      "data.root, or else at the file's folder.", _by(("manifest",), ""), path=True),
   Key("data.builder", "", TEXT, "nothing",
       "'tfds': a builder such as 'caltech_birds2011:0.1.1', or its folder; 'hf': a hub id or "
-      "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, "")),
+      "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, ""),
+      path=True),
   Key("data.image_key", "image", NAMED, "training",
       "Name of the images in data.builder.", _by(_BUILT, "image")),
   Key("data.label_key", "label", NAMED, "training",
@@ -105,7 +108,7 @@ ROWS = (
       "Folder of packs: training images decoded and resized once, to data.resize_size (a quarter "
       "more for 'random_resized'), 3 bytes per pixel, faster to read; '' reads the files. Pixels "
       "of 'random_resized' differ by 0.5 to 2 of 255 on average, so a run cannot change between "
-      "the two. Not with train.frozen_backbone.", _by((*LAYOUTS, *SOURCES), "")),
+      "the two. Not with train.frozen_backbone.", _by((*LAYOUTS, *SOURCES), ""), path=True),
   Key("data.num_workers", 0, at_least(0), "nothing",
       "Processes that decode images; 0 decodes in threads of this process. For --stage=data and "
       "for building a pack: threads; 0 takes one per core."),

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,10 @@ def _load(data: Any) -> dict[str, Any]:
   name, _, config = data.builder.partition(":")
   # Raised without network, for an unknown id, missing or damaged files, and scripts.
   failures = (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError)
+  # It would find nothing, or the images of other folders.
+  if os.path.isdir(folder) and re.search(r"[\[*?]|::", os.path.abspath(folder)):
+    why = "Hugging Face datasets takes [ * ? :: in a path for a pattern; rename the folder"
+    raise UserError(f"--config.data.builder={data.builder}: {why}")
   try:
     if any(os.path.isfile(os.path.join(folder, x)) for x in ("dataset_dict.json", "state.json")):
       loaded = datasets.load_from_disk(folder)
