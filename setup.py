@@ -80,6 +80,7 @@ setup(
   packages=[*find_packages(include=["lafg_jax", "lafg_jax.*"]), "lafg_jax.shipped_configs"],
   package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={
+    "lafg_jax": ["py.typed"],
     "lafg_jax.data.readers": ["*.json"],
     "lafg_jax.finches": ["tiny_clip/*", "*.json"],
     "lafg_jax.language": ["shipped/*.json"],
@@ -88,6 +89,7 @@ setup(
     "lafg_jax.report": ["page/*"],
     "lafg_jax.tasks.class_retrieval": ["*.json"],
   },
+  entry_points={"console_scripts": ["lafg-jax = lafg_jax.__main__:main"]},
   install_requires=BASE,
   extras_require={
     "train": TRAIN,

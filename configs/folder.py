@@ -9,13 +9,15 @@ and --config.language.llm=MODEL have a language model write them.
 
 The folder is one of
   my_birds/CLASS/*.jpg                              the class split by the keys below
-  my_birds/train/CLASS/*.jpg and test/CLASS/*.jpg   those are the split: no class is in both
+  my_birds/train/CLASS/*.jpg and test/CLASS/*.jpg   those are the split, in any usual spelling;
+                                                    no class is in both, or they are pooled by
+                                                    --config.data.split_folders=pool
   my_birds/SUPER_CATEGORY/CLASS/*.jpg               iNaturalist 2017 and 2018
   inat/train/00042_Plantae_..._genus_species/*.jpg  iNaturalist 2021
 The first half of the classes trains, in the order of the folders' names; the other half, unseen, is
 the test. --config.data.train_fraction=0.8 is another part, --config.data.split_seed=0 draws the
 classes, and --config.data.test_classes=FILE lists those of the test, one name a line. (iNaturalist
-2021 is numbered by kinship: there, a seed makes the halves alike.)
+2021 is numbered by kinship: there, a seed makes the halves alike.) docs/guide/data.md has more.
 
 AdamW, 3e-5, gradient norm 3, random resized crops and flips are Hyp-ViT's (Ermolov et al., CVPR
 2022) for a ViT-S pretrained on ImageNet-21k; its batch is 900. A class with fewer than

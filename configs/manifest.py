@@ -3,10 +3,10 @@
   python -m lafg_jax.main --config configs/manifest.py --config.data.manifest=/data/images.csv \
       --config.language.descriptions=my_birds.json
 
-A row is an image. Columns:
+A row is an image. Columns, whose usual other names are read too (docs/guide/data.md):
   path                      absolute, or below data.root; below the file's own folder if that is ''
   label and/or class        a number from 0, and the name; names alone set the order of classes
-  split (may be missing)    train, val, test; or query and gallery in place of test
+  split (may be missing)    train, val, test; or query and gallery in place of test; any spelling
   left, top, right, bottom  (may be missing) in pixels: the part of the image that is shown
 A class belongs to one of train, val and test. Where there is val, data.num_val_classes is the
 number of its classes. Without a column split, classes are split as configs/folder.py says.

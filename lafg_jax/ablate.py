@@ -23,22 +23,32 @@ from lafg_jax.utils import locks, packages, places
 from lafg_jax.utils.errors import Incomplete, UserError
 
 _SEEDS = flags.DEFINE_integer("seeds", 2, "Seeds per variant: 0 to this number minus one.")
-_VARIANTS = flags.DEFINE_string(
-  "variants", "", "Python file with starts, groups of variants and the grid (default: the task's)."
+_VARIANTS = flags.DEFINE(
+  command_line.PATH,
+  "variants",
+  "",
+  "Python file with starts, groups of variants and the grid (default: the task's).",
 )
-_TUNED = flags.DEFINE_string(
-  "tuned", None, "Settings that --tune chose, which cells take; '': none (default: the task's)."
+_TUNED = flags.DEFINE(
+  command_line.PATH,
+  "tuned",
+  None,
+  "Settings that --tune chose, which cells take; '': none (default: the task's).",
 )
 # allow_override: other commands have flags of these names, and a process may import several.
 _FOLDER = "Folder of the cells and results (default: runs/ablation-<name of the config>)."
-_WORKDIR = flags.DEFINE_string("workdir", None, _FOLDER, allow_override=True)
+_WORKDIR = flags.DEFINE(command_line.PATH, "workdir", None, _FOLDER, allow_override=True)
 _GROUPS = flags.DEFINE_list("groups", None, "Groups, or all (default: headline; with --only: all).")
 _STARTS = flags.DEFINE_list("starts", None, "Starts to run (default: all of the variants file).")
 _ONLY = flags.DEFINE_string("only", "", "Regular expression over START/VARIANT: cells to run.")
 _JOBS = flags.DEFINE_integer("jobs", 0, "Worker processes; 0: one per core, or per accelerator.")
 _REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Run nothing: report the finished cells.")
-_OUT = flags.DEFINE_string(
-  "out", "", "Folder to which the results are added too, beside other cells.", allow_override=True
+_OUT = flags.DEFINE(
+  command_line.PATH,
+  "out",
+  "",
+  "Folder to which the results are added too, beside other cells.",
+  allow_override=True,
 )
 _TUNE = flags.DEFINE_bool("tune", False, "Choose settings on held-out training classes.")
 
@@ -51,6 +61,9 @@ def main(argv: Sequence[str]) -> None:
   workdir = _WORKDIR.value or os.path.join("runs", f"ablation-{command_line.config_name()}")
   if _OUT.value:
     command_line.make_folder("out", _OUT.value)
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
   from lafg_jax.ablation import plan, pool, results, tuning
   from lafg_jax.data import datasets
 

@@ -1,6 +1,7 @@
 """Flags, configs and one-line errors of every command. Nothing here imports jax, which is slow."""
 
 import difflib
+import io
 import logging as python_logging
 import os
 import re
@@ -15,16 +16,29 @@ from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.config import keys, shipped
 from lafg_jax.runtime import interrupts
-from lafg_jax.utils import config_keys, places
-from lafg_jax.utils.errors import Incomplete, PeerLost, UserError, exit_code
+from lafg_jax.utils import config_keys, output, places
+from lafg_jax.utils.errors import Incomplete, PeerLost, Stopped, UserError, exit_code
 
 # ml_collections reads overrides from this list, which `_parse` fills once they are checked.
 _ARGV: list[str] = []
+# The words of the command that `run` runs.
+_COMMAND: list[str] = []
 _CONFIG_HELP = (
   "Path of a config file, such as configs/cars.py, or the name of a shipped one, such as cars; "
   "--config.KEY=VALUE overrides."
 )
 CONFIG = config_flags.DEFINE_config_file("config", None, _CONFIG_HELP, sys_argv=_ARGV)
+
+
+class _PathParser(flags.ArgumentParser):
+  """~ and ~user are home folders, as in a shell."""
+
+  def parse(self, argument: str) -> str:
+    return places.expanded(argument)
+
+
+# The parser of every flag that takes a path or URL: flags.DEFINE(command_line.PATH, ...).
+PATH = _PathParser()
 flags.DEFINE_bool("debug", False, "Show the traceback of an error before its one line.")
 _SHIPPED = "configs/NAME.py, or NAME of a shipped one: " + ", ".join(shipped.names())
 _KEY_FLAG = re.compile(r"^--?(no)?config\.([^=]*)(=.*)?$", re.DOTALL)
@@ -37,9 +51,21 @@ def run(
   *,
   with_config: bool = True,
 ) -> None:
-  """Parses flags, calls `main(argv)` and exits: with 0, or after an error, told in one line on
-  stderr, with its `exit_code`. Without `with_config` the command has no --config."""
+  """Parses flags, calls `main(argv)` and exits: with 0, or after an error or a signal, told in one
+  line on stderr, with its `exit_code`. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
+  _COMMAND[:] = argv
+  # A name of bytes that are not UTF-8 is no reason to fail at the last line.
+  for stream in (sys.stdout, sys.stderr):
+    if isinstance(stream, io.TextIOWrapper):
+      stream.reconfigure(errors="backslashreplace")
+  with output.quiet():
+    _run(main, doc, argv, with_config)
+
+
+def _run(
+  main: Callable[[Sequence[str]], None], doc: str, argv: list[str], with_config: bool
+) -> None:
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
   if {"--help", "-help", "-h", "--helpfull", "--helpshort"} & set(argv[1:]):
@@ -53,21 +79,33 @@ def run(
   except Exception as error:
     if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
       traceback.print_exc()
+    if isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error):
+      # jax: a platform without its driver.
+      error = UserError(str(error))
+    if isinstance(error, BrokenPipeError) and not output.flushed():
+      # Whoever read the output has left; what it tells of is done.
+      sys.exit(0)
     if not isinstance(error, UserError | Incomplete | PeerLost | OSError):
       raise
     message = str(error)
     if isinstance(error, Incomplete):
-      spec = getattr(sys.modules["__main__"], "__spec__", None)
-      program = ["python", "-m", spec.name] if spec else [argv[0]]
-      message += f"; to try these again, and only these: {shlex.join([*program, *argv[1:]])}"
+      message += f"; to try these again, and only these: {shlex.join(command())}"
     elif isinstance(error, OSError) and error.filename:
       message = f"{error.filename}: {error.strerror}"
     # One line, although messages of libraries may have several.
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(exit_code(error))
-  except KeyboardInterrupt:
-    print("interrupted: the same command goes on from here", file=sys.stderr)
-    sys.exit(130)
+  except KeyboardInterrupt as error:
+    done = "stopped and saved" if isinstance(error, Stopped) else "left at once"
+    print(f"{done}: the same command goes on from here", file=sys.stderr)
+    sys.exit(exit_code(error))
+
+
+def command() -> list[str]:
+  """The words that started this process, as `python -m MODULE ...`; none outside of a command."""
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  program = ["python", "-m", spec.name] if spec else _COMMAND[:1]
+  return [*program, *_COMMAND[1:]] if _COMMAND else []
 
 
 def set_up_logging() -> None:
@@ -96,7 +134,7 @@ def _parse(argv: list[str], with_config: bool) -> None:
   _check_names(argv, with_config)
   if with_config:
     at, given = _config_path(argv)
-    path = shipped.find(given)
+    path = places.expanded(shipped.find(given), "--config=")
     argv = [*argv[:at], argv[at].removesuffix(given) + path, *argv[at + 1 :]]
     config = _load(path)
     for match in filter(None, map(_KEY_FLAG.match, argv[1:])):
@@ -109,6 +147,8 @@ def _parse(argv: list[str], with_config: bool) -> None:
   except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     # ml_collections raises these for values that it cannot convert.
     raise UserError(f"the command line cannot be read: {error}; see --help") from error
+  if with_config:
+    keys.expand_paths(CONFIG.value)
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
 
@@ -149,6 +189,8 @@ def _config_path(argv: list[str]) -> tuple[int, str]:
 def _load(path: str) -> ConfigDict:
   file = path.split(":", 1)[0]
   if not os.path.isfile(file):
+    if os.path.isfile(path):
+      raise UserError(f"--config: {path}: a colon begins a variant; the file needs a path without")
     folder, name = os.path.dirname(file) or ".", os.path.basename(file)
     beside = sorted(path.name for path in Path(folder).glob("*.py"))
     hint = _nearest(name, beside, f"{folder}/") or _nearest(file, shipped.names())

@@ -8,7 +8,7 @@ safetensors: model.safetensors and config.json, which load_retriever reads, and 
 card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
 the model. stablehlo: model.stablehlo, uint8 images [b, S, S, 3] -> unit-norm float32 [b, D] for any
 b, weights within; jax.export.deserialize runs it without this package. faiss: gallery.faiss and
-gallery.json, the index and the paths of a gallery's images.
+gallery.json, the index and the paths of a gallery's images, and GALLERY.md, how to use them.
 """
 
 import json
@@ -26,14 +26,19 @@ FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "A workdir, or another source that load_retriever takes.", allow_override=True
+_WORKDIR = flags.DEFINE(
+  command_line.PATH,
+  "workdir",
+  None,
+  "A workdir, or another source that load_retriever takes.",
+  allow_override=True,
 )
-_OUT = flags.DEFINE_string("out", None, "Folder to write; other files stay.", allow_override=True)
+_OUT = flags.DEFINE(
+  command_line.PATH, "out", None, "Folder to write; other files stay.", allow_override=True
+)
 _CHECKPOINT = flags.DEFINE_enum(
   "checkpoint",
   "newest",
@@ -43,7 +48,9 @@ _CHECKPOINT = flags.DEFINE_enum(
 _FORMATS = flags.DEFINE_string(
   "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
-_GALLERY = flags.DEFINE_string("gallery", None, "Images of the faiss index: an npz or a folder.")
+_GALLERY = flags.DEFINE(
+  command_line.PATH, "gallery", None, "Images of the faiss index: an npz or a folder."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -89,9 +96,13 @@ def export(
   `source` and `checkpoint` are as `load_retriever` takes them. Raises UserError where the model or
   the gallery cannot be read, or does not fit a format.
   """
-  from lafg_jax.inference import bundle, model_card, retriever
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
+  from lafg_jax.inference import bundle, index_card, model_card, retriever
   from lafg_jax.utils.files import replacing
 
+  out, gallery = places.expanded(out), gallery and places.expanded(gallery)
   model = bundle.read(source, checkpoint)
   written = []
   if "safetensors" in formats:
@@ -104,8 +115,10 @@ def export(
       temporary.write_bytes(stablehlo(model))
     written.append(STABLEHLO)
   if "faiss" in formats and gallery:
-    write_index(retriever.of(model), gallery, out)
-    written += [INDEX, PATHS]
+    count = write_index(retriever.of(model), gallery, out)
+    with replacing(os.path.join(out, index_card.FILE)) as temporary:
+      temporary.write_text(index_card.text(model, source, gallery, count, formats), "utf-8")
+    written += [INDEX, PATHS, index_card.FILE]
   return [os.path.join(out, name) for name in written]
 
 
@@ -122,6 +135,7 @@ def stablehlo(model: Any) -> bytes:
 
   from lafg_jax.evaluate.embed import unit_embedding
   from lafg_jax.models import embedder as embedders
+  from lafg_jax.runtime import jax_settings
 
   size = sum(x.nbytes for x in jax.tree.leaves(model.params))
   if size >= 2**31 - 2**24:
@@ -133,11 +147,14 @@ def stablehlo(model: Any) -> bytes:
   side = model.config.data.image_size
   images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
   embed = jax.jit(lambda x: unit_embedding(embedder, model.params, x))
-  return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
+  with jax_settings.ours():
+    return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
 
 
-def write_index(retriever: Any, gallery: str, out: str) -> None:
+def write_index(retriever: Any, gallery: str, out: str) -> int:
   """Writes gallery.faiss (IndexFlatIP: exact inner products) and gallery.json (paths, in order).
+
+  Returns G, the number of images.
 
   `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
   folder with images at any depth.
@@ -164,23 +181,27 @@ def write_index(retriever: Any, gallery: str, out: str) -> None:
     faiss.write_index(index, str(temporary))
   with replacing(os.path.join(out, PATHS)) as temporary:
     temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
+  return len(paths)
 
 
 def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
   import numpy as np
 
-  from lafg_jax.data import images
+  from lafg_jax.data import images, listing
+  from lafg_jax.utils import ground
 
-  found = (os.path.join(root, name) for root, _, names in os.walk(folder) for name in names)
-  names = sorted(os.path.relpath(path, folder) for path in found if path.lower().endswith(_IMAGES))
+  colour = ground.of(retriever.config.data)
+  names, others = listing.images_below(folder)
+  for line in listing.said(others):
+    logging.warning("gallery: %s", line)
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):
     pixels = []
     for name in names[start : start + _AT_ONCE]:
       try:
-        pixels.append(images.read_image(os.path.join(folder, name)))
+        pixels.append(images.read_image(os.path.join(folder, name), colour))
         paths.append(name)
       except images.UnreadableImage as error:
         logging.warning("gallery: left out: %s", error)

@@ -19,10 +19,13 @@ from absl import flags
 from lafg_jax import command_line, tasks
 from lafg_jax.runtime import distributed, malloc
 from lafg_jax.utils import packages
-from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.errors import Stopped, UserError
 
-_WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Folder or URL (gs://) for all output (default: runs/<name of the config>)."
+_WORKDIR = flags.DEFINE(
+  command_line.PATH,
+  "workdir",
+  None,
+  "Folder or URL (gs://) for all output (default: runs/<name of the config>).",
 )
 _STAGE = flags.DEFINE_string("stage", None, "The only stage to run (default: see above).")
 
@@ -50,7 +53,10 @@ def main(argv: Sequence[str]) -> None:
     folder = remote_workdir.local_folder(workdir)
     command_line.make_folder("workdir", folder)
     with distributed.only_run(folder, workdir), remote_workdir.synced(workdir, folder):
-      tasks.run(config, folder, names)
+      completed = tasks.run(config, folder, names)
+  # After the session, whose processes leave together.
+  if not completed:
+    raise Stopped("by a signal")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ usage: launch/local.sh --processes=N [OPTIONS] --config FILE [--workdir DIR] [--
 
 Runs `python -m lafg_jax.main` as N processes of one run, on this machine. What is not an option of
 this script goes to each of them. Process 0 prints here, process I into LOGS/process-I.log. Ctrl-C and
-SIGTERM are passed on: once saves and leaves, twice leaves. When one process fails, the others
-are ended, and its exit code is that of this script.
+SIGTERM are passed on: once saves and leaves (exit code 75: the same command goes on), twice leaves.
+When one process fails, the others are ended, and its exit code is that of this script.
 
   --processes=N            how many
   --devices-per-process=K  K simulated CPU devices in each (for trying things out)
@@ -54,7 +54,7 @@ else
   mkdir -p "$logs" || fail "--logs=$logs cannot be made"
 fi
 
-pids=() codes=() failed=""
+pids=() codes=() failed="" stopped=""
 
 # Into `command`: the words that start process $1.
 command_of() {
@@ -110,7 +110,9 @@ collect() {
     if [[ -n ${codes[i]-} ]] || kill -0 "${pids[i]}" 2> /dev/null; then continue; fi
     codes[i]=0
     wait "${pids[i]}" || codes[i]=$?
-    if [[ ${codes[i]} = 0 || -n $failed ]]; then continue; fi
+    # All processes of a run stop together, and save.
+    if [[ ${codes[i]} = 75 ]]; then stopped=75; fi
+    if [[ ${codes[i]} = 0 || ${codes[i]} = 75 || -n $failed ]]; then continue; fi
     failed=${codes[i]}
     echo "error: process $i ended with exit code $failed; the others are told to leave" >&2
     if [[ $i != 0 ]]; then tail -n 5 "$logs/process-$i.log" >&2; fi
@@ -130,4 +132,4 @@ while [[ ${#codes[@]} -lt $processes ]]; do
   sleep 0.2 &
   wait $! || true
 done
-exit "${failed:-0}"
+exit "${failed:-${stopped:-0}}"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # usage: launch/slurm_task.sh COMMAND...
-# What each Slurm task executes. Runs COMMAND, one process of main, and exits with its code, or with 75
-# where it ended because of SIGTERM: main then exits with 0 (saved), and slurm.sbatch has to know that
-# the run is not over. Slurm signals the task alone, so SIGTERM is passed on; but once, as main takes a
+# What each Slurm task executes. Runs COMMAND, one process of main, and exits with its code: 75 where it was
+# stopped and has saved, so that slurm.sbatch knows that the run is not over; also where SIGTERM ended main
+# before it listened. Slurm signals the task alone, so SIGTERM is passed on; but once, as main takes a
 # second one for impatience and leaves without saving.
 set -euo pipefail
 
@@ -30,5 +30,5 @@ while true; do
   # The signal ended the wait, not the child.
   interrupted=""
 done
-if [[ -n $told && ($code = 0 || $code = 143) ]]; then exit 75; fi
+if [[ -n $told && $code = 143 ]]; then exit 75; fi
 exit "$code"

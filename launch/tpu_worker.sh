@@ -66,14 +66,14 @@ start() {
 }
 
 # Leads a process group of its own. SIGTERM reaches the whole of it (`stop`, a machine that shuts down), and
-# main then exits with 0, as it has saved: 75 says that the run is not over.
+# main then exits with 75: the run has saved and is not over. So it is where main did not listen yet.
 supervise() {
   local code=0 told=""
   echo $$ > "$RUN/group"
   trap 'told=1' TERM
   export PYTHONUNBUFFERED=1
   "$VENV/bin/python" -m lafg_jax.main "$@" || code=$?
-  if [[ -n $told && ($code = 0 || $code = 143) ]]; then code=75; fi
+  if [[ -n $told && $code = 143 ]]; then code=75; fi
   echo "$code" > "$RUN/code"
 }
 

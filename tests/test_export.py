@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from PIL import Image
 import lafg_jax
 from lafg_jax import export
 from lafg_jax.evaluate.embed import inference_params, make_embed
-from lafg_jax.inference import bundle, model_card
+from lafg_jax.inference import bundle, index_card, model_card
 from lafg_jax.models import embedder as embedders
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
@@ -77,6 +78,88 @@ def test_stablehlo_runs_without_this_package_as_the_card_says(written, photos, r
   np.testing.assert_allclose(np.load(written / "one.npy"), ours[:1], atol=1e-6)
 
 
+@pytest.fixture
+def handed_on(written, photos, tmp_path, monkeypatch):
+  """A copy of the export in which a reader of its pages is, with photographs of his own."""
+  shutil.copytree(written, tmp_path / "copy")
+  for name, source in {"a": "a", "b": "b", "query": "a"}.items():
+    shutil.copy(photos / f"{source}.jpg", tmp_path / "copy" / f"{name}.jpg")
+  shutil.copytree(photos / "sub", tmp_path / "copy/more_photos")
+  (tmp_path / "copy/more_photos/broken.png").unlink()
+  monkeypatch.chdir(tmp_path / "copy")
+  return tmp_path / "copy"
+
+
+def python_of(page):
+  blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+  return "\n".join(block for block in blocks if "deserialize" not in block)
+
+
+def test_the_python_of_the_card_runs_as_it_stands(handed_on, retriever, capsys):
+  found = {}
+  exec(python_of(handed_on / model_card.FILE), found)
+  # The query is a.jpg: the card's own gallery of two, and the index, have it at row 0.
+  assert capsys.readouterr().out == "a.jpg\n" and found["rows"].tolist() == [[0]]
+  np.testing.assert_allclose(found["gallery"], retriever.embed(["a.jpg", "b.jpg"]), atol=1e-6)
+
+
+def test_the_page_of_the_index_says_what_made_it_and_runs_as_it_stands(
+  handed_on, trained_run, retriever, capsys
+):
+  page = (handed_on / index_card.FILE).read_text()
+  identity = bundle.identity(bundle.read(str(trained_run)))
+  # An export holds the same model as its workdir.
+  assert identity == bundle.identity(bundle.read(str(handed_on))) and len(identity) == 16
+  for said in (f"`{identity}`", "4 images", "[4, 16]", "| step | 1 (newest checkpoint) |"):
+    assert said in page
+  assert f"`{identity}`" in (handed_on / model_card.FILE).read_text()
+  found = {}
+  exec(python_of(handed_on / index_card.FILE), found)
+  assert capsys.readouterr().out.startswith("['a.jpg', ")
+  cosines, rows = retriever.search("query.jpg", found["index"].reconstruct_n(0, 4), k=4)
+  np.testing.assert_allclose(found["cosines"], cosines, atol=1e-6)
+  np.testing.assert_array_equal(found["rows"], rows)
+  # After adding, the files hold one image more, and a search for it finds both copies of it.
+  assert json.loads((handed_on / export.PATHS).read_text())[3:] == ["sub/d.png", *found["new"]]
+  index = found["faiss"].read_index(str(handed_on / export.INDEX))
+  assert sorted(index.search(retriever.embed(found["new"]), 2)[1][0]) == [3, 4]
+
+
+def test_an_index_alone_names_where_its_model_is(trained_run, photos, tmp_path, monkeypatch):
+  export.export(str(trained_run), str(tmp_path), ("faiss",), str(photos))
+  assert sorted(path.name for path in tmp_path.iterdir()) == [
+    index_card.FILE, export.INDEX, export.PATHS
+  ]  # fmt: skip
+  assert f"load_retriever('{trained_run}')" in (tmp_path / index_card.FILE).read_text()
+
+
+@pytest.mark.parametrize(
+  ("changes", "says"),
+  [
+    ({"loss.alignment": "none"}, "No words were used in its training.\n"),
+    ({"loss.alignment": "orthogonal", "loss.image_alignment": "feature"},
+     "No words were used in its training. `tiny_clip`, frozen, also told it"),
+    ({"loss.alignment": "onehot", "loss.image_alignment": "vocabulary"}, "Words were used"),
+    ({"loss.alignment": "prototype", "language.describer": "synthetic"}, "of the drawn finches"),
+    ({"loss.alignment": "prototype", "language.descriptions": "/home/me/words.json"},
+     "from the file `words.json`"),
+    ({"loss.alignment": "prototype", "language.describer": "openai", "language.llm": "some-model"},
+     "the language model `some-model` (`language.describer=openai`), encoded by `tiny_clip`"),
+    ({"loss.alignment": "prototype", "language.shuffle": "all"}, "another class's words"),
+  ],
+)  # fmt: skip
+def test_the_card_says_whether_words_were_used_and_whose(config_with, changes, says):
+  config = config_with()
+  config.update_from_flattened_dict({"loss.image_alignment": "none"} | changes)
+  assert says in model_card._words(config)
+
+
+def test_the_install_command_of_the_card_is_that_of_the_checkout(written):
+  text = (written / model_card.FILE).read_text()
+  assert "pip install lafg_jax" not in text and "`pip install .` in a checkout" in text
+  assert (ROOT / "setup.py").exists() and "faiss-cpu" in text
+
+
 def test_stablehlo_is_for_every_platform_and_any_batch(written):
   found = jax_export.deserialize(bytearray((written / export.STABLEHLO).read_bytes()))
   assert found.platforms == ("cpu", "cuda", "tpu")
@@ -118,6 +201,7 @@ def test_faiss_finds_what_the_retriever_finds(written, photos, retriever):
   assert paths == ["a.jpg", "b.jpg", "c.jpg", "sub/d.png"]
   gallery = retriever.embed([photos / path for path in paths])
   queries = gallery[:2] + 0.1 * gallery[2:]
+  queries /= np.linalg.norm(queries, axis=1, keepdims=True)
   scores, rows = retriever.search(queries, gallery, k=3)
   found_scores, found_rows = index.search(queries, 3)
   np.testing.assert_array_equal(found_rows, rows)
@@ -153,10 +237,11 @@ def test_the_card_has_the_evaluation_and_what_to_cut(trained_run):
     "recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7, "num_classes": 3,
     "split": "test", "partial": True,
     "untrained": {"recall@1": 0.1, "map@r": 0.1, "r_precision": 0.1},
+    "chance": {"recall@1": 0.03, "map@r": 0.02, "r_precision": 0.03},
   }  # fmt: skip
   model.facts["box"] = [0, 0, 0, -20]
   text = model_card.text(model, export.FORMATS)
-  assert "| recall@1 | 10.0 | 50.0 |" in text and "| map@r | 10.0 | 25.0 |" in text
+  assert "| recall@1 | 10.0 | 50.0 | 3.0 |" in text and "| map@r | 10.0 | 25.0 | 2.0 |" in text
   assert "7 queries of 3 classes never seen in training" in text
   assert "not comparable with published figures" in text
   assert "image.crop((0, 0, image.width+0, image.height-20))" in text

@@ -12,7 +12,7 @@ ROOMS = (
   *("training", "report", "stages", "command_line", "tasks", "inference", "ablation"),
 )
 # Commands, above all rooms: nothing imports them.
-COMMANDS = ("main", "ablate", "export", "search", "demo")
+COMMANDS = ("__main__", "main", "ablate", "export", "search", "demo")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

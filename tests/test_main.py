@@ -89,7 +89,9 @@ def test_a_bare_run_writes_every_file_of_the_contract(finished):
   ends = sorted(path.name.partition(".test")[2] for path in evaluated)
   assert ends == ["-retrieval.000000004", ".000000000", ".000000004"]
   assert f"tensorboard --logdir {workdir}" in done.stdout
-  assert "untrained" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
+  assert (
+    "before training" in done.stdout and "recall@1" in done.stdout and "report.html" in done.stdout
+  )
 
 
 def test_the_report_shows_figures_and_pictures(finished):
@@ -108,14 +110,17 @@ def test_the_report_shows_figures_and_pictures(finished):
 
 def test_a_second_run_skips_every_stage(finished):
   workdir, first = finished
-  # The lock says which process holds it.
-  written = [p for p in workdir.iterdir() if p.name != ".lock"]
+  # The lock says which process holds it, and run.json how each run began.
+  written = [p for p in workdir.iterdir() if p.name not in (".lock", "run.json")]
   before = {p: p.stat().st_mtime_ns for p in written}
   done = main(workdir, *SMALL)
   assert done.stderr.count("skipped (up to date)") == 6 and "running" not in done.stderr
   assert done.stdout == first.stdout
   assert {p: p.stat().st_mtime_ns for p in written} == before
-  assert {p.name for p in workdir.iterdir()} == {".lock", *(p.name for p in written)}
+  assert {p.name for p in workdir.iterdir()} == {".lock", "run.json", *(p.name for p in written)}
+  starts = json.loads((workdir / "run.json").read_text())["starts"]
+  assert len(starts) == 2 and starts[0]["command"] == starts[1]["command"]
+  assert starts[0]["command"][:3] == ["python", "-m", "lafg_jax.main"]
 
 
 @pytest.mark.parametrize(
@@ -200,7 +205,8 @@ def test_what_the_operating_system_refuses_is_one_line(tmp_path):
   assert done.stderr.splitlines()[-1].startswith("error: ") and "Traceback" not in done.stderr
 
 
-def test_ctrl_c_outside_training_is_one_line(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_outside_training_is_one_line_and_exit_code_75(tmp_path, number):
   command = [sys.executable, "-m", "lafg_jax.main", "--config", "configs/synthetic.py:prototypes"]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   process = subprocess.Popen(
@@ -214,11 +220,11 @@ def test_ctrl_c_outside_training_is_one_line(tmp_path):
   )
   for line in process.stderr:
     if "stage encode" in line:
-      process.send_signal(signal.SIGINT)
+      process.send_signal(number)
       break
   rest = process.stderr.read()
-  assert process.wait() == 130
-  assert "Traceback" not in rest and "interrupted" in rest.splitlines()[-1]
+  assert process.wait() == 75
+  assert "Traceback" not in rest and "stopped and saved" in rest.splitlines()[-1]
 
 
 def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):
@@ -241,6 +247,20 @@ def test_a_restored_retriever_embeds_what_evaluation_embedded(finished):
   assert labels.shape == (1200,)
 
 
+def test_the_run_leaves_a_few_unseen_images_as_files(finished):
+  workdir, _ = finished
+  retriever = lafg_jax.load_retriever(str(workdir))
+  files = lafg_jax.list_images(workdir / "examples")
+  assert len(files) == 12 and len({Path(file).parent for file in files}) == 4
+  with np.load(workdir / "embeddings.npz", allow_pickle=False) as npz:
+    paths, vectors = npz["paths"].tolist(), npz["vectors"]
+  # Each is found at the row of its own id, without a pixel changed.
+  scores, rows = retriever.search(files, vectors, k=1)
+  ids = [f"synthetic/{Path(file).parent.name}/{Path(file).stem}" for file in files]
+  assert [paths[row] for row in rows[:, 0]] == ids
+  np.testing.assert_allclose(scores, 1, atol=1e-5)
+
+
 def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finished, tmp_path):
   retriever = lafg_jax.load_retriever(str(finished[0]))
   Image.new("L", (70, 30), 90).save(tmp_path / "grey.png")
@@ -250,7 +270,7 @@ def test_a_retriever_takes_files_of_any_size_and_says_what_it_cannot_read(finish
   with pytest.raises(lafg_jax.utils.errors.UserError, match=r"bad\.jpg"):
     retriever.embed([tmp_path / "bad.jpg"])
   with pytest.raises(lafg_jax.utils.errors.UserError, match="uint8"):
-    retriever.embed(np.zeros((1, 16, 16, 3), np.float32))
+    retriever.embed(np.zeros((1, 16, 16, 3), np.int32))
   with pytest.raises(lafg_jax.utils.errors.UserError, match="checkpoint"):
     lafg_jax.load_retriever(str(tmp_path))
 

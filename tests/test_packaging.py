@@ -53,13 +53,24 @@ def test_nothing_but_the_package_is_installed(installed):
   assert sorted(path.stem for path in shipped.glob("[a-z]*.py")) == CONFIGS
 
 
+def test_the_console_command_is_installed(installed):
+  (points,) = installed.glob("*.dist-info/entry_points.txt")
+  assert "lafg-jax = lafg_jax.__main__:main" in points.read_text()
+
+
 def test_every_file_of_the_package_is_in_the_wheel(installed):
   """Descriptions, pages, the tiny CLIP and tuned settings among them: what git tracks."""
   asked = subprocess.run(["git", "ls-files", "lafg_jax"], cwd=ROOT, capture_output=True, text=True)
   if asked.returncode:
     pytest.skip("no git checkout")
   tracked = [name for name in asked.stdout.split() if (ROOT / name).is_file()]
-  assert {Path(name).suffix for name in tracked} >= {".py", ".json", ".css", ".safetensors"}
+  assert {Path(name).suffix for name in tracked} >= {
+    ".py",
+    ".typed",
+    ".json",
+    ".css",
+    ".safetensors",
+  }
   assert [name for name in tracked if not (installed / name).is_file()] == []
 
 

@@ -7,14 +7,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax import stages, tasks
+from lafg_jax.runtime import jax_settings
 from lafg_jax.training import checkpoints
-from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.errors import Stopped, UserError
 
 
-class Stopped(RuntimeError):
-  """A signal asked training to stop: nothing of the cell is kept."""
-
-
+@jax_settings.ours()
 def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
   """One run of the task: JSON with 'seed', what the task's `figures` gives, 'seconds', 'versions'.
 
@@ -36,6 +34,7 @@ def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
   return {"seed": config.seed, **figures, "seconds": seconds, "versions": checkpoints.versions()}
 
 
+@jax_settings.ours()
 def prepare(configs: list[ConfigDict], scratch: str, store: str) -> None:
   """Runs the stages of one process for all cells, before the workers start.
 

@@ -166,6 +166,7 @@ def _changed(config: ConfigDict, settings: Sequence[Mapping[str, Any]], name: st
       at = f"{key}={value}: "
       made.update_from_flattened_dict({key: value})
     at = ""
+    keys.expand_paths(made)
     validation.validate_values(made, tasks.find(made, "default").SECTIONS)
   except (TypeError, ValueError) as error:
     raise UserError(f"variant {name}: {at}{error}") from error

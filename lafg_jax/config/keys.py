@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config.record import Key
 from lafg_jax.config.table import ROWS
-from lafg_jax.utils import config_keys
+from lafg_jax.utils import config_keys, places
 
 # For errors about unknown keys.
 LISTED = "python -m lafg_jax.config.reference lists them all"
@@ -33,6 +33,18 @@ def deciding(config: Any, *kinds: str) -> dict[str, Any]:
   found = config_keys.keys(config)
   chosen = [key for key in found if (ROWS[key].decides if key in ROWS else "training") in kinds]
   return {key: config_keys.get(config, key) for key in chosen}
+
+
+def expand_paths(config: ConfigDict) -> None:
+  """Puts home folders in place of ~ and ~user in every key that may hold a path.
+
+  Raises UserError, which names the key, where there is no such user.
+  """
+  for key in config_keys.keys(config):
+    value = config_keys.get(config, key)
+    if key in ROWS and ROWS[key].path and isinstance(value, str):
+      with config.unlocked():
+        config.update_from_flattened_dict({key: places.expanded(value, f"--config.{key}=")})
 
 
 def is_read(config: Any, key: str) -> bool:

@@ -44,6 +44,7 @@ class Key(NamedTuple):
   name: dotted. default: a cell of the study (`ablation/plan.py`) is identified by the values that
   differ from it, so a new default takes a new `plan._VERSION`. rule: the valid values. decides: one
   of `KINDS`. comment: its documentation. read_by: see `ReadBy`. secret: errors hide its value.
+  path: its value may be a path, in which ~ is a home folder.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Key(NamedTuple):
   comment: str
   read_by: ReadBy | None = None
   secret: bool = False
+  path: bool = False
 
 
 def one_of(*names: str) -> Rule:

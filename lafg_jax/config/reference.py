@@ -5,11 +5,13 @@ import re
 
 from lafg_jax.config.record import KINDS, Key
 from lafg_jax.config.table import ROWS
+from lafg_jax.utils import output
 
 _HEAD = """# Config keys
 
-`--config.KEY=VALUE` overrides any of these. This page is made from the table in
-`lafg_jax/config/table/` by `python -m lafg_jax.config.reference`. What a key decides:
+`--config.KEY=VALUE` overrides any of these; in a path, `~` is the home folder.
+This page is made from the table in `lafg_jax/config/table/` by
+`python -m lafg_jax.config.reference`. What a key decides:
 
 """
 _COLUMNS = "| Key | Default | Takes | Decides | What it does |\n|---|---|---|---|---|\n"
@@ -40,4 +42,5 @@ def _escaped(words: str) -> str:
 
 
 if __name__ == "__main__":
-  print(text(), end="")
+  with output.quiet():
+    print(text(), end="")

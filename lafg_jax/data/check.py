@@ -15,13 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from lafg_jax.data import datasets, decoders, images, near_duplicates, readers
+from lafg_jax.data import datasets, decoders, images, matches, near_duplicates, readers
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils.class_names import shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.progress import Progress
 
 # Near duplicates differ in at most so many bits of 256. Of 6,094 photographs of cars, all pairs
 # up to 40 bits were copies of another size or quality; different photographs began at 46.
 NEAR_BITS = 24
+# An image with no brighter value, of 255, is hardly more than black to a model.
+BLACK = 31
 # At most so many pairs or names of a kind are listed; all are counted.
 LISTED = 200
 
@@ -39,6 +43,7 @@ class Look(NamedTuple):
   kind: str = ""  # file format and colour mode, such as 'JPEG RGB'
   hash: Any = None  # `near_duplicates.phash`; None where it cannot be read
   error: str = ""
+  black: bool = False  # no value above `BLACK`
 
 
 def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
@@ -61,19 +66,27 @@ def run(data: Any) -> tuple[dict[str, Any], dict[str, Dataset]]:
     for look in pool.map(functools.partial(_look, decoders.opener(scaled=True)), rows):
       looks.append(look)
       progress.add(1)
+  read = {split: np.ones(len(dataset), bool) for split, dataset in splits.items()}
+  for look in looks:
+    read[look.split][look.row] = not look.error
   findings = {
     "dataset": data.name,
     "source": readers.source(data),
     "root": data.root,
     "images_per_class": data.images_per_class,
     "image_size": data.image_size,
-    "splits": {split: _counts(dataset, data) for split, dataset in splits.items()},
+    "splits": {
+      split: _counts(dataset, data) | _searched(dataset, read[split])
+      for split, dataset in splits.items()
+    },
+    "left_out": list(dict.fromkeys(x for dataset in splits.values() for x in dataset.left_out)),
     "kinds": dict(collections.Counter(look.kind for look in looks if not look.error)),
     "unreadable": _unreadable([look for look in looks if look.error]),
+    "black": _black([look for look in looks if look.black]),
     "sizes": _sizes([look for look in looks if not look.error], data),
     "near_duplicates": _near_duplicates([look for look in looks if not look.error]),
   }
-  return findings | {"problems": problems(findings)}, splits
+  return findings | {"problems": problems(findings), "remarks": remarks(findings)}, splits
 
 
 def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
@@ -85,8 +98,9 @@ def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
     width, height = images.size_of(source)
     # A reduced image shows damage too: it is computed from all of the file.
     img, _ = images.reduced(source, (0, 0, width, height), near_duplicates.PIXELS)
-    kind, phash = _kind(dataset.images[row]), near_duplicates.phash(img)
-    return look._replace(width=width, height=height, kind=kind, hash=phash)
+    look = look._replace(width=width, height=height, kind=_kind(dataset.images[row]))
+    black = max(high for _, high in img.getextrema()) <= BLACK
+    return look._replace(hash=near_duplicates.phash(img), black=black)
   except images.UnreadableImage as error:
     return look._replace(error=str(error))
 
@@ -94,8 +108,11 @@ def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
 def _kind(image: Any) -> str:
   if isinstance(image, np.ndarray):
     return "array RGB"
-  with Image.open(io.BytesIO(image) if isinstance(image, bytes) else str(image)) as header:
-    return f"{header.format} {header.mode}"
+  try:
+    with Image.open(io.BytesIO(image) if isinstance(image, bytes) else str(image)) as header:
+      return f"{header.format} {header.mode}"
+  except images.DECODER_ERRORS:
+    return "read without its damaged metadata"
 
 
 def _summary(values: Iterable[float]) -> dict[str, float]:
@@ -119,6 +136,24 @@ def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
   }
 
 
+def _searched(dataset: Dataset, readable: np.ndarray) -> dict[str, Any]:
+  """What the images that can be read are to an evaluation; nothing of the training images."""
+  if dataset.split == "train":
+    return {}
+  found = matches.of(dataset, readable)
+  problem = ""
+  if len(dataset):
+    problem = matches.nothing_to_measure(dataset, found, int((~readable).sum()))
+  if found.all_match:
+    problem = f"{matches.split_of(dataset)} has one class to find: every figure is 100 by chance"
+  return {
+    "without_match": found.without_match,
+    "alone": list(found.alone[:LISTED]),
+    "gallery": found.gallery,
+    "not_measurable": problem,
+  }
+
+
 def _histogram(values: Sequence[int] | np.ndarray, bars: int = 24) -> dict[str, Any]:
   """Counts of whole numbers: bar k counts those from first + k step to first + (k + 1) step - 1."""
   if not len(values):
@@ -135,6 +170,10 @@ def _unreadable(looks: list[Look]) -> dict[str, Any]:
     {"image": look.image, "split": look.split, "why": look.error} for look in looks[:LISTED]
   ]
   return {"count": len(looks), "images": listed}
+
+
+def _black(looks: list[Look]) -> dict[str, Any]:
+  return {"count": len(looks), "images": [look.image for look in looks[:LISTED]]}
 
 
 def _sizes(looks: list[Look], data: Any) -> dict[str, Any]:
@@ -199,36 +238,63 @@ def _place(look: Look) -> dict[str, Any]:
 
 
 def problems(findings: dict[str, Any]) -> list[str]:
-  """What a user should know before training, one line for each problem."""
+  """What makes figures wrong, or stops a run: one line for each."""
   lines = []
   bad = findings["unreadable"]
   if bad["count"]:
-    first = bad["images"][0]["image"]
-    lines.append(f"{bad['count']:,} images cannot be read, such as {first}: fetch them again")
+    first, them = bad["images"][0]["image"], "it" if bad["count"] == 1 else "them"
+    lines.append(
+      f"{counted(bad['count'], 'image')} cannot be read, such as {first}: fetch {them} again"
+    )
+  if black := findings["black"]["count"]:
+    first, are = findings["black"]["images"][0], "is" if black == 1 else "are"
+    lines.append(
+      f"{counted(black, 'image')} {are} black or nearly (no value above {BLACK} of 255), such as "
+      f"{first}: look at {'it' if black == 1 else 'them'}"
+    )
   for split, counts in findings["splits"].items():
     if counts["partial"]:
       lines.append(
         f"{split}: listed images are missing, or the counts are not the published ones; "
         "figures are not comparable with published"
       )
+    if counts.get("not_measurable"):
+      lines.append(f"nothing can be measured: {counts['not_measurable']}")
+  near = findings["near_duplicates"]
+  for name, what in (
+    ("across_splits", "with a near duplicate in another split: a leak"),
+    ("across_classes", "with a near duplicate in another class of its split"),
+  ):
+    if near[name]["images"]:
+      lines.append(f"{counted(near[name]['images'], 'image')} {what}")
+  return lines
+
+
+def remarks(findings: dict[str, Any]) -> list[str]:
+  """What is good to know and does no harm, one line for each."""
+  lines = list(findings["left_out"])
+  for split, counts in findings["splits"].items():
     if split == "train" and counts["num_small_classes"]:
+      classes = counted(counts["num_small_classes"], "training class")
       lines.append(
-        f"{counts['num_small_classes']:,} training classes have fewer than "
-        f"data.images_per_class={findings['images_per_class']} images: theirs repeat in a batch"
+        f"{classes} with fewer than data.images_per_class={findings['images_per_class']} images: "
+        "they repeat in a batch"
       )
-    if split != "train" and counts["per_class"].get("min", 2) < 2:
-      lines.append(f"{split}: classes with one image: it has nothing to be found by")
+    if split == "test" and not counts["images"]:
+      lines.append("test: no image, so nothing is evaluated")
+    if counts.get("without_match") and not counts["not_measurable"]:
+      lines.append(
+        f"{split}: {counted(counts['without_match'], 'image')} without another one of the class to "
+        f"be found by, left out of the queries (classes {shorten(counts['alone'])})"
+      )
   below = findings["sizes"]["below_image_size"]
   if below:
     lines.append(
-      f"{below:,} images are smaller than data.image_size={findings['image_size']}: enlarged"
+      f"{counted(below, 'image')} smaller than data.image_size={findings['image_size']}: enlarged"
     )
-  near = findings["near_duplicates"]
-  for name, what in (
-    ("across_splits", "have a near duplicate in another split: a leak"),
-    ("across_classes", "have a near duplicate in another class of their split"),
-    ("within_class", "have a near duplicate in their own class: easy to retrieve"),
-  ):
-    if near[name]["images"]:
-      lines.append(f"{near[name]['images']:,} images {what}")
+  within = findings["near_duplicates"]["within_class"]["images"]
+  if within:
+    lines.append(
+      f"{counted(within, 'image')} with a near duplicate in its own class: easy to retrieve"
+    )
   return lines

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.config.table.data import NAMES
+from lafg_jax.utils import ground as grounds
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -48,6 +50,10 @@ class Dataset:
   drawn: bool = False
   # Of a training half: the validation classes, where the data set names them.
   val_classes: tuple[str, ...] = ()
+  # Red, green and blue behind what is transparent: data.ground.
+  ground: tuple[int, int, int] = grounds.rgb(grounds.DEFAULT)
+  # Of a training half: what the reader left out of both halves and why, in lines.
+  left_out: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     return len(self.labels)
@@ -109,7 +115,10 @@ def num_images(data: Any, split: str) -> int:
 
 
 def content_fingerprint(data: Any, split: str) -> str:
-  """Changes when images of a split come, go, change in size, or turn from gallery to query."""
+  """Changes when images of a split come, go, change in size, or turn from gallery to query.
+
+  And with the ground of what is transparent.
+  """
   dataset = load_splits(data, (split,))[split]
   if dataset.drawn:
     # A test makes sure that a name is always drawn alike.
@@ -125,6 +134,8 @@ def content_of(dataset: Dataset) -> str:
   # Not in `fingerprint`: training does not depend on it.
   if dataset.is_query is not None:
     digest.update(np.asarray(dataset.is_query, bool).tobytes())
+  if dataset.ground != Dataset.ground:
+    digest.update(repr(dataset.ground).encode())
   return fingerprint(dataset) + digest.hexdigest()[:12]
 
 
@@ -168,13 +179,15 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
     near = difflib.get_close_matches(str(data.name), NAMES, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
     raise UserError(f"data.name='{data.name}' is not a known data set: {hint}")
-  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
-  if _halves_of is None:
-    return read(data)
   key = repr(sorted(data.items()))
-  if key not in _halves_of:
-    _halves_of[key] = read(data)
-  return _halves_of[key]
+  if _halves_of is not None and key in _halves_of:
+    return _halves_of[key]
+  read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
+  colour = grounds.of(data)
+  train, test = (dataclasses.replace(half, ground=colour) for half in read(data))
+  if _halves_of is not None:
+    _halves_of[key] = train, test
+  return train, test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,20 +209,20 @@ def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str,
   names, val, num_val = train.class_names, train.val_classes, data.num_val_classes
   if val and num_val != len(val):
     raise UserError(
-      f"data.num_val_classes={num_val}: this data set holds out {len(val)} classes itself; "
-      f"pass --config.data.num_val_classes={len(val)}"
+      f"data.num_val_classes={num_val}: this data set holds out {counted(len(val), 'class')} "
+      f"itself; pass --config.data.num_val_classes={len(val)}"
     )
   if not val and num_val and not 0 < num_val < len(names) - 1:
     raise UserError(
       f"data.num_val_classes={num_val}: must be from 0 to {max(0, len(names) - 2)}: it is taken "
-      f"out of {len(names)} training classes, of which two must remain"
+      f"out of {counted(len(names), 'training class')}, of which two must remain"
     )
   val = val or spaced(names, num_val)
   held_out = set(val)
   rest, most = tuple(name for name in names if name not in held_out), data.max_train_classes
   if most > len(rest):
     raise UserError(
-      f"data.max_train_classes={most}: only {len(rest)} training classes are there; pass "
+      f"data.max_train_classes={most}: of {counted(len(rest), 'training class')}; pass "
       f"{len(rest)} or less, or 0 for all"
     )
   splits = {"train": spaced(rest, most) if most else rest, "val": val, "test": test.class_names}

@@ -9,18 +9,17 @@ faster (benchmarks/RESULTS.md).
 import io
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from lafg_jax.data import images
+from lafg_jax.data import images, pixels
 
 FACTORS = (8, 4, 2)
 
 
 def opener(scaled: bool) -> Callable[[Any], Any]:
-  """open(path or bytes) -> a Jpeg that its crop decodes, or a Pillow image.
+  """open(path or bytes, ground) -> a Jpeg that its crop decodes, or a Pillow image.
 
   With `scaled`, crops of a Jpeg that shrink by 2 or more are decoded at a part of their size.
   Without it images.open_image decodes everything at once. Opening an image and the crop of a Jpeg
@@ -29,18 +28,19 @@ def opener(scaled: bool) -> Callable[[Any], Any]:
   return _open_scaled if scaled else images.open_image
 
 
-def _open_scaled(path: str | os.PathLike | bytes) -> "Jpeg | Image.Image":
+def _open_scaled(
+  path: str | os.PathLike | bytes, colour: pixels.Ground = images.GROUND
+) -> "Jpeg | Image.Image":
   try:
-    content = path if isinstance(path, bytes) else Path(path).read_bytes()
+    content = images.read_bytes(path)
     with Image.open(io.BytesIO(content)) as header:
       # images.open_image takes files of several pictures or of four colours.
       if header.format == "JPEG" and header.mode in ("RGB", "L"):
-        turn = header.getexif().get(ExifTags.Base.Orientation, 1)
-        return Jpeg(path, content, header.size, turn)
+        return Jpeg(path, content, header.size, pixels.turn_of(header))
   except images.DECODER_ERRORS:
     # images.open_image tries again, and has the message if it fails too.
     pass
-  return images.open_image(path)
+  return images.open_image(path, colour)
 
 
 class Jpeg(NamedTuple):
@@ -72,8 +72,8 @@ class Jpeg(NamedTuple):
       img.load()
       if img.size != size:
         raise ValueError(f"libjpeg decodes it to {img.size}, not {size}")
-      ImageOps.exif_transpose(img, in_place=True)
-      return img if img.mode == "RGB" else img.convert("RGB")
+      # After the conversion, as pixels.read: `turn` is that of the header.
+      return pixels.upright(img if img.mode == "RGB" else img.convert("RGB"), self.turn)
     except images.DECODER_ERRORS as error:
       where = images.named(self.path)
       raise images.UnreadableImage(f"cannot read image {where}: {error}") from error

@@ -10,19 +10,28 @@ does where a resized image is cropped afterwards.
 import io
 import math
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
+
+from lafg_jax.data import bare, pixels
+from lafg_jax.utils import ground
+
+GROUND = ground.rgb(ground.DEFAULT)
 
 # What Pillow's decoders raise for damaged files: SyntaxError for broken PNG chunks, struct.error,
-# IndexError and others for headers and EXIF blocks that end early.
+# IndexError, AssertionError and others for headers that end early; ImportError where it was built
+# without a format's library.
 DECODER_ERRORS = (
   *(OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError, ArithmeticError),
-  *(struct.error, zlib.error, Image.DecompressionBombError),
+  *(struct.error, zlib.error, AssertionError, RuntimeError, AttributeError, ImportError),
+  Image.DecompressionBombError,
 )
 
 
@@ -52,13 +61,13 @@ def of_dataset(dataset: Any, row: int) -> Image.Image:
 def source_of_dataset(dataset: Any, row: int, open_: Callable[[Any], Any]) -> Any:
   """Image `row` in a form that crops take: as `of_dataset`, but arrays stay arrays.
 
-  open_(path or bytes of a file) returns a Pillow image or a `decoders.Jpeg`. Raises UnreadableImage
-  as `of_dataset`, but damage inside of a Jpeg is found by its crop.
+  open_(path or bytes of a file, ground) returns a Pillow image or a `decoders.Jpeg`. Raises
+  UnreadableImage as `of_dataset`, but damage inside of a Jpeg is found by its crop.
   """
   img = dataset.images[row]
   try:
     if not isinstance(img, np.ndarray | Shrunk):
-      img = open_(img)
+      img = open_(img, dataset.ground)
     return img if dataset.boxes is None else cut(_decoded(img), dataset.boxes[row])
   except UnreadableImage as error:
     raise UnreadableImage(f"{dataset.ids[row]}: {error}") from error
@@ -78,54 +87,84 @@ def cut(img: Image.Image, box: Sequence[float] | np.ndarray) -> Image.Image:
   return img.crop(inside)
 
 
-def open_any(image: Any, box: Sequence[float] | np.ndarray | None = None) -> Image.Image:
-  """A path, the bytes of an image file, or uint8 [H, W, 3], as a Pillow image in mode RGB.
+def open_any(
+  image: Any,
+  box: Sequence[float] | np.ndarray | None = None,
+  colour: pixels.Ground = GROUND,
+) -> Image.Image:
+  """A path, the bytes of an image file, a Pillow image, or uint8 [H, W, 3], in mode RGB.
 
-  Only the part in `box` is returned, as `cut` takes it; None takes all. Raises UnreadableImage
-  where the image cannot be read, or the box has no pixel of it.
+  Only the part in `box` is returned, as `cut` takes it; None takes all. `colour` is the ground of
+  `open_image`. Raises UnreadableImage where the image cannot be read, or the box has no pixel of
+  it.
   """
-  img = _decoded(image) if isinstance(image, np.ndarray) else open_image(image)
+  if isinstance(image, Image.Image):
+    img = _of_file(image, lambda: image.copy(), colour)
+  else:
+    img = _decoded(image) if isinstance(image, np.ndarray) else open_image(image, colour)
   return img if box is None else cut(img, box)
 
 
-def open_image(path: str | os.PathLike | bytes) -> Image.Image:
+def open_image(path: str | os.PathLike | bytes, colour: pixels.Ground = GROUND) -> Image.Image:
   """Decodes a file, or its bytes, to a Pillow image in mode RGB, turned upright by its EXIF tag.
 
-  Greyscale, CMYK and palette images are converted; 16-bit greyscale keeps its upper 8 bits; an
-  alpha channel is dropped; of an animation the first frame is taken.
+  Every mode of Pillow is converted; more than 8 bits and floats are scaled, and what is transparent
+  shows `colour`: `pixels` has the rules. Profiles and other metadata are not read, and a fault in
+  them is no reason to refuse the pixels. Of several pictures the first is taken.
 
   Raises:
-    UnreadableImage: the file is missing, empty, truncated, not an image, or larger than Pillow's
-      limit against decompression bombs.
+    UnreadableImage: the file is missing, empty, truncated, no file but a folder or pipe, not an
+      image, larger than Pillow's limit against decompression bombs, or its values are no
+      brightness.
   """
+  return _of_file(path, lambda: Image.open(_file(path)), colour)
+
+
+def _of_file(source: Any, opened: Callable[[], Image.Image], colour: pixels.Ground) -> Image.Image:
   try:
-    with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path) as img:
-      img.load()
-      # In place, and converted only where it is not RGB: a copy takes a tenth of the decoding time.
-      ImageOps.exif_transpose(img, in_place=True)
-      return img if img.mode == "RGB" else _to_rgb(img)
+    check_file(source)
+    return pixels.read(opened, colour)
+  except UnreadableImage:
+    raise
   except DECODER_ERRORS as error:
-    raise UnreadableImage(f"cannot read image {named(path)}: {error}") from error
+    try:
+      if content := bare.without_metadata(read_bytes(source)):
+        return pixels.read(lambda: Image.open(io.BytesIO(content)), colour)
+    except DECODER_ERRORS:
+      # The first error says more.
+      pass
+    raise UnreadableImage(f"cannot read image {named(source)}: {error}") from error
 
 
-def named(path: str | os.PathLike | bytes) -> str:
+def check_file(path: Any) -> None:
+  """UnreadableImage where a path is no file: opening a pipe would wait for ever. Bytes pass."""
+  if isinstance(path, str | os.PathLike) and not stat.S_ISREG(os.stat(path).st_mode):
+    what = "it is a folder, pipe or device, not a file"
+    raise UnreadableImage(f"cannot read image {named(path)}: {what}")
+
+
+def read_bytes(path: Any) -> bytes:
+  """The content of a file, or the bytes that are given, else b''. Raises OSError."""
+  if not isinstance(path, str | os.PathLike):
+    return path if isinstance(path, bytes) else b""
+  check_file(path)
+  return Path(path).read_bytes()
+
+
+def _file(path: str | os.PathLike | bytes) -> Any:
+  return io.BytesIO(path) if isinstance(path, bytes) else path
+
+
+def named(path: Any) -> str:
   """The name of a file, or of bytes, in messages."""
+  if isinstance(path, Image.Image):
+    return f"of mode {path.mode}"
   return f"of {len(path):,} bytes" if isinstance(path, bytes) else os.fspath(path)
 
 
-def _to_rgb(img: Image.Image) -> Image.Image:
-  if img.mode == "I" or img.mode.startswith("I;16"):
-    # Pillow's own conversion clips 16-bit values to 255 instead of scaling them.
-    grey = np.clip(np.asarray(img).astype(np.int64), 0, 65535) >> 8
-    img = Image.fromarray(grey.astype(np.uint8))
-  if img.mode == "P" and "transparency" in img.info:
-    img = img.convert("RGBA")
-  return img.convert("RGB")
-
-
-def read_image(path: str | os.PathLike) -> np.ndarray:
+def read_image(path: str | os.PathLike | bytes, colour: pixels.Ground = GROUND) -> np.ndarray:
   """`open_image` as an array: uint8 [H, W, 3]. Raises UnreadableImage."""
-  return np.array(open_image(path))
+  return np.array(open_image(path, colour))
 
 
 def random_resized_crop(

@@ -24,7 +24,7 @@ from lafg_jax.utils import files, locks
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
-FORMAT = 1
+FORMAT = 2
 _SIZES = ("height", "width", "height_before", "width_before")
 _RECORD = np.dtype([("start", "<i8"), *((name, "<i4") for name in _SIZES)])
 # Images that are written together: at most so many are made again after a stop.

@@ -9,6 +9,7 @@ import numpy as np
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils.class_names import is_generic, shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 # Bytes from the end of a file that are compared first: in a JPEG they are pixels.
@@ -37,9 +38,9 @@ def refuse_trained(train: Dataset, test: Dataset, where: str) -> tuple[Dataset, 
   """Both halves; UserError where the test has classes of the training half: see `trained`."""
   if shared := trained(train, test):
     raise UserError(
-      f"{where}: {len(shared)} classes of the test hold images of training classes under another "
-      f"name ({shorten(shared)}), but the classes of the test must be unseen: put all images of a "
-      "class in one class"
+      f"{where}: {counted(len(shared), 'class')} of the test with images of training classes under "
+      f"another name ({shorten(shared)}), but the classes of the test must be unseen: put all "
+      "images of a class in one class"
     )
   return train, test
 

@@ -11,6 +11,7 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.utils import random_streams
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 
@@ -73,8 +74,8 @@ def make_sampler(
       raise UserError(f"{name}{value}: must be {least} or more")
   if classes_per_batch > len(classes):
     raise UserError(
-      f"data.classes_per_batch={classes_per_batch}: only {len(classes)} training classes (with "
-      f"data.instances, images) are available; pass "
+      f"data.classes_per_batch={classes_per_batch}: only "
+      f"{counted(len(classes), 'training class')} (with data.instances, images); pass "
       f"--config.data.classes_per_batch={len(classes)} or less"
     )
   members = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])

@@ -12,7 +12,7 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.losses import contrastive
 from lafg_jax.models import lora
 from lafg_jax.models.embedder import INFERENCE, Embedder
-from lafg_jax.runtime import devices
+from lafg_jax.runtime import devices, jax_settings
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
@@ -46,7 +46,12 @@ def make_embed(embedder: Embedder, params: dict[str, Any]) -> Embed:
 def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
   """`make_embed` for any parameters of the embedder, compiled once for all of them."""
   spread = devices.spreading(functools.partial(unit_embedding, embedder))
-  return lambda params: spread(inference_params(embedder, params))
+
+  @jax_settings.ours()
+  def with_params(params: dict[str, Any]) -> Embed:
+    return spread(inference_params(embedder, params))
+
+  return with_params
 
 
 def embed_dataset(

@@ -16,6 +16,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lafg_jax.runtime import jax_settings
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import unit_or_zero
 
@@ -26,6 +27,7 @@ _LANES = 64  # tiles are multiples of this, so that counts add up in whole vecto
 _CHUNK = 8  # thresholds compared in one pass over a block
 
 
+@jax_settings.ours()
 def search(
   queries: np.ndarray,
   gallery: np.ndarray,
@@ -63,6 +65,7 @@ def search(
   return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)
 
 
+@jax_settings.ours()
 def match_ranks(
   queries: np.ndarray,
   query_labels: np.ndarray,

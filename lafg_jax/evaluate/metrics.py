@@ -18,7 +18,7 @@ def retrieval_metrics(
   ks: Sequence[int],
   exclude_self: bool = False,
   normalize: bool = False,
-) -> dict[str, float | int]:
+) -> dict[str, Any]:
   """Retrieval metrics by the dot product (the cosine of unit-norm embeddings).
 
   R is the number of a query's true matches: gallery rows of its label, itself left out.
@@ -42,21 +42,55 @@ def retrieval_metrics(
 
   Returns:
     'recall@<k>' for each k, 'map@r' and 'r_precision' as fractions in [0, 1]; 'num_queries' (Q),
-    'num_queries_without_match', 'num_gallery' (G), and 'num_classes' (those of the queries).
+    'num_queries_without_match', 'num_gallery' (G), and 'num_classes' (those of the queries);
+    'chance', {metric: fraction}, what random rankings give, see `chance`.
 
   Raises:
     UserError: on empty, mismatched or non-finite input, a k that is not a positive integer, or if
       no query has a true match.
   """
   pair = (queries, query_labels, gallery, gallery_labels)
-  scores, counted = per_query(*pair, ks=ks, exclude_self=exclude_self, normalize=normalize)
+  scores, num_matches = per_query(*pair, ks=ks, exclude_self=exclude_self, normalize=normalize)
   return {
     **{name: float(values.mean()) for name, values in scores.items()},
-    "num_queries": len(counted),
-    "num_queries_without_match": int((~counted).sum()),
+    "num_queries": len(num_matches),
+    "num_queries_without_match": int((num_matches == 0).sum()),
     "num_gallery": len(gallery),
     "num_classes": len(np.unique(query_labels)),
+    "chance": chance(num_matches, len(gallery) - exclude_self, ks),
   }
+
+
+def chance(num_matches: np.ndarray, candidates: int, ks: Sequence[int]) -> dict[str, float]:
+  """The expected metrics where each query ranks its candidates at random, all orders alike.
+
+  Of a query with R matches among G candidates these are
+  - recall@k: 1 - C(G - R, k) / C(G, k);
+  - r_precision: R / G;
+  - map@r: (R / G) ((1 - q) H_R + q R) / R, where q = (R - 1) / (G - 1) and H_R = 1 + 1/2 + ... +
+    1/R: the image at rank i is a match with probability R / G, and then each of the i - 1 before it
+    is one with probability q.
+  The means are over the queries with a match, as those of the metrics are.
+
+  Args:
+    num_matches: [Q] R of each query; a query with 0 is left out.
+    candidates: G, the images that a query ranks: the gallery without itself.
+    ks: cut-offs of Recall@K.
+  """
+  matches, number = np.unique(num_matches[num_matches > 0], return_counts=True)
+  part = matches / candidates
+  before = (matches - 1) / max(candidates - 1, 1)
+  harmonic = np.cumsum(1 / np.arange(1, matches.max() + 1))[matches - 1]
+  found = {f"recall@{int(k)}": 1 - _none_among(matches, candidates, int(k)) for k in ks}
+  found["map@r"] = part * ((1 - before) * harmonic / matches + before)
+  found["r_precision"] = part
+  return {name: float(np.average(value, weights=number)) for name, value in found.items()}
+
+
+def _none_among(matches: np.ndarray, candidates: int, k: int) -> np.ndarray:
+  """C(G - R, k) / C(G, k) for each R [n]: none of the R matches is among k of G candidates."""
+  left = candidates - np.arange(min(k, candidates))
+  return np.prod(np.clip((left - matches[:, None]) / left, 0, None), axis=1)
 
 
 def per_query(
@@ -66,7 +100,7 @@ def per_query(
 
   Returns:
     {'recall@<k>', 'map@r', 'r_precision': [q] in [0, 1]} of the q queries with a true match, and
-    which of the Q queries these are, [Q] bool.
+    the number of true matches of each of the Q queries, [Q].
   """
   for k in ks:
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
@@ -79,7 +113,7 @@ def per_query(
     raise UserError("no query has another image of its class in the gallery; nothing to measure")
   recall = {f"recall@{int(k)}": ranks[counted, 0] <= k for k in ks}
   map_at_r, r_precision = _precisions(ranks[counted], num_matches[counted])
-  return {**recall, "map@r": map_at_r, "r_precision": r_precision}, counted
+  return {**recall, "map@r": map_at_r, "r_precision": r_precision}, num_matches
 
 
 def evaluate_embeddings(
@@ -89,7 +123,7 @@ def evaluate_embeddings(
   *,
   is_query: np.ndarray | None = None,
   normalize: bool = False,
-) -> dict[str, float | int]:
+) -> dict[str, Any]:
   """Metrics where each of embeddings [n, D] queries all the others (CUB, Cars, SOP).
 
   With is_query [n] bool, those rows query the others, which are the gallery (In-Shop). Other

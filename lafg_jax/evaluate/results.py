@@ -9,6 +9,7 @@ import numpy as np
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
 from lafg_jax.utils import files
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
@@ -48,29 +49,62 @@ def write_embeddings(
 def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
   """Metrics of an embeddings.npz: `vectors` [n, D], scaled to unit norm here, and `labels` [n].
 
-  With `is_query` [n] bool, those rows query the others; without, each queries all others.
+  Labels are whole numbers of any dtype, text or bytes, also [n, 1]. With `is_query` [n], bool or 0
+  and 1, those rows query the others; without, each queries all others.
 
   Raises:
-    UserError: the file is missing, damaged or lacks an array, or no row is a query, or all are.
+    UserError: the file is missing, damaged or lacks an array, vectors or labels are not as above or
+      of different lengths, or no row is a query, or all are.
   """
   key = f"--config.evaluate.source={path}"
   if not os.path.isfile(path):
     raise UserError(f"{key}: no such file (it takes checkpoint, pretrained or an embeddings.npz)")
   arrays = files.read_npz(path, ("vectors", "labels"), stage=None, optional=("is_query",))
-  vectors, labels, asks = arrays["vectors"], arrays["labels"], arrays.get("is_query")
-  if vectors.dtype.kind not in "fiu" or labels.dtype.kind not in "iu":
-    raise UserError(
-      f"{key}: vectors are {vectors.dtype} and labels {labels.dtype}, not real and whole numbers"
-    )
-  if asks is not None and (asks.dtype != bool or asks.shape != labels.shape):
-    raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool {labels.shape}")
-  if asks is not None and len(asks) and asks.all() == asks.any():
+  vectors, asks = arrays["vectors"], arrays.get("is_query")
+  if vectors.dtype.kind not in "fiu" or vectors.ndim != 2 or not vectors.size:
+    what = f"vectors are {vectors.dtype} {vectors.shape}, not real numbers [n, D]"
+    raise UserError(f"{key}: {what}")
+  labels = _labels(key, arrays["labels"], len(vectors))
+  if asks is not None:
+    asks = _asks(key, asks, len(vectors))
+  try:
+    found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
+  except UserError as error:
+    raise UserError(f"{key}: {error}") from error
+  return {**found, "dataset": path, "split": "all"}
+
+
+def _column(x: np.ndarray) -> np.ndarray:
+  """[n] of an array [n, 1] or [1, n]; others as they are."""
+  return x.reshape(-1) if x.ndim == 2 and 1 in x.shape else x
+
+
+def _labels(key: str, labels: np.ndarray, count: int) -> np.ndarray:
+  """[n] int64, one number a class."""
+  labels = _column(labels)
+  whole = labels.dtype.kind in "biuSU"
+  if labels.dtype.kind == "f" and labels.size:
+    whole = bool(np.all(np.isfinite(labels) & (labels == np.rint(labels))))
+  if labels.shape != (count,) or not whole:
+    what = f"labels are {labels.dtype} {labels.shape}"
+    if labels.dtype.kind == "f" and not whole:
+      what += " with values that are not whole"
+    raise UserError(f"{key}: {what}; it takes a whole number or a text for each of {count} vectors")
+  return np.unique(labels, return_inverse=True)[1].astype(np.int64)
+
+
+def _asks(key: str, asks: np.ndarray, count: int) -> np.ndarray:
+  """[n] bool: which rows are queries."""
+  asks = _column(asks)
+  if asks.shape != (count,) or asks.dtype.kind not in "biu" or not np.isin(asks, (0, 1)).all():
+    raise UserError(f"{key}: is_query is {asks.dtype} {asks.shape}, not bool ({count},)")
+  asks = asks.astype(bool)
+  if asks.all() == asks.any():
     raise UserError(
       f"{key}: is_query is {bool(asks[0])} for all {len(asks)} rows; it takes True for queries and "
       "False for the gallery; leave it out, and each image queries all others"
     )
-  found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
-  return {**found, "dataset": path, "split": "all"}
+  return asks
 
 
 def read_result(workdir: str) -> dict[str, Any]:
@@ -81,28 +115,46 @@ def read_result(workdir: str) -> dict[str, Any]:
   try:
     with open(path, encoding="utf-8") as file:
       result = json.load(file)
-    return result | {"source": result["source"], "split": result["split"]}
+    return result | {name: result[name] for name in ("source", "split", "chance")}
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 
 
-def rows_of(result: dict[str, Any]) -> list[list[str]]:
-  """Head and rows of the result's table in percent, the untrained model beside it if measured."""
+def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
+  """The columns of a result's table by their titles: before training, trained, and by chance."""
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
-    columns = {"untrained": result["untrained"], "trained": result}
+    columns = {"before training": result["untrained"], "trained": result}
+  return columns | {"chance": result["chance"]}
+
+
+def rows_of(result: dict[str, Any]) -> list[list[str]]:
+  """Head and rows of the result's table in percent."""
+  columns = columns_of(result)
   head = ["%", *columns]
   return [head] + [[n, *(percent(c[n]) for c in columns.values())] for n in names_of(result)]
+
+
+def warning_of(result: dict[str, Any]) -> str:
+  """What to say loudly of figures that nothing can fail; else ''."""
+  if result["chance"]["map@r"] < 1:
+    return ""
+  return (
+    "Every image that a query can find is of its class: all figures are 100 by chance, and say "
+    "nothing. Evaluate on two classes or more."
+  )
 
 
 def table(result: dict[str, Any]) -> str:
   """The table as text, with what was measured above it."""
   title = (
-    f"{result['dataset']}, {result['split']}: {result['num_queries']} images of "
-    f"{result['num_classes']} classes" + (" (partial copy)" if result.get("partial") else "")
+    f"{result['dataset']}, {result['split']}: {counted(result['num_queries'], 'image')} of "
+    f"{counted(result['num_classes'], 'class')}"
+    + (" (partial copy)" if result.get("partial") else "")
   )
   if result.get("box_crop"):
     title += ", cut to their boxes"
-  rows = [f"{row[0]:<12}" + "".join(f"{cell:>12}" for cell in row[1:]) for row in rows_of(result)]
-  return "\n".join([title, *rows])
+  rows = [f"{row[0]:<12}" + "".join(f"{cell:>17}" for cell in row[1:]) for row in rows_of(result)]
+  warning = warning_of(result)
+  return "\n".join([title, *rows, *([f"WARNING: {warning}"] if warning else [])])

@@ -23,7 +23,7 @@ from lafg_jax.finches import classes
 from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.drawing import IMAGE_SIZE
 from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
-from lafg_jax.utils import packages
+from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
@@ -332,6 +332,7 @@ def main(argv: list[str]) -> None:
     raise UserError(f"{error}; see --help") from error
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+  own.out = places.expanded(own.out or "")
   if not own.out:
     raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:

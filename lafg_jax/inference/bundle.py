@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.inference import locations
 from lafg_jax.models import embedder as embedders
+from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
@@ -50,6 +51,7 @@ class Trained(NamedTuple):
   facts: dict[str, Any]
 
 
+@jax_settings.ours()
 def read(source: str, checkpoint: str = "newest") -> Trained:
   """The model that `source` holds; the arguments are those of `locations.opened`.
 
@@ -72,6 +74,12 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
 def embedding_dim(config: ConfigDict) -> int:
   """D of a trained model."""
   return config.model.embedding_dim or embedders.build(config.model).backbone.width
+
+
+def identity(trained: Trained) -> str:
+  """16 hexadecimal digits of the parameters: models of one identity give the same embeddings."""
+  flat = traverse_util.flatten_dict(trained.params, sep="/")
+  return files.fingerprint({name: np.asarray(x) for name, x in flat.items()})[:16]
 
 
 def _of_checkpoint(workdir: str, where: str) -> Trained:
@@ -102,7 +110,7 @@ def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   try:
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     if result is not None and (result["source"], result["step"]) == (source, step):
-      return result
+      return result if "chance" in result else None
   except _FOREIGN as error:
     # The model embeds all the same.
     logging.warning("%s is damaged and left out: %s", path, error)

@@ -41,7 +41,7 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
   Raises:
     UserError: nothing is there, it cannot be reached or unpacked, or it has no such checkpoint.
   """
-  source = os.fspath(source)
+  source = places.expanded(source)
   if checkpoint not in CHECKPOINTS:
     raise UserError(f"checkpoint={checkpoint!r}: it takes one of {', '.join(CHECKPOINTS)}")
   if source.startswith(_HUB):

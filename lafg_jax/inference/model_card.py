@@ -1,20 +1,50 @@
 """README.md of an exported model, as the hub shows it: what it is, its figures, how to use it."""
 
+import os
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
+from lafg_jax.config.table.language import LLM
+from lafg_jax.config.table.loss import WORDLESS
 from lafg_jax.evaluate import results
-from lafg_jax.inference.bundle import Trained, embedding_dim
+from lafg_jax.inference.bundle import Trained, embedding_dim, identity
+from lafg_jax.utils import ground
+from lafg_jax.utils.counted import counted
 
 FILE = "README.md"
-_USE = """```python
-import lafg_jax  # pip install lafg_jax
+_USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
+`pip wheel --no-deps .` there for a wheel to hand on.
 
-retriever = lafg_jax.load_retriever("hf://ORG/NAME")  # or this folder
-gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm
-cosines, rows = retriever.search(["query.jpg"], gallery, k=1)
+```python
+import lafg_jax
+
+retriever = lafg_jax.load_retriever(".")  # this folder; hf://ORG/NAME once it is pushed
+gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm; a folder will do
+cosines, rows = retriever.search("query.jpg", gallery, k=1)
 ```
 """
-# What lafg_jax.data.images.resize_centre_crop does, in terms of Pillow alone.
+_INDEX = """
+`gallery.faiss` is a searchable index of images, and `gallery.json` has their paths (`GALLERY.md`
+says how to add to it). It takes `pip install faiss-cpu`:
+
+```python
+import json
+
+import faiss
+
+index = faiss.read_index("gallery.faiss")
+paths = json.load(open("gallery.json", encoding="utf-8"))
+cosines, rows = index.search(retriever.embed("query.jpg"), 1)
+print(paths[rows[0, 0]])
+```
+"""
+# language.describer -> who wrote the descriptions.
+_DESCRIBERS = {
+  "shipped": "those that come with lafg_jax",
+  "synthetic": "those of the drawn finches, which come with lafg_jax",
+}
+# What lafg_jax.data.images does with images of 8 bits, in terms of Pillow alone.
 _BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
 
@@ -27,7 +57,11 @@ model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
 
 
 def prepare(path, resize={resize}, size={size}):
-  image = ImageOps.exif_transpose(Image.open(path)).convert("RGB"){cut}
+  image = ImageOps.exif_transpose(Image.open(path))
+  if image.has_transparency_data:
+    ground = Image.new("RGBA", image.size, {ground})
+    image = Image.alpha_composite(ground, image.convert("RGBA"))
+  image = image.convert("RGB"){cut}
   width, height = (resize * side // min(image.size) for side in image.size)
   left, top = (width - size) // 2, (height - size) // 2
   x, y = image.width / width, image.height / height
@@ -45,6 +79,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
   numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
+  numbers["ground"] = (*ground.of(config.data), 255)
   numbers |= {"dim": embedding_dim(config), "cut": _cut(facts["box"])}
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
@@ -52,19 +87,48 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
     f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
-    f"{facts['step']:,} steps{_selection(model)} on {unlabelled}"
-    f"{len(facts['class_names'])} classes of `{facts['dataset']}`"
+    f"{counted(facts['step'], 'step')}{_selection(model)} on {unlabelled}"
+    f"{counted(len(facts['class_names']), 'class')} of `{facts['dataset']}`"
     f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
-    f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting.\n",
+    f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
+    f"`{identity(model)}`, of its parameters.\n",
+    _words(config),
     _evaluation(model),
     _USE.format(**numbers),
   ]
   if config.data.box_crop:
     parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
+  if "faiss" in formats:
+    parts.append(_INDEX)
   if "stablehlo" in formats:
     parts.append(_BARE.format(**numbers))
   return "\n".join(parts)
+
+
+def _words(config: ConfigDict) -> str:
+  """Whether training used words, and whose; and what else language.encoder told it."""
+  loss, language = config.loss, config.language
+  seen = (
+    f" `{language.encoder}`, frozen, also told it how it sees the training images "
+    f"(`loss.image_alignment={loss.image_alignment}`)."
+    if loss.image_alignment != "none"
+    else ""
+  )
+  if loss.alignment in WORDLESS and loss.image_alignment != "vocabulary":
+    return f"No words were used in its training.{seen}\n"
+  if language.descriptions:
+    source = f"the file `{os.path.basename(language.descriptions)}` (`language.descriptions`)"
+  elif language.describer in LLM:
+    source = f"the language model `{language.llm}` (`language.describer={language.describer}`)"
+  else:
+    source = _DESCRIBERS.get(language.describer, "a file")
+  other = " Each class was given another class's words, as a control."
+  whose = other if language.shuffle in ("all", "prototypes") else ""
+  return (
+    f"Words were used in its training: descriptions of the training classes, from {source}, "
+    f"encoded by `{language.encoder}`.{whose}{seen} An image is embedded without words.\n"
+  )
 
 
 def _cut(box: Sequence[float] | None) -> str:
@@ -96,12 +160,16 @@ def _evaluation(model: Trained) -> str:
   if result is None:
     best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
     return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
-  columns = {"before training": result["untrained"]} if "untrained" in result else {}
-  columns["trained"] = result
-  unseen = "classes never seen in training" if result["split"] == "test" else "held-out classes"
+  before = {"before training": result["untrained"]} if "untrained" in result else {}
+  columns = before | {"trained": result, "chance": result["chance"]}
+  unseen = "never seen in training" if result["split"] == "test" else "held out of training"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
+  if warning := results.warning_of(result):
+    notes += f" **{warning}**"
   lines = [
-    f"In %, on {result['num_queries']} queries of {result['num_classes']} {unseen}.{notes}\n",
+    f"In %, on {counted(result['num_queries'], 'query')} of "
+    f"{counted(result['num_classes'], 'class')} {unseen}; chance is what random rankings give."
+    f"{notes}\n",
     "| | " + " | ".join(columns) + " |",
     "|---|" + "---|" * len(columns),
   ]

@@ -1,7 +1,7 @@
 """A trained model as its user meets it: restore, embed, search. Needs no training-only packages."""
 
 import dataclasses
-from collections.abc import Sequence
+import itertools
 from typing import Any
 
 import numpy as np
@@ -10,10 +10,14 @@ from ml_collections import ConfigDict
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed, make_embed
-from lafg_jax.inference import bundle
+from lafg_jax.inference import bundle, inputs
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
+from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
+
+_NO_BOX = object()
+_FOUR = "embed takes four finite numbers for each image"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,100 +43,122 @@ class Retriever:
   readout: reading.Readout = dataclasses.field(default_factory=dict, repr=False)
   sentences: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
 
-  def embed(
-    self,
-    images: Sequence[Any] | np.ndarray,
-    batch_size: int = 64,
-    boxes: Sequence[Sequence[float]] | np.ndarray | None = None,
-  ) -> np.ndarray:
+  def embed(self, images: Any, batch_size: int = 64, boxes: Any = None) -> np.ndarray:
     """Embeds images, cut to their box, resized and centre-cropped as in evaluation.
 
     Args:
-      images: whole images: paths, or uint8 RGB arrays [H, W, 3] of any sizes, or one array
-        [B, H, W, 3].
+      images: one image or several, and one gives [1, D] as a list of one does. An image is a path
+        (str, Path, file://, ~), the bytes of a file, an open file, a Pillow image of any mode, or
+        an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of NumPy, JAX or torch, uint8 or float in
+        [0, 1]. Several are an array [B, H, W, C], a list, an array of paths, an iterator, which is
+        read as it is embedded, or a folder, in the order of `lafg_jax.list_images`. A batch in a
+        list counts as its images. Grey images, alpha and EXIF turns are treated as in files.
       batch_size: images embedded at once.
       boxes: [B, 4] left, top, right, bottom in pixels, as `images.cut` takes them: what of each
-        image is shown; (0, 0, 0, 0) shows all. None shows `self.box`, or all. Pass them to a model
-        that was trained with a box for each image (data.box_crop, or columns of data.manifest).
+        image is shown, or [4] of one image; (0, 0, 0, 0) shows all. None shows `self.box`, or all.
+        Pass them to a model that was trained with a box for each image (data.box_crop, or columns
+        of data.manifest).
 
     Returns:
       [B, D] float32, unit norm.
 
     Raises:
-      UserError: an image cannot be read or is no uint8 RGB array, a box has no pixel of it, or
-        there is not one box for each image.
+      UserError: an image cannot be read or is none of these, a box has no pixel of it, or there is
+        not one box for each image.
     """
-    data = self.config.data
-    shown = [self.box] * len(images) if boxes is None else _checked(boxes, len(images))
-    vectors = []
-    for start in range(0, len(images), batch_size):
-      part = slice(start, start + batch_size)
-      crops = [
-        image_files.resize_centre_crop(_opened(x, box), data.resize_size, data.image_size)
-        for x, box in zip(images[part], shown[part], strict=True)
-      ]
-      missing = batch_size - len(crops) if start else 0
+    data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
+    colour = ground.of(data)
+    shown = itertools.repeat(self.box) if boxes is None else iter(_checked(boxes, images))
+    vectors: list[np.ndarray] = []
+    crops: list[np.ndarray] = []
+
+    def flush() -> None:
       # A short last batch takes the shape of those before it: nothing is compiled again.
+      missing = batch_size - len(crops) if vectors else 0
       vectors.append(self.embed_batch(np.stack(crops + crops[:1] * missing))[: len(crops)])
+      crops.clear()
+
+    for image in inputs.each(images):
+      box = next(shown, _NO_BOX)
+      if box is _NO_BOX:
+        raise UserError(f"boxes are {np.shape(boxes)}, and there are more images; {_FOUR}")
+      opened = inputs.opened(image, box, colour)
+      crops.append(image_files.resize_centre_crop(opened, data.resize_size, data.image_size))
+      if len(crops) == batch_size:
+        flush()
+    if boxes is not None and next(shown, _NO_BOX) is not _NO_BOX:
+      raise UserError(f"boxes are {np.shape(boxes)}, and there are fewer images; {_FOUR}")
+    if crops:
+      flush()
     return np.concatenate([*vectors, np.zeros((0, self.embedding_dim), np.float32)])
 
-  def search(
-    self, queries: Sequence[Any] | np.ndarray, gallery: np.ndarray, k: int = 10
-  ) -> tuple[np.ndarray, np.ndarray]:
+  def search(self, queries: Any, gallery: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of each query image.
 
     Args:
-      queries: images as `embed` takes them without boxes, or their embeddings [Q, D] float32.
-      gallery: [G, D] embeddings from `embed`.
+      queries: images as `embed` takes them, without boxes, or their embeddings: floats [D] or
+        [Q, D], or a list of such. Floats on one or two axes are embeddings, so that a grey image of
+        floats goes in as [H, W, 1]. Embeddings are scaled to unit norm.
+      gallery: [G, D] embeddings from `embed`, which is quicker where they are searched again, or
+        images or a folder, which are embedded first.
       k: neighbours a query.
 
     Returns:
       Cosines [Q, k] float32, best first, and gallery rows [Q, k] int32; where k > G the rest is
-      -inf and -1.
-    """
-    return knn.search(self._embedded(queries), gallery, k)
+      -inf and -1. One query gives [1, k].
 
-  def attributes(
-    self, images: Sequence[Any] | np.ndarray, k: int = 5
-  ) -> list[list[reading.Attribute]]:
+    Raises:
+      UserError: as `embed`; the gallery is empty; vectors are of another width, not finite or of
+        length 0; or k is no whole number of 1 or more.
+    """
+    k = inputs.whole(k, "k")
+    found = self._embedded(queries, "queries")
+    among = self._embedded(gallery, "gallery")
+    if not len(among):
+      raise UserError("the gallery is empty: there is nothing to search")
+    if not len(found):
+      return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
+    return knn.search(found, among, k)
+
+  def attributes(self, images: Any, k: int = 5) -> list[list[reading.Attribute]]:
     """The k entries of the vocabulary nearest to each image, through the trained projectors.
 
     Args:
-      images: as `search` takes its queries: images, or embeddings [B, D].
+      images: as `search` takes its queries: images, or embeddings [D] or [B, D].
       k: entries an image.
 
     Returns:
-      For each image its entries, nearest first: (row of the vocabulary, cosine, sentences).
+      For each image its entries, nearest first: (row of the vocabulary, cosine, sentences). One
+      image gives a list of one.
 
     Raises:
-      UserError: the model was trained without a place for single entries (loss.alignment other than
-        'prototype' and 'vocabulary'), or k is below 1.
+      UserError: as `search`; or the model was trained without a place for single entries
+        (loss.alignment other than 'prototype' and 'vocabulary').
     """
     reading.check(self.config, self.readout, self.sentences)
-    return reading.nearest(self._embedded(images), self.readout, self.sentences, k)
+    k = inputs.whole(k, "k")
+    found = self._embedded(images, "images")
+    return reading.nearest(found, self.readout, self.sentences, k)
 
-  def _embedded(self, images: Sequence[Any] | np.ndarray) -> np.ndarray:
-    """Embeddings [B, D] of images, or what already is some."""
-    if isinstance(images, np.ndarray) and images.ndim == 2:
-      return images
-    return self.embed(images)
-
-
-def _checked(boxes: Any, count: int) -> np.ndarray:
-  boxes = np.asarray(boxes, np.float64)
-  if boxes.shape == (count, 4) and np.isfinite(boxes).all():
-    return boxes
-  wanted = f"four finite numbers for each of {count} images"
-  raise UserError(f"boxes are {boxes.shape}; embed takes {wanted}")
+  def _embedded(self, given: Any, what: str) -> np.ndarray:
+    """Embeddings [n, D] of images, or what already is some."""
+    vectors, images = inputs.vectors(given, self.embedding_dim, what)
+    return self.embed(images) if vectors is None else vectors
 
 
-def _opened(image: Any, box: Sequence[float] | np.ndarray | None) -> Any:
-  if isinstance(image, np.ndarray) and (image.dtype != np.uint8 or image.shape[2:] != (3,)):
-    raise UserError(f"an image is {image.dtype} {image.shape}; embed takes uint8 [H, W, 3] RGB")
+def _checked(boxes: Any, images: Any) -> np.ndarray:
+  """Boxes [B, 4]; where the number of images is known before they are read, B is that."""
   try:
-    return image_files.open_any(image, box)
-  except image_files.UnreadableImage as error:
-    raise UserError(str(error)) from error
+    boxes = np.asarray(boxes, np.float64)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"boxes are no array of numbers; {_FOUR}") from error
+  if boxes.shape == (4,) and inputs.is_one(images):
+    boxes = boxes[None]
+  count = len(images) if isinstance(images, list | tuple) else None
+  if boxes.shape[1:] == (4,) and np.isfinite(boxes).all() and count in (None, len(boxes)):
+    return boxes
+  wanted = _FOUR if count is None else f"embed takes four finite numbers for each of {count} images"
+  raise UserError(f"boxes are {boxes.shape}; {wanted}")
 
 
 def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:

@@ -15,6 +15,7 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.report import pictures
 from lafg_jax.runtime import remote_workdir
 from lafg_jax.utils import files, random_streams
+from lafg_jax.utils.counted import counted, plural
 
 FILE, FINDINGS, PICTURE = "data.html", "data.json", "data.png"
 NUM_CLASSES, NUM_IMAGES, TILE = 12, 8, 104
@@ -60,10 +61,13 @@ def summary(findings: dict[str, Any]) -> str:
       f"sizes: {width['min']:g} x {height['min']:g} to {width['max']:g} x {height['max']:g}, "
       f"median {width['median']:g} x {height['median']:g}; {_kinds(findings)}"
     )
-  found = findings["problems"]
-  lines.append(f"{len(found)} problems:" if found else "no problems found")
-  lines += [f"  - {problem}" for problem in found]
-  lines += [f"    {bad['why']}" for bad in findings["unreadable"]["images"][:10]]
+  for noun in ("problem", "remark"):
+    found = findings[plural(noun)]
+    if found or noun == "problem":
+      lines.append(f"{counted(len(found), noun)}:" if found else "no problems found")
+    lines += [f"  - {line}" for line in found]
+    if noun == "problem":
+      lines += [f"    {bad['why']}" for bad in findings["unreadable"]["images"][:10]]
   return "\n".join(lines)
 
 
@@ -84,7 +88,7 @@ def contact_sheet(splits: dict[str, Dataset], seed: int) -> Image.Image:
   for y, (split, k) in enumerate(classes[at] for at in chosen):
     dataset = splits[split]
     rows = np.flatnonzero(dataset.labels == k)
-    name = f"{dataset.class_names[k]}   ({split}, {len(rows)} images)"
+    name = f"{dataset.class_names[k]}   ({split}, {counted(len(rows), 'image')})"
     draw.text((gap, y * line + gap), name, fill=(31, 35, 40), font=font)
     for x, row in enumerate(rng.permutation(rows)[:NUM_IMAGES].tolist()):
       left, top = gap + x * (TILE + gap), y * line + label + gap
@@ -94,6 +98,8 @@ def contact_sheet(splits: dict[str, Dataset], seed: int) -> Image.Image:
 
 def _page(findings: dict[str, Any], splits: dict[str, Dataset], sheet: Image.Image) -> str:
   told = _list(findings["problems"], "problems") or '<p class="well">No problems found.</p>'
+  if findings["remarks"]:
+    told += f'<p class="note">Remarks:</p>{_list(findings["remarks"], "note")}'
   places = filter(None, dict.fromkeys((findings["source"], findings["root"])))
   place = "; ".join(f"<code>{html.escape(x)}</code>" for x in places)
   body = f"""<p class="note">{place}; {html.escape(_kinds(findings))}</p>{told}
@@ -147,8 +153,8 @@ def _near(findings: dict[str, Any], splits: dict[str, Dataset]) -> str:
   )
   for name, title in _TITLES.items():
     pairs = near[name]["pairs"][:NUM_PAIRS]
-    shown = f", the nearest {len(pairs)} pairs:" if pairs else ""
-    text += f"<h3>{title}: {near[name]['images']:,} images{shown}</h3>"
+    shown = f", the nearest {counted(len(pairs), 'pair')}:" if pairs else ""
+    text += f"<h3>{title}: {counted(near[name]['images'], 'image')}{shown}</h3>"
     text += f'<div class="row">{"".join(_pair(pair, splits) for pair in pairs)}</div>'
   return text
 
@@ -168,7 +174,8 @@ def _pair(pair: dict[str, Any], splits: dict[str, Dataset]) -> str:
 def _unreadable(bad: dict[str, Any]) -> str:
   more = bad["count"] - len(bad["images"])
   lines = [each["why"] for each in bad["images"]] + [f"and {more:,} more"] * (more > 0)
-  return f"<h2>Unreadable: {bad['count']:,} images</h2>{_list(lines, 'note')}" if lines else ""
+  title = f"<h2>Unreadable: {counted(bad['count'], 'image')}</h2>"
+  return f"{title}{_list(lines, 'note')}" if lines else ""
 
 
 def bars(histogram: dict[str, Any], title: str, width: int = 420, height: int = 150) -> str:

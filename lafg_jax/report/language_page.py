@@ -23,6 +23,7 @@ from lafg_jax.language.describers import describe
 from lafg_jax.language.descriptions import Record
 from lafg_jax.language.encoders import texts
 from lafg_jax.language.vocabulary import nearest_centres
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.files import read_npz, replacing
 from lafg_jax.utils.vectors import unit_or_zero
 
@@ -77,8 +78,8 @@ def _write(workdir: str | os.PathLike, page: dict[str, Any]) -> Path:
   path, text = Path(workdir, FILE), document(page)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8")
-  counts = (len(page["classes"]), len(page["attributes"]), len(text) / 1e6)
-  logging.info("inspect: %s, %d classes and %d attributes, %.1f MB", path, *counts)
+  counts = (counted(len(page["classes"]), "class"), counted(len(page["attributes"]), "attribute"))
+  logging.info("inspect: %s, %s and %s, %.1f MB", path, *counts, len(text) / 1e6)
   return path
 
 

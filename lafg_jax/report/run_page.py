@@ -7,15 +7,18 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lafg_jax.data import datasets
+from lafg_jax.data import datasets, images
 from lafg_jax.evaluate import knn, results
 from lafg_jax.report import pictures
 from lafg_jax.training import metrics_log
 from lafg_jax.utils import files
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
 
 FILE, PICTURE = "report.html", "retrieval.png"
+# Of a data set without files of its own: so many classes, and images of each, as files.
+EXAMPLES, NUM_CLASSES, NUM_IMAGES = "examples", 4, 3
 NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96
 _CURVES = {
   "loss": "loss",
@@ -31,6 +34,9 @@ _CURVES = {
 def run(config: ConfigDict, workdir: str) -> None:
   """Writes `retrieval.png` and `report.html` from what the other stages left in the workdir.
 
+  Of a data set that is drawn, it also writes a few of the evaluated images, examples/CLASS/*.png:
+  files to try the model on.
+
   Raises:
     UserError: there is no evaluation yet, or it is of something else than the config says.
   """
@@ -41,7 +47,11 @@ def run(config: ConfigDict, workdir: str) -> None:
     what = f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)})"
     hint = "run --stage=evaluate first, with evaluate.source=checkpoint or pretrained"
     raise UserError(f"{what}: {hint}")
-  picture = _picture(config, workdir)
+  split = config.evaluate.split
+  dataset = datasets.load_splits(config.data, splits=(split,))[split]
+  if dataset.drawn:
+    _write_examples(dataset, workdir)
+  picture = _picture(dataset, workdir)
   page = _page(workdir, result, picture)
   for name, content in ((PICTURE, pictures.encoded(picture, "PNG")), (FILE, page.encode())):
     with files.replacing(os.path.join(workdir, name)) as temporary:
@@ -49,12 +59,19 @@ def run(config: ConfigDict, workdir: str) -> None:
   logging.info("report: %s", os.path.join(workdir, FILE))
 
 
-def _picture(config: ConfigDict, workdir: str) -> Image.Image:
+def _write_examples(dataset: datasets.Dataset, workdir: str) -> None:
+  for label in np.linspace(0, len(dataset.class_names) - 1, NUM_CLASSES).astype(int):
+    for row in np.flatnonzero(dataset.labels == label)[:NUM_IMAGES]:
+      name = dataset.ids[row].removeprefix(f"{dataset.name}/")
+      content = pictures.encoded(images.of_dataset(dataset, int(row)), "PNG")
+      with files.replacing(os.path.join(workdir, EXAMPLES, f"{name}.png")) as temporary:
+        temporary.write_bytes(content)
+
+
+def _picture(dataset: datasets.Dataset, workdir: str) -> Image.Image:
   path = os.path.join(workdir, results.EMBEDDINGS)
   arrays = read_npz(path, ("vectors", "labels", "paths"), stage="evaluate")
   vectors, labels, paths = arrays["vectors"], arrays["labels"], arrays["paths"]
-  split = config.evaluate.split
-  dataset = datasets.load_splits(config.data, splits=(split,))[split]
   row_of = {name: row for row, name in enumerate(dataset.ids)}
   if not all(str(name) in row_of for name in paths):
     what = f"of other images than {dataset.name} has"
@@ -84,15 +101,19 @@ def _page(workdir: str, result: dict, picture: Image.Image) -> str:
     for name, title in _CURVES.items()
   )
   unseen = result["split"] == "test"
-  kind = "classes that training never saw" if unseen else "held-out training classes"
-  notes = [f"{result['num_queries']} images of {result['num_classes']} {kind}"]
+  kind = "that training never saw" if unseen else "held out of training"
+  classes = counted(result["num_classes"], "class")
+  notes = [f"{counted(result['num_queries'], 'image')} of {classes} {kind}"]
   if result.get("box_crop"):
     notes.append("images cut to their boxes (data.box_crop)")
   if result.get("partial"):
     notes.append("a partial copy of the dataset: not comparable with published figures")
   if result.get("num_unreadable"):
-    notes.append(f"{result['num_unreadable']} images could not be read and are left out")
-  body = f"""<p>{"; ".join(notes)}.</p>{pictures.table(results.rows_of(result))}
+    notes.append(f"left out: {counted(result['num_unreadable'], 'image')} that could not be read")
+  warning = results.warning_of(result)
+  told = f'<ul class="problems"><li>{warning}</li></ul>' if warning else ""
+  body = f"""<p>{"; ".join(notes)}.</p>{told}{pictures.table(results.rows_of(result))}
+<p class="note">chance: what random rankings of these images give.</p>
 <h2>What is found</h2><p class="note">Evenly spaced queries (grey) and their nearest images: green
 is the same class, red another.</p>
 {pictures.inline(picture, "queries and their nearest images", "PNG")}

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from lafg_jax.runtime import out_of_memory
+from lafg_jax.runtime import jax_settings, out_of_memory
 
 # The axis over which the step is mapped.
 AXIS = "devices"
@@ -80,8 +80,10 @@ def spreading(function: Callable[..., Any]) -> Callable[[Any], Callable[[np.ndar
   mapped = jax.jit(function, in_shardings=(replicated, rows), out_shardings=rows)
 
   def with_params(params: Any) -> Callable[[np.ndarray], np.ndarray]:
-    params = jax.device_put(params, replicated)
+    with jax_settings.ours():
+      params = jax.device_put(params, replicated)
 
+    @jax_settings.ours()
     def apply(x: np.ndarray) -> np.ndarray:
       padding = -len(x) % len(devices)
       padded = np.concatenate([x, np.repeat(x[:1], padding, axis=0)]) if padding else x

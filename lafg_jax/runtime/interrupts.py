@@ -1,4 +1,8 @@
-"""Ctrl-C is not lost where Python drops it (in a finaliser or a callback), and spares workers."""
+"""SIGINT and SIGTERM end every stage alike, by `Stopped`; the second one has its usual effect.
+
+The first is not lost where Python drops what a handler raises (in a finaliser or a callback), and
+spares workers. `preemption` has the training, which saves before it leaves.
+"""
 
 import contextlib
 import signal
@@ -6,19 +10,27 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
 
-_asked: list[int] = []
+from lafg_jax.utils.errors import Stopped
+
+_asked: list[str] = []
 
 
 def watch() -> None:
-  """Remembers SIGINT from here on, unless the process was started to ignore it."""
-  if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-    signal.signal(signal.SIGINT, _remember)
+  """Remembers both from here on, but those that the process was started to ignore."""
+  for number in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(number) is usual(number):
+      signal.signal(number, remember)
+
+
+def usual(number: int) -> Any:
+  """The handler that Python starts with."""
+  return signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
 
 
 def check() -> None:
-  """Raises KeyboardInterrupt if SIGINT came, in case a library swallowed the first one."""
+  """Raises Stopped if either came, in case a library swallowed the first one."""
   if _asked:
-    raise KeyboardInterrupt
+    raise Stopped(_asked[0])
 
 
 @contextlib.contextmanager
@@ -36,6 +48,10 @@ def born_deaf() -> Iterator[None]:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _remember(number: int, frame: Any) -> None:
-  _asked.append(number)
-  raise KeyboardInterrupt
+def remember(number: int, frame: Any) -> None:
+  """The handler of both: raises Stopped, and gives both their usual effect back."""
+  _asked.append(signal.Signals(number).name)
+  for each in (signal.SIGINT, signal.SIGTERM):
+    if signal.getsignal(each) is remember:
+      signal.signal(each, usual(each))
+  raise Stopped(_asked[0])

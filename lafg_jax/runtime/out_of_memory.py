@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 # The part of the memory that a plan may use; the rest is lost between allocations.
@@ -71,7 +72,7 @@ def as_user_error(size: BatchSize, needs: Callable[[int], int] | None) -> Iterat
 
 def _line(size: BatchSize, needs: Callable[[int], int] | None) -> str:
   limit = device_bytes()
-  has = f"{jax.device_count()} devices with {limit / _GIB:.3g} GiB each"
+  has = f"{counted(jax.device_count(), 'device')} of {limit / _GIB:.3g} GiB"
   smaller = "pass a smaller --config.model.size or --config.data.image_size, or use more devices"
   if needs is None:
     return f"out of memory before the first step, on {has}: {smaller}"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from absl import logging
 
+from lafg_jax.runtime import interrupts
 from lafg_jax.runtime.devices import replicate
 
 
@@ -44,7 +45,10 @@ class StopRequest:
   def _ask(self, number: int, frame: Any) -> None:
     logging.info("%s: saving and leaving", signal.Signals(number).name)
     self.asked = True
-    # Both signals get their usual effect back: the next one, of either kind, ends the process.
+    # The next one, of either kind, ends the process at once.
+    for each, handler in self.previous.items():
+      if handler is interrupts.remember:
+        self.previous[each] = interrupts.usual(each)
     self.__exit__()
 
   def __exit__(self, *unused) -> None:

@@ -25,6 +25,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from lafg_jax import command_line
+from lafg_jax.config import keys
 from lafg_jax.utils.errors import UserError
 
 
@@ -36,19 +38,31 @@ def find(config: ConfigDict, module: str = "stages") -> Any:
   return importlib.import_module(f"lafg_jax.tasks.{config.task}.{module}")
 
 
-def run(config: ConfigDict, workdir: str, names: Any) -> None:
-  """Runs the named stages of the config's task in order; prints the results and where to look."""
+def run(config: ConfigDict, workdir: str, names: Any) -> bool:
+  """Runs the named stages of the config's task in order; prints the results and where to look.
+
+  Returns False where a signal stopped the training, which is saved.
+  """
   # Here, so that a misuse and --help are answered before jax is imported.
+  from lafg_jax.runtime import jax_settings
+
+  jax_settings.check()
   from lafg_jax import stages
+  from lafg_jax.config import starts
   from lafg_jax.data import datasets
   from lafg_jax.runtime import devices, distributed
-  from lafg_jax.training import trackers
+  from lafg_jax.training import checkpoints, trackers
 
   devices.keep_compiled()
+  keys.expand_paths(config)
   task = find(config)
-  with datasets.remembered():
+  with datasets.remembered(), jax_settings.ours():
     config, wanted = task.plan(config, workdir, list(names))
+    if distributed.process_index() == 0:
+      versions = checkpoints.versions()
+      starts.record(workdir, config, command_line.command(), list(names), versions)
     with trackers.session(config, workdir):
-      done = stages.run_all(wanted, config, workdir)
-    if done and distributed.process_index() == 0:
+      completed = stages.run_all(wanted, config, workdir)
+    if completed and distributed.process_index() == 0:
       task.summary(config, workdir, list(names))
+  return completed

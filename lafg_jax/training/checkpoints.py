@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 import zlib
 from collections.abc import Iterator
 from importlib import metadata
@@ -36,6 +37,10 @@ FORMAT = 2
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 # How tensorstore names the operating system's reason.
 _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
+# Characters that Orbax's libraries do not take as they are, in any folder of a path: etils globs
+# the whole path, and would find no array, or those of another folder; tensorstore writes 'a/b' for
+# 'a\\b', and takes no bytes that are not UTF-8, which Python has as lone surrogates.
+_PATTERNS = re.compile(r"[\[\]*?\\\ud800-\udfff]")
 
 Arrays = dict[str, np.ndarray]
 
@@ -74,12 +79,33 @@ def manager(workdir: str, keep: int, where: str = FOLDER) -> Iterator[ocp.Checkp
       os.makedirs(path, exist_ok=True)
       # Orbax removes what a killed run left only where the same step is saved again.
       _drop_unfinished(path)
-      mngr = ocp.CheckpointManager(path, options=options)
+      plain = after.enter_context(_without_patterns(path))
+      mngr = ocp.CheckpointManager(plain, options=options)
     try:
       yield mngr
     finally:
       with _as_user_error(path):
         mngr.close()
+
+
+@contextlib.contextmanager
+def _without_patterns(path: str) -> Iterator[str]:
+  """A path of the folder `path` that Orbax and its libraries take literally.
+
+  The path itself, or where it has characters of a pattern a link to it in a temporary folder.
+  """
+  if not _PATTERNS.search(path):
+    yield path
+    return
+  places = (tempfile.gettempdir(), "/tmp", "/var/tmp", os.getcwd())
+  usable = (x for x in places if not _PATTERNS.search(x) and os.access(x, os.W_OK))
+  place = next(usable, None)
+  if place is None:
+    raise UserError(f"{path}: name it without any of []*?\\, or set TMPDIR to a folder without")
+  with tempfile.TemporaryDirectory(prefix="lafg_jax-", dir=place) as temporary:
+    link = os.path.join(temporary, "folder")
+    os.symlink(path, link)
+    yield link
 
 
 def _alone(what: str) -> MultiprocessingOptions:
@@ -173,7 +199,8 @@ def save(
   meta["crc32"] = _meta_crc(meta)
   tree = traverse_util.unflatten_dict(arrays, sep="/")
   arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
-  with _as_user_error(str(mngr.directory)):
+  # Where the folder's name is no plain one, the manager has a link to it.
+  with _as_user_error(os.path.realpath(mngr.directory)):
     mngr.save(step, args=arguments, force=True)
 
 
@@ -207,8 +234,12 @@ def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str
     meta = _read_meta(workdir, step, where)
     described = meta["arrays"]
     empty = {p: np.empty(d["shape"], np.dtype(d["dtype"])) for p, d in described.items()}
-    with ocp.StandardCheckpointer(multiprocessing_options=_alone("read")) as checkpointer:
-      tree = checkpointer.restore(path, traverse_util.unflatten_dict(empty, sep="/"))
+    options = _alone("read")
+    with (
+      _without_patterns(path) as plain,
+      ocp.StandardCheckpointer(multiprocessing_options=options) as checkpointer,
+    ):
+      tree = checkpointer.restore(plain, traverse_util.unflatten_dict(empty, sep="/"))
     arrays = {p: np.asarray(x) for p, x in traverse_util.flatten_dict(tree, sep="/").items()}
     changed = [p for p, d in described.items() if _crc(arrays[p]) != d["crc32"]]
     if changed:

@@ -28,7 +28,7 @@ FOLDER = "features"
 # Images in a file: at most so many are computed again after a kill.
 CHUNK = 1024
 # Part of the key: raised when this code gives other features of the same inputs.
-_VERSION = 1
+_VERSION = 2
 # Keys of the model that act after the features, or whose effect is in the hash of the weights.
 _NOT_OF_FEATURES = ("embedding_dim", "embedding_norm", "pretrained")
 

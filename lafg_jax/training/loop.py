@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import functools
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from lafg_jax.training import checkpoints, optimizers, resume
 from lafg_jax.training.best_checkpoint import Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
+from lafg_jax.utils.counted import counted
 
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
@@ -123,7 +125,12 @@ def _steps(
   """
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
+    if step == start + 1:
+      logging.info("train: compiling the step, which takes a while")
+      begun = time.monotonic()
     state, metrics, asked = mapped(state, batch, *given, stop.flag())
+    if step == start + 1:
+      logging.info("train: compiled in %.1f s", time.monotonic() - begun)
     in_flight.append((metrics["loss"], asked))
     if len(in_flight) > MAX_IN_FLIGHT:
       # The step before the last two is done or nearly so: waiting for it bounds memory and does
@@ -202,5 +209,5 @@ def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed:
   learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   batch, steps = feed.size.words(feed.size.value), (int(state.step), config.train.steps)
-  text = "train: steps %d to %d of %s on %d devices, %.3g M of %.3g M parameters learn"
-  logging.info(text, *steps, batch, jax.device_count(), *counts)
+  text = "train: steps %d to %d of %s on %s, %.3g M of %.3g M parameters learn"
+  logging.info(text, *steps, batch, counted(jax.device_count(), "device"), *counts)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 _WORDS = "class|category|cluster|group|id|item|label|object|product"
@@ -31,10 +32,14 @@ def class_order(
   if len(positions) != len(found):
     problem = "holds a class twice"
   elif foreign:
-    problem = f"holds {len(foreign)} classes that are not training classes ({shorten(foreign)}), "
-    problem += "whose words would leak into training"
+    problem = (
+      f"holds {counted(len(foreign), 'class')} not of the training ({shorten(foreign)}), whose "
+    )
+    problem += "words would leak into training"
   elif missing:
-    problem = f"lacks {len(missing)} of {len(wanted)} training classes ({shorten(missing)})"
+    problem = (
+      f"lacks {len(missing)} of {counted(len(wanted), 'training class')} ({shorten(missing)})"
+    )
   if problem:
     raise UserError(f"{path} {problem}: run --stage={stage} again")
   return np.array([positions[name] for name in wanted], np.int64)

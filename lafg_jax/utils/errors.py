@@ -19,8 +19,21 @@ class PeerLost(RuntimeError):
   """Another process of the run ended or hangs. Commands print one line and exit with code 1."""
 
 
+class Stopped(KeyboardInterrupt):
+  """The first SIGINT or SIGTERM: what is done is saved, and the same command does the rest.
+
+  Commands print one line and exit with code `STOPPED`, whatever they were doing.
+  """
+
+
+# EX_TEMPFAIL of sysexits.h. Launchers queue a run that ends with it again.
+STOPPED = 75
+
+
 def exit_code(error: BaseException) -> int:
   """The exit code of a command after this error."""
   if isinstance(error, UserError | OSError):
     return 2
+  if isinstance(error, Stopped):
+    return STOPPED
   return 130 if isinstance(error, KeyboardInterrupt) else 1

@@ -101,6 +101,8 @@ def _plain(part: Any) -> Any:
   raise TypeError(f"cannot fingerprint a {type(part).__name__}")
 
 
+# How many arrays of a file a message names.
+_SHOWN = 8
 # What numpy and zipfile raise on damaged bytes. A lone .npy array is no context manager, which is
 # a TypeError; flipped header bits ask for encryption or unknown compression, a RuntimeError.
 _DAMAGE = (ValueError, TypeError, RuntimeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -111,8 +113,8 @@ def read_npz(
 ) -> dict[str, np.ndarray]:
   """The arrays `keys` of an npz file, and those of `optional` that it has, without pickles.
 
-  Raises UserError where the file is missing or damaged, or lacks a key. The message names the
-  `stage` that writes the file; None is for a file from elsewhere.
+  Raises UserError where the file is missing or damaged, lacks a key, or has Python objects under
+  one. The message names the `stage` that writes the file; None is for a file from elsewhere.
   """
   path = Path(path)
   first, again = (f": run --stage={stage} {word}" if stage else "" for word in ("first", "again"))
@@ -120,12 +122,30 @@ def read_npz(
     raise UserError(f"{path} does not exist{first}")
   try:
     with np.load(path, allow_pickle=False) as archive:
-      found = [key for key in optional if key in archive]
-      return {key: archive[key] for key in (*keys, *found)}
-  except KeyError as error:
-    raise UserError(f"{path} lacks an array ({error.args[0]}){again}") from None
+      has = sorted(archive.files)
+      missing = [key for key in keys if key not in has]
+      if not missing:
+        wanted = [*keys, *(key for key in optional if key in has)]
+        return {key: _read(path, key, archive, stage) for key in wanted}
+  except UserError:
+    raise
   except _DAMAGE as error:
     raise UserError(f"{path} is damaged or no npz file{again}") from error
+  shown = ", ".join(has[:_SHOWN]) + (", ..." if len(has) > _SHOWN else "")
+  lacking = f"an array ({' and '.join(missing)})"
+  raise UserError(f"{path} lacks {lacking}; it has {shown or 'nothing'}{again}")
+
+
+def _read(path: Path, key: str, archive: Any, stage: str | None) -> np.ndarray:
+  try:
+    return archive[key]
+  except ValueError as error:
+    # A stage never writes such an array: its file is damaged.
+    if stage or "allow_pickle" not in str(error):
+      raise
+    hint = "save it as numbers or text, as by .astype(str) or .astype(int)"
+    what = f"{key} is an array of Python objects (dtype=object), which are never unpickled"
+    raise UserError(f"{path}: {what}; {hint}") from error
 
 
 def read_cached_npz(

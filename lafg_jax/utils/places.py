@@ -9,6 +9,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import sys
 import tempfile
 import threading
@@ -35,9 +36,27 @@ _CLIENT_ERRORS = {
 _PATIENCE = 4.0
 
 
+# With the chains of fsspec, such as simplecache::gs://; a folder may be called 'lr=1://2'.
+_URL = re.compile(r"[A-Za-z][\w+.-]*(::[A-Za-z][\w+.-]*)*://")
+
+
 def is_url(place: str) -> bool:
   """Whether `place` is a URL and not a path of this machine."""
-  return "://" in place
+  return _URL.match(place) is not None
+
+
+def expanded(place: str | os.PathLike, key: str = "") -> str:
+  """A path with ~ and ~user as home folders; a URL, and any other ~ or $, as it is.
+
+  Raises UserError where there is no such user; `key`, such as '--workdir=', stands before it.
+  """
+  place = os.fspath(place)
+  found = place if is_url(place) else os.path.expanduser(place)
+  # A folder called '~user' in the current one is never meant, and would be made without a word.
+  if found == place and place.startswith("~"):
+    name = place.split("/", 1)[0]
+    raise UserError(f"{key}{place}: {name} is no home folder; write ./{place} for that very name")
+  return found
 
 
 def opened(place: str) -> tuple[Any, str]:
@@ -46,6 +65,9 @@ def opened(place: str) -> tuple[Any, str]:
 
   # gcsfs logs a traceback of each failed request, beside the error that it raises.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
+  if not is_url(place):
+    # A '::' in the name of a folder is no chain of file systems.
+    return fsspec.filesystem("file"), os.path.abspath(place)
   system, path = fsspec.url_to_fs(place)
   return system, path.rstrip("/")
 

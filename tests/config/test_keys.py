@@ -1,5 +1,7 @@
 """The table of keys: whole, documented, and what is derived from it."""
 
+import pwd
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from lafg_jax.config import keys, record, reference
 from lafg_jax.config.table import ROWS
 from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/keys.md"
 
@@ -84,3 +87,51 @@ def test_flat_configs_come_back_nested():
   config = synthetic.get_config("prototypes")
   again = config_keys.nested(config_keys.flatten(config))
   assert again.to_dict() == config.to_dict()
+
+
+# Keys whose comments speak of files, and which name none.
+NO_PATHS = {
+  "task",
+  "data.name",
+  "data.depth",
+  "language.describer",
+  "model.lora_targets",
+  "train.freeze",
+}
+
+
+def test_home_folders_stand_in_every_key_that_names_a_file_or_folder(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  speaks = re.compile(r"\b(folder|file|path|JSON|CSV)s?\b", re.IGNORECASE)
+  for name, row in ROWS.items():
+    said = speaks.search(f"{row.comment} {row.rule.wanted}") and name not in NO_PATHS
+    assert not said or row.path, f"{name} speaks of files: is it a path?"
+    if not row.path:
+      continue
+    for given, meant in PLACES.items():
+      config = default.get_config()
+      config.update_from_flattened_dict({name: given})
+      keys.expand_paths(config)
+      assert config_keys.get(config, name) == meant, name
+  root = pwd.getpwuid(0).pw_name
+  config.data.root = f"~{root}/x"
+  keys.expand_paths(config)
+  assert config.data.root == pwd.getpwuid(0).pw_dir + "/x"
+  config.data.root = "~nobody_of_this_name/x"
+  with pytest.raises(
+    UserError, match=r"^--config\.data\.root=~nobody_of_this_name/x: .*\./~nobody"
+  ):
+    keys.expand_paths(config)
+
+
+PLACES = {
+  "~/x": "/home/me/x",
+  "~": "/home/me",
+  "a/~/b": "a/~/b",
+  "./~": "./~",
+  "x~": "x~",
+  "$HOME/x": "$HOME/x",
+  "org/name": "org/name",
+  "gs://bucket/~/x": "gs://bucket/~/x",
+  "hf://org/name": "hf://org/name",
+}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,8 @@ def test_a_sound_data_set_is_counted_and_only_its_small_class_named(found):
   assert findings["unreadable"] == {"count": 0, "images": []}
   for kind in ("across_splits", "across_classes", "within_class"):
     assert findings["near_duplicates"][kind] == {"images": 0, "pairs": []}
-  assert len(findings["problems"]) == 1 and "images_per_class=3" in findings["problems"][0]
+  assert findings["problems"] == []
+  assert len(findings["remarks"]) == 1 and "1 training class with fewer" in findings["remarks"][0]
 
 
 def test_planted_copies_are_found_where_they_are(splits, found):
@@ -101,7 +103,8 @@ def test_planted_copies_are_found_where_they_are(splits, found):
     "across_splits", "across_classes", "within_class")} == {
     "across_splits": 2, "across_classes": 2, "within_class": 2}  # fmt: skip
   assert findings["kinds"] == {"JPEG RGB": 17, "PNG RGB": 1}
-  assert sum("near duplicate" in line for line in findings["problems"]) == 3
+  near = [[x for x in findings[of] if "near dup" in x] for of in ("problems", "remarks")]
+  assert [len(lines) for lines in near] == [2, 1] and "in its own class" in near[1][0]
 
 
 def test_many_equal_images_are_all_counted(splits, found):
@@ -164,3 +167,22 @@ def test_histograms_of_whole_numbers(values):
   for k, count in enumerate(got["counts"]):
     low = got["first"] + k * got["step"]
     assert count == sum(low <= value < low + got["step"] for value in values)
+
+
+@pytest.mark.parametrize(
+  ("broken", "problem", "remark"),
+  [
+    ((0, 1, 2), "nothing can be measured: .* one class to find", ""),
+    ((0, 1), "", "test: 1 image without another one of the class .*'test class 0'"),
+    ((0, 1, 3, 4, 5), "2 images of 2 classes, 5 images left out that cannot be read", ""),
+    (tuple(range(7)), "test has 0 images", ""),
+    ((), "", ""),
+  ],
+)
+def test_what_can_be_read_of_the_test_must_have_matches(splits, found, broken, problem, remark):
+  for row in broken:
+    Path(splits["test"].images[row]).write_bytes(b"")
+  findings = found()
+  for name, said in (("problems", problem), ("remarks", remark)):
+    lines = [x for x in findings[name] if "cannot be read, such" not in x and "training" not in x]
+    assert len(lines) == bool(said) and all(re.search(said, line) for line in lines), lines

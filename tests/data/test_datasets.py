@@ -143,7 +143,7 @@ def test_missing_images_are_named_or_left_out_with_their_number(tmp_path, monkey
   assert splits["train"].class_names == tuple(f"Maker Model/{k} 2012" for k in (1, 2))
   assert splits["test"].class_names == ("Maker Model/99 2012",)
   assert len(splits["train"]) == 4 and len(splits["test"]) == 2
-  assert len(told) == 1 and "2 listed images are not on disk" in told[0]
+  assert len(told) == 1 and "2 images listed and not on disk" in told[0]
 
 
 def test_missing_and_broken_files_are_one_line(tmp_path):

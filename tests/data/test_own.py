@@ -126,3 +126,38 @@ def test_labels_of_values():
       own.of_values(bad, None, "here")
   with pytest.raises(UserError, match="label 3 has no name, of 2"):
     own.of_values([3], ["a", "b"], "here")
+
+
+SIDES = [
+  # Classes of their own: kept apart, however the splits are called.
+  (("train", "train", "test", "test", "test"), {}, ("ash", "beech"), ("cedar", "elm", "fir")),
+  (("Training", "Testing") + ("Training",) * 3, {}, ("ash", "cedar", "elm", "fir"), ("beech",)),
+  (("train", "train", "validation", "test", "test"), {}, ("ash", "beech"), ("elm", "fir")),
+  (
+    ("train", "train", "validation", "test", "test"),
+    {"num_val_classes": 1},
+    ("ash", "beech", "cedar"),
+    ("elm", "fir"),
+  ),
+  # No test, or names that say nothing: split by classes.
+  (("train",) * 5, {}, NAMES[:3], NAMES[3:]),
+  (("train", "validation", "train", "train", "train"), {}, NAMES[:3], NAMES[3:]),
+  (("A", "B", "A", "B", "A"), {}, NAMES[:3], NAMES[3:]),
+]
+
+
+@pytest.mark.parametrize(("side", "changes", "train", "test"), SIDES)
+def test_splits_that_share_no_class_are_the_halves(section, side, changes, train, test):
+  splits = [name for name in side for _ in range(2)]
+  halves = own.halves(section("hf", **changes), pool(), "here", splits)
+  assert [half.class_names for half in halves] == [train, test]
+  assert halves[0].val_classes == (("cedar",) if changes else ())
+  # As data sets to classify have them: each class in both.
+  both = own.halves(section("hf"), pool(), "here", ["train", "test"] * 5)
+  assert [half.class_names for half in both] == [NAMES[:3], NAMES[3:]]
+
+
+def test_keys_beside_splits_that_are_the_halves(section):
+  splits = ["train"] * 4 + ["test"] * 6
+  with pytest.raises(UserError, match="data.split_seed=1: the classes of its splits train and"):
+    own.halves(section("hf", split_seed=1), pool(), "here", splits)

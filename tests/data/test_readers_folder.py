@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lafg_jax.data import datasets, sampling
-from lafg_jax.data.readers import folder
+from lafg_jax.data import datasets, listing, sampling
 from lafg_jax.utils.errors import UserError
 
 
@@ -75,10 +74,10 @@ def test_train_and_test_folders_are_the_split(tmp_path, section):
   assert splits["train"].class_names == ("ash", "elm") and splits["test"].class_names == ("fir",)
   assert splits["train"].ids[0] == "train/ash/b.jpg"
   for key, value in (("split_seed", 1), ("train_fraction", 0.8), ("test_classes", "list.txt")):
-    with pytest.raises(UserError, match=f"data.{key}={value}.*the folders train and test"):
+    with pytest.raises(UserError, match=f"data.{key}={value}.*the folders train, val and test"):
       load(section, root, **{key: value})
   save(root, "test/elm/e.jpg")
-  with pytest.raises(UserError, match="1 classes stand in train and in test, such as 'elm'"):
+  with pytest.raises(UserError, match="1 class in both train and test, such as 'elm'.*pool"):
     load(section, root)
   # A class may well be called so.
   trains = save(tmp_path / "vehicles", "train/a.jpg", "bus/b.jpg")
@@ -103,7 +102,7 @@ def test_inaturalist(tmp_path, section):
     tmp_path / "2021",
     f"train/00001_{lineage}_Corvidae_Corvus_corax/a.jpg",
     f"train/00000_{lineage}_Paridae_Parus_major/a.jpg",
-    "val/x/a.jpg",
+    f"val/00000_{lineage}_Paridae_Parus_major/a.jpg",
   )
   assert load(section, new)["train"].class_names == ("Parus major",)
 
@@ -142,7 +141,7 @@ def test_no_folder_and_names_of_other_encodings(tmp_path, section):
 
 
 def test_every_ending_that_pillow_opens(tmp_path, section):
-  endings = folder._endings()
+  endings = listing.endings()
   assert {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".gif", ".ppm"} <= endings
   assert not endings & {".txt", ".json", ".h5", ".hdf", ".mpg", ".eps", ".pdf", ".mp4", ""}
 

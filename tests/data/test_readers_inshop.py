@@ -91,7 +91,7 @@ FIRST = "img/WOMEN/Dresses/id_00000002/02_1_front.jpg"
     ((LIST, "id_00007982     gallery", "id_00000002     gallery"), "1 items are in train and"),
     ((LIST, FIRST, FIRST[4:]), "is not img/.../ITEM/FILE"),
     ((LIST, "Dresses/id_00000002/02_1", "Dresses/id_00000002/09_1"), "is listed but missing"),
-    ((BOXES, FIRST, "img/a/b/c.jpg"), "no box for 1 images"),
+    ((BOXES, FIRST, "img/a/b/c.jpg"), "no box for 1 image,"),
     ((BOXES, "008", "x"), "not four numbers"),
     ((BOXES,), "list_bbox_inshop.txt is missing"),
     (

@@ -128,8 +128,8 @@ def change(**columns):
   "rows, said",
   [
     (
-      [{"file": "x/0.jpg", "label": 0}],
-      "needs the columns path, and label or class; it has file, label",
+      [{"photo": "x/0.jpg", "lable": 0}],
+      "needs the columns path, and label or class; it has photo, lable .'lable' may be label.",
     ),
     ([{"path": "x/0.jpg", "split": "train"}], "it has path, split"),
     ([*PLAIN, PLAIN[0]], "lists x/2.jpg twice"),
@@ -143,7 +143,7 @@ def change(**columns):
     ),
     (change(**{"class": ""}), "row 3: no class"),
     (change(path=""), "row 1: no path"),
-    (change(split="dev"), "row 1: split 'dev' is none of train, val, test"),
+    (change(split="fold 1"), "row 1: split 'fold 1' is none of train, val, test"),
     (change(split="test"), "no row of split train"),
     ([*PLAIN, PLAIN[0] | {"path": "./x//2.jpg"}], "lists x/2.jpg twice"),
     (change(split="query"), "splits query: the test takes either"),
@@ -163,7 +163,7 @@ def test_a_bad_table_is_one_line(tmp_path, section, rows, said):
 def test_classes_on_both_sides_and_keys_beside_a_split(tmp_path, section):
   rows = change(split="train")
   rows[0]["split"] = "test"
-  with pytest.raises(UserError, match="1 classes stand in train and test, such as 'dark elm'"):
+  with pytest.raises(UserError, match="1 class in both train and test, such as 'dark elm'"):
     load(section, write(tmp_path, rows))
   with pytest.raises(UserError, match="data.split_seed=3: .* has a column 'split'"):
     load(section, write(tmp_path, rows), split_seed=3)
@@ -240,3 +240,120 @@ def test_a_damaged_file_is_one_line(tmp_path, section, name, content, said):
   with pytest.raises(UserError, match=said) as error:
     load(section, tmp_path / name)
   assert "\n" not in str(error.value)
+
+
+ROWS = [("x/0.jpg", "fir"), ("x/1.jpg", "elm"), ("x/2.jpg", "elm"), ("x/3.jpg", "ash")]
+HALVES = {"train": ("ash", "elm"), "test": ("fir",)}
+
+
+def text(head="path,class", rows=ROWS, mark=",", end="\n"):
+  return end.join([head, *(mark.join(row) for row in rows)]) + end
+
+
+def halves(train="train", test="test"):
+  return [(*row, test if row[1] == "fir" else train) for row in ROWS]
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    *(text("path;class", mark=";"), text("path\tclass", mark="\t"), text("path|class", mark="|")),
+    *(text(end="\r\n"), text(end="\r"), text(end="\n\n"), text(end=" \n,\n"), text() + "\n \n"),
+    *("\ufeff" + text(), text(" Path , CLASS "), text("Image Path,Class Name")),
+    *(text("filename,species"), text("image_path,label"), text("file,labels"), text("img,Label")),
+    text('"path","class"', [(f'"{a}"', f'"{b}"') for a, b in ROWS]),
+    text("path,class,", [(*row, "") for row in ROWS]),
+    text("path,class", [(*row, "") for row in ROWS]),
+    text(rows=[(a.replace("/", "\\"), b) for a, b in ROWS]),
+    text(rows=[(".\\" + a.replace("/", "\\"), b) for a, b in ROWS]),
+    text(rows=[(f"  ./{a}", f" {b} ") for a, b in ROWS]),
+    text(rows=[(f"~/{a}", b) for a, b in ROWS]),
+    text("path,class,note", [(*row, '"a, b ""c"""') for row in ROWS]),
+    text("path;class;note", [(*row, "1,5") for row in ROWS], ";"),
+    *(text("path,class,set", halves("1", "2")), text("path,class,fold", halves("a", "b"))),
+  ],
+)
+def test_tables_as_programs_write_them(tmp_path, section, monkeypatch, content):
+  monkeypatch.setenv("HOME", str(tmp_path))
+  file = write(tmp_path, PLAIN)
+  file.write_bytes(content.encode())
+  splits = load(section, file)
+  assert {name: split.class_names for name, split in splits.items()} == HALVES
+  for split in splits.values():
+    for path, k in zip(split.images, split.labels, strict=True):
+      assert (str(path).removeprefix(f"{tmp_path}/"), split.class_names[k]) in ROWS
+
+
+@pytest.mark.parametrize(
+  ("head", "train", "test"),
+  [
+    *(("split", "Train", "Test"), ("split", "TRAIN", "TEST"), ("Split", "training", "testing")),
+    *(("SPLIT", "trn", "tst"), ("subset", "train", "test"), ("Set", "Training", "Eval")),
+    *(("usage", "Training", "Holdout"), ("split", "train_set", "test-set")),
+  ],
+)
+def test_splits_in_any_usual_spelling(tmp_path, section, head, train, test):
+  file = write(tmp_path, PLAIN)
+  file.write_text(text(f"path,class,{head}", halves(train, test)))
+  splits = load(section, file)
+  assert {name: split.class_names for name, split in splits.items()} == HALVES
+
+
+@pytest.mark.parametrize("zero", ["0", "0.0", "0.00", "0e0", " 0.0 ", "+0", "00"])
+def test_whole_numbers_however_they_are_written(tmp_path, section, zero):
+  file = write(tmp_path, PLAIN)
+  file.write_text(f"path,label\nx/0.jpg,{zero}\nx/1.jpg,1.0\nx/2.jpg,1\nx/3.jpg,10.0\n")
+  splits = load(section, file)
+  assert splits["train"].class_names == ("class 0", "class 1")
+  assert splits["train"].labels.tolist() == [0, 1, 1] and splits["test"].class_names == (
+    "class 10",
+  )
+
+
+@pytest.mark.parametrize(
+  ("content", "said"),
+  [
+    (text().encode("utf-16"), "is a text in UTF-16: save it in UTF-8"),
+    (text().encode("utf-16-be"), "cannot be read as a CSV|needs the columns"),
+    (b"PK\x03\x04 xl/workbook.xml", "is a spreadsheet or an archive: save the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1", "is a spreadsheet: save the sheet as CSV"),
+    (b'{"path": "x/0.jpg"}\n', "is JSON"),
+    (b"\x1f\x8b\x08", "is compressed: unpack it"),
+    ("path,class\nx/ß.jpg,é\n".encode("latin-1"), "cannot be read as a CSV file in UTF-8"),
+    (text("image,file,class", [(r[0], *r) for r in ROWS]).encode(), "columns image and file: call"),
+    (b"x/0.jpg,fir\nx/1.jpg,elm\n", "needs the columns path, and label or class; it has x/0.jpg"),
+    (
+      text("path,class,usage", halves("train", "Public")).encode(),
+      "'usage' names splits, but also",
+    ),
+    (text("path,class", [*ROWS, ROWS[0]]).encode(), "lists x/0.jpg twice: remove one row"),
+    (b'path,class\n"x/0\n.jpg",fir\n', "row 1: the path 'x/0.n.jpg' has a control character"),
+    (b"path,class\nhttps://a.b/x.jpg,fir\n", "row 1: https://a.b/x.jpg is a URL"),
+    (b"path,class\nC:\\x\\0.jpg,fir\n", "C:/x/0.jpg is listed but missing"),
+    (b"path,label\nx/0.jpg,\nx/1.jpg,elm\n", "row 1: no label"),
+    (b"path,label\nx/0.jpg,nan\nx/1.jpg,1\n", "label 'nan' is no whole number"),
+    (b"path,label\nx/0.jpg,inf\nx/1.jpg,1\n", "label 'inf' is no whole number"),
+    (b"path,class,split\nx/0.jpg,fir,train\nx/1.jpg,elm,\n", "row 2: split '' is none of"),
+  ],
+)
+def test_what_is_no_table_is_one_line(tmp_path, section, one_line, content, said):
+  file = write(tmp_path, PLAIN)
+  file.write_bytes(content)
+  one_line(section("manifest", manifest=str(file)), said)
+
+
+def test_a_manifest_that_is_a_folder_or_a_parquet_of_another_ending(tmp_path, section, one_line):
+  one_line(section("manifest", manifest=str(tmp_path)), "a folder, not a CSV or Parquet")
+  file = write(
+    tmp_path, [{"File Name": r["path"], "Species": r["class"]} for r in PLAIN], "parquet"
+  )
+  file = file.rename(tmp_path / "list.dat")
+  assert load(section, file)["train"].class_names == ("ash", "dark elm")
+
+
+def test_images_within_a_parquet_are_not_taken_for_paths(tmp_path, section, one_line):
+  write(tmp_path, PLAIN)
+  table = pyarrow.table({"image": [{"bytes": b"x", "path": "x/0.jpg"}], "label": [0]})
+  parquet.write_table(table, tmp_path / "list.parquet")
+  data = section("manifest", manifest=str(tmp_path / "list.parquet"))
+  one_line(data, "needs the columns path")

@@ -122,9 +122,9 @@ def test_aircraft_as_published(trees, tmp_path, below):
     (("bounding_boxes.txt", "1 8.0", "1 nan"), "not four numbers"),
     (
       ("bounding_boxes.txt", "1 8.0 8.0 16.0 16.0\n", ""),
-      "no box for 1 images, such as images/",
+      "no box for 1 image, such as images/",
     ),
-    (("images.txt", "_0001_", "_0009_"), r"_0009_7919.jpg is listed but missing \(1 images"),
+    (("images.txt", "_0001_", "_0009_"), r"_0009_7919.jpg is listed but missing \(1 image in all"),
   ],
 )
 def test_damage_to_cub_is_one_line(trees, tmp_path, broken, said, one_line):

@@ -39,7 +39,7 @@ def test_a_test_class_whose_images_are_of_training_classes_is_refused(
 ):
   root = tree(HALVES | {"test/class_04": copies})
   # All bitmaps are of one size: their bytes tell.
-  one_line(section("folder", root=str(root)), "1 classes of the test .*'class 04'")
+  one_line(section("folder", root=str(root)), "1 class of the test .*'class 04'")
 
 
 def test_a_few_duplicates_or_names_that_say_something_are_no_reason(tree, section):

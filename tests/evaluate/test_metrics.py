@@ -162,10 +162,10 @@ def test_bad_input_is_one_line(x, labels, ks, words):
 def test_scores_of_each_query_are_sklearns():
   rng = np.random.default_rng(3)
   x, labels = clustered(rng, np.array([1, 2, 5, 9, 1, 6]))
-  scores, counted = metrics.per_query(x, labels, x, labels, ks=(1, 4), exclude_self=True)
-  np.testing.assert_array_equal(counted, np.bincount(labels)[labels] > 1)
+  scores, num_matches = metrics.per_query(x, labels, x, labels, ks=(1, 4), exclude_self=True)
+  np.testing.assert_array_equal(num_matches, np.bincount(labels)[labels] - 1)
   assert {name: len(values) for name, values in scores.items()} == dict.fromkeys(scores, 22)
-  for row, i in enumerate(np.flatnonzero(counted)):
+  for row, i in enumerate(np.flatnonzero(num_matches)):
     others = np.arange(len(x)) != i
     match, near = (labels == labels[i])[others], (x @ x[i])[others]
     r = match.sum()
@@ -177,3 +177,23 @@ def test_scores_of_each_query_are_sklearns():
     assert scores["map@r"][row] == pytest.approx(average * precision)
     for k in (1, 4):
       assert scores[f"recall@{k}"][row] == match[near >= np.sort(near)[-k]].any()
+
+
+@pytest.mark.parametrize("lists", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 2, 3, 9), (6, 6), (4,), (2, 1, 1)])
+def test_the_chance_level_is_the_mean_over_random_rankings(sizes, lists):
+  rng = np.random.default_rng(len(sizes))
+  labels = np.repeat(np.arange(len(sizes)), sizes)
+  asks = (np.arange(len(labels)) % 2 == 0) if lists else None
+  queries, gallery = (labels[asks], labels[~asks]) if lists else (labels, labels)
+  ks, draws, rounds = (1, 2, 5, 100), [], 800
+  for _ in range(rounds):
+    similarity = rng.random((len(queries), len(gallery)))
+    draws.append(oracle(similarity, queries, gallery, not lists, ks))
+  x = np.eye(len(labels), dtype=np.float32)
+  found = metrics.evaluate_embeddings(x, labels, ks, is_query=asks)["chance"]
+  assert list(found) == ["recall@1", "recall@2", "recall@5", "recall@100", "map@r", "r_precision"]
+  for name, value in found.items():
+    seen = np.array([draw[name] for draw in draws])
+    # Five standard errors of the mean.
+    assert abs(seen.mean() - value) <= 5 * seen.std() / np.sqrt(rounds) + 1e-9, name

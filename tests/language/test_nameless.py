@@ -123,7 +123,7 @@ def test_unreadable_images_are_named_and_left_out(config, shop, tmp_path, monkey
     others = [0, 2, 3]
     np.testing.assert_allclose(features[others], found["image_means"][others], atol=1e-6)
     last.rename(shop / "away")
-    with pytest.raises(UserError, match=r"no image of 1 classes can be read \('lamp 2'\)"):
+    with pytest.raises(UserError, match=r"no image of 1 class can be read \('lamp 2'\)"):
       image_features.class_image_means(train, "tiny_clip", 4)
   finally:
     broken.write_bytes(kept[0])

@@ -54,7 +54,8 @@ if process not in codes and os.environ.get("WAIT"):
     time.sleep(0.02)
   time.sleep(0.4)
   record(terms=len(terms))
-sys.exit(codes.get(process, 0))
+# As main does: 75 is stopped and saved.
+sys.exit(codes.get(process, 75 if terms else 0))
 """
 
 

@@ -80,8 +80,8 @@ def test_a_signal_is_passed_on_once(stand_ins, fake_python, number):
     stand_ins.main(process)
   # As a terminal does: to the whole group.
   os.killpg(running.pid, number)
-  running.communicate(timeout=60)
-  assert running.returncode == 0
+  _, stderr = running.communicate(timeout=60)
+  assert running.returncode == 75 and "error" not in stderr
   assert [stand_ins.main(process)["terms"] for process in (0, 1)] == [1, 1]
 
 

@@ -78,8 +78,8 @@ def test_the_stage_prints_what_it_finds_and_writes_its_page(products, tmp_path):
   workdir = tmp_path / "run"
   done = run(products, workdir, "--config.data.expect_counts=False")
   assert done.returncode == 0, done.stderr
-  assert "1 images cannot be read, such as chair_final/6_1.JPG" in done.stdout
-  assert "2 images have a near duplicate in another split" in done.stdout
+  assert "1 image cannot be read, such as chair_final/6_1.JPG" in done.stdout
+  assert "2 images with a near duplicate in another split" in done.stdout
   findings = json.loads((workdir / "data.json").read_text())
   assert findings["splits"]["train"]["images"] == findings["splits"]["test"]["images"] == 6
   (pair,) = findings["near_duplicates"]["across_splits"]["pairs"]

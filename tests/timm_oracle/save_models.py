@@ -19,6 +19,7 @@ MODELS = {
   "vit": ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", VIT, [(32, 32), (48, 40), (24, 24)]),
   "vit_in21k": ("vit_small_patch16_224.augreg_in21k", VIT, [(32, 32), (64, 64)]),
   "dinov2": ("vit_small_patch14_dinov2", VIT | {"init_values": 0.5}, [(32, 32), (56, 24)]),
+  "wide": ("vit_tiny_patch16_224", VIT | {"img_size": (24, 40)}, [(24, 40), (32, 32), (48, 80)]),
   "registers": ("vit_small_patch14_reg4_dinov2", VIT | {"init_values": 0.5}, [(32, 32), (40, 48)]),
   "resnet": (
     "resnet50.a1_in1k",

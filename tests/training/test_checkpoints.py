@@ -1,6 +1,7 @@
 """Checkpoints: what is saved comes back bit by bit, and damage never does."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -43,6 +44,53 @@ def test_round_trip_keeps_every_bit_and_the_newest(workdir):
   for path, x in expected.items():
     assert got[path].dtype == x.dtype
     np.testing.assert_array_equal(got[path], x)
+
+
+# Characters that some library takes for a pattern, a separator, an escape or a home folder.
+ODD = [
+  "runs[lr=3e-5,seed=0]",
+  "[!a]{b,c}",
+  "a*?b",
+  "a\\b",
+  "#%20a%5Bb%5D",
+  "~",
+  "-a b'c\"\n$HOME&b;c:d::e",
+  "日本 ü \udcff",
+  "x" * 250,
+]
+
+
+@pytest.mark.parametrize("name", ODD, ids=ascii)
+def test_a_checkpoint_in_a_folder_of_any_name_reads_whole(tmp_path, name, monkeypatch):
+  # What the name would find if it were a pattern, a path of its own or an escape.
+  others = {tmp_path / "axxb", tmp_path / "a", tmp_path / "a[b]"}
+  for other in others:
+    (other / "checkpoints").mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  with checkpoints.manager(name, keep=1) as mngr:
+    checkpoints.save(mngr, 2, arrays(2), {"config": {}})
+  assert set(tmp_path.iterdir()) == {tmp_path / name, *others}
+  assert not any((other / "checkpoints" / "2").exists() for other in others)
+  got, meta = checkpoints.latest(name)
+  assert meta["step"] == 2 and checkpoints.steps(name) == [2]
+  np.testing.assert_array_equal(got["state/params/backbone/kernel"], next(iter(arrays(2).values())))
+  # Nothing in it points to where it was saved.
+  moved = tmp_path / "moved"
+  os.rename(name, moved)
+  assert checkpoints.read(str(moved), 2)[1]["step"] == 2
+
+
+def test_a_full_disk_names_the_folder_and_not_a_link(tmp_path, monkeypatch):
+  def full(*unused, **ignored):
+    raise OSError(28, "No space left on device")
+
+  workdir = str(tmp_path / "[x]")
+  with (
+    pytest.raises(UserError, match=r"\[x\]/checkpoints: a checkpoint cannot be written"),
+    checkpoints.manager(workdir, keep=1) as mngr,
+  ):
+    monkeypatch.setattr(type(mngr), "save", full)
+    checkpoints.save(mngr, 1, arrays(1), {"config": {}})
 
 
 def data_files(folder):

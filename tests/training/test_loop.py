@@ -50,13 +50,13 @@ def wait_for_lines(path, count, process):
   assert process.poll() is None, process.stderr.read()
 
 
-def test_sigterm_saves_and_exits_0_and_the_same_command_goes_on(tmp_path, small):
+def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(tmp_path, small):
   extra = flags(small, train__steps=4000, train__checkpoint_every=4000)
   process = run_main(tmp_path, *extra)
   wait_for_lines(tmp_path / metrics_log.FILE, 2, process)
   process.terminate()
   code, stderr = finish(process)
-  assert code == 0, stderr
+  assert code == 75, stderr
   stopped = checkpoints.steps(str(tmp_path))[0]
   assert 0 < stopped < 4000
   assert f"stopped at step {stopped} of 4000" in stderr

@@ -1,6 +1,7 @@
 """Rows of `config.data`, the names of the data sets, and where their images are."""
 
 from lafg_jax.config.record import BOOL, NAMED, TEXT, Key, ReadBy, Rule, at_least, numbers, one_of
+from lafg_jax.utils import ground
 
 # data.name -> what is in the folder data.root.
 LAYOUTS = {
@@ -36,7 +37,8 @@ ROWS = (
       "Data set: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), "
       "'inshop' (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (finches); "
       "for your own images 'folder', 'manifest', 'tfds' or 'hf', each a config's name too."),
-  Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none."),
+  Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none.",
+      path=True),
   Key("data.expect_counts", True, BOOL, "nothing",
       "Stop unless the published image counts are found; False only warns, for partial copies."),
   Key("data.box_crop", False, BOOL, "embedding",
@@ -48,22 +50,31 @@ ROWS = (
       "Train on only so many of the other training classes, evenly spaced; 0 is all."),
   Key("data.depth", 0, Rule(lambda x: x in (0, 1, 2), "0, 1 or 2"), "training",
       "Levels of folders, 1 (CLASS/) or 2 (SUPER/CLASS/); 0 detects it.", _by(("folder",), 0)),
+  Key("data.split_folders", "split", one_of("split", "pool", "classes"), "training",
+      "Folders called train, val and test, or query and gallery, in any usual spelling: 'split' "
+      "keeps their classes apart; 'pool' puts the images of each class together and splits whole "
+      "classes; 'classes' takes them for classes like others.", _by(("folder",), "split")),
   Key("data.train_fraction", 0.5, Rule(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
       "training", "Part of the classes for training; the rest are for the test.", _by(_OWN, 0.5)),
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),
       "training", "-1 trains on the first classes; a seed draws them.", _by(_OWN, -1)),
   Key("data.test_classes", "", TEXT, "nothing",
-      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, "")),
+      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, ""),
+      path=True),
   Key("data.manifest", "", TEXT, "nothing",
       "CSV or Parquet with the columns path, label or class, and perhaps split. Paths start at "
-      "data.root, or else at the file's folder.", _by(("manifest",), "")),
+      "data.root, or else at the file's folder.", _by(("manifest",), ""), path=True),
   Key("data.builder", "", TEXT, "nothing",
       "'tfds': a builder such as 'caltech_birds2011:0.1.1', or its folder; 'hf': a hub id or "
-      "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, "")),
+      "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, ""),
+      path=True),
   Key("data.image_key", "image", NAMED, "training",
       "Name of the images in data.builder.", _by(_BUILT, "image")),
   Key("data.label_key", "label", NAMED, "training",
       "Name of the labels in data.builder.", _by(_BUILT, "label")),
+  Key("data.ground", ground.DEFAULT, Rule(lambda x: bool(ground.rgb(x)),
+           "a colour's name such as white, #rrggbb, or a grey from 0 to 255"), "embedding",
+      "Colour behind what is transparent in an image: on light grey, dark and white things show."),
   Key("data.image_size", 224, at_least(8), "embedding",
       "Side of the square crop that the model sees, in pixels."),
   Key("data.resize_size", 256, at_least(8), "embedding",
@@ -97,7 +108,7 @@ ROWS = (
       "Folder of packs: training images decoded and resized once, to data.resize_size (a quarter "
       "more for 'random_resized'), 3 bytes per pixel, faster to read; '' reads the files. Pixels "
       "of 'random_resized' differ by 0.5 to 2 of 255 on average, so a run cannot change between "
-      "the two. Not with train.frozen_backbone.", _by((*LAYOUTS, *SOURCES), "")),
+      "the two. Not with train.frozen_backbone.", _by((*LAYOUTS, *SOURCES), ""), path=True),
   Key("data.num_workers", 0, at_least(0), "nothing",
       "Processes that decode images; 0 decodes in threads of this process. For --stage=data and "
       "for building a pack: threads; 0 takes one per core."),

@@ -52,5 +52,5 @@ ROWS = (
   Key("model.pretrained", "google/vit-base-patch16-224-in21k", TEXT, "embedding",
       "Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of "
       "safetensors of transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or "
-      "of a vit_jax .npz; output of lafg_jax.export; or the shipped 'tiny_clip'."),
+      "of a vit_jax .npz; output of lafg_jax.export; or the shipped 'tiny_clip'.", path=True),
 )

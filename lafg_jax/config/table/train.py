@@ -67,7 +67,7 @@ ROWS = (
       Rule(bool, f"{', '.join(OF_MODELS)}, or the path of an embeddings.npz"), "evaluation",
       "What is evaluated: 'checkpoint' (newest of the workdir), 'best' (of train.keep_best), "
       "'pretrained' (the backbone's own feature, no training), 'untrained' (the model before "
-      "training), or the path of an embeddings.npz."),
+      "training), or the path of an embeddings.npz.", path=True),
   Key("evaluate.split", "test", one_of("test", "val"), "evaluation",
       "Classes of the evaluation: 'test', or 'val' (data.num_val_classes) for model selection."),
   Key("evaluate.ks", (1, 2, 4, 8),

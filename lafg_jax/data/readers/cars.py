@@ -5,6 +5,7 @@ copy of Hugging Face. The last two name classes without numbers: their order doe
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax.data import parquet
+from lafg_jax.data import listing, parquet
 from lafg_jax.data.datasets import Dataset, of_classes
 from lafg_jax.data.readers import common
 from lafg_jax.data.readers.common import Image, Published
@@ -60,12 +61,12 @@ def _folders(root: Path) -> tuple[Dataset, Dataset]:
   """train/CLASS/*.jpg and test/CLASS/*.jpg."""
   images = []
   for split in ("train", "test"):
-    for folder in sorted(path for path in (root / split).iterdir() if path.is_dir()):
-      key = _class_id(folder.name, folder)
+    for folder in listing.of(root / split).folders:
+      key = _class_id(folder, root / split / folder)
       images += [
-        Image(f"{split}/{folder.name}/{path.name}", key)
-        for path in sorted(folder.iterdir())
-        if path.suffix.lower() in _SUFFIXES
+        Image(f"{split}/{folder}/{name}", key)
+        for name in listing.of(root / split / folder).images
+        if os.path.splitext(name)[1].lower() in _SUFFIXES
       ]
   return common.halves("cars", root, images, dict(enumerate(NAMES, 1)), _TRAIN)
 

@@ -13,7 +13,9 @@ import numpy as np
 from absl import logging
 
 from lafg_jax.config.table.data import LAYOUTS
+from lafg_jax.data import listing
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 Box = tuple[float, ...]
@@ -79,20 +81,22 @@ def read_rows(path: Path, data: Any, columns: int, skip: int = 0) -> list[list[s
 def present(root: Path, images: Sequence[Image], data: Any) -> list[Image]:
   """The listed images that are on disk; an error where `data.expect_counts` wants them all."""
   folders = {os.path.dirname(image.path) for image in images}
+  # Pipes, devices and links that lead nowhere are no files.
   on_disk = {
     f"{folder}/{file}" if folder else file
     for folder in folders
-    if (root / folder).is_dir()
-    for file in os.listdir(root / folder)
+    for file in listing.files_in(root / folder)
   }
   missing = [image.path for image in images if image.path not in on_disk]
   if missing and data.expect_counts:
+    odd = root / missing[0]
+    wrong = "a link that leads nowhere" if odd.is_symlink() else "missing"
     raise UserError(
-      f"{root / missing[0]} is listed but missing ({len(missing):,} images in all): "
+      f"{listing.shown(str(odd))} is listed but {wrong} ({counted(len(missing), 'image')} in all): "
       "complete the copy, or pass --config.data.expect_counts=False to leave them out"
     )
   if missing:
-    logging.warning("%s: %d listed images are not on disk: left out", root, len(missing))
+    logging.warning("%s: %s listed and not on disk: left out", root, counted(len(missing), "image"))
   return [image for image in images if image.path in on_disk]
 
 
@@ -198,8 +202,8 @@ def half(
     without = [image.path for image in images if image.path not in boxes]
     if without:
       raise UserError(
-        f"{root} has no box for {len(without):,} images, such as {without[0]}: fetch it again, or "
-        "pass --config.data.box_crop=False"
+        f"{root} has no box for {counted(len(without), 'image')}, such as {without[0]}: fetch it "
+        "again, or pass --config.data.box_crop=False"
       )
     shown = np.array([boxes[image.path] for image in images], np.float64).reshape(-1, 4)
   used = {image.key for image in images}
@@ -240,11 +244,13 @@ def check_counts(
   shared = sorted(set(halves[0].class_names) & set(halves[1].class_names))
   if shared:
     raise UserError(
-      f"{data.root}: {len(shared)} classes are in the training and in the test half, such as "
+      f"{data.root}: {counted(len(shared), 'class')} in the training and in the test half, such as "
       f"'{shared[0]}': no class may be in both"
     )
   if partial and data.expect_counts:
-    one, two = (f"{count.images:,} images of {count.classes:,} classes" for count in found)
+    one, two = (
+      f"{counted(count.images, 'image')} of {counted(count.classes, 'class')}" for count in found
+    )
     asked, wanted = (f" ({x:,} of them queries)" if x else "" for x in (asking, queries))
     raise UserError(
       f"{data.root} has {one} for training and {two}{asked} for the test, not {title}'s "

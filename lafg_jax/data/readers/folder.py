@@ -1,8 +1,8 @@
 """Images in a folder for each class, also below super-categories as in iNaturalist."""
 
+import dataclasses
 import functools
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,15 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from lafg_jax.data import same_images
+from lafg_jax.data import listing, same_images
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.readers import common, own
+from lafg_jax.data.listing import Listing
+from lafg_jax.data.readers import common, own, split_folders
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
-
-# Pillow knows these formats, but decodes them only with other software.
-_NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
-_IGNORED = ("thumbs.db", "__macosx", "desktop.ini")
-_TRAIN_FOLDER = re.compile(r"train(_mini|_?val.*)?")
 
 
 class ClassFolder(NamedTuple):
@@ -26,83 +23,176 @@ class ClassFolder(NamedTuple):
 
   path: str  # below the root, with '/'
   above: str  # its super-category, or ''
-  files: list[str]  # of images, sorted
+  files: tuple[str, ...]  # paths of images below the root, sorted
 
   @property
   def name(self) -> str:
     return self.path.rpartition("/")[2]
 
 
-class _Listing(NamedTuple):
-  folders: list[str]
-  images: list[str]
-  others: list[str]  # files that are no images, and links that lead nowhere
+Parts = dict[str, list[ClassFolder]]
+
+
+class _Tree(NamedTuple):
+  """What the functions here share."""
+
+  root: Path
+  depth: int  # data.depth
+  lists: split_folders.Lists
+  left_out: list[str]  # what is not read, and why, in lines
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """The halves of root/CLASS/, of root/train/CLASS/ and root/test/CLASS/, or one level deeper."""
+  """The halves of root/CLASS/, of root/train/CLASS/ and root/test/CLASS/, or one level deeper.
+
+  Folders that are called as parts of a split are one, by data.split_folders: their classes are kept
+  apart ('split'), or put together and split anew ('pool'); or they are 'classes' like others.
+  """
   root = common.root_folder(data)
-  top = _list(root)
-  splits = [name for name in top.folders if name == "test" or _TRAIN_FOLDER.fullmatch(name)]
-  listed = {name: _list(root / name) for name in splits}
-  inner = [name for name in splits if listed[name].folders and not listed[name].images]
-  if "train" in inner and "test" in inner:
-    _leave_out(root, [name for name in top.folders if name not in ("train", "test")])
-    own.refuse_split_keys(data, f"{root} has the folders train and test")
-    return _two_folders(data, root)
-  parts = [name for name in inner if name != "test"]
-  if len(parts) > 1:
-    raise UserError(f"{root} has {' and '.join(parts)}: point --config.data.root at one of them")
-  if parts:
-    _leave_out(root, [name for name in top.folders if name != parts[0]])
-  classes = _class_folders(root, parts[0] if parts else "", data.depth)
-  halves = own.halves(data, _pool(root, "train", classes, classes), str(root))
-  return same_images.refuse_trained(*halves, str(root))
-
-
-def _two_folders(data: Any, root: Path) -> tuple[Dataset, Dataset]:
-  parts = [_class_folders(root, name, data.depth) for name in ("train", "test")]
-  shared = {folder.name for folder in parts[0]} & {folder.name for folder in parts[1]}
-  if shared:
+  tree = _Tree(root, data.depth, functools.cache(listing.of), [])
+  found = None
+  if data.split_folders != "classes":
+    found = split_folders.find(root, tree.lists)
+  if found is None and data.split_folders == "pool":
     raise UserError(
-      f"{root}: {len(shared)} classes stand in train and in test, such as '{min(shared)}', but "
-      "the classes of the test must be unseen: put all images of a class in one folder"
+      f"--config.data.split_folders=pool: {root} has no folders train and test to put together"
     )
-  train, test = (
-    _pool(root, name, part, [*parts[0], *parts[1]])
-    for name, part in zip(("train", "test"), parts, strict=True)
-  )
-  return same_images.refuse_trained(train, test, str(root))
+  if found is None:
+    classes = _class_folders(tree, "")
+    halves = own.halves(data, _pool(root, "train", classes, classes), str(root))
+  else:
+    if found.beside:
+      names = ", ".join(map(listing.shown, found.beside[:5]))
+      tree.left_out.append(f"left out, being no part of the split: {names}")
+    above = dict.fromkeys(("", *(os.path.dirname(path) for path in found.parts.values())))
+    loose = [os.path.join(at, name) for at in above for name in tree.lists(root / at).images]
+    _tell(tree, loose, [])
+    parts = {kind: _class_folders(tree, path) for kind, path in found.parts.items()}
+    put = _together if data.split_folders == "pool" else _apart
+    halves = put(data, tree, found.parts, parts)
+  for line in tree.left_out:
+    logging.warning("%s: %s", root, line)
+  train, test = same_images.refuse_trained(*halves, str(root))
+  return dataclasses.replace(train, left_out=tuple(tree.left_out)), test
 
 
-def _class_folders(root: Path, below: str, depth: int) -> list[ClassFolder]:
-  """The class folders that hold images, ordered by name; names of digits alone by number."""
-  start = root / below
-  top = _list(start)
-  prefix = f"{below}/" if below else ""
-  folders = {name: _list(start / name) for name in top.folders}
-  if depth == 0:
-    depth = _depth(start, folders)
-  found = []
-  for name, listing in folders.items():
+def _together(
+  data: Any, tree: _Tree, paths: dict[str, str], parts: Parts
+) -> tuple[Dataset, Dataset]:
+  """The halves of all classes, each with the images that it has in any part."""
+  ordered = _ordered(_merged([folder for part in parts.values() for folder in part]))
+  return own.halves(data, _pool(tree.root, "train", ordered, ordered), str(tree.root))
+
+
+def _apart(data: Any, tree: _Tree, paths: dict[str, str], parts: Parts) -> tuple[Dataset, Dataset]:
+  """The halves that the folders are; classes of val are validation classes."""
+  root, train = tree.root, parts["train"]
+  test = [*parts.get("test", ()), *parts.get("query", ()), *parts.get("gallery", ())]
+  _refuse_shared(root, paths, parts)
+  val, shared = parts.get("val", []), _shared(parts.get("val", []), [*train, *test])
+  if shared:
+    tree.left_out.append(
+      f"{paths['val']} left out: it has classes of the other folders, such as '{shared[0]}', and "
+      "validation classes are classes of their own (--config.data.split_folders=pool puts the "
+      "images of a class together)"
+    )
+    val = []
+  if val and not test and not data.num_val_classes:
+    tree.left_out.append(f"no folder test: {paths['val']} is the test")
+    test, val = val, []
+  if val and not data.num_val_classes:
+    tree.left_out.append(
+      f"{paths['val']} left out: --config.data.num_val_classes={len(val)} takes its classes for "
+      "validation"
+    )
+    val = []
+  if not (test or val):
+    return own.halves(data, _pool(root, "train", train, train), str(root))
+  own.refuse_split_keys(data, f"{root} has the folders {split_folders.listed(paths.values())}")
+  ours, theirs = _ordered([*train, *val]), _ordered(_merged(test))
+  everything = [*ours, *theirs]
+  half = _pool(root, "train", ours, everything)
+  named = zip(half.class_names, ours, strict=True)
+  half = dataclasses.replace(half, val_classes=tuple(name for name, x in named if x in val))
+  other = _pool(root, "test", theirs, everything)
+  if "query" in parts:
+    asks = [name.startswith(f"{paths['query']}/") for name in other.ids]
+    other = dataclasses.replace(other, is_query=np.array(asks, bool))
+  return half, other
+
+
+def _refuse_shared(root: Path, paths: dict[str, str], parts: Parts) -> None:
+  """Raises UserError where the test has classes to train on, as in data sets to classify."""
+  for kind in ("test", "query", "gallery"):
+    shared = _shared(parts["train"], parts.get(kind, []))
+    if shared:
+      raise UserError(
+        f"{root}: {counted(len(shared), 'class')} in both {paths['train']} and {paths[kind]}, such "
+        f"as '{shared[0]}', but the classes of the test must be unseen: pass "
+        "--config.data.split_folders=pool to put the images of each class together and split whole "
+        "classes (data.train_fraction), or keep each class in one folder"
+      )
+
+
+def _shared(one: Sequence[ClassFolder], other: Sequence[ClassFolder]) -> list[str]:
+  """The names that are in both, however they are written."""
+  return sorted({_key(folder) for folder in one} & {_key(folder) for folder in other})
+
+
+def _key(folder: ClassFolder) -> str:
+  # iNaturalist 2018 numbers its species within super-categories.
+  name = f"{folder.above} {folder.name}" if folder.name.isdecimal() else folder.name
+  return own.clean_names([name])[0].casefold()
+
+
+def _merged(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
+  """One for each class, with the images of all folders of its name."""
+  classes: dict[tuple[str, str], ClassFolder] = {}
+  for folder in folders:
+    before = classes.get(key := (folder.above, folder.name))
+    files = (*before.files, *folder.files) if before else folder.files
+    classes[key] = (before or folder)._replace(files=files)
+  return list(classes.values())
+
+
+def _ordered(classes: Sequence[ClassFolder]) -> list[ClassFolder]:
+  """By name; names of digits alone by number."""
+  numbers = all(folder.name.isdecimal() for folder in classes)
+  return sorted(classes, key=lambda c: (int(c.name) if numbers else 0, c.name, c.above))
+
+
+def _class_folders(tree: _Tree, below: str) -> list[ClassFolder]:
+  """The class folders in the folder `below` of the root that hold images, ordered."""
+  start, prefix = tree.root / below, f"{below}/" if below else ""
+  top = tree.lists(start)
+  depth = tree.depth or _depth(start, {name: tree.lists(start / name) for name in top.folders})
+  found: list[tuple[ClassFolder, Listing]] = []
+  loose = [prefix + name for name in top.images]
+  for name in top.folders:
+    inner = tree.lists(start / name)
     if depth == 1:
-      found.append((ClassFolder(prefix + name, "", listing.images), listing))
+      found.append((_class_folder(prefix + name, "", inner), inner))
       continue
-    for inner in listing.folders:
-      deeper = _list(start / name / inner)
-      found.append((ClassFolder(f"{prefix}{name}/{inner}", name, deeper.images), deeper))
-  _warn(start, [folder for folder, _ in found], [listing for _, listing in found])
+    loose += [f"{prefix}{name}/{image}" for image in inner.images]
+    for deeper in inner.folders:
+      content = tree.lists(start / name / deeper)
+      found.append((_class_folder(f"{prefix}{name}/{deeper}", name, content), content))
+  _tell(tree, loose, found)
+  odd = {prefix + x: what for x, what in top.others.items() if what != listing.NO_IMAGE}
+  tree.left_out.extend(listing.said(odd))
   classes = [folder for folder, _ in found if folder.files]
   if not classes:
     raise UserError(f"{start} has no images in folders named after classes (data.depth={depth})")
-  numbers = all(folder.name.isdecimal() for folder in classes)
-  classes.sort(key=lambda c: (int(c.name) if numbers else 0, c.name, c.above))
-  return classes
+  return _ordered(classes)
 
 
-def _depth(start: Path, folders: dict[str, _Listing]) -> int:
-  with_images = [name for name, listing in folders.items() if listing.images]
-  deeper = [name for name, listing in folders.items() if listing.folders and not listing.images]
+def _class_folder(path: str, above: str, content: Listing) -> ClassFolder:
+  return ClassFolder(path, above, tuple(f"{path}/{name}" for name in content.images))
+
+
+def _depth(start: Path, folders: dict[str, Listing]) -> int:
+  with_images = [name for name, content in folders.items() if content.images]
+  deeper = [name for name, content in folders.items() if content.folders and not content.images]
   if with_images and deeper:
     raise UserError(
       f"{start}: {with_images[0]} holds images and {deeper[0]} only folders: pass "
@@ -111,22 +201,24 @@ def _depth(start: Path, folders: dict[str, _Listing]) -> int:
   return 2 if deeper else 1
 
 
-def _warn(start: Path, classes: Sequence[ClassFolder], listings: Sequence[_Listing]) -> None:
-  empty = [folder.path for folder in classes if not folder.files]
-  others = [file for listing in listings for file in listing.others]
-  nested = [name for listing in listings for name in listing.folders]
-  for names, what in (
-    (empty, "classes without images left out"),
-    (others, "files are no images: left out"),
-    (nested, "folders within class folders left out"),
+def _tell(tree: _Tree, loose: Sequence[str], found: Sequence[tuple[ClassFolder, Listing]]) -> None:
+  """Counts what lies beside and within class folders and is not read."""
+  empty = [folder.path for folder, _ in found if not folder.files]
+  nested = [f"{folder.path}/{name}" for folder, content in found for name in content.folders]
+  for names, noun, what in (
+    (loose, "image", "left out, beside the class folders"),
+    (empty, "class folder", "without images left out"),
+    (nested, "folder", "within class folders left out"),
   ):
     if names:
-      logging.warning("%s: %d %s, e.g. %s", start, len(names), what, names[0])
-
-
-def _leave_out(root: Path, names: Sequence[str]) -> None:
-  if names:
-    logging.warning("%s: left out, being no part of the split: %s", root, ", ".join(names))
+      example = listing.shown(names[0])
+      tree.left_out.append(f"{counted(len(names), noun)} {what}, such as {example}")
+  others = {
+    f"{folder.path}/{name}": what
+    for folder, content in found
+    for name, what in content.others.items()
+  }
+  tree.left_out.extend(listing.said(others))
 
 
 def _pool(
@@ -139,7 +231,7 @@ def _pool(
   names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
   name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
   common.check_names(root, name_of)
-  ids = [f"{folder.path}/{file}" for folder in classes for file in folder.files]
+  ids = [file for folder in classes for file in folder.files]
   base = os.fspath(root)
   return Dataset(
     name="folder",
@@ -152,42 +244,3 @@ def _pool(
     ids=tuple(ids),
     super_classes=tuple(folder.above for folder in classes) if numbered else None,
   )
-
-
-def _list(folder: Path) -> _Listing:
-  """The content of a folder, each kind sorted by name."""
-  try:
-    with os.scandir(folder) as entries:
-      shown = [entry for entry in entries if not _ignored(entry.name)]
-    found = sorted(shown, key=lambda entry: entry.name)
-    "".join(entry.name for entry in found).encode()
-  except UnicodeEncodeError as error:
-    bad = next(entry.name for entry in found if not entry.name.isprintable())
-    raise UserError(f"{folder} holds a name that is not UTF-8, {bad!a}: rename it") from error
-  except OSError as error:
-    raise UserError(f"{folder} cannot be listed: {error.strerror}") from error
-  endings = _endings()
-  listing = _Listing([], [], [])
-  for entry in found:
-    name = entry.name
-    # These two calls read the disk again for links only.
-    if entry.is_dir():
-      listing.folders.append(name)
-    elif os.path.splitext(name)[1].lower() in endings and entry.is_file():
-      listing.images.append(name)
-    else:
-      listing.others.append(name)
-  return listing
-
-
-def _ignored(name: str) -> bool:
-  return name.startswith(".") or name.lower() in _IGNORED
-
-
-@functools.cache
-def _endings() -> frozenset[str]:
-  from PIL import Image
-
-  Image.init()
-  known = Image.registered_extensions().items()
-  return frozenset(x for x, kind in known if kind in Image.OPEN and kind not in _NO_DECODER)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,12 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset, size_of
 from lafg_jax.data.readers import own
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """All splits are pooled, and their classes split into halves."""
+  """The classes of all splits, put together and split into halves: see `own.halves`."""
   if not data.builder:
     raise UserError("data.builder is not set: pass --config.data.builder=HUB_ID, or a folder")
   splits = _load(data)
@@ -39,7 +41,8 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   images = _undecoded(data, list(splits.values()))
   labels, class_names, rows = own.of_values(values, names, where)
   if len(rows) < len(values):
-    logging.warning("%s: %d images without a label left out", where, len(values) - len(rows))
+    without = counted(len(values) - len(rows), "image")
+    logging.warning("%s: %s without a label left out", where, without)
   pool = Dataset(
     name="hf",
     split="train",
@@ -49,7 +52,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     ids=tuple(ids[row] for row in rows),
     version=_version(images, data.image_key),
   )
-  return own.halves(data, pool, where)
+  return own.halves(data, pool, where, [name.rpartition("/")[0] for name in pool.ids])
 
 
 def _load(data: Any) -> dict[str, Any]:
@@ -62,6 +65,10 @@ def _load(data: Any) -> dict[str, Any]:
   name, _, config = data.builder.partition(":")
   # Raised without network, for an unknown id, missing or damaged files, and scripts.
   failures = (OSError, ValueError, RuntimeError, KeyError, datasets.exceptions.DatasetsError)
+  # It would find nothing, or the images of other folders.
+  if os.path.isdir(folder) and re.search(r"[\[*?]|::", os.path.abspath(folder)):
+    why = "Hugging Face datasets takes [ * ? :: in a path for a pattern; rename the folder"
+    raise UserError(f"--config.data.builder={data.builder}: {why}")
   try:
     if any(os.path.isfile(os.path.join(folder, x)) for x in ("dataset_dict.json", "state.json")):
       loaded = datasets.load_from_disk(folder)

@@ -1,28 +1,25 @@
 """Images listed in a table: a CSV or Parquet file with a row for each image."""
 
-import csv
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lafg_jax.data import same_images
+from lafg_jax.data import listing, same_images
 from lafg_jax.data.datasets import Dataset, of_classes
-from lafg_jax.data.readers import common, own
+from lafg_jax.data.readers import common, own, table
 from lafg_jax.data.readers.common import Image
+from lafg_jax.data.readers.split_folders import part_of
+from lafg_jax.data.readers.table import BOX, Columns
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
-BOX = ("left", "top", "right", "bottom")
 SPLITS = ("train", "val", "test", "query", "gallery")
-_READ = ("path", "label", "class", "split", *BOX)
 # The box of a row without one: no image is as large.
 _EVERYTHING = (0.0, 0.0, 2.0**30, 2.0**30)
-
-Columns = dict[str, list[Any]]
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
@@ -31,12 +28,12 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     raise UserError("data.manifest is not set: pass --config.data.manifest=FILE, CSV or Parquet")
   path = Path(data.manifest)
   root = common.root_folder(data) if data.root else path.parent
-  columns = _columns(path)
+  columns = table.columns(path, "data.manifest")
   splits = _splits(path, columns)
   # Sorted by path: two tables with the same rows in another order are the same data set.
-  table, rows = _images(data, path, root, columns)
+  pool, rows = _images(data, path, root, columns)
   if splits is None:
-    return same_images.refuse_trained(*own.halves(data, table, str(path)), str(path))
+    return same_images.refuse_trained(*own.halves(data, pool, str(path)), str(path))
   own.refuse_split_keys(data, f"{path} has a column 'split'")
   side = [splits[row] for row in rows]
   # A test without its queries, or without its gallery, would be another test.
@@ -46,78 +43,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
       f"{path}: of split {empty[0]} no image is below {root}: complete the copy, or pass "
       "--config.data.root=FOLDER"
     )
-  return same_images.refuse_trained(*_by_column(path, table, side), str(path))
-
-
-def _columns(path: Path) -> Columns:
-  """The columns by name; empty cells are ''."""
-  if not path.is_file():
-    raise UserError(f"--config.data.manifest={path}: no such file")
-  table = _parquet(path) if path.suffix.lower() in (".parquet", ".pq") else _csv(path)
-  columns = {name: ["" if x is None else x for x in column] for name, column in table}
-  if "path" not in columns or not {"label", "class"} & set(columns):
-    raise UserError(
-      f"{path} needs the columns path, and label or class; it has {', '.join(columns) or 'none'}"
-    )
-  if not columns["path"]:
-    raise UserError(f"{path} lists no image")
-  boxes = [name for name in BOX if name in columns]
-  if boxes and len(boxes) < len(BOX):
-    raise UserError(f"{path} has {', '.join(boxes)} alone: a box takes {', '.join(BOX)}")
-  return columns
-
-
-def _head(path: Path, names: Sequence[str]) -> list[str]:
-  head = [name.strip() for name in names]
-  for name in _READ:
-    if head.count(name) > 1:
-      raise UserError(f"{path} has {head.count(name)} columns '{name}': keep one")
-  return head
-
-
-def _csv(path: Path) -> list[tuple[str, list[Any]]]:
-  delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-  try:
-    with open(path, encoding="utf-8-sig", newline="") as file:
-      rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
-  if not rows:
-    raise UserError(f"{path} is empty: its first line has the names of the columns")
-  head = _head(path, rows[0])
-  for number, row in enumerate(rows[1:], 1):
-    if len(row) != len(head):
-      raise UserError(f"{path} row {number}: {len(row)} fields, not the {len(head)} of its header")
-  return [(name, [row[k].strip() for row in rows[1:]]) for k, name in enumerate(head)]
-
-
-def _parquet(path: Path) -> list[tuple[str, list[Any]]]:
-  try:
-    import pyarrow
-    from pyarrow import parquet
-  except ImportError as error:
-    raise UserError(
-      f"{path} is read by pyarrow: pip install 'lafg_jax[data]', or pass a CSV"
-    ) from error
-
-  try:
-    file = parquet.ParquetFile(path)
-    there = file.schema_arrow.names
-    head = _head(path, there)
-    # Other columns may be large, such as the images themselves.
-    table = file.read(columns=[name for name in there if name.strip() in _READ])
-  except (OSError, pyarrow.ArrowException) as error:
-    raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
-  columns = [table[name].to_pylist() if name.strip() in _READ else [] for name in there]
-  return [(name, _texts(path, name, x)) for name, x in zip(head, columns, strict=True)]
-
-
-def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
-  """The column as texts: some writers store them as bytes, which are decoded."""
-  try:
-    return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
-  except UnicodeDecodeError as error:
-    raise UserError(f"{path}: the column '{name}' holds bytes that are no UTF-8 text") from error
+  return same_images.refuse_trained(*_by_column(path, pool, side), str(path))
 
 
 def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Dataset, list[int]]:
@@ -125,7 +51,7 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   files = [str(file) for file in columns["path"]]
   if "" in files:
     raise UserError(f"{path} row {files.index('') + 1}: no path")
-  files = [os.path.normpath(file) for file in files]
+  files = [_file(path, root, row, file) for row, file in enumerate(files, 1)]
   boxes = _boxes(path, columns)
   order = sorted(range(len(files)), key=lambda row: (files[row], boxes[row]))
   seen = set()
@@ -157,6 +83,18 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   return pool, rows
 
 
+def _file(path: Path, root: Path, row: int, file: str) -> str:
+  """A path of the table as this system writes it."""
+  if not file.isprintable():
+    raise UserError(f"{path} row {row}: the path {file!a} has a control character or no UTF-8 name")
+  file = file.removeprefix("file://")
+  if "://" in file:
+    raise UserError(f"{path} row {row}: {file} is a URL: fetch the images, and list their paths")
+  if "\\" in file and not os.path.lexists(root / file):
+    file = file.replace("\\", "/")
+  return os.path.normpath(os.path.expanduser(file) if file.startswith("~") else file)
+
+
 def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, tuple[str, ...]]:
   """Classes in the order of their numbers where there is a column of them, else of their names."""
   names: list[str] = []
@@ -164,9 +102,15 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
     names = [str(columns["class"][row]) for row in rows]
     if "" in names:
       raise UserError(f"{path} row {rows[names.index('')] + 1}: no class")
-  numbers = []
-  if "label" in columns:
-    numbers = [_number(path, row, columns["label"][row]) for row in rows]
+  told = [columns["label"][row] for row in rows] if "label" in columns else []
+  if names and all(str(x) == "" for x in told):
+    told = []
+  if told and not names and all(isinstance(x, str) and _whole(x) is None for x in told):
+    # Labels that are names, and no numbers at all.
+    names, told = told, []
+    if "" in names:
+      raise UserError(f"{path} row {rows[names.index('')] + 1}: no label")
+  numbers = [_number(path, row, x) for row, x in zip(rows, told, strict=bool(told))]
   labels, class_names, _ = own.of_values(numbers or names, None, str(path))
   if not (numbers and names):
     return labels, class_names
@@ -181,11 +125,8 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
 
 
 def _number(path: Path, row: int, value: Any) -> int:
-  try:
-    number = int(value)
-  except (ValueError, OverflowError, TypeError):
-    number = -1
-  if number < 0 or number != float(value):
+  number = _whole(value)
+  if number is None:
     raise UserError(
       f"{path} row {row + 1}: label '{value}' is no whole number from 0; names stand in a column "
       "'class'"
@@ -193,9 +134,21 @@ def _number(path: Path, row: int, value: Any) -> int:
   return number
 
 
+def _whole(value: Any) -> int | None:
+  """A whole number from 0, also where it is written as 3.0; else None."""
+  try:
+    number = int(value) if str(value).isdecimal() else int(float(value))
+    return number if number >= 0 and number == float(value) else None
+  except (ValueError, OverflowError, TypeError):
+    return None
+
+
 def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
-  if BOX[0] not in columns:
+  there = [name for name in BOX if name in columns]
+  if not there:
     return [_EVERYTHING] * len(columns["path"])
+  if len(there) < len(BOX):
+    raise UserError(f"{path} has {', '.join(there)} alone: a box takes {', '.join(BOX)}")
   boxes: list[tuple[float, ...]] = []
   for row, cells in enumerate(zip(*(columns[name] for name in BOX), strict=True), 1):
     try:
@@ -212,10 +165,13 @@ def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
 def _splits(path: Path, columns: Columns) -> list[str] | None:
   if "split" not in columns:
     return None
-  splits = [str(x) for x in columns["split"]]
-  for row, split in enumerate(splits, 1):
-    if split not in SPLITS:
-      raise UserError(f"{path} row {row}: split '{split}' is none of {', '.join(SPLITS)}")
+  written = [str(x) for x in columns["split"]]
+  splits = [part_of(split) for split in written]
+  if "" in splits:
+    row = splits.index("")
+    raise UserError(
+      f"{path} row {row + 1}: split '{listing.shown(written[row])}' is none of {', '.join(SPLITS)}"
+    )
   found = set(splits)
   if ("query" in found) != ("gallery" in found) or {"test", "query"} <= found:
     raise UserError(
@@ -227,22 +183,23 @@ def _splits(path: Path, columns: Columns) -> list[str] | None:
   return splits
 
 
-def _by_column(path: Path, table: Dataset, splits: list[str]) -> tuple[Dataset, Dataset]:
+def _by_column(path: Path, pool: Dataset, splits: list[str]) -> tuple[Dataset, Dataset]:
   """The halves; 'val' is a part of the training half, which names its classes."""
   side = np.array(splits)
-  of = {name: np.unique(table.labels[side == name]) for name in SPLITS}
+  of = {name: np.unique(pool.labels[side == name]) for name in SPLITS}
   of["test"] = np.unique(np.concatenate([of["test"], of["query"], of["gallery"]]))
   for one, other in (("train", "test"), ("val", "test"), ("train", "val")):
     shared = np.intersect1d(of[one], of[other])
     if len(shared):
       raise UserError(
-        f"{path}: {len(shared)} classes stand in {one} and {other}, such as "
-        f"'{table.class_names[shared[0]]}': a class belongs to one of them"
+        f"{path}: {counted(len(shared), 'class')} in both {one} and {other}, such as "
+        f"'{pool.class_names[shared[0]]}': a class belongs to one of them; without the column "
+        "'split', whole classes are split by data.train_fraction"
       )
-  names = table.class_names
+  names = pool.class_names
   held_out = tuple(names[k] for k in of["val"])
-  train = of_classes(table, "train", [names[k] for k in np.union1d(of["train"], of["val"])])
+  train = of_classes(pool, "train", [names[k] for k in np.union1d(of["train"], of["val"])])
   if len(of["query"]):
-    table = dataclasses.replace(table, is_query=side == "query")
-  half = of_classes(table, "test", [names[k] for k in of["test"]])
+    pool = dataclasses.replace(pool, is_query=side == "query")
+  half = of_classes(pool, "test", [names[k] for k in of["test"]])
   return dataclasses.replace(train, val_classes=held_out), half

@@ -1,5 +1,6 @@
 """What the readers of a user's own data sets share: plain class names, and the split by classes."""
 
+import dataclasses
 import difflib
 import re
 import unicodedata
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from lafg_jax.config.table import ROWS
 from lafg_jax.data.datasets import Dataset, of_classes
-from lafg_jax.data.readers import common
+from lafg_jax.data.readers import common, split_folders
 from lafg_jax.utils import random_streams
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 # iNaturalist 2021: number, kingdom, phylum, class, order, family, genus, species.
@@ -48,16 +51,27 @@ def _plain(name: str) -> str:
   return f"class {name}" if name.isdecimal() else name
 
 
-def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
+def halves(
+  data: Any, pool: Dataset, where: str, splits: Sequence[str] | None = None
+) -> tuple[Dataset, Dataset]:
   """Splits all images of a data set into a training and a test half by whole classes.
 
   The test has the classes of the file data.test_classes. Without that file, data.train_fraction of
   the classes train: the first ones or, with data.split_seed >= 0, classes drawn by that seed. Both
-  halves keep the order of the classes. `where` is the folder or file, for errors.
+  halves keep the order of the classes.
+
+  Args:
+    data: the section config.data.
+    pool: all images.
+    where: the folder or file, for errors.
+    splits: the split [n] that each image has in the data set itself. Where train and test share no
+      class, they are the halves; else they are put together, as those of data sets to classify.
 
   Raises:
     UserError: a listed class does not exist, or no class is left for training.
   """
+  if splits is not None and (kept := _kept_apart(data, pool, where, splits)):
+    return kept
   names = pool.class_names
   test = _listed(data, names, where) if data.test_classes else _drawn(data, names)
   train_names = [name for name in names if name not in test]
@@ -65,6 +79,30 @@ def halves(data: Any, pool: Dataset, where: str) -> tuple[Dataset, Dataset]:
     raise UserError(f"{where} has no class to train on besides those of the test")
   test_names = [name for name in names if name in test]
   return of_classes(pool, "train", train_names), of_classes(pool, "test", test_names)
+
+
+def _kept_apart(
+  data: Any, pool: Dataset, where: str, splits: Sequence[str]
+) -> tuple[Dataset, Dataset] | None:
+  """The halves that a data set brings; None where its test has training classes, or is missing."""
+  part_of = {name: split_folders.part_of(name) for name in set(splits)}
+  side = np.array([part_of[name] for name in splits])
+  of = {part: set(pool.labels[side == part].tolist()) for part in ("train", "val", "test")}
+  if not of["train"] or not of["test"] or of["train"] & of["test"]:
+    return None
+  refuse_split_keys(data, f"the classes of its splits train and test in {where} are different ones")
+  held_out = of["val"] - of["train"] - of["test"] if data.num_val_classes else set()
+  left = len(pool.class_names) - len(of["train"] | of["test"] | held_out)
+  logging.warning(
+    "%s: no class is in both train and test, so they are the halves%s", where,
+    f"; {counted(left, 'class')} of other splits left out" if left else "",
+  )  # fmt: skip
+  names = pool.class_names
+  ours = [names[k] for k in sorted(of["train"] | held_out)]
+  train = of_classes(pool, "train", ours)
+  val_classes = tuple(names[k] for k in sorted(held_out))
+  test = of_classes(pool, "test", [names[k] for k in sorted(of["test"])])
+  return dataclasses.replace(train, val_classes=val_classes), test
 
 
 def _drawn(data: Any, names: Sequence[str]) -> set[str]:

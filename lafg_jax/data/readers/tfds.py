@@ -17,6 +17,7 @@ from absl import logging
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import own
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 _FORMAT = "array_record"
@@ -27,11 +28,11 @@ _CARS = (
 
 
 def read(data: Any) -> tuple[Dataset, Dataset]:
-  """All splits are pooled, and their classes split into halves."""
+  """The classes of all splits, put together and split into halves: see `own.halves`."""
   folder = _folder(data)
   _require_array_record(folder)
   pool = _pool(str(folder), data.image_key, data.label_key, _version(folder, data))
-  return own.halves(data, pool, str(folder))
+  return own.halves(data, pool, str(folder), [name.rpartition("/")[0] for name in pool.ids])
 
 
 def _folder(data: Any) -> Path:
@@ -142,7 +143,8 @@ def _pool(folder: str, image_key: str, label_key: str, version: str) -> Dataset:
     names = tuple(name_of.get(k, f"class {k}") for k in range(max(name_of, default=-1) + 1))
   labels, class_names, rows = own.of_values(values, names, folder)
   if len(rows) < len(values):
-    logging.warning("%s: %d images without a label left out", folder, len(values) - len(rows))
+    without = counted(len(values) - len(rows), "image")
+    logging.warning("%s: %s without a label left out", folder, without)
   return Dataset(
     name="tfds",
     split="train",

@@ -14,6 +14,7 @@ from lafg_jax.language import descriptions as files
 from lafg_jax.language.describers import llm, prompt
 from lafg_jax.language.descriptions import Record
 from lafg_jax.utils.class_names import shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import replacing
 
@@ -165,8 +166,9 @@ def select(
     raise UserError(f"{origin}: no description for {text}")
   chosen = [record for by_text in kept.values() for record in by_text.values()]
   logging.info(
-    "descriptions: %d sentences of %d classes kept; dropped %d classes that are not trained on, "
+    "descriptions: %s of %s kept; dropped %s not trained on, "
     "%d repeated and %d empty sentences, and %d that name a class kept from training",
-    *(len(chosen), len(kept), len(others), repeated, empty, leaking),
+    *(counted(len(chosen), "sentence"), counted(len(kept), "class"), counted(len(others), "class")),
+    *(repeated, empty, leaking),
   )
   return chosen

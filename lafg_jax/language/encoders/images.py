@@ -11,10 +11,12 @@ from PIL import Image
 
 from lafg_jax.data import colours
 from lafg_jax.data.datasets import Dataset
-from lafg_jax.data.images import UnreadableImage, open_any
+from lafg_jax.data.images import GROUND, UnreadableImage, open_any, read_bytes
+from lafg_jax.data.pixels import Ground
 from lafg_jax.language.encoders import layout, load
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.utils.class_names import shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import write_npz
 from lafg_jax.utils.vectors import l2_normalise
@@ -36,7 +38,9 @@ def class_image_means(
   empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
   if len(empty):
     names = shorten([dataset.class_names[k] for k in empty])
-    raise UserError(f"no image of {len(empty)} classes can be read ({names}): fetch them again")
+    raise UserError(
+      f"no image of {counted(len(empty), 'class')} can be read ({names}): fetch them again"
+    )
   return class_means(features[readable], labels, count)
 
 
@@ -53,10 +57,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
   arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": features}
   if recolourings:
     logging.info("encode: %d images in %d other colours each", len(dataset), recolourings)
-    versions = [
-      encode_images(dataset.images, *options, boxes=dataset.boxes, skip_unreadable=True, version=k)
-      for k in range(recolourings)
-    ]
+    versions = [_encoded(dataset, *options, version=k) for k in range(recolourings)]
     arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
   return write_npz(Path(workdir) / FILE, **arrays, encoder=np.array(language.encoder))
 
@@ -65,15 +66,24 @@ def _of_dataset(
   dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike
 ) -> tuple[np.ndarray, np.ndarray]:
   """Image features [n, d], nan where unreadable, and which are readable [n]; logs the others."""
-  features = encode_images(
-    dataset.images, encoder, batch_size, cache, boxes=dataset.boxes, skip_unreadable=True
-  )
+  features = _encoded(dataset, encoder, batch_size, cache)
   readable = ~np.isnan(features[:, 0])
   for row in np.flatnonzero(~readable):
     logging.warning("encode: cannot read %s; left out", dataset.ids[row])
   if not readable.all():
     logging.warning("encode: %d of %d images left out", (~readable).sum(), len(dataset))
   return features, readable
+
+
+def _encoded(dataset: Dataset, *options: Any, version: int | None = None) -> np.ndarray:
+  return encode_images(
+    dataset.images,
+    *options,
+    boxes=dataset.boxes,
+    skip_unreadable=True,
+    version=version,
+    ground=dataset.ground,
+  )
 
 
 def encode_images(
@@ -85,6 +95,7 @@ def encode_images(
   boxes: np.ndarray | None = None,
   skip_unreadable: bool = False,
   version: int | None = None,
+  ground: Ground = GROUND,
 ) -> np.ndarray:
   """L2-normalised float32 image features [n, d], in the space of the encoder's text features.
 
@@ -100,6 +111,7 @@ def encode_images(
     skip_unreadable: rows of nan for images that cannot be read, instead of an error.
     version: image `row` is encoded in other colours, `colours.recoloured(image, row, version)`;
       None encodes it as it is.
+    ground: red, green and blue behind what is transparent.
 
   Raises:
     UserError: as `encode_texts`; the encoder has no image tower; an image cannot be read.
@@ -125,7 +137,7 @@ def encode_images(
     finish = load.load_steps(encoder, layout.read(folder), model.device)
 
     def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
-      opened = {row: read(row, open_any) for row in rows}
+      opened = {row: read(row, lambda x, box: open_any(x, box, ground)) for row in rows}
       pictures = {row: picture for row, picture in opened.items() if picture is not None}
       if not pictures:
         return [], torch.empty(0, 0)
@@ -143,7 +155,8 @@ def encode_images(
   def contents() -> Iterator[bytes | None]:
     for row in range(len(images)):
       content = read(row, _content)
-      colour = b"" if version is None else f"\nrecoloured {row} {version}".encode()
+      colour = f"\non {ground}".encode()
+      colour += b"" if version is None else f"\nrecoloured {row} {version}".encode()
       yield None if content is None else b"image\n" + content + colour
 
   stored = FeatureCache(cache, identity)
@@ -160,7 +173,7 @@ def _content(image: Any, box: np.ndarray | None) -> bytes:
   shown = b"" if box is None else np.asarray(box, "<f8").tobytes()
   if isinstance(image, np.ndarray):
     return f"{image.dtype.str} {image.shape}\n".encode() + image.tobytes() + shown
-  return (image if isinstance(image, bytes) else Path(image).read_bytes()) + shown
+  return read_bytes(image) + shown
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, count: int) -> np.ndarray:

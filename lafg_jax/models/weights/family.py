@@ -60,6 +60,7 @@ class Family(NamedTuple):
     embeddings.
   mean_std: for images in [0, 1], where no preprocessor_config.json says otherwise.
   architecture: a regular expression at the start of timm's name of the architecture.
+  bare_class: whether its files may give the class token no position, as timm's with registers.
   projection: the tensor that takes features to the space of texts, IDENTITY where they are in it.
   """
 
@@ -73,6 +74,7 @@ class Family(NamedTuple):
   kernel: str = ""
   mean_std: MeanStd = (HALF, HALF)
   architecture: str = ""
+  bare_class: bool = False
   projection: str = ""
 
 

@@ -102,8 +102,18 @@ def opened(source: str) -> Iterator[dict[str, Tensor]]:
         raise UserError(f"--config.model.pretrained: {path} cannot be read: {error}") from error
       for name in file.keys():
         shape = tuple(file.get_slice(name).get_shape())
-        tensors[name] = Tensor(shape, functools.partial(file.get_tensor, name))
+        tensors[name] = Tensor(shape, functools.partial(_read, file, name, path))
     yield tensors
+
+
+def _read(file: Any, name: str, path: str) -> np.ndarray:
+  try:
+    return file.get_tensor(name)
+  except (AttributeError, TypeError) as error:
+    # float8 and its like, which NumPy has no type for.
+    kind = file.get_slice(name).get_dtype()
+    hint = "save the weights as float32, float16 or bfloat16"
+    raise UserError(f"--config.model.pretrained: {path}: {name} is {kind}; {hint}") from error
 
 
 def fetch(source: str, name: str) -> str | None:

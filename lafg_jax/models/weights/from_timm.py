@@ -71,5 +71,6 @@ FAMILY = Family(
   unused=r"^(head|pre_logits)\.",
   prefix="timm_model.",
   kernel="bicubic_antialias",
+  bare_class=True,
   architecture=r"(vit|deit)_",
 )

@@ -11,8 +11,9 @@ from flax import traverse_util
 
 from lafg_jax.models.weights import family as families
 from lafg_jax.models.weights import files as weight_files
-from lafg_jax.models.weights import resample, resolve
+from lafg_jax.models.weights import resample, resolve, wrappers
 from lafg_jax.models.weights.family import Family, Place
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
 # How many problems an error lists; the log has them all.
@@ -34,40 +35,49 @@ def load_backbone(
     UserError: nothing there, no network, or tensors missing, left over or of another shape.
   """
   with weight_files.opened(source) as files:
-    family = resolve.detect(source, resolve.source_config(source), files)
+    config = resolve.source_config(source)
+    family = resolve.detect(source, config, files)
     flat = traverse_util.flatten_dict(template, sep="/")
-    tensors = {name.removeprefix(family.prefix): tensor for name, tensor in files.items()}
+    names = wrappers.unwrapped(source, family, files)
     problems, loaded, used = [], {}, set()
     for path, like in flat.items():
       where = families.place(family, path)
-      if where is None or where.name not in tensors:
+      if where is None or where.name not in names.of:
         problems.append(f"missing {where.name if where else path}")
         continue
       used.add(where.name)
-      x = np.asarray(tensors[where.name].read(), np.float32)
+      x = _floats(where.name, files[names.of[where.name]].read(), problems)
       if family.names:
         x = _ours(path, x, where, np.shape(like))
       if path == "position_embedding":
-        x = _resampled(x, np.shape(like), int("class_token" in flat), grid, family)
+        patch = flat["patch_embedding/patch/kernel"].shape[0]
+        own = resolve.source_grid(config, patch)
+        x = _resampled(x, np.shape(like), int("class_token" in flat), own, grid, family)
       if x.shape != np.shape(like):
-        problems.append(f"{where.name} is {_by(x.shape)}, not {_by(np.shape(like))}")
+        problems.append(_misfit(path, where.name, x.shape, np.shape(like)))
       loaded[path] = x
-    unused = re.compile(family.unused)
+    spare = [name for name in names.of if name not in used]
     problems += [
       f"left over {name}"
-      for name, tensor in tensors.items()
+      for name in spare
       # A model without registers may keep an empty tensor of them.
-      if name not in used and not unused.search(name) and 0 not in tensor.shape
+      if not (
+        name in names.beside or re.search(family.unused, name) or 0 in files[names.of[name]].shape
+      )
     ]
   if problems:
     for problem in problems:
       logging.error("%s: %s", source, problem)
     shown = "; ".join(problems[:SHOWN]) + ("; ... as logged" if len(problems) > SHOWN else "")
     raise UserError(
-      f"--config.model.pretrained={source} does not fit the model, {len(problems)} problems "
-      f"({shown}): check model.size, model.patch_size, model.pool and data.image_size"
+      f"--config.model.pretrained={source} does not fit the model, "
+      f"{counted(len(problems), 'problem')} ({shown}): check model.size, "
+      "model.patch_size, model.pool and data.image_size"
     )
   logging.info("backbone: %d tensors of %s from %s", len(used), family.name, source)
+  if spare:
+    shown = ", ".join(sorted(spare)[:SHOWN]) + (", ..." if len(spare) > SHOWN else "")
+    logging.info("backbone: %d other tensors are left out: %s", len(spare), shown)
   return traverse_util.unflatten_dict({p: jax.numpy.asarray(x) for p, x in loaded.items()}, sep="/")
 
 
@@ -81,8 +91,9 @@ def image_projection(source: str, width: int) -> np.ndarray:
   """
   with weight_files.opened(source) as files:
     family = resolve.detect(source, resolve.source_config(source), files)
-    if family.projection in files:
-      return np.asarray(files[family.projection].read(), np.float32).T
+    names = wrappers.unwrapped(source, family, files).of
+    if family.projection in names:
+      return np.asarray(files[names[family.projection]].read(), np.float32).T
     if family.projection == families.IDENTITY:
       return np.eye(width, dtype=np.float32)
   raise UserError(
@@ -93,6 +104,13 @@ def image_projection(source: str, width: int) -> np.ndarray:
 
 def _by(shape: tuple[int, ...]) -> str:
   return " x ".join(map(str, shape))
+
+
+def _misfit(path: str, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+  if path == "position_embedding" and len(shape) == 3 and shape[2] == wanted[2]:
+    why = "no square grid of patches, and no config.json with an image_size tells rows and columns"
+    return f"{name} has {shape[1]} positions: {why}"
+  return f"{name} is {_by(shape)}, not {_by(wanted)}"
 
 
 def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
@@ -110,18 +128,42 @@ def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.
   return x.reshape((1,) * (len(shape) - x.ndim) + x.shape) if len(shape) == 3 else x
 
 
+def _floats(name: str, x: np.ndarray, problems: list[str]) -> np.ndarray:
+  """The tensor in float32; one of whole numbers, as in quantised weights, is a problem."""
+  if not jax.dtypes.issubdtype(x.dtype, np.floating):
+    problems.append(f"{name} is {x.dtype}, no floats: quantised weights cannot be read")
+  return np.asarray(x, np.float32)
+
+
 def _resampled(
-  x: np.ndarray, shape: tuple[int, ...], prefix: int, grid: tuple[int, int] | None, family: Family
+  x: np.ndarray,
+  shape: tuple[int, ...],
+  prefix: int,
+  own: tuple[int, int] | None,
+  grid: tuple[int, int] | None,
+  family: Family,
 ) -> np.ndarray:
-  """Positions [1, prefix + h * h, W] for another grid; those of another form stay as they are."""
-  if prefix and round(x.shape[1] ** 0.5) ** 2 == x.shape[1]:
-    # timm's ViTs with registers give the class token no position.
-    x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
-  side, count = (round(max(n - prefix, 0) ** 0.5) for n in (x.shape[1], shape[1]))
-  new = grid or (count, count)
-  fits = side**2 == x.shape[1] - prefix and math.prod(new) == shape[1] - prefix
-  if not fits or not family.kernel or new == (side, side):
+  """Positions [1, prefix + h * w, W] for another grid; those of another form stay as they are.
+
+  `own` is the grid that the source's config tells, `grid` the wanted one, and None a square.
+  """
+  if x.ndim != 3:
     return x
-  logging.info("backbone: positions of %d x %d patches resampled to %d x %d", side, side, *new)
-  patches = resample.resample(x[0, prefix:].reshape(side, side, -1), new, family.kernel)
+  bare = x.shape[1] if family.bare_class else x.shape[1] - prefix
+  if own is None or math.prod(own) not in (bare, x.shape[1] - prefix):
+    own = _square(bare) or _square(x.shape[1] - prefix)
+  new = grid or _square(shape[1] - prefix)
+  if own is None or new is None or not family.kernel or math.prod(new) != shape[1] - prefix:
+    return x
+  if prefix and math.prod(own) == bare == x.shape[1]:
+    x = np.concatenate([np.zeros_like(x[:, :1]), x], axis=1)
+  if new == own:
+    return x
+  logging.info("backbone: positions of %d x %d patches resampled to %d x %d", *own, *new)
+  patches = resample.resample(x[0, prefix:].reshape(*own, -1), new, family.kernel)
   return np.concatenate([x[:, :prefix], patches.reshape(1, -1, x.shape[2])], axis=1)
+
+
+def _square(count: int) -> tuple[int, int] | None:
+  side = round(max(count, 0) ** 0.5)
+  return (side, side) if side**2 == count else None

@@ -32,6 +32,7 @@ from lafg_jax.models.weights import (
   from_timm,
   from_transformers,
   from_vit_jax,
+  wrappers,
 )
 from lafg_jax.models.weights.family import HALF, Family, MeanStd, Settings, place
 from lafg_jax.models.weights.files import Tensor
@@ -166,10 +167,27 @@ def detect(source: str, config: dict[str, Any] | None, tensors: Mapping[str, Any
     what = f"timm's {architecture}" if kind == "timm" else f"model_type {kind}"
     raise files.fault(source, f"its config.json says {what}; what can be read is {known}")
   for family in FAMILIES:
-    if family.marker in {name.removeprefix(family.prefix) for name in tensors}:
+    if wrappers.towers(family, tensors):
       return family
   some = ", ".join(sorted(tensors)[:3])
   raise files.fault(source, f"its tensors ({some}, ...) are of nothing that can be read: {known}")
+
+
+def source_grid(config: dict[str, Any] | None, patch_size: int) -> tuple[int, int] | None:
+  """Rows and columns of patches that a source was trained with; None where no config tells."""
+  config = config or {}
+  model, published = config.get("model_args"), config.get("pretrained_cfg")
+  sizes = (
+    (config.get("vision_config") or config).get("image_size"),
+    (model or {}).get("img_size"),
+    (published or {}).get("input_size"),
+  )
+  for size in sizes:
+    # timm's input_size begins with the number of colours.
+    size = list(size)[-2:] if isinstance(size, list | tuple) else [size, size]
+    if len(size) == 2 and all(isinstance(x, int) and x >= patch_size for x in size):
+      return size[0] // patch_size, size[1] // patch_size
+  return None
 
 
 def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
@@ -181,7 +199,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
   else:
     with files.opened(source) as tensors:
       family = detect(source, None, tensors)
-      settings = _measured(family, tensors)
+      settings = _measured(source, family, tensors)
   if settings.size == "custom" and not settings.num_heads:
     settings = settings._replace(num_heads=_heads(source, model, settings.width))
   activation = settings.options.activation
@@ -208,9 +226,10 @@ def _settings(source: str, family: Family, config: dict[str, Any]) -> Settings:
   return settings
 
 
-def _measured(family: Family, tensors: Mapping[str, Tensor]) -> Settings:
-  """The family's settings with sizes and options read off the shapes of tensors."""
-  shapes = {name.removeprefix(family.prefix): x.shape for name, x in tensors.items()}
+def _measured(source: str, family: Family, tensors: Mapping[str, Tensor]) -> Settings:
+  """The family's settings with sizes and options read off the shapes of a source's tensors."""
+  names = wrappers.unwrapped(source, family, tensors).of
+  shapes = {ours: tensors[theirs].shape for ours, theirs in names.items()}
 
   def shape(path: str) -> tuple[int, ...]:
     where = place(family, path)

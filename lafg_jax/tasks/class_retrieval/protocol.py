@@ -25,6 +25,8 @@ from lafg_jax.utils.errors import UserError
 
 # {hash of all that decides them: figures of the model before training}.
 UNTRAINED = "untrained.json"
+# Of an evaluation, what the study does not keep.
+_NOT_KEPT = ("source", "untrained", "step", "chance")
 
 
 def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -187,9 +189,9 @@ def figures(workdir: str) -> dict[str, Any]:
   """What the study keeps of an evaluation.
 
   Returns:
-    evaluation.json without the untrained model; 'steps'; and 'by_class', {'num_queries',
-    'recall@1', 'map@r': [C]}, means over the class's queries that have a match, in the order of the
-    class names.
+    evaluation.json without the untrained model and the chance level; 'steps'; and 'by_class',
+    {'num_queries', 'recall@1', 'map@r': [C]}, means over the class's queries that have a match, in
+    the order of the class names.
 
   Raises:
     UserError: evaluation.json or embeddings.npz is missing or damaged.
@@ -198,7 +200,7 @@ def figures(workdir: str) -> dict[str, Any]:
   names = ("vectors", "labels", "class_names")
   arrays = files.read_npz(path, names, stage="evaluate", optional=("is_query",))
   vectors, labels, names_of_classes = (arrays[name] for name in names)
-  kept = {k: v for k, v in result.items() if k not in ("source", "untrained", "step")}
+  kept = {k: v for k, v in result.items() if k not in _NOT_KEPT}
   by_class = by_class_means(vectors, labels, len(names_of_classes), arrays.get("is_query"))
   return kept | {"steps": result["step"], "by_class": by_class}
 
@@ -210,8 +212,8 @@ def by_class_means(
   pair = (vectors, labels, vectors, labels)
   if is_query is not None:
     pair = (vectors[is_query], labels[is_query], vectors[~is_query], labels[~is_query])
-  scores, counted = metrics.per_query(*pair, ks=(1,), exclude_self=is_query is None)
-  owners = pair[1][counted]
+  scores, num_matches = metrics.per_query(*pair, ks=(1,), exclude_self=is_query is None)
+  owners = pair[1][num_matches > 0]
   numbers = np.bincount(owners, minlength=count)
   found: dict[str, list[float]] = {"num_queries": numbers.tolist()}
   for name in ("recall@1", "map@r"):

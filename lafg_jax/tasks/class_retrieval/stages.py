@@ -57,8 +57,9 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   embeds = "evaluate" in names and config.evaluate.source in OF_MODELS
   if trains:
     checks.batch(config)
+    checks.validated(config)
   if embeds:
-    checks.evaluated(config)
+    checks.evaluated(config, trains)
   if {*_OF_LANGUAGE} & {*names}:
     checks.names(config)
   every = {stage.name: stage for stage in _STAGES}

@@ -46,7 +46,7 @@ def test_json_file_is_cleaned_and_keeps_only_the_given_classes(tmp_path, logged)
     ("b", "Grün."),
   ]
   assert {r["source"] for r in lines(path)} == {"file:words.json"}
-  assert "4 sentences of 2 classes kept; dropped 1 classes" in logged.text
+  assert "4 sentences of 2 classes kept; dropped 1 class not" in logged.text
   assert "2 repeated and 2 empty" in logged.text
 
 

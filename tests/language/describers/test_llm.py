@@ -351,5 +351,5 @@ def test_ctrl_c_does_not_wait_for_the_requests_in_flight(serve, tmp_path):
     time.sleep(0.05)
   process.send_signal(signal.SIGINT)
   _, errors = process.communicate(timeout=1000)
-  assert process.returncode == 130
-  assert "interrupted: the same command goes on" in errors and "Traceback" not in errors
+  assert process.returncode == 75
+  assert "stopped and saved: the same command goes on" in errors and "Traceback" not in errors

@@ -22,7 +22,8 @@ from lafg_jax.models.weights import from_timm, load
 from lafg_jax.utils.errors import UserError
 
 ORACLE = Path(__file__).parents[2] / "timm_oracle"
-VITS = ("vit", "vit_in21k", "dinov2", "registers")
+# 'wide' was trained with 3 x 5 patches.
+VITS = ("vit", "vit_in21k", "dinov2", "wide", "registers")
 
 
 @pytest.fixture(scope="module")

@@ -295,10 +295,10 @@ def test_one_tensor_too_few_too_many_or_misshapen_is_listed(dinov2, copied, monk
       load(config)
     assert "\n" not in str(raised.value)
 
-  says("1 problems .missing layernorm.bias.", **{"layernorm.bias": None})
-  says("1 problems .left over extra.", extra=np.ones(3, np.float32))
+  says("1 problem .missing layernorm.bias.", **{"layernorm.bias": None})
+  says("1 problem .left over extra.", extra=np.ones(3, np.float32))
   says(
-    r"1 problems .encoder.layer.1.mlp.fc1.weight is 32 x 64, not 32 x 128",
+    r"1 problem .encoder.layer.1.mlp.fc1.weight is 32 x 64, not 32 x 128",
     **{"encoder.layer.1.mlp.fc1.weight": np.ones((64, 32), np.float32)},
   )
   says(

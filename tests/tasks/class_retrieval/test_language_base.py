@@ -88,7 +88,7 @@ def test_shuffle_depends_on_the_seed_and_needs_two_classes(tmp_path):
 
 def test_class_outside_training_is_refused_by_name(tmp_path):
   path = write(tmp_path / "p.npz")
-  with pytest.raises(UserError, match="1 classes that are not training.*'grey finch'.*leak"):
+  with pytest.raises(UserError, match="1 class not of the training .*'grey finch'.*leak"):
     load(path, NAMES[:3])
 
 

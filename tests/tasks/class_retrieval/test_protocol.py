@@ -87,7 +87,7 @@ def test_a_finished_run_is_evaluated_without_the_hub_its_weights_came_from(
     offline(evaluate__source="pretrained")
   (offline.workdir / results.FILE).unlink()
   after, page = offline()
-  assert after == before and "<th>untrained</th>" in page
+  assert after == before and "<th>before training</th>" in page
   best, _ = offline(evaluate__source="best")
   assert best["source"] == "best" and best["untrained"] == before["untrained"]
   assert not any("left out" in line for line in caplog.messages)
@@ -108,8 +108,8 @@ def test_figures_before_training_that_cannot_be_measured_are_left_out_with_a_war
   with caplog.at_level("WARNING", logger="absl"):
     result, page = offline(**changes)
   assert "untrained" not in result and result["map@r"] == before["map@r"]
-  assert "<th>untrained</th>" not in page and "<th>checkpoint</th>" in page
-  assert "untrained" not in results.table(result)
+  assert "<th>before training</th>" not in page and "<th>checkpoint</th>" in page
+  assert "before training" not in results.table(result)
   said = [line for line in caplog.messages if "figures before training are left out" in line]
   assert len(said) == 1 and "me/tiny" in said[0] and "\n" not in said[0]
   assert str(offline.workdir / results.FILE) in said[0]

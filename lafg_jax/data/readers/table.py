@@ -1,0 +1,192 @@
+"""The columns of a table in a file, CSV or Parquet, by the names that a manifest knows."""
+
+import codecs
+import csv
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lafg_jax.data.readers.split_folders import part_of
+from lafg_jax.utils.errors import UserError
+
+BOX = ("left", "top", "right", "bottom")
+READ = ("path", "label", "class", "split", *BOX)
+# Other names of these columns, in lower case and with '_' for spaces.
+_ALSO = {
+  "path": ("image_path", "img_path", "file_path", "filepath", "filename", "file_name", "file")
+  + ("image", "img", "image_file", "image_name", "paths"),
+  "label": ("labels", "label_id", "class_id", "class_index", "target"),
+  "class": ("class_name", "classname", "label_name", "category", "species"),
+  "split": ("splits", "subset", "partition", "set", "usage", "phase", "part", "fold"),
+  "left": ("xmin", "x_min"),
+  "top": ("ymin", "y_min"),
+  "right": ("xmax", "x_max"),
+  "bottom": ("ymax", "y_max"),
+}
+_OTHER_NAMES = {name for names in _ALSO.values() for name in names}
+_DELIMITERS = (",", ";", "\t", "|")
+_PARQUET = b"PAR1"
+# How files of other kinds begin.
+_FOREIGN = {
+  b"PK\x03\x04": "is a spreadsheet or an archive: save the sheet as CSV",
+  b"\xd0\xcf\x11\xe0": "is a spreadsheet: save the sheet as CSV",
+  b"\x1f\x8b": "is compressed: unpack it",
+  b"ARROW1": "is an Arrow file: write it as Parquet",
+  codecs.BOM_UTF16_LE: "is a text in UTF-16: save it in UTF-8",
+  codecs.BOM_UTF16_BE: "is a text in UTF-16: save it in UTF-8",
+  b"{": "is JSON: write a CSV or Parquet with a row for each image",
+  b"[": "is JSON: write a CSV or Parquet with a row for each image",
+}
+
+Columns = dict[str, list[Any]]
+_Table = list[tuple[str, list[Any]]]
+
+
+def columns(path: Path, key: str) -> Columns:
+  """The columns that READ names, those of them that there are; empty cells are ''.
+
+  Case, spaces and other usual names of a column do not matter. Raises UserError where the file,
+  which `key` names, is none or lacks the paths, or labels and classes.
+  """
+  if not path.is_file():
+    what = "a folder, not a CSV or Parquet" if path.is_dir() else "no such file"
+    raise UserError(f"--config.{key}={path}: {what}")
+  try:
+    with open(path, "rb") as file:
+      start = file.read(64)
+  except OSError as error:
+    raise UserError(f"--config.{key}={path} cannot be read: {error.strerror}") from error
+  start = start.removeprefix(codecs.BOM_UTF8).lstrip()
+  for magic, what in _FOREIGN.items():
+    if start.startswith(magic):
+      raise UserError(f"{path} {what}")
+  is_parquet = start.startswith(_PARQUET) or path.suffix.lower() in (".parquet", ".pq")
+  table = _parquet(path) if is_parquet else _csv(path)
+  named = _named(path, [name for name, _ in table])
+  found = {name: ["" if x is None else x for x in table[k][1]] for name, k in named.items()}
+  if "split" in found and _plain(title := table[named["split"]][0]) != "split":
+    _check_split(path, title, found)
+  if "path" not in found or not {"label", "class"} & set(found):
+    raise UserError(_lacking(path, [name for name, _ in table]))
+  if not found["path"]:
+    raise UserError(f"{path} lists no image")
+  return found
+
+
+def _check_split(path: Path, title: str, found: Columns) -> None:
+  """Removes a column such as 'set' that names no split; UserError where only some rows do."""
+  other = [str(x) for x in found["split"] if not part_of(str(x))]
+  if len(other) == len(found["split"]):
+    del found["split"]
+  elif other:
+    raise UserError(
+      f"{path}: the column '{title}' names splits, but also '{other[0]}': name train, val or test "
+      "in each row, or call the column otherwise"
+    )
+
+
+def _lacking(path: Path, there: Sequence[str]) -> str:
+  near = {
+    name: difflib.get_close_matches(_plain(name), ("path", "label", "class"), n=1, cutoff=0.75)
+    for name in there
+  }
+  hints = [f"'{name}' may be {close[0]}" for name, close in near.items() if close]
+  has = ", ".join(there) or "none"
+  return (
+    f"{path} needs the columns path, and label or class; it has {has}"
+    + (f" ({'; '.join(hints)})" if hints else "")
+  )  # fmt: skip
+
+
+def _plain(name: str) -> str:
+  return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def _named(path: Path, head: Sequence[str]) -> dict[str, int]:
+  """{name of READ: its column}; UserError where two columns could be the one."""
+  plain = [_plain(name) for name in head]
+  found = {}
+  for name in READ:
+    at = [k for k, x in enumerate(plain) if x == name]
+    if len(at) > 1:
+      raise UserError(f"{path} has {len(at)} columns '{name}': keep one")
+    at = at or [k for k, x in enumerate(plain) if x in _ALSO[name]]
+    if len(at) > 1 and name != "split":
+      both = " and ".join(head[k] for k in at)
+      raise UserError(f"{path} has the columns {both}: call the one that counts '{name}'")
+    if at:
+      found[name] = at[0]
+  return found
+
+
+def _csv(path: Path) -> _Table:
+  try:
+    with open(path, encoding="utf-8-sig", newline="") as file:
+      text = file.read()
+    lines = io.StringIO(text, newline="")
+    rows = list(csv.reader(lines, delimiter=_delimiter(path, text), strict=True))
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
+  rows = [row for row in rows if any(cell.strip() for cell in row)]
+  if not rows:
+    raise UserError(f"{path} is empty: its first line has the names of the columns")
+  head, width = rows[0], len(rows[0])
+  for number, row in enumerate(rows[1:], 1):
+    # A delimiter at the end of a line begins an empty field.
+    if len(row) < width or any(cell.strip() for cell in row[width:]):
+      raise UserError(f"{path} row {number}: {len(row)} fields, not the {width} of its header")
+  return [(name, [row[k].strip() for row in rows[1:]]) for k, name in enumerate(head)]
+
+
+def _delimiter(path: Path, text: str) -> str:
+  """The one that parts the header into columns that are known."""
+  usual = "\t" if path.suffix.lower() == ".tsv" else ","
+  first = next((line for line in text.splitlines() if line.strip()), "")
+  for delimiter in (usual, *_DELIMITERS):
+    head = {_plain(name) for row in csv.reader([first], delimiter=delimiter) for name in row}
+    if head & {"path", *_ALSO["path"]} and len(head) > 1:
+      return delimiter
+  return usual
+
+
+def _parquet(path: Path) -> _Table:
+  try:
+    import pyarrow
+    from pyarrow import parquet
+  except ImportError as error:
+    raise UserError(
+      f"{path} is read by pyarrow: pip install 'lafg_jax[data]', or pass a CSV"
+    ) from error
+
+  try:
+    file = parquet.ParquetFile(path)
+    schema = file.schema_arrow
+    # Other columns may be large, such as the images themselves.
+    kept = [k for k, field in enumerate(schema) if _is_read(field)]
+    if len({schema.names[k] for k in kept}) < len(kept):
+      _named(path, [schema.names[k] for k in kept])
+    table = file.read(columns=[schema.names[k] for k in kept])
+  except (OSError, pyarrow.ArrowException) as error:
+    raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+  return [
+    (name, _texts(path, name, table[name].to_pylist()) if k in kept else [])
+    for k, name in enumerate(schema.names)
+    if k in kept or _plain(name) not in _OTHER_NAMES
+  ]
+
+
+def _is_read(field: Any) -> bool:
+  """Whether a column is called as one that is read; of other names, not where it has parts."""
+  name = _plain(field.name)
+  return name in READ or (name in _OTHER_NAMES and not field.type.num_fields)
+
+
+def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
+  """The column as texts: some writers store them as bytes, which are decoded."""
+  try:
+    return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
+  except UnicodeDecodeError as error:
+    raise UserError(f"{path}: the column '{name}' holds bytes that are no UTF-8 text") from error

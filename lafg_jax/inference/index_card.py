@@ -1,0 +1,95 @@
+"""GALLERY.md beside an exported index: what it is, which model made it, how to search and add."""
+
+import os
+from collections.abc import Sequence
+
+from lafg_jax.inference import bundle
+
+FILE = "GALLERY.md"
+_HEAD = """# A searchable index of {count:,} images
+
+`gallery.faiss` holds the embedding of each image, [{count}, {dim}] float32 of unit norm, as a faiss
+`IndexFlatIP`: exact search, and the inner products are cosines. `gallery.json` is the list of the
+images' paths, in the order of the rows{where}.
+
+| | |
+|---|---|
+| made by model | `{identity}` |
+| trained on | `{dataset}`, {classes} classes |
+| step | {step:,} ({checkpoint} checkpoint) |
+| backbone | `{pretrained}` |
+| images | {size} px, centre of {resize} px |
+| `loss.alignment` | `{alignment}` |
+| lafg_jax | {version} |
+
+Embeddings of another model mean something else: only vectors of model `{identity}` belong in this
+index or may be searched in it.
+"""
+_USE = """
+It takes faiss (`pip install faiss-cpu`), and lafg_jax to embed images. lafg_jax is on no package
+index: `pip install '.[faiss]'` in a checkout of it installs both.
+
+## Search by an image
+
+```python
+import json
+
+import faiss
+import lafg_jax
+
+index = faiss.read_index("gallery.faiss")
+paths = json.load(open("gallery.json", encoding="utf-8"))
+retriever = lafg_jax.load_retriever({model!r})  # {what}
+cosines, rows = index.search(retriever.embed("query.jpg"), {k})
+print([paths[row] for row in rows[0]])
+```
+
+Without faiss's search, `retriever.search("query.jpg", index.reconstruct_n(0, index.ntotal), k={k})`
+gives the same.
+
+## Add images
+
+```python
+new = lafg_jax.list_images("more_photos")
+index.add(retriever.embed(new))
+paths += new
+faiss.write_index(index, "gallery.faiss")
+json.dump(paths, open("gallery.json", "w", encoding="utf-8"))
+```
+"""
+
+
+def text(
+  model: bundle.Trained, source: str, gallery: str, count: int, formats: Sequence[str]
+) -> str:
+  """The page, Markdown.
+
+  Args:
+    model: that made the index.
+    source: where it was read from, as `load_retriever` takes it.
+    gallery: the folder or .npz of the images.
+    count: G, of the images.
+    formats: what else was exported into the folder.
+  """
+  config, facts = model.config, model.facts
+  below = f", below the folder `{gallery}`" if os.path.isdir(gallery) else f", as `{gallery}` has"
+  here = "safetensors" in formats
+  return _HEAD.format(
+    count=count,
+    dim=bundle.embedding_dim(config),
+    where=below if os.path.isdir(gallery) else f"{below} them",
+    identity=bundle.identity(model),
+    dataset=facts["dataset"],
+    classes=len(facts["class_names"]),
+    step=facts["step"],
+    checkpoint=facts["checkpoint"],
+    pretrained=config.model.pretrained or "random weights",
+    size=config.data.image_size,
+    resize=config.data.resize_size,
+    alignment=config.loss.alignment,
+    version=facts["versions"].get("lafg_jax", "of unknown version"),
+  ) + _USE.format(
+    model="." if here else os.fspath(source),
+    what="this folder; config.json has every setting" if here else "the model of the table above",
+    k=min(5, count),
+  )

@@ -1,0 +1,33 @@
+"""The Python of docs/guide/use.md, run as it stands."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+import lafg_jax
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/guide/use.md"
+
+
+def test_the_python_of_the_page_does_what_it_says(trained_run, tmp_path, monkeypatch, capsys):
+  rng = np.random.default_rng(0)
+  for name in ("photos/b/1.png", "photos/a.png", "query.jpg"):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    pixels = Image.fromarray(rng.integers(0, 255, (20, 24, 3), np.uint8))
+    pixels.save(tmp_path / name, "PNG")
+  pixels.save(tmp_path / "photos/c.png")
+  (tmp_path / "runs").mkdir()
+  (tmp_path / "runs/demo").symlink_to(trained_run)
+  monkeypatch.chdir(tmp_path)
+  (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+  found: dict = {}
+  exec(code, found)
+  assert found["vector"].shape == (1, 16) and found["gallery"].shape == (3, 16)
+  printed = capsys.readouterr().out.splitlines()
+  # The query's own pixels are in the gallery once more.
+  assert printed[0].startswith("['photos/c.png', ") and len(printed) == 6
+  assert all(line.startswith("Attribute(row=") for line in printed[1:])
+  want = lafg_jax.load_retriever(trained_run).embed(["photos/a.png", "photos/b/1.png"])
+  np.testing.assert_allclose(found["gallery"][:2], want, atol=1e-6)
