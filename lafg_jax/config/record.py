@@ -44,6 +44,7 @@ class Key(NamedTuple):
   name: dotted. default: a cell of the study (`ablation/plan.py`) is identified by the values that
   differ from it, so a new default takes a new `plan._VERSION`. rule: the valid values. decides: one
   of `KINDS`. comment: its documentation. read_by: see `ReadBy`. secret: errors hide its value.
+  auto: what --config.KEY=auto sets, where the key takes no such word.
   """
 
   name: str
@@ -53,6 +54,7 @@ class Key(NamedTuple):
   comment: str
   read_by: ReadBy | None = None
   secret: bool = False
+  auto: Any = None
 
 
 def one_of(*names: str) -> Rule:
@@ -63,6 +65,13 @@ def one_of(*names: str) -> Rule:
 def at_least(low: float) -> Rule:
   """A finite number from `low` on."""
   return Rule(lambda x: math.isfinite(x) and x >= low, f"a number of at least {low}")
+
+
+def auto_or(low: int) -> Rule:
+  """0, which means auto, or a whole number from `low` on."""
+  return Rule(
+    lambda x: isinstance(x, int) and (x == 0 or x >= low), f"auto, or a number of at least {low}"
+  )
 
 
 def within(low: float, high: float) -> Rule:

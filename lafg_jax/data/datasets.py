@@ -171,7 +171,9 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
   read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read
   if _halves_of is None:
     return read(data)
-  key = repr(sorted(data.items()))
+  # A batch changes nothing in what there is to read.
+  batch = ("classes_per_batch", "images_per_class")
+  key = repr(sorted((name, value) for name, value in data.items() if name not in batch))
   if key not in _halves_of:
     _halves_of[key] = read(data)
   return _halves_of[key]

@@ -77,10 +77,13 @@ def resolve(config: ConfigDict, recorded: dict[str, Any] | None = None) -> Confi
     logging.info("backbone: that of the checkpoint, %s, %s", source, _summary(model))
   else:
     _resolve_from_source(model, source)
-  if config.data.image_size % model.patch_size and model.size != RESNET:
+  side, patch = config.data.image_size, model.patch_size
+  if side % patch and model.size != RESNET:
+    fits = -(-side // patch) * patch
+    larger = f" and --config.data.resize_size={fits}" if config.data.resize_size < fits else ""
     raise UserError(
-      f"--config.data.image_size={config.data.image_size}: it takes a multiple of the patch size, "
-      f"which is {model.patch_size}"
+      f"--config.data.image_size={side}: it takes a multiple of the patch size, which is {patch}; "
+      f"pass --config.data.image_size={fits}{larger}"
     )
   _check_rotary(model, parse_options(model.options))
   return config
