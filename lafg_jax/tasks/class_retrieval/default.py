@@ -153,6 +153,7 @@ def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> 
   model.update(embedding_dim=128, dtype="float32", pretrained="")
   _without_weights(config, size="custom", width=128, depth=4, num_heads=4, mlp_dim=256)
   _without_weights(config, patch_size=patch_size, pool="mean", conv_stem=True, layer_norm_eps=1e-6)
+  _without_weights(config, options="", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
   config.loss.update(reduction="mean", projector_width=128)
   config.train.update(optimizer="adamw", learning_rate=1e-3, warmup=0.1)
 
