@@ -11,7 +11,6 @@ variants, {"707-320": [...], ...}. The banner with the copyright is cut off ever
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = ("lafg",)
 
 

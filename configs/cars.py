@@ -24,7 +24,6 @@ is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), i
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = ("pretrained", "scratch", "self_supervised", "hyp_vit")
 
 

@@ -15,7 +15,6 @@ Published for Hyp-ViT, which is hyperbolic: R@1 85.6, R@2 91.4, R@4 94.8.
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = ("lafg", "hyp_vit")
 
 

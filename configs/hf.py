@@ -12,7 +12,6 @@ configs/folder.py says. Needs the package `datasets`: pip install lafg_jax[data]
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = default.OWN_VARIANTS
 
 

@@ -14,7 +14,6 @@ image's box alone (Anno/list_bbox_inshop.txt, made for the images of img.zip).
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = ("lafg",)
 
 

@@ -17,7 +17,6 @@ marks the results as those of a partial copy. No split may lose all of its image
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = default.OWN_VARIANTS
 
 

@@ -16,7 +16,6 @@ is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), i
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = ("lafg", "hyp_vit")
 
 

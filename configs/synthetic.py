@@ -28,7 +28,6 @@ start from it by --config.model.pretrained=FOLDER.
 from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils import config_keys
 
-
 VARIANTS = ("default", "fixed_vectors", "prototypes", "pretrained", "self_supervised")
 
 

@@ -16,7 +16,6 @@ CUB-200-2011 and Cars-196. Other splits: as configs/folder.py says.
 
 from lafg_jax.tasks.class_retrieval import default
 
-
 VARIANTS = default.OWN_VARIANTS
 
 

@@ -193,7 +193,9 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
     raise files.fault(source, f"its config.json says {activation}; the activations are {known}")
   if not (model.mean and model.std):
     mean, std = settings.mean or family.mean_std[0], settings.std or family.mean_std[1]
-    found = _preprocessor(source) or _checked_mean_std(source, "config.json", mean, std)
+    # Our own export has them in its config.json, and no file that asks the hub again.
+    beside = None if family is from_lafg_jax.FAMILY else _preprocessor(source)
+    found = beside or _checked_mean_std(source, "config.json", mean, std)
     settings = settings._replace(mean=found[0], std=found[1])
   return family.name, settings
 

@@ -15,7 +15,6 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
-
 # Images of a batch that is 'auto', and images of a class, at most.
 AUTO_BATCH, AUTO_IMAGES = 128, 8
 
