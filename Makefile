@@ -36,7 +36,7 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.python $(NEEDS)
-	$(PIP) -e '.[language]'
+	$(PIP) -e '.[language,faiss]'
 	touch $@
 
 # Tests compare with timm. It asks for torchvision, which has no CPU build to match; they do not.

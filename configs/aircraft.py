@@ -11,9 +11,12 @@ variants, {"707-320": [...], ...}. The banner with the copyright is cut off ever
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = ("lafg",)
 
-def get_config():
+
+def get_config(variant: str = "lafg"):
   """LaFG's recipe is the default; here only what FGVC-Aircraft fixes."""
+  default.check_variant("configs/aircraft.py", variant, VARIANTS)
   config = default.get_config()
   config.data.update(name="aircraft", classes_per_batch=50, images_per_class=9)
   config.language.prompt = "a photo of a {}, a type of aircraft"

@@ -24,21 +24,20 @@ is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), i
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = ("pretrained", "scratch", "self_supervised", "hyp_vit")
+
 
 def get_config(variant: str = "pretrained"):
   """LaFG's recipe is the default; Cars-196 fixes the rest. `variant`: as above."""
-  if variant not in ("pretrained", "scratch", "self_supervised", "hyp_vit"):
-    known = "pretrained, scratch, self_supervised and hyp_vit"
-    raise ValueError(f"configs/cars.py:{variant}: the variants are {known}")
+  default.check_variant("configs/cars.py", variant, VARIANTS)
   config = default.get_config()
   config.data.update(name="cars", classes_per_batch=98, images_per_class=9)
   config.language.describer = "shipped"
   config.train.steps = 1800
   if variant in ("scratch", "self_supervised"):
-    default.small_from_scratch(config, image_size=64, patch_size=16)
-    config.data.crop_scale = (0.4, 1.0)
+    default.photographs_from_scratch(config)
     config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
-    config.train.update(weight_decay=0.05, steps=2500, checkpoint_every=500)
+    config.train.update(steps=2500, checkpoint_every=500)
   if variant == "self_supervised":
     default.self_supervised(config)
   if variant == "hyp_vit":

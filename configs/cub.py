@@ -15,11 +15,12 @@ Published for Hyp-ViT, which is hyperbolic: R@1 85.6, R@2 91.4, R@4 94.8.
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = ("lafg", "hyp_vit")
+
 
 def get_config(variant: str = "lafg"):
   """LaFG's recipe is the default; here only what CUB fixes. `variant`: lafg, hyp_vit."""
-  if variant not in ("lafg", "hyp_vit"):
-    raise ValueError(f"configs/cub.py:{variant}: the variants are lafg and hyp_vit")
+  default.check_variant("configs/cub.py", variant, VARIANTS)
   config = default.get_config()
   config.data.update(name="cub", classes_per_batch=100, images_per_class=9)
   config.language.describer = "shipped"

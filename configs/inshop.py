@@ -14,9 +14,12 @@ image's box alone (Anno/list_bbox_inshop.txt, made for the images of img.zip).
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = ("lafg",)
 
-def get_config():
+
+def get_config(variant: str = "lafg"):
   """LaFG's recipe is the default; here only what In-Shop fixes."""
+  default.check_variant("configs/inshop.py", variant, VARIANTS)
   config = default.get_config()
   config.data.update(name="inshop", classes_per_batch=450, images_per_class=2)
   config.language.update(query="image", prompt="a photo of a {}")

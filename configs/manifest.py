@@ -1,7 +1,8 @@
 """Images listed in a CSV or Parquet file: the recipe of configs/folder.py.
 
-  python -m lafg_jax.main --config configs/manifest.py --config.data.manifest=/data/images.csv \
-      --config.language.descriptions=my_birds.json
+  python -m lafg_jax.main --config configs/manifest.py --config.data.manifest=/data/images.csv
+
+configs/manifest.py:scratch is a small model from random weights. Words are as for a folder.
 
 A row is an image. Columns, whose usual other names are read too (docs/guide/data.md):
   path                      absolute, or below data.root; below the file's own folder if that is ''
@@ -16,7 +17,9 @@ marks the results as those of a partial copy. No split may lose all of its image
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = default.OWN_VARIANTS
 
-def get_config():
-  """As for a folder; configs/folder.py says where the recipe is from."""
-  return default.own_images("manifest")
+
+def get_config(variant: str = "pretrained"):
+  """As for a folder; configs/folder.py says where the recipes are from."""
+  return default.own_images("manifest", variant)

@@ -16,11 +16,12 @@ is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), i
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = ("lafg", "hyp_vit")
+
 
 def get_config(variant: str = "lafg"):
   """LaFG's recipe is the default; here only what SOP fixes. `variant`: lafg, hyp_vit."""
-  if variant not in ("lafg", "hyp_vit"):
-    raise ValueError(f"configs/sop.py:{variant}: the variants are lafg and hyp_vit")
+  default.check_variant("configs/sop.py", variant, VARIANTS)
   config = default.get_config()
   config.data.update(name="sop", classes_per_batch=450, images_per_class=2)
   config.language.update(describer="shipped", query="image", prompt="a photo of a {}")

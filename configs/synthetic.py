@@ -26,13 +26,14 @@ start from it by --config.model.pretrained=FOLDER.
 """
 
 from lafg_jax.tasks.class_retrieval import default
+from lafg_jax.utils import config_keys
+
+VARIANTS = ("default", "fixed_vectors", "prototypes", "pretrained", "self_supervised")
 
 
 def get_config(variant: str = "default"):
   """A tiny model and the shipped encoder; `variant`: as above."""
-  if variant not in ("default", "fixed_vectors", "prototypes", "pretrained", "self_supervised"):
-    known = "default, fixed_vectors, prototypes, pretrained and self_supervised"
-    raise ValueError(f"configs/synthetic.py:{variant}: the variants are {known}")
+  default.check_variant("configs/synthetic.py", variant, VARIANTS)
   config = default.get_config()
   default.small_from_scratch(config, image_size=48, patch_size=8)
   config.data.update(name="synthetic", crop_scale=(0.5, 1.0))
@@ -47,9 +48,16 @@ def get_config(variant: str = "default"):
     config.loss.alignment = "orthogonal"
   if variant == "pretrained":
     config.update_from_flattened_dict(default.TINY_CLIP)
+    # Other weights have no projection into the space of the encoder's texts.
+    towers = ("model.pretrained", "language.encoder")
+    config_keys.follow(config, "loss.projector_init", _projector_init, *towers)
   if variant == "self_supervised":
     default.self_supervised(config)
     # Little jitter: finches differ in their colours.
     config.data.update(classes_per_batch=64, color_jitter=0.2)
     config.train.steps = 800
   return config
+
+
+def _projector_init(value: str, pretrained: str, encoder: str) -> str:
+  return value if pretrained == encoder else "random"

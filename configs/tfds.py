@@ -1,7 +1,8 @@
 """A builder of tensorflow-datasets with images and labels: the recipe of configs/folder.py.
 
-  python -m lafg_jax.main --config configs/tfds.py --config.data.builder=caltech_birds2011 \
-      --config.language.descriptions=my_birds.json
+  python -m lafg_jax.main --config configs/tfds.py --config.data.builder=caltech_birds2011
+
+configs/tfds.py:scratch is a small model from random weights. Words are as for a folder.
 
 It is read from --config.data.root=DATA_DIR (~/tensorflow_datasets if that is not set), where it was
 prepared as ArrayRecord. Reading needs no TensorFlow; preparing it, once, does:
@@ -15,7 +16,9 @@ CUB-200-2011 and Cars-196. Other splits: as configs/folder.py says.
 
 from lafg_jax.tasks.class_retrieval import default
 
+VARIANTS = default.OWN_VARIANTS
 
-def get_config():
-  """As for a folder; configs/folder.py says where the recipe is from."""
-  return default.own_images("tfds")
+
+def get_config(variant: str = "pretrained"):
+  """As for a folder; configs/folder.py says where the recipes are from."""
+  return default.own_images("tfds", variant)

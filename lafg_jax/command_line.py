@@ -15,6 +15,7 @@ from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from lafg_jax.config import keys, shipped
+from lafg_jax.config.table import ROWS
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys, output, places
 from lafg_jax.utils.errors import Incomplete, PeerLost, Stopped, UserError, exit_code
@@ -139,6 +140,7 @@ def _parse(argv: list[str], with_config: bool) -> None:
     config = _load(path)
     for match in filter(None, map(_KEY_FLAG.match, argv[1:])):
       _check_key(config, match[2], match[0], match[3] is not None or match[1] is not None)
+    argv = [_without_auto(arg) for arg in argv]
     _ARGV[:] = argv
   try:
     rest = flags.FLAGS(argv)
@@ -151,6 +153,13 @@ def _parse(argv: list[str], with_config: bool) -> None:
     keys.expand_paths(CONFIG.value)
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+
+
+def _without_auto(arg: str) -> str:
+  """The argument, with what stands for 'auto' in a key of numbers."""
+  key, _, value = arg.partition("=")
+  row = ROWS.get(key.lstrip("-").removeprefix("config."))
+  return f"{key}={row.auto}" if row and row.auto is not None and value == "auto" else arg
 
 
 def _check_names(argv: list[str], with_config: bool) -> None:
@@ -197,7 +206,13 @@ def _load(path: str) -> ConfigDict:
     raise UserError(f"--config: no such file {file}{hint}; it takes {_SHIPPED}")
   try:
     config = flags.FLAGS["config"].parser.parse(path)
+  except UserError as error:
+    # ml_collections puts a traceback before it.
+    said = str(error).strip().splitlines()[-1]
+    raise UserError(said.removeprefix(f"{UserError.__module__}.UserError: ")) from error
   except Exception as error:
+    if ":" in path and isinstance(error, TypeError) and "get_config() takes" in str(error):
+      raise UserError(f"--config={path}: {file} has no variants; pass --config={file}") from error
     # A user's file may raise anything; --debug shows where.
     if isinstance(error, ImportError) and (error.name or "").split(".")[0] == "configs":
       return _reject(file, "write from lafg_jax.tasks.class_retrieval import default")

@@ -1,35 +1,111 @@
-"""Shipped configs: valid as they are, with the keys of the default."""
+"""Shipped configs: valid as they are, with the keys of the default, from whatever weights."""
+
+import importlib
+import json
 
 import pytest
 
-from configs import aircraft, cars, cub, inshop, sop, synthetic
+from configs import aircraft, cars, cub, inshop, sop
+from lafg_jax.config import shipped
+from lafg_jax.config.table.data import OWN, SOURCES
+from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import default, stages
 from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
+
+MODULES = {name: importlib.import_module(f"configs.{name}") for name in shipped.names()}
+EVERY = [(name, variant) for name, module in MODULES.items() for variant in module.VARIANTS]
+every_config = pytest.mark.parametrize(("name", "variant"), EVERY, ids=":".join)
 
 
-@pytest.mark.parametrize(
-  "config",
-  [
-    *(module.get_config() for module in (aircraft, cars, cub, inshop, sop, synthetic)),
-    *(module.get_config("hyp_vit") for module in (cars, cub, sop)),
-    *(cars.get_config(name) for name in ("scratch", "self_supervised")),
-    *(synthetic.get_config(name) for name in ("prototypes", "pretrained", "self_supervised")),
-  ],
-  ids=lambda config: config.data.name,
-)
-def test_shipped_configs_are_valid_and_have_the_default_keys(config):
+def with_data(name, variant):
+  """The config, with some place where its images and words would be."""
+  config = MODULES[name].get_config(variant)
+  config.data[SOURCES[name][0] if name in SOURCES else "root"] = "somewhere"
+  if name in ("aircraft", "inshop"):
+    config.language.descriptions = "some.json"
+  return config
+
+
+@every_config
+def test_shipped_configs_are_valid_and_have_the_default_keys(name, variant):
+  config = with_data(name, variant)
   assert config_keys.keys(config) == config_keys.keys(default.get_config())
-  assert config.is_locked
-  with config.unlocked():
-    config.data.root = "somewhere"
-    config.language.descriptions = config.language.descriptions or "some.json"
-  default.validate(config, stages.STAGES)
+  assert config.is_locked and config.data.name == name
+  default.validate(config, default.default_names(config))
+  assert MODULES[name].get_config() == MODULES[name].get_config(MODULES[name].VARIANTS[0])
 
 
-@pytest.mark.parametrize("module", [cars, cub, sop])
-def test_an_unknown_variant_is_refused_with_the_known_ones(module):
-  with pytest.raises(ValueError, match="and hyp_vit"):
-    module.get_config("huge")
+@pytest.mark.parametrize("name", MODULES)
+def test_an_unknown_variant_is_one_line_that_lists_the_known_ones(name):
+  with pytest.raises(UserError, match=rf"^--config=configs/{name}.py:huge: the(re is one)? v") as e:
+    MODULES[name].get_config("huge")
+  assert all(variant in str(e.value) for variant in MODULES[name].VARIANTS)
+
+
+# config.json of a source -> what `model` must become; a file of the library, written by hand.
+TOWERS = {
+  "vit": (
+    {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 6, "intermediate_size": 200}
+    | {"patch_size": 8, "layer_norm_eps": 1e-5, "hidden_act": "gelu", "image_size": 32},
+    {"width": 96, "depth": 3, "num_heads": 6, "mlp_dim": 200, "patch_size": 8, "pool": "token"}
+    | {"layer_norm_eps": 1e-5, "size": "custom"},
+  ),
+  "resnet": (
+    {"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048], "embedding_size": 64}
+    | {"layer_type": "bottleneck", "hidden_act": "relu", "downsample_in_first_stage": False},
+    {"size": "resnet50", "pool": "mean"},
+  ),
+}
+STD = (0.2, 0.3, 0.4)
+
+
+@pytest.mark.parametrize("tower", TOWERS)
+@every_config
+def test_weights_bring_their_architecture_to_every_config(name, variant, tower, tmp_path):
+  said, wanted = TOWERS[tower]
+  (tmp_path / "config.json").write_text(json.dumps(said | {"model_type": tower}))
+  colours = {"image_mean": [0.1, 0.2, 0.3], "image_std": STD, "do_normalize": True}
+  (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
+  config = with_data(name, variant)
+  config.model.pretrained = str(tmp_path)
+  default.validate(config, default.default_names(config))
+  model = resolve.resolve(config).model
+  wanted = wanted | {"std": STD, "conv_stem": False}
+  assert {key: model[key] for key in wanted} == wanted
+
+
+def test_a_key_of_the_model_that_is_set_is_not_the_weights(tmp_path):
+  config = cars.get_config("scratch")
+  config.model.pretrained, config.model.pool = "somewhere", "gem"
+  assert (config.model.size, config.model.pool) == ("auto", "gem")
+  config.model.pretrained = ""
+  assert (config.model.size, config.model.width, config.model.pool) == ("custom", 128, "gem")
+  copied = config.copy_and_resolve_references()
+  copied.model.pretrained = "somewhere"
+  assert copied.model.width == 128
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize(
+  ("changes", "alignment"),
+  [
+    ({}, "orthogonal"),
+    ({"language.descriptions": "words.json"}, "prototype"),
+    ({"language.describer": "openai"}, "prototype"),
+    ({"language.describer": "shipped"}, "prototype"),
+    ({"language.descriptions": "words.json", "loss.alignment": "onehot"}, "onehot"),
+    ({"loss.alignment": "prototype"}, "prototype"),
+  ],
+)
+def test_class_targets_of_ones_own_images_follow_the_words(name, changes, alignment):
+  for order in (changes, dict(reversed(changes.items()))):
+    config = MODULES[name].get_config()
+    for key, value in order.items():
+      config.update_from_flattened_dict({key: value})
+    assert config.loss.alignment == alignment
+    words = alignment == "prototype"
+    assert default.default_names(config) == list(stages.STAGES[0 if words else 3 :])
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,22 @@ The folder by the command; the others in this process, as it has JAX loaded.
 import importlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging
 from PIL import Image
 
 from configs import synthetic
-from lafg_jax import tasks
+from lafg_jax import export, tasks
 from lafg_jax.config.table import ROWS
 from lafg_jax.config.table.data import SOURCES
 from lafg_jax.tasks.class_retrieval import default, stages
+from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -113,7 +116,7 @@ def run_here(config, workdir, changes):
   settings.update_from_flattened_dict(changes)
   stages = ("train", "evaluate", "report")
   default.validate(settings, stages)
-  workdir.mkdir()
+  workdir.mkdir(exist_ok=True)
   tasks.run(settings, str(workdir), stages)
 
 
@@ -143,7 +146,10 @@ def test_a_config_trains_and_evaluates(config, source, photos, tmp_path):
 def test_without_data_or_words_one_line_says_what_to_pass(config, key, tmp_path):
   done = command(config, f"--workdir={tmp_path}")
   assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-  assert f"--config.data.{key}=" in done.stderr
+  assert f"--config.data.{key}=" in done.stderr and "language" not in done.stderr
+  # Who asks for words is told how to give them.
+  done = command(config, f"--workdir={tmp_path}", "--config.loss.alignment=prototype")
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
   assert "--config.language.descriptions=FILE" in done.stderr
   assert "without words by --config.loss.alignment=orthogonal" in done.stderr
 
@@ -194,12 +200,51 @@ def test_a_list_of_classes_and_a_fraction_are_one_too_many():
     default.validate(settings, stages.STAGES)
 
 
-def test_without_a_class_to_evaluate_nothing_is_trained(photos, tmp_path):
-  changes = TINY | {"data.root": str(photos), "data.train_fraction": 1.0}
-  with pytest.raises(UserError, match=r"evaluate.split=test: .*data.train_fraction below 1 .*FILE"):
-    run_here("folder", tmp_path / "run", changes)
-  assert not list((tmp_path / "run").iterdir())
+AUTO = {"data.classes_per_batch": 0, "data.images_per_class": 0}
+
+
+@pytest.fixture(scope="module")
+def for_use(photos, tmp_path_factory):
+  """A copy of the photographs, the changes to a config that trains on all of them, its workdir."""
+  mine = shutil.copytree(photos, tmp_path_factory.mktemp("mine") / "photos")
+  changes = TINY | AUTO | {"data.root": str(mine), "data.train_fraction": 1.0}
+  run_here("folder", mine.parent / "run", changes)
+  return mine, changes, mine.parent / "run"
+
+
+def test_where_all_classes_train_nothing_is_evaluated_and_the_model_is_exported(for_use, tmp_path):
+  mine, changes, workdir = for_use
+  assert not (workdir / "evaluation.json").exists() and not (workdir / "report.html").exists()
+  # What 'auto' became is in the checkpoint: all four classes, three images each.
+  recorded = checkpoints.recorded_config(str(workdir))
+  assert (recorded["data.classes_per_batch"], recorded["data.images_per_class"]) == (4, 3)
+  export.export(str(workdir), str(tmp_path), ["safetensors", "faiss"], str(mine))
+  assert len(json.loads((tmp_path / "gallery.json").read_text())) == 12
+  # Who asks for an evaluation alone is told why there is none.
+  settings = importlib.import_module("configs.folder").get_config()
+  settings.update_from_flattened_dict(changes)
+  with pytest.raises(UserError, match=r"evaluate.split=test: .*train_fraction below 1 .*FILE"):
+    tasks.run(settings, str(workdir), ["evaluate"])
+
+
+def test_photographs_that_were_added_are_another_run(for_use):
+  mine, changes, workdir = for_use
+  shutil.copytree(mine / "ash", mine / "oak")
+  (workdir / "stages.json").unlink()
+  with pytest.raises(UserError, match="data.classes_per_batch: 4 -> 5; the training images"):
+    run_here("folder", workdir, changes)
+
+
+def test_a_list_of_training_images_alone_only_trains_and_says_so(photos, tmp_path, monkeypatch):
+  said = []
+  monkeypatch.setattr(logging, "warning", lambda text, *args, **kwargs: said.append(text % args))
   rows = [f"{path},{path.parent.name},train" for path in photos.glob("*/*.jpg")]
   (tmp_path / "m.csv").write_text("\n".join(["path,class,split", *rows]) + "\n")
-  with pytest.raises(UserError, match="evaluate.split=test: data.name=manifest has none here"):
-    run_here("manifest", tmp_path / "other", TINY | {"data.manifest": str(tmp_path / "m.csv")})
+  settings = importlib.import_module("configs.manifest").get_config()
+  settings.update_from_flattened_dict(TINY | {"data.manifest": str(tmp_path / "m.csv")})
+  _, wanted = stages.plan(settings, str(tmp_path), ["train", "evaluate", "report"])
+  assert [stage.name for stage in wanted] == ["train"]
+  assert len(said) == 1 and "left out" in said[0]
+  # A cell of the study has no report, and needs its figures.
+  with pytest.raises(UserError, match="no class is left for evaluate.split=test"):
+    stages.plan(settings, str(tmp_path), ["train", "evaluate"])

@@ -45,6 +45,7 @@ class Key(NamedTuple):
   differ from it, so a new default takes a new `plan._VERSION`. rule: the valid values. decides: one
   of `KINDS`. comment: its documentation. read_by: see `ReadBy`. secret: errors hide its value.
   path: its value may be a path, in which ~ is a home folder.
+  auto: what --config.KEY=auto sets, where the key takes no such word.
   """
 
   name: str
@@ -55,6 +56,7 @@ class Key(NamedTuple):
   read_by: ReadBy | None = None
   secret: bool = False
   path: bool = False
+  auto: Any = None
 
 
 def one_of(*names: str) -> Rule:
@@ -65,6 +67,13 @@ def one_of(*names: str) -> Rule:
 def at_least(low: float) -> Rule:
   """A finite number from `low` on."""
   return Rule(lambda x: math.isfinite(x) and x >= low, f"a number of at least {low}")
+
+
+def auto_or(low: int) -> Rule:
+  """0, which means auto, or a whole number from `low` on."""
+  return Rule(
+    lambda x: isinstance(x, int) and (x == 0 or x >= low), f"auto, or a number of at least {low}"
+  )
 
 
 def within(low: float, high: float) -> Rule:

@@ -179,7 +179,9 @@ def _read(data: Any) -> tuple[Dataset, Dataset]:
     near = difflib.get_close_matches(str(data.name), NAMES, n=1, cutoff=0.4)
     hint = f"did you mean '{near[0]}'?" if near else f"choose from {', '.join(NAMES)}"
     raise UserError(f"data.name='{data.name}' is not a known data set: {hint}")
-  key = repr(sorted(data.items()))
+  # A batch changes nothing in what there is to read.
+  batch = ("classes_per_batch", "images_per_class")
+  key = repr(sorted((name, value) for name, value in data.items() if name not in batch))
   if _halves_of is not None and key in _halves_of:
     return _halves_of[key]
   read = importlib.import_module(f"lafg_jax.data.readers.{data.name}").read

@@ -11,7 +11,7 @@
 
   plan(config, workdir, names) -> (config, stages): resolves 'auto', and checks what would stop the
     run after hours.
-  summary(config, workdir, names): prints the results, and where to look.
+  summary(config, workdir, names): prints the results of the stages that ran, and where to look.
   studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
 
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
@@ -64,5 +64,5 @@ def run(config: ConfigDict, workdir: str, names: Any) -> bool:
     with trackers.session(config, workdir):
       completed = stages.run_all(wanted, config, workdir)
     if completed and distributed.process_index() == 0:
-      task.summary(config, workdir, list(names))
+      task.summary(config, workdir, [stage.name for stage in wanted])
   return completed

@@ -2,10 +2,10 @@
 
 import functools
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def keys(config: ConfigDict, prefix: str = "") -> list[str]:
@@ -20,6 +20,26 @@ def keys(config: ConfigDict, prefix: str = "") -> list[str]:
 def get(config: ConfigDict, key: str) -> Any:
   """The value at a dotted key. Raises KeyError."""
   return functools.reduce(operator.getitem, key.split("."), config)
+
+
+class _Rule(NamedTuple):
+  """What ml_collections applies to the value of a reference: fn(value, *args)."""
+
+  fn: Callable[..., Any]
+  args: tuple[FieldReference, ...]
+
+
+def follow(config: ConfigDict, key: str, rule: Callable[..., Any], *others: str) -> None:
+  """Lets a key follow other keys: until it is set, it reads as rule(its value now, *theirs)."""
+
+  def section(name: str) -> tuple[ConfigDict, str]:
+    *sections, last = name.split(".")
+    return functools.reduce(operator.getitem, sections, config), last
+
+  references = tuple(where.get_ref(last) for where, last in map(section, others))
+  where, last = section(key)
+  with config.ignore_type():
+    where[last] = FieldReference(where[last], op=_Rule(rule, references))
 
 
 def flatten(config: ConfigDict) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
   if key in ("task", "language.encoder", "evaluate.source"):
     wrong = ""
   if ROWS[key].rule is record.TEXT:
-    wrong = None
+    wrong = 0
   if ROWS[key].rule is record.REGEX:
     wrong = "("
   section, name = ("", key) if "." not in key else key.split(".")

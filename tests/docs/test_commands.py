@@ -2,7 +2,8 @@
 
 What runs is read from the pages. A block that cannot run here says why in a comment above it,
 `<!-- not run: REASON -->`; where the reason begins with a line of the block, that line alone does
-not run. Backbones of the hub become a small model from random weights, photographs are generated.
+not run. There is no hub. Backbones from there become random weights, its text encoders tiny_clip;
+photographs are generated.
 """
 
 import json
@@ -21,12 +22,10 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs/start").glob("*.md")))
 BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# Added to the commands, by the name of the config.
+# Added to the commands.
 MODEL = {
   "data.image_size": 16,
   "data.resize_size": 16,
-  "data.classes_per_batch": 2,
-  "data.images_per_class": 2,
   "model.size": "custom",
   "model.width": 16,
   "model.depth": 1,
@@ -39,22 +38,24 @@ MODEL = {
   "train.steps": 2,
   "evaluate.ks": "(1,)",
 }
-OWN = MODEL | {
-  "model.pretrained": "",
+# What is from the hub by default: the backbone of a config without ':scratch', and the text encoder
+# of what reads words.
+BACKBONE = {"model.pretrained": ""}
+ENCODER = {
   "language.encoder": "tiny_clip",
   "language.num_attributes": 3,
   "language.top_k": 2,
   "language.cache": "",
 }
-FINCHES = MODEL | {
+FINCHES = {
   "data.classes_per_batch": 5,
+  "data.images_per_class": 2,
   "data.max_train_classes": 5,
   "data.recoloured_per_batch": 5,
   "data.recolourings": 1,
   "language.num_attributes": 16,
   "language.cache": "",
 }
-SMALLER = {"synthetic": FINCHES, "folder": OWN, "manifest": OWN, "cars": OWN}
 IMPORTS = (
   "jax",
   "flax.linen",
@@ -64,7 +65,7 @@ IMPORTS = (
   "transformers",
   "sklearn.cluster",
 )
-CLASSES = ("ash", "beech", "elm", "fir")
+CLASSES = ("ash", "beech", "elm", "fir", "oak", "yew")
 
 
 class Block(NamedTuple):
@@ -90,7 +91,7 @@ BLOCKS = [
   for page in PAGES
   for found in BLOCK.findall(page.read_text(encoding="utf-8"))
 ]
-README = "README.md"
+README, OWN_PAGE = "README.md", "photographs.md"
 
 
 def commands(page):
@@ -114,16 +115,24 @@ def _rule(target):
   return re.search(rf"^{target}:.*?\n\n", (ROOT / "Makefile").read_text(), re.M | re.S)[0]
 
 
-def run(forked, here, page):
-  """Runs the commands of a page in this folder."""
+def smaller(words):
+  """Changes of the config, so that a command of these words is done in a blink."""
+  line = " ".join(words)
+  name, variant = re.search(r"configs/(\w+)\.py(:\w+)?", line).groups()
+  if name == "synthetic":
+    return MODEL | FINCHES
+  reads_words = "language.descriptions" in line
+  return MODEL | (BACKBONE if variant is None else {}) | (ENCODER if reads_words else {})
+
+
+def run(forked, here, page, more=()):
+  """Runs the commands of a page, and further ones, in this folder."""
   lines = {"main": [], "export": []}
-  for command in commands(page):
+  for command in (*commands(page), *more):
     words = shlex.split(recipe("demo") if command == "make demo" else command)
     assert words[:2] == ["python", "-m"], f"{command}: run it here, or say on the page why not"
     name = words[2].removeprefix("lafg_jax.")
-    changes = {}
-    if name == "main":
-      changes = SMALLER[re.search(r"configs/(\w+)\.py", " ".join(words))[1]]
+    changes = smaller(words) if name == "main" else {}
     lines[name].append([*words[3:], *(f"--config.{key}={x}" for key, x in changes.items())])
   for name, given in lines.items():
     imports = IMPORTS if name == "main" else ()
@@ -140,7 +149,7 @@ def folder(tmp_path_factory, forked):
   rng = np.random.default_rng(0)
   for name in CLASSES:
     (here / "photos" / name).mkdir(parents=True)
-    for k in range(3):
+    for k in range(4):
       pixels = rng.integers(0, 255, (20, 24, 3), np.uint8)
       Image.fromarray(pixels).save(here / "photos" / name / f"{k}.jpg")
   for name in ("a", "b", "c", "query"):
@@ -149,7 +158,14 @@ def folder(tmp_path_factory, forked):
   (here / "images.csv").write_text("\n".join(["path,class", *rows]) + "\n")
   words = {name: [f"A grey {name}.", f"Leaves of a kind, {k}."] for k, name in enumerate(CLASSES)}
   (here / "words.json").write_text(json.dumps(words))
-  run(forked, here, README)
+  (training,) = [x for x in commands(README) if "folder.py:scratch" in x and "--stage" not in x]
+  described = f"{training} --config.language.descriptions=words.json --workdir=runs/described"
+  with pytest.MonkeyPatch.context() as patch:
+    # Nothing of the hub is there, and it cannot be reached.
+    patch.setenv("HF_HOME", str(here / "no_hub"))
+    patch.setenv("HF_HUB_OFFLINE", "1")
+    run(forked, here, README, [described])
+  assert not (here / "no_hub").exists() or not any((here / "no_hub").rglob("*.safetensors"))
   return here
 
 
@@ -169,24 +185,32 @@ def check(folder, name):
 
 
 def test_the_commands_and_the_python_of_the_readme_do_what_it_says(folder):
-  assert check(folder, "demo") and not check(folder, "folder")
-  assert (folder / "runs/folder/data.html").exists()
+  assert check(folder, "demo") and not check(folder, "folder-scratch")
+  assert check(folder, "described")
+  assert (folder / "runs/folder-scratch/data.html").exists()
   index = folder / "exported"
   assert (index / "model.safetensors").exists() and (index / "gallery.faiss").exists()
-  assert len(json.loads((index / "gallery.json").read_text())) == 12
+  assert len(json.loads((index / "gallery.json").read_text())) == 24
 
   # The Python of the pages runs on what the commands wrote.
   blocks = [block for block in BLOCKS if block.language == "python"]
-  assert {block.page for block in blocks} == {README, "first_run.md"}
-  printed = python(folder, "-c", "".join(dict.fromkeys(block.text for block in blocks)))
+  assert {block.page for block in blocks} == {README, "first_run.md", "photographs.md"}
+  # That of photographs.md first: the others end in a sentence.
+  texts = dict.fromkeys(block.text for block in sorted(blocks, key=lambda x: x.page != OWN_PAGE))
+  printed = python(folder, "-c", "".join(texts))
   assert printed.count("synthetic/") == 5
+  assert len(set(re.findall(rf"'({'|'.join(CLASSES)})/\d.jpg'", printed.splitlines()[0]))) > 0
   records = [json.loads(line) for line in (folder / "runs/demo/descriptions.jsonl").open()]
   assert printed.splitlines()[-1] in {record["description"] for record in records}
 
 
 def test_the_commands_of_the_start_pages_write_what_they_say(folder, forked):
   run(forked, folder, "docs/start")
-  assert check(folder, "words") and not check(folder, "scratch") and not check(folder, "manifest")
+  assert check(folder, "words")
+  assert not check(folder, "folder") and not check(folder, "manifest-scratch")
+  # On all classes there is nothing to evaluate.
+  assert not (folder / "runs/all/evaluation.json").exists()
+  assert len(json.loads((folder / "exported_all/gallery.json").read_text())) == 24
   assert (folder / "runs/demo/language.html").exists()
 
   # README's picture is drawn from the demo.

@@ -1,6 +1,17 @@
 """Rows of `config.data`, the names of the data sets, and where their images are."""
 
-from lafg_jax.config.record import BOOL, NAMED, TEXT, Key, ReadBy, Rule, at_least, numbers, one_of
+from lafg_jax.config.record import (
+  BOOL,
+  NAMED,
+  TEXT,
+  Key,
+  ReadBy,
+  Rule,
+  at_least,
+  auto_or,
+  numbers,
+  one_of,
+)
 from lafg_jax.utils import ground
 
 # data.name -> what is in the folder data.root.
@@ -24,7 +35,8 @@ NAMES = (*LAYOUTS, *SOURCES, *DRAWN)
 
 _BOXED = ("aircraft", "cars", "cub", "inshop")
 _BUILT = ("hf", "tfds")
-_OWN = ("folder", *SOURCES)
+# One's own images, whose classes the keys below split.
+OWN = ("folder", *SOURCES)
 
 
 def _by(names: tuple[str, ...], unset: object) -> ReadBy:
@@ -55,11 +67,11 @@ ROWS = (
       "keeps their classes apart; 'pool' puts the images of each class together and splits whole "
       "classes; 'classes' takes them for classes like others.", _by(("folder",), "split")),
   Key("data.train_fraction", 0.5, Rule(lambda x: 0 < x <= 1, "a number above 0 and at most 1"),
-      "training", "Part of the classes for training; the rest are for the test.", _by(_OWN, 0.5)),
+      "training", "Part of the classes for training; the rest are for the test.", _by(OWN, 0.5)),
   Key("data.split_seed", -1, Rule(lambda x: -1 <= x < 2**31, "-1, or a seed of 0 or more"),
-      "training", "-1 trains on the first classes; a seed draws them.", _by(_OWN, -1)),
+      "training", "-1 trains on the first classes; a seed draws them.", _by(OWN, -1)),
   Key("data.test_classes", "", TEXT, "nothing",
-      "Text file with the test classes, one per line, in place of the fraction.", _by(_OWN, ""),
+      "Text file with the test classes, one per line, in place of the fraction.", _by(OWN, ""),
       path=True),
   Key("data.manifest", "", TEXT, "nothing",
       "CSV or Parquet with the columns path, label or class, and perhaps split. Paths start at "
@@ -90,9 +102,12 @@ ROWS = (
   Key("data.flip", True, BOOL, "training", "Flip half of the training images left to right."),
   Key("data.color_jitter", 0.0, Rule(lambda x: 0 <= x <= 1, "a number from 0 to 1"), "training",
       "Strength of random changes of colour in training (SimCLR: 0.5 to 1); 0 leaves colours."),
-  Key("data.classes_per_batch", 98, at_least(2), "training", "N: distinct classes in a batch."),
-  Key("data.images_per_class", 9, at_least(2), "training",
-      "m: images of each of them; the batch is N x m whatever the number of devices."),
+  Key("data.classes_per_batch", 98, auto_or(2), "training",
+      "N: distinct classes in a batch; 'auto' (or 0): all training classes, or as many as fill 128 "
+      "images.", auto=0),
+  Key("data.images_per_class", 9, auto_or(2), "training",
+      "m: images of each of them; 'auto' (or 0): the median of the training classes, from 2 to 8. "
+      "The batch is N x m whatever the number of devices.", auto=0),
   Key("data.instances", False, BOOL, "training",
       "Self-supervision: each training image is its own class, and its m images are random crops "
       "of it. Labels and words are not used; it takes loss.alignment='none'."),

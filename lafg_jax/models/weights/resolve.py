@@ -78,10 +78,13 @@ def resolve(config: ConfigDict, recorded: dict[str, Any] | None = None) -> Confi
     logging.info("backbone: that of the checkpoint, %s, %s", source, _summary(model))
   else:
     _resolve_from_source(model, source)
-  if config.data.image_size % model.patch_size and model.size != RESNET:
+  side, patch = config.data.image_size, model.patch_size
+  if side % patch and model.size != RESNET:
+    fits = -(-side // patch) * patch
+    larger = f" and --config.data.resize_size={fits}" if config.data.resize_size < fits else ""
     raise UserError(
-      f"--config.data.image_size={config.data.image_size}: it takes a multiple of the patch size, "
-      f"which is {model.patch_size}"
+      f"--config.data.image_size={side}: it takes a multiple of the patch size, which is {patch}; "
+      f"pass --config.data.image_size={fits}{larger}"
     )
   _check_rotary(model, parse_options(model.options))
   return config
@@ -208,7 +211,9 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
     raise files.fault(source, f"its config.json says {activation}; the activations are {known}")
   if not (model.mean and model.std):
     mean, std = settings.mean or family.mean_std[0], settings.std or family.mean_std[1]
-    found = _preprocessor(source) or _checked_mean_std(source, "config.json", mean, std)
+    # Our own export has them in its config.json, and no file that asks the hub again.
+    beside = None if family is from_lafg_jax.FAMILY else _preprocessor(source)
+    found = beside or _checked_mean_std(source, "config.json", mean, std)
     settings = settings._replace(mean=found[0], std=found[1])
   return family.name, settings
 

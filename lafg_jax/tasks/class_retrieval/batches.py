@@ -1,14 +1,51 @@
-"""Batches of class retrieval: N x m images of classes, then R recoloured images."""
+"""Batches of class retrieval: N x m images of classes, then R recoloured images.
+
+`resolve` puts numbers in place of 'auto', once, before a run; `plan` makes the batches.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
 
-from lafg_jax.data import colours, sampling
+from lafg_jax.data import colours, datasets, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
+
+# Images of a batch that is 'auto', and images of a class, at most.
+AUTO_BATCH, AUTO_IMAGES = 128, 8
+
+
+def resolve(config: ConfigDict) -> ConfigDict:
+  """A copy of a whole config with numbers where data.classes_per_batch or images_per_class is 0.
+
+  Both are pure functions of how many images each training class has: m is the median, from 2 to
+  AUTO_IMAGES; N is all classes, or as many as fill AUTO_BATCH images. Resolving twice changes
+  nothing. Raises UserError where the data set cannot be loaded.
+  """
+  config = config.copy_and_resolve_references()
+  data = config.data
+  keys = [key for key in ("classes_per_batch", "images_per_class") if not data[key]]
+  if not keys:
+    return config
+  dataset = datasets.load_splits(data, ("train",))["train"]
+  counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+  classes, middle = len(counts), int(np.median(counts)) if len(counts) else 0
+  if data.instances:
+    classes, middle = len(dataset), 2
+  images = data.images_per_class or min(max(middle, 2), AUTO_IMAGES)
+  data.images_per_class = images
+  if not data.classes_per_batch:
+    data.classes_per_batch = max(2, min(classes, AUTO_BATCH // images))
+  logging.info(
+    "batch: %d classes x %d images (%s auto: %d training classes with a median of %d images)",
+    *(data.classes_per_batch, images, " and ".join(f"data.{key}" for key in keys)),
+    *(len(counts), int(np.median(counts)) if len(counts) else 0),
+  )
+  return config
 
 
 def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:

@@ -3,6 +3,7 @@
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax.config.table.data import OWN
 from lafg_jax.data import datasets, matches
 from lafg_jax.models import embedder
 from lafg_jax.tasks.class_retrieval import batches, objective
@@ -36,6 +37,12 @@ def batch(config: ConfigDict) -> None:
     )
   if data.recoloured_per_batch:
     batches.check_recoloured(datasets.num_images(data, "train"), data.recoloured_per_batch)
+
+
+def leaves_no_test(config: ConfigDict) -> bool:
+  """Whether one's own images all belong to training, so that nothing is left to evaluate on."""
+  splits = datasets.class_splits(config.data)
+  return config.data.name in OWN and config.evaluate.split == "test" and not splits["test"]
 
 
 def evaluated(config: ConfigDict, trains: bool) -> None:

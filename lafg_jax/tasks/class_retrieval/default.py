@@ -11,15 +11,18 @@ A config changes only what differs:
     return config
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys, rules, validation
+from lafg_jax.config.table import ROWS
 from lafg_jax.config.table.language import LLM
 from lafg_jax.config.table.loss import PROXIED
 from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.tasks.class_retrieval import choices
+from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
 # Stages of a bare run, and those that run when they are named: only people read what they write.
@@ -77,23 +80,51 @@ def hyp_vit(config: ConfigDict) -> None:
   scale (0.2, 1), the flip and the gradient norm of 3 are the defaults already.
   """
   config.data.train_crop = "random_resized"
-  config.model.size, config.model.embedding_dim = "small", 384
+  config.model.embedding_dim = 384
   config.model.pretrained = "timm/vit_small_patch16_224.augreg_in21k"
+  _without_weights(config, size="small")
   config.loss.update(alignment="none", temperature=0.2)
   config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
 
 
-def own_images(reader: str) -> ConfigDict:
-  """Hyp-ViT's recipe with words, for images of one's own that the reader `reader` finds.
+# The variants of the configs for one's own images.
+OWN_VARIANTS = ("pretrained", "scratch")
 
-  16 classes of 8 images a batch fit one GPU, and data sets of 32 classes or more.
+
+def own_images(reader: str, variant: str) -> ConfigDict:
+  """For images of one's own that the reader `reader` finds; `variant`: of OWN_VARIANTS.
+
+  'pretrained' is Hyp-ViT's recipe on its ViT-S; 'scratch' is a small model from random weights at
+  64 px. Class targets are LaFG's prototypes where there are words, and fixed vectors without.
   """
+  check_variant(f"configs/{reader}.py", variant, OWN_VARIANTS)
   config = get_config()
-  hyp_vit(config)
-  config.data.update(name=reader, classes_per_batch=16, images_per_class=8)
+  if variant == "scratch":
+    photographs_from_scratch(config)
+    # 200,000 images, as many as configs/cars.py:scratch sees.
+    config.train.update(steps=1600, checkpoint_every=400)
+  else:
+    hyp_vit(config)
+    config.train.steps = 2000
+  config.data.update(name=reader, classes_per_batch=0, images_per_class=0)
   config.loss.alignment = "prototype"
-  config.train.steps = 2000
+  words = ("language.descriptions", "language.describer")
+  config_keys.follow(config, "loss.alignment", _alignment, *words)
   return config
+
+
+def _alignment(with_words: str, descriptions: str, describer: str) -> str:
+  """A value of loss.alignment that the words there are can serve."""
+  return with_words if descriptions or describer != "file" else "orthogonal"
+
+
+def check_variant(path: str, variant: str, known: Sequence[str]) -> None:
+  """Raises UserError where the config in `path` has no such variant."""
+  if variant not in known:
+    shown = f"the variants are {', '.join(known[:-1])} and {known[-1]}"
+    if not known[1:]:
+      shown = f"there is one variant, {known[0]}"
+    raise UserError(f"--config={path}:{variant}: {shown}")
 
 
 def self_supervised(config: ConfigDict) -> None:
@@ -104,16 +135,39 @@ def self_supervised(config: ConfigDict) -> None:
   config.loss.update(alignment="none", temperature=0.2)
 
 
+def photographs_from_scratch(config: ConfigDict) -> None:
+  """A small model of 64 px from random weights, for two CPU cores and a quarter of an hour."""
+  small_from_scratch(config, image_size=64, patch_size=16)
+  config.data.crop_scale = (0.4, 1.0)
+  config.train.weight_decay = 0.05
+
+
 def small_from_scratch(config: ConfigDict, image_size: int, patch_size: int) -> None:
-  """A tiny ViT with a convolutional stem and random weights, and what suits its training."""
+  """A tiny ViT with a convolutional stem and random weights, and what suits its training.
+
+  Weights of model.pretrained bring their own sizes, patches and pooling.
+  """
   data, model = config.data, config.model
   data.update(image_size=image_size, resize_size=image_size, train_crop="random_resized")
   data.update(classes_per_batch=20, images_per_class=4)
-  model.update(size="custom", width=128, depth=4, num_heads=4, mlp_dim=256, patch_size=patch_size)
-  model.update(pool="mean", options="", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), conv_stem=True)
-  model.update(layer_norm_eps=1e-6, embedding_dim=128, dtype="float32", pretrained="")
+  model.update(embedding_dim=128, dtype="float32", pretrained="")
+  _without_weights(config, size="custom", width=128, depth=4, num_heads=4, mlp_dim=256)
+  _without_weights(config, patch_size=patch_size, pool="mean", conv_stem=True, layer_norm_eps=1e-6)
+  _without_weights(config, options="", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
   config.loss.update(reduction="mean", projector_width=128)
   config.train.update(optimizer="adamw", learning_rate=1e-3, warmup=0.1)
+
+
+def _without_weights(config: ConfigDict, **values: Any) -> None:
+  """Keys of `model` for random weights; with model.pretrained they are the weights', if not set."""
+  for name, value in values.items():
+    key = f"model.{name}"
+    config.model[name] = value
+    config_keys.follow(config, key, _unless_pretrained(ROWS[key].default), "model.pretrained")
+
+
+def _unless_pretrained(default: Any) -> Callable[[Any, str], Any]:
+  return lambda value, pretrained: default if pretrained else value
 
 
 def validate(config: ConfigDict, stages: Sequence[str]) -> None:

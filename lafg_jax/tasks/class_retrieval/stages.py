@@ -21,6 +21,7 @@ from lafg_jax.report import data_page, language_page, run_page
 from lafg_jax.runtime import remote_workdir
 from lafg_jax.stages import Stage, will_run
 from lafg_jax.tasks.class_retrieval import (
+  batches,
   checks,
   choices,
   protocol,
@@ -49,11 +50,19 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
   """The stages to run, and the config for them, in which no 'auto' is left.
 
+  A bare run of one's own images that all train has neither evaluation nor report.
+
   Raises UserError for data, weights or a model that would stop the run later, perhaps after hours.
   """
   if "inspect" in names and not config.language.inspect_all:
     names = [name for name in (*STAGES, *ON_REQUEST) if name in {*names, *_OF_LANGUAGE}]
   trains = "train" in names
+  if {"train", "report"} <= {*names} and checks.leaves_no_test(config):
+    logging.warning(
+      "all classes train (data.train_fraction=%s): none is left to evaluate on, so that the stages "
+      "evaluate and report are left out", config.data.train_fraction,
+    )  # fmt: skip
+    names = [name for name in names if name not in ("evaluate", "report")]
   embeds = "evaluate" in names and config.evaluate.source in OF_MODELS
   if trains:
     checks.batch(config)
@@ -62,6 +71,10 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     checks.evaluated(config, trains)
   if {*_OF_LANGUAGE} & {*names}:
     checks.names(config)
+  if trains or "data" in names:
+    config = batches.resolve(config)
+  if trains:
+    _say_targets(config, workdir)
   every = {stage.name: stage for stage in _STAGES}
   describes = "describe" in names and will_run(every["describe"], config, workdir)
   config = sources.resolved(config, workdir, names, describes)
@@ -70,8 +83,26 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   return config, [every[name] for name in names]
 
 
+def _say_targets(config: ConfigDict, workdir: str) -> None:
+  """Says that class targets have no words where none are given, and what is not read then."""
+  language, alignment = config.language, config.loss.alignment
+  given = language.descriptions or language.describer != "file"
+  if given or choices.reads_words(config) or alignment == "none":
+    return
+  logging.info(
+    "class targets without words (loss.alignment=%s): --config.language.descriptions=FILE gives "
+    "words", alignment,
+  )  # fmt: skip
+  made = Path(workdir, "prototypes.npz")
+  if made.exists():
+    logging.warning("%s is not read: --config.loss.alignment=prototype reads it", made)
+
+
 def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
-  """Prints the figures of an evaluation, and which files to look at."""
+  """Prints the figures of an evaluation, and which files to look at.
+
+  `names` are those of the stages that ran.
+  """
   written: tuple[str, ...] = ()
   if {"evaluate", "report"} & {*names}:
     print("\n" + results.table(results.read_result(workdir)) + "\n")
@@ -79,6 +110,10 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   elif "inspect" in names:
     print()
     written = (language_page.FILE,)
+  elif "train" in names:
+    where = remote_workdir.address(workdir)
+    print(f"\nTrained. python -m lafg_jax.export --workdir={where} --out=exported takes it along:")
+    written = (checkpoints.FOLDER,)
   for path in (os.path.join(workdir, name) for name in written):
     if os.path.exists(path):
       print(f"  {remote_workdir.address(path)}")

@@ -95,7 +95,7 @@ def test_a_resnet_of_ours_keeps_its_pooling_mean_and_std():
 @pytest.mark.parametrize(
   ("changes", "says"),
   [
-    ({"model__depth": 3}, "have depth .*, not 3"),
+    ({"model__size": "custom", "model__depth": 3}, "have depth .*, not 3"),
     ({"model__patch_size": 16}, "patch_size=16: .*patches of"),
     ({"model__pool": "map"}, "pool=map: .*no head that pools"),
   ],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import synthetic
+from configs import folder, synthetic
 from lafg_jax.data import colours, pipeline, sampling
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.tasks.class_retrieval import batches
@@ -39,6 +39,44 @@ def files(dataset, tmp_path):
     Image.fromarray(pixels).save(path)
   names = np.array([str(path) for path in paths])
   return Dataset("cars", "train", names, dataset.labels, dataset.class_names, dataset.ids)
+
+
+@pytest.mark.parametrize(
+  ("counts", "changes", "batch"),
+  [
+    ([40] * 30, {}, (16, 8)),
+    ([40] * 15, {}, (15, 8)),
+    ([40] * 2, {}, (2, 8)),
+    ([1] * 9, {}, (9, 2)),
+    ([3] * 100, {}, (42, 3)),
+    # The median is of classes.
+    ([1, 1, 5, 500, 500], {}, (5, 5)),
+    ([40] * 100, {"images_per_class": 4}, (32, 4)),
+    ([40] * 100, {"images_per_class": 200}, (2, 200)),
+    ([40] * 100, {"classes_per_batch": 10}, (10, 8)),
+    ([40] * 3, {"classes_per_batch": 2, "images_per_class": 9}, (2, 9)),
+    ([4] * 10, {"instances": True}, (40, 2)),
+  ],
+)
+def test_a_batch_that_is_auto_follows_the_training_classes(counts, changes, batch, monkeypatch):
+  labels = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+  names = tuple(f"class {k}" for k in range(len(counts)))
+  ids = tuple(map(str, range(len(labels))))
+  read = {"train": Dataset("folder", "train", ids, labels, names, ids)}
+  monkeypatch.setattr(batches.datasets, "load_splits", lambda data, splits: read)
+  config = folder.get_config("scratch")
+  config.data.update(changes)
+  data = batches.resolve(config).data
+  assert (data.classes_per_batch, data.images_per_class) == batch
+  assert batches.resolve(batches.resolve(config)).data.to_dict() == data.to_dict()
+  sampler = sampling.make_sampler(
+    np.arange(len(labels)) if data.instances else labels,
+    classes_per_batch=batch[0],
+    images_per_class=batch[1],
+    seed=0,
+    instances=data.instances,
+  )
+  assert sampler(0).shape == batch[::-1]
 
 
 def train(dataset, data, **changes):
