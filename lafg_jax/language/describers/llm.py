@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from lafg_jax.config import keys
-from lafg_jax.language.describers import local_llm, neighbours, openai_api, prompt
+from lafg_jax.language.describers import answers, local_llm, neighbours, openai_api, prompt
 from lafg_jax.language.describers.prompt import Answer
+from lafg_jax.language.describers.thoughts import Unusable
 from lafg_jax.language.descriptions import Record, record
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
@@ -99,7 +100,7 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
         try:
           done[name] = _usable(answer, name, language.sentences_per_class, leaks)
           _append(kept, {"class": name, "sentences": done[name]})
-        except prompt.Unusable as error:
+        except Unusable as error:
           reasons[name] = str(error)
           if attempt < language.retries and not answer.error:
             continue
@@ -117,10 +118,10 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
 
 def _usable(answer: Answer, name: str, count: int, leaks) -> list[str]:
   if answer.error:
-    raise prompt.Unusable(answer.error)
-  sentences = prompt.parse(answer.text, answer.finish_reason, name, count)
+    raise Unusable(answer.error)
+  sentences = answers.parse(answer.text, answer.finish_reason, name, count)
   if all(leaks(name, text) for text in sentences):
-    raise prompt.Unusable("every sentence names another kind")
+    raise Unusable("every sentence names another kind")
   return sentences
 
 

@@ -98,6 +98,11 @@ def _describe(config: ConfigDict, workdir: str) -> None:
   describe.run(config.language, workdir, *described(config))
 
 
+def _describe_outputs(config: ConfigDict) -> list[str]:
+  # The file to be filled in lies where the user wants it.
+  return [] if config.language.describer == "skeleton" else ["descriptions.jsonl"]
+
+
 def _training_classes(config: ConfigDict) -> tuple[str, ...]:
   return datasets.class_splits(config.data)["train"]
 
@@ -212,7 +217,7 @@ def _inspect_outputs(config: ConfigDict) -> list[str]:
 
 
 _STAGES = (
-  Stage("describe", _describe, _describe_inputs, lambda config: ["descriptions.jsonl"]),
+  Stage("describe", _describe, _describe_inputs, _describe_outputs),
   Stage("encode", _encode, _encode_inputs, _encode_outputs),
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),
