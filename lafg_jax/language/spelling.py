@@ -5,9 +5,9 @@ import re
 import unicodedata
 from typing import NamedTuple
 
-# What stands before a letter of `Letters`: NOTHING inside of a word, SOFT where a word may end though
-# the text is written on (a hyphen, an apostrophe, scripts without spaces), HARD between words, and
-# RUN inside of a run of katakana, where a word may begin but not end.
+# What stands before a letter of `Letters`: NOTHING inside of a word, SOFT where a word may end
+# though the text is written on (a hyphen, an apostrophe, scripts without spaces), HARD between
+# words, and RUN inside of a run of katakana, where a word may begin but not end.
 NOTHING, SOFT, HARD, RUN = range(4)
 
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛`´′＇ʼʻʽˈ՚׳״", "'"))

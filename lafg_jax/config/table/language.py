@@ -12,9 +12,10 @@ ROWS = (
   Key("language.describer", "file", one_of("file", "shipped", "synthetic", "skeleton", *LLM),
       "words",
       "Source of descriptions: 'file' (language.descriptions), 'shipped' (in this package, for "
-      "birds of CUB, cars of Cars-196, and SOP), 'synthetic' (of the finches), or a language model: "
-      "'transformers' (in this process) or 'openai' (any OpenAI-compatible endpoint). 'skeleton', "
-      "with --stage=describe, writes language.descriptions anew, with all class names, to fill in."),
+      "birds of CUB, cars of Cars-196, and SOP), 'synthetic' (of the finches), or a language "
+      "model: 'transformers' (in this process) or 'openai' (any OpenAI-compatible endpoint). "
+      "'skeleton', with --stage=describe, writes the file language.descriptions with all class "
+      "names, to be filled in."),
   Key("language.descriptions", "", TEXT, "words",
       'JSON {class: [sentence, ...]}, JSONL of {"class": ..., "description": ...}, or CSV with '
       "those two columns. If set, it is used in place of language.describer."),

@@ -27,7 +27,8 @@ _COUNT = (
 )
 _SIGNS = "*+•·◦‣●○■□▪▫◆◇►▶▸➤➢➔→⇒»›✓✔✅☑★☆❖♦⁃∙・※~>"
 _BULLET = re.compile(
-  rf"\s*(?:>\s*)?(?:\*\*|__)?(?:{_COUNT}(?:\*\*|__)?|[-–—{re.escape(_SIGNS)}]\ufe0f?(?:\s+\[[ xX]?\])?\s"
+  rf"\s*(?:>\s*)?(?:\*\*|__)?(?:{_COUNT}(?:\*\*|__)?"
+  rf"|[-–—{re.escape(_SIGNS)}]\ufe0f?(?:\s+\[[ xX]?\])?\s"
   rf"|[•●▪■◦►✓✔✅➤・]\ufe0f?(?=\w))\s*(?P<text>\S.*)",
   re.IGNORECASE,
 )

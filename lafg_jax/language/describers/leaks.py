@@ -47,8 +47,8 @@ def refuse(sentences: Iterable[str], class_names: Sequence[str], held_out, origi
   for sentence in sentences if held_out else ():
     for k in sorted(find(sentence) - allowed):
       raise UserError(
-        f"{origin} names the class {held_out[k]!r}, which is kept from training: {sentence[:80]!r}; "
-        "run --stage=describe again, and the stages after it"
+        f"{origin} names the class {held_out[k]!r}, which is kept from training "
+        f"({sentence[:80]!r}): run --stage=describe again, and the stages after it"
       )
 
 

@@ -8,6 +8,7 @@ with the raw answer, in `<workdir>/descriptions_failed.jsonl`, and the next run 
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,22 +75,28 @@ def run(
       question = lambda name, reason: prompt.about_variants(name, count, reason)  # noqa: E731
     else:
       near = neighbours.find(language, class_names, pending)
+      # A neighbour whose name holds that of a held-out class would bring it into the answer.
+      near = {c: tuple(x for x in others if not leaks(c, x)) for c, others in near.items()}
       question = lambda name, reason: prompt.question(name, near[name], count, reason)  # noqa: E731
     backend = openai_api if language.describer == "openai" else local_llm
     with backend.opened(language) as ask, _appending(path) as kept:
       failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
+      (reason, times), *others = Counter(failed.values()).most_common()
+      share = f", for {times} of them" if others else ""
       raise Incomplete(
         f"{len(class_names) - len(failed)} of {len(class_names)} classes are described; no usable "
-        f"answer for {len(failed)} ({shorten(failed)}), see {failed_path}"
+        f"answer for {len(failed)} ({shorten(list(failed))}), because {reason}{share}; see "
+        f"{failed_path}"
       )
   source = f"{language.describer}:{language.llm} prompt {prompt.PROMPT_VERSION}"
   return [record(name, text, source) for name in class_names for text in done[name]]
 
 
-def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> list[str]:
-  """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed."""
-  failed = []
+def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> dict[str, str]:
+  """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed, and
+  why."""
+  failed: dict[str, str] = {}
   reasons = dict.fromkeys(pending, "")
   with Progress("describe", len(pending), "classes") as progress:
     for attempt in range(language.retries + 1):
@@ -104,7 +111,9 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
           reasons[name] = str(error)
           if attempt < language.retries and not answer.error:
             continue
-          failed.append(name)
+          if reasons[name] not in failed.values():
+            logging.warning("describe: no usable answer for %r: %s", name, error)
+          failed[name] = reasons[name]
           row = {"class": name, "reason": str(error), "attempts": attempt + 1}
           # Opened for each row, as most runs have none.
           with _appending(failed_path) as file:

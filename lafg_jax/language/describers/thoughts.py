@@ -38,8 +38,8 @@ _SPECIAL = re.compile(
   r"<[|｜][^<>|｜\n]{1,40}[|｜]>|</?s>|<(?:pad|eos|bos|unk|(?:start|end)_of_turn)>|\[/?INST\]"
 )
 _FINAL = re.compile(
-  r"^[\W_]*(?:(?:and )?(?:here is )?(?:my|the|your)? ?(?:final|actual) (?:answer|list|output|response)|"
-  r"answer|response|output|here is my response)[*_]*\s*:[*_]*",
+  r"^[\W_]*(?:(?:and )?(?:here is )?(?:my|the|your)? ?(?:final|actual) "
+  r"(?:answer|list|output|response)|answer|response|output|here is my response)[*_]*\s*:[*_]*",
   re.IGNORECASE | re.MULTILINE,
 )
 
@@ -67,6 +67,14 @@ def are_open(text: str) -> bool:
     return _outside(_final_channel(_unescaped(text)))[1]
   except Unusable:
     return True
+
+
+def is_mark(token: str) -> bool:
+  """Whether a token tells thoughts from the answer."""
+  return bool(
+    _MARK.fullmatch(token.strip())
+    or re.fullmatch(r"<\|(?:channel|message|start|end|constrain)\|>", token.strip())
+  )
 
 
 def opening_in(prompt: str) -> str:
