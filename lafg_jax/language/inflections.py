@@ -49,7 +49,9 @@ def first_forms(word: str) -> list[str]:
 
 
 def _plurals(word: str) -> Iterator[str]:
-  yield word + "s"
+  if len(word) > 2:
+    # 'TTS' is no plural of 'TT'.
+    yield word + "s"
   if _HISSES.search(word):
     yield word + "es"
   for single, plural, least in _IRREGULAR:

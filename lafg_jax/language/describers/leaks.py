@@ -2,9 +2,10 @@
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lafg_jax.language import inflections
+from lafg_jax.language import descriptions, inflections
 from lafg_jax.language.spelling import HARD, NOTHING, RUN, Letters, fold, letters, words
 from lafg_jax.utils.errors import UserError
 
@@ -52,6 +53,17 @@ def refuse(sentences: Iterable[str], class_names: Sequence[str], held_out, origi
       )
 
 
+def refuse_in_file(workdir: str, class_names: Sequence[str], held_out: Sequence[str]) -> None:
+  """Raises UserError if a workdir's descriptions.jsonl has a line that describe would drop."""
+  found = leak_guard(held_out)
+  for row in descriptions.read(workdir, class_names) if held_out else ():
+    if found(row["class"], row["description"]):
+      raise UserError(
+        f"{workdir}/descriptions.jsonl: {row['description'][:80]!r} names a class that is kept "
+        "from training: run --stage=describe again"
+      )
+
+
 def _finder(names: Sequence[str]) -> Callable[[str], set[int]]:
   """text -> positions of the `names` that it holds."""
   # Letters of a form -> (position, where the name has a break), for each name of that form.
@@ -85,8 +97,8 @@ def _finder(names: Sequence[str]) -> Callable[[str], set[int]]:
 
 def _spellings(name: str) -> Iterator[tuple[str, frozenset[int]]]:
   """The ways to write a name, as letters without gaps, and where its words begin among them."""
-  whole = _NUMBER.sub("", name)
-  bare = _YEAR.sub("", _YEAR.sub("", whole))
+  whole = _NUMBER.sub("", unicodedata.normalize("NFC", name))
+  bare = _YEAR.sub("", whole)
   if not re.search(r"[^\W\d_]", bare):
     bare = re.sub(r"\s+(19|20)\d\d\s*$", "", whole)
   lower = _CAMEL.sub(" ", bare).lower()

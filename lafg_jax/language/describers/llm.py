@@ -25,6 +25,9 @@ from lafg_jax.utils.errors import Incomplete
 from lafg_jax.utils.files import fingerprint, naming
 from lafg_jax.utils.progress import Progress
 
+# The attempt, from 0, from which the question is the plain one.
+_PLAIN_FROM = 2
+
 FAILED = "descriptions_failed.jsonl"
 
 
@@ -101,7 +104,12 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
   with Progress("describe", len(pending), "classes") as progress:
     for attempt in range(language.retries + 1):
       names = list(reasons)
-      questions = [question(name, reasons[name]) for name in names]
+      questions = [
+        question(name, reasons[name])
+        if attempt < _PLAIN_FROM
+        else prompt.plain_question(name, language.sentences_per_class)
+        for name in names
+      ]
       for position, answer in ask(questions, attempt):
         name = names[position]
         try:

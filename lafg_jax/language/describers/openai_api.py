@@ -197,7 +197,8 @@ class _Endpoint:
     llm = self.language.llm
     raise UserError(
       f"the endpoint of language.base_url ({self.client.base_url.host}) does not answer for "
-      f"language.llm={llm} ({trouble}){dialects.other_models(llm, known)}: check both, and the key in the environment variable {self.language.api_key_env}"
+      f"language.llm={llm} ({trouble}){dialects.other_models(llm, known)}: check both, and the key "
+      f"in the environment variable {self.language.api_key_env}"
     )
 
   def _safe(self, text: str) -> str:

@@ -34,6 +34,11 @@ def question(name: str, neighbours: Sequence[str], count: int, reason: str = "")
   return text + _again(count, reason)
 
 
+def plain_question(name: str, count: int) -> str:
+  """The message for a model that did not keep to the form of the other ones."""
+  return _PROMPTS["plain"].format(name=name, count=count)
+
+
 def about_variants(name: str, count: int, reason: str = "") -> str:
   """The message about a super-class: how its items differ. Arguments as `question`."""
   return _PROMPTS["variants"].format(name=name, count=count) + _again(count, reason)

@@ -1,5 +1,6 @@
 """The stages of class retrieval: what each runs, reads and writes."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import results
 from lafg_jax.language import prototypes
-from lafg_jax.language.describers import describe
+from lafg_jax.language.describers import describe, leaks
 from lafg_jax.language.encoders import images, load, texts
 from lafg_jax.models.weights import files, resolve
 from lafg_jax.report import data_page, language_page, run_page
@@ -123,6 +124,8 @@ def _encode_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 def _encode(config: ConfigDict, workdir: str) -> None:
   language, seen = config.language, _encodes_images(config)
+  # The file may come from another split, or have been edited.
+  leaks.refuse_in_file(workdir, *described(config)[:2])
   pictures = datasets.load_splits(config.data, ("train",))["train"] if seen else None
   if pictures is not None and choices.reads_images(config):
     # Before the texts: an encoder without an image tower should fail at once.
@@ -162,6 +165,8 @@ def _train(config: ConfigDict, workdir: str) -> bool:
   loaded = None
   if choices.reads_words(config):
     loaded = teacher_features.load(config, Path(workdir, "prototypes.npz"), splits["train"])
+    said = dict.fromkeys(itertools.chain.from_iterable(loaded.sentences))
+    leaks.refuse(said, *described(config)[:2], f"{workdir}/prototypes.npz")
   step, stopped = train.run(config, workdir, splits["train"], loaded, splits.get("val"))
   if stopped:
     saved = ", saved" if step else ""

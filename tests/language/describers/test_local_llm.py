@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lafg_jax.language.describers import prompt
 from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.utils.errors import UserError
 
@@ -34,8 +35,6 @@ def save_chat_model(folder, steps, finches):
   import torch
   import transformers
   from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
-  from lafg_jax.language.describers import prompt
 
   pairs = [(prompt.question(name, (), 3), answer(name, finches)) for name in finches]
   words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
@@ -119,7 +118,9 @@ def test_a_fitted_chat_model_describes_every_class(tmp_path, finches, describe_f
   rows = lines(tmp_path / "run" / "descriptions.jsonl")
   wanted = [(name, line[2:]) for name in finches for line in answer(name, finches).split("\n")]
   assert [(row["class"], row["description"]) for row in rows] == wanted
-  assert {row["source"] for row in rows} == {f"transformers:{folder} prompt 1"}
+  assert {row["source"] for row in rows} == {
+    f"transformers:{folder} prompt {prompt.PROMPT_VERSION}"
+  }
 
 
 def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
