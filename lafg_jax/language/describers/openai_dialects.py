@@ -51,6 +51,8 @@ def problem_of(status: int, message: str, body: Any, headers: Mapping[str, str])
   parameter = inner.get("param") if isinstance(inner, dict) else None
   if isinstance(inner, dict) and isinstance(inner.get("message"), str):
     message = inner["message"]
+  elif isinstance(inner, str) and inner.strip():
+    message = inner
   # pydantic names the place of what it does not take.
   details = body.get("detail") if isinstance(body, dict) else None
   for detail in details if isinstance(details, list) else ():
