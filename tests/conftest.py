@@ -221,6 +221,7 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_smollm2_describes_or_is_recorded",
   "test_the_commands_of_the_start_pages_write_what_they_say",
   "test_the_command_on_a_folder",
   "test_validation_classes_are_evaluated_when_they_were_held_out",

@@ -16,6 +16,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 KEY = "language.descriptions"
 HINT = f"pass --config.{KEY}=FILE"
+# Files of these are no JSON of {class: [sentence, ...]}.
+OTHER_SUFFIXES = (".jsonl", ".ndjson", ".csv")
 
 
 def record(name: str, text: str, source: str) -> Record:
@@ -38,11 +40,14 @@ def read_file(path: str) -> list[Record]:
       "and description"
     )
   if not os.path.isfile(path):
-    raise UserError(f"{KEY}: no file {path!r}: {HINT}")
+    raise UserError(
+      f"{KEY}: no file {path!r}: {HINT}; --stage=describe --config.language.describer=skeleton "
+      "writes one with all class names, to be filled in"
+    )
   suffix = Path(path).suffix.lower()
-  if suffix in (".jsonl", ".ndjson"):
-    return read_jsonl(Path(path), HINT)
-  return _read_csv(Path(path)) if suffix == ".csv" else _read_json(Path(path))
+  if suffix in OTHER_SUFFIXES:
+    return _read_csv(Path(path)) if suffix == ".csv" else read_jsonl(Path(path), HINT)
+  return _read_json(Path(path))
 
 
 def read_shipped() -> list[Record]:

@@ -9,10 +9,13 @@ LLM = ("transformers", "openai")
 
 # fmt: off
 ROWS = (
-  Key("language.describer", "file", one_of("file", "shipped", "synthetic", *LLM), "words",
+  Key("language.describer", "file", one_of("file", "shipped", "synthetic", "skeleton", *LLM),
+      "words",
       "Source of descriptions: 'file' (language.descriptions), 'shipped' (in this package, for "
-      "some data sets), 'synthetic' (of the finches), or a language model: 'transformers' (in this "
-      "process) or 'openai' (any OpenAI-compatible endpoint)."),
+      "birds of CUB, cars of Cars-196, and SOP), 'synthetic' (of the finches), or a language "
+      "model: 'transformers' (in this process) or 'openai' (any OpenAI-compatible endpoint). "
+      "'skeleton', with --stage=describe, writes the file language.descriptions with all class "
+      "names, to be filled in."),
   Key("language.descriptions", "", TEXT, "words",
       'JSON {class: [sentence, ...]}, JSONL of {"class": ..., "description": ...}, or CSV with '
       "those two columns. If set, it is used in place of language.describer.", path=True),

@@ -3,8 +3,7 @@
 import difflib
 import json
 import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,18 @@ from absl import logging
 
 from lafg_jax.language import descriptions as files
 from lafg_jax.language.describers import llm, prompt
+from lafg_jax.language.describers.leaks import Leaks, leak_guard
+from lafg_jax.language.describers.matching import match
 from lafg_jax.language.descriptions import Record
+from lafg_jax.language.spelling import squeezed
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import replacing
 
-# (class, sentence) -> whether the sentence names a class that is kept from training.
-Leaks = Callable[[str, str], bool]
-
-_YEAR = re.compile(r"\s+(19|20)\d\d\s*$")
+MISSING = "descriptions_missing.txt"
+# How a skeleton is asked for, in messages.
+_SKELETON = "--stage=describe --config.language.describer=skeleton"
 
 
 def run(
@@ -33,8 +34,10 @@ def run(
 ) -> Path:
   """Writes the descriptions of exactly the given classes, in their order; returns the path.
 
+  Under the describer 'skeleton' it writes `language.descriptions` instead, to be filled in.
+
   Args:
-    language: the config section; `descriptions`, where it is set, wins over `describer`.
+    language: the config section; `descriptions`, where it is set, wins over other describers.
     workdir: folder of the run.
     class_names: training classes, without the validation classes.
     held_out: names of the validation and test classes, which no description may mention.
@@ -45,12 +48,38 @@ def run(
     UserError: a file or setting is missing or malformed, or a class has no description.
     Incomplete: a language model gave no usable answer for some classes.
   """
+  if language.describer == "skeleton":
+    return _write_skeleton(language.descriptions, class_names)
   leaks = leak_guard(held_out)
   found = _found(language, workdir, class_names, leaks, variants)
-  kept = select(found, class_names, leaks, _origin(language))
-  path = Path(workdir) / "descriptions.jsonl"
+  path, missing = Path(workdir) / "descriptions.jsonl", Path(workdir) / MISSING
+  missing.unlink(missing_ok=True)
+  kept = select(found, class_names, leaks, _origin(language), held_out, missing)
   with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
     file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
+  return path
+
+
+def _write_skeleton(target: str, class_names: Sequence[str]) -> Path:
+  """Writes a JSON {class: []}; returns its path. Raises UserError rather than overwrite a file."""
+  if not target:
+    raise UserError(f"language.describer=skeleton writes a file to fill in: {files.HINT}")
+  path = Path(target)
+  if path.suffix.lower() in files.OTHER_SUFFIXES:
+    raise UserError(f"--config.{files.KEY}={target}: a skeleton is JSON; pass a name in .json")
+  if path.exists():
+    raise UserError(
+      f"--config.{files.KEY}={target} exists, and a skeleton does not overwrite it: pass another "
+      "name, or leave out language.describer=skeleton to use the file"
+    )
+  # A line a class, so that it is easy to fill in.
+  rows = ",\n".join(f"  {json.dumps(name, ensure_ascii=False)}: []" for name in class_names)
+  with replacing(path) as temporary:
+    temporary.write_text(f"{{\n{rows}\n}}\n", encoding="utf-8")
+  logging.info(
+    'wrote %s with %d classes: fill in sentences, as ["One.", "Two."], then pass --config.%s=%s',
+    *(path, len(class_names), files.KEY, target),
+  )
   return path
 
 
@@ -66,7 +95,7 @@ def inputs(language: Any) -> list[Any]:
 
 def _origin(language: Any) -> str:
   """The config key that descriptions come from, for messages."""
-  if language.descriptions or language.describer == "file":
+  if language.descriptions or language.describer in ("file", "skeleton"):
     return files.KEY
   return f"language.describer={language.describer}"
 
@@ -84,17 +113,9 @@ def _found(language, workdir, class_names, leaks: Leaks, variants: bool = False)
     texts_of = classes.describe(names).items()
     return [files.record(name, text, "synthetic") for name, texts in texts_of for text in texts]
   if language.describer != "shipped":
-    names = "file, synthetic, shipped, transformers, openai"
+    names = "file, skeleton, synthetic, shipped, transformers, openai"
     raise UserError(f"language.describer is one of {names}, not {language.describer!r}")
-  records = files.read_shipped()
-  described = {record["class"] for record in records}
-  missing = [name for name in class_names if name not in described]
-  if missing:
-    raise UserError(
-      f"language.describer=shipped has no description for {len(missing)} of {len(class_names)} "
-      f"training classes ({shorten(missing)}): {files.HINT}"
-    )
-  return records
+  return files.read_shipped()
 
 
 def everything(language: Any, data_name: str) -> list[Record]:
@@ -113,41 +134,28 @@ def everything(language: Any, data_name: str) -> list[Record]:
   return select(found, list(described), leaks, _origin(language))
 
 
-def leak_guard(held_out: Sequence[str]) -> Leaks:
-  """(class, sentence) -> whether the sentence holds the full name of a class that is held out.
-
-  Names and sentences are compared as words, whatever their case and punctuation, without the model
-  year at the end of a name. A name that is part of the described class's own name does not count.
-  """
-  names = {_words(_YEAR.sub("", name)) or _words(name) for name in held_out} - {()}
-  lengths = sorted({len(name) for name in names})
-
-  def spans(text: str) -> set[tuple[str, ...]]:
-    words = _words(text)
-    return {words[i : i + n] for n in lengths for i in range(len(words) - n + 1)} & names
-
-  return lambda own_name, sentence: bool(spans(sentence) - spans(own_name))
-
-
-def _words(text: str) -> tuple[str, ...]:
-  return tuple(re.findall(r"\w+", text.casefold()))
-
-
 def select(
-  records: Sequence[Record], class_names: Sequence[str], leaks: Leaks, origin: str
+  records: Sequence[Record],
+  class_names: Sequence[str],
+  leaks: Leaks,
+  origin: str,
+  held_out: Sequence[str] = (),
+  missing_file: Path | None = None,
 ) -> list[Record]:
   """The cleaned records of `class_names`, class by class; logs what was left out.
 
-  Records of other classes and sentences that leak are dropped. Raises UserError, with the `origin`
-  of the records, for classes without any description.
+  Records of other classes and sentences that leak are dropped. Names that are spelled otherwise
+  than their class count as `matching.match` says. Raises UserError, with the `origin` of the
+  records, for classes without any description; all of them are listed in `missing_file`.
   """
   kept: dict[str, dict[str, Record]] = {name: {} for name in class_names}
+  meant = match((record["class"] for record in records), class_names, held_out)
   others: set[str] = set()
   empty = repeated = leaking = 0
   for record in records:
-    name, text = record["class"], files.clean(record["description"])
-    if name not in kept:
-      others.add(name)
+    name, text = meant.get(record["class"], ""), files.clean(record["description"])
+    if record["class"] not in meant:
+      others.add(record["class"])
     elif not text:
       empty += 1
     elif text in kept[name]:
@@ -155,15 +163,10 @@ def select(
     elif leaks(name, text):
       leaking += 1
     else:
-      kept[name][text] = record | {"description": text}
+      kept[name][text] = record | {"class": name, "description": text}
   missing = [name for name in class_names if not kept[name]]
   if missing:
-    text = f"{len(missing)} of {len(class_names)} training classes ({shorten(missing)})"
-    for near in difflib.get_close_matches(missing[0], sorted(others), n=1):
-      text += f"; the nearest name there is {near!r}"
-    if leaking:
-      text += f"; {leaking} sentences that name a class kept from training do not count"
-    raise UserError(f"{origin}: no description for {text}")
+    raise UserError(_what_is_missing(missing, kept, others, leaking, origin, missing_file))
   chosen = [record for by_text in kept.values() for record in by_text.values()]
   logging.info(
     "descriptions: %s of %s kept; dropped %s not trained on, "
@@ -171,4 +174,26 @@ def select(
     *(counted(len(chosen), "sentence"), counted(len(kept), "class"), counted(len(others), "class")),
     *(repeated, empty, leaking),
   )
+  spelled = [f"{name!r} for {kind!r}" for name, kind in meant.items() if name != kind]
+  if spelled:
+    text = "descriptions: %d class names are spelled otherwise and are taken: %s"
+    logging.info(text, len(spelled), ", ".join(spelled[:3]) + (", ..." if spelled[3:] else ""))
   return chosen
+
+
+def _what_is_missing(missing, kept, others, leaking: int, origin: str, path: Path | None) -> str:
+  text = f"{len(missing)} of {len(kept)} training classes ({shorten(missing)})"
+  if path and len(missing) > 3:
+    with replacing(path) as temporary:
+      temporary.write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
+    text += f", all listed in {path}"
+  near = {squeezed(name): name for name in sorted(others)}
+  for name in missing:
+    if found := difflib.get_close_matches(squeezed(name), near, n=1, cutoff=0.7):
+      text += f"; did you mean {near[found[0]]!r} for {name!r}?"
+      break
+  if leaking:
+    text += f"; {leaking} sentences that name a class kept from training do not count"
+  if origin.endswith("shipped"):
+    text += f": {files.HINT}"
+  return f"{origin}: no description for {text}"

@@ -8,6 +8,7 @@ with the raw answer, in `<workdir>/descriptions_failed.jsonl`, and the next run 
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,13 +16,17 @@ from typing import Any, BinaryIO
 from absl import logging
 
 from lafg_jax.config import keys
-from lafg_jax.language.describers import local_llm, neighbours, openai_api, prompt
+from lafg_jax.language.describers import answers, local_llm, neighbours, openai_api, prompt
 from lafg_jax.language.describers.prompt import Answer
+from lafg_jax.language.describers.thoughts import Unusable
 from lafg_jax.language.descriptions import Record, record
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
 from lafg_jax.utils.files import fingerprint, naming
 from lafg_jax.utils.progress import Progress
+
+# The attempt, from 0, from which the question is the plain one.
+_PLAIN_FROM = 2
 
 FAILED = "descriptions_failed.jsonl"
 
@@ -73,37 +78,50 @@ def run(
       question = lambda name, reason: prompt.about_variants(name, count, reason)  # noqa: E731
     else:
       near = neighbours.find(language, class_names, pending)
+      # A neighbour whose name holds that of a held-out class would bring it into the answer.
+      near = {c: tuple(x for x in others if not leaks(c, x)) for c, others in near.items()}
       question = lambda name, reason: prompt.question(name, near[name], count, reason)  # noqa: E731
     backend = openai_api if language.describer == "openai" else local_llm
     with backend.opened(language) as ask, _appending(path) as kept:
       failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
+      (reason, times), *others = Counter(failed.values()).most_common()
+      share = f", for {times} of them" if others else ""
       raise Incomplete(
         f"{len(class_names) - len(failed)} of {len(class_names)} classes are described; no usable "
-        f"answer for {len(failed)} ({shorten(failed)}), see {failed_path}"
+        f"answer for {len(failed)} ({shorten(list(failed))}), because {reason}{share}; see "
+        f"{failed_path}"
       )
   source = f"{language.describer}:{language.llm} prompt {prompt.PROMPT_VERSION}"
   return [record(name, text, source) for name in class_names for text in done[name]]
 
 
-def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> list[str]:
-  """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed."""
-  failed = []
+def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -> dict[str, str]:
+  """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed, and
+  why."""
+  failed: dict[str, str] = {}
   reasons = dict.fromkeys(pending, "")
   with Progress("describe", len(pending), "classes") as progress:
     for attempt in range(language.retries + 1):
       names = list(reasons)
-      questions = [question(name, reasons[name]) for name in names]
+      questions = [
+        question(name, reasons[name])
+        if attempt < _PLAIN_FROM
+        else prompt.plain_question(name, language.sentences_per_class)
+        for name in names
+      ]
       for position, answer in ask(questions, attempt):
         name = names[position]
         try:
           done[name] = _usable(answer, name, language.sentences_per_class, leaks)
           _append(kept, {"class": name, "sentences": done[name]})
-        except prompt.Unusable as error:
+        except Unusable as error:
           reasons[name] = str(error)
           if attempt < language.retries and not answer.error:
             continue
-          failed.append(name)
+          if reasons[name] not in failed.values():
+            logging.warning("describe: no usable answer for %r: %s", name, error)
+          failed[name] = reasons[name]
           row = {"class": name, "reason": str(error), "attempts": attempt + 1}
           # Opened for each row, as most runs have none.
           with _appending(failed_path) as file:
@@ -117,10 +135,10 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
 
 def _usable(answer: Answer, name: str, count: int, leaks) -> list[str]:
   if answer.error:
-    raise prompt.Unusable(answer.error)
-  sentences = prompt.parse(answer.text, answer.finish_reason, name, count)
+    raise Unusable(answer.error)
+  sentences = answers.parse(answer.text, answer.finish_reason, name, count)
   if all(leaks(name, text) for text in sentences):
-    raise prompt.Unusable("every sentence names another kind")
+    raise Unusable("every sentence names another kind")
   return sentences
 
 

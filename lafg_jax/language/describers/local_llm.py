@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lafg_jax.language.describers import thoughts
 from lafg_jax.language.describers.prompt import Answer, Ask
 from lafg_jax.language.encoders import load
 from lafg_jax.utils import packages, places
@@ -51,6 +52,11 @@ def _ask(
   sampling |= {"max_new_tokens": language.max_tokens, "pad_token_id": tokenizer.pad_token_id}
   ends = model.generation_config.eos_token_id
   ends = set(ends if isinstance(ends, list) else [ends, tokenizer.eos_token_id])
+  silent = {
+    token
+    for token in tokenizer.all_special_ids
+    if token in ends or not thoughts.is_mark(tokenizer.decode([token]))
+  }
   limit = getattr(model.config, "max_position_embeddings", None) or 2**20
   size = language.llm_batch_size
   for start in range(0, len(texts), size):
@@ -75,7 +81,10 @@ def _ask(
       ) from error
     for i, row in enumerate(output[:, given:].tolist(), start):
       reason = "stop" if ends & set(row) else "length"
-      yield i, Answer(tokenizer.decode(row, skip_special_tokens=True), reason)
+      # Marks of thoughts are special tokens of some models: `thoughts.answer_in` needs them.
+      said = [token for token in row if token not in silent]
+      opened = thoughts.opening_in(texts[i])
+      yield i, Answer(opened + tokenizer.decode(said, skip_special_tokens=False), reason)
 
 
 def _load(llm: str) -> tuple[Any, Any]:

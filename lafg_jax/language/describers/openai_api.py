@@ -1,10 +1,10 @@
 """Asks an OpenAI-compatible endpoint: vLLM, Ollama, llama.cpp, or a hosted one."""
 
 import contextlib
-import email.utils
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,13 @@ from typing import Any
 
 from absl import logging
 
+from lafg_jax.language.describers import openai_dialects as dialects
 from lafg_jax.language.describers.prompt import Answer, Ask
 from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 
 # Seconds before the first retry; each further one waits twice as long, up to the second number.
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
-# The longest pause that a server gets, whatever it asks for.
-_LONGEST_RETRY_AFTER = 900.0
 _RETRIED = (408, 409, 425, 429)
 # Before the first answer these mean that the endpoint, its key or the model's name is wrong.
 _SETUP = (401, 403, 404, 405)
@@ -42,8 +41,9 @@ def opened(language: Any) -> Iterator[Ask]:
   import openai
 
   key = os.environ.get(language.api_key_env, "") or "none"
+  url = dialects.base_url(language.base_url or os.environ.get("OPENAI_BASE_URL", ""))
   with openai.OpenAI(
-    api_key=key, base_url=language.base_url or None, timeout=language.timeout_s, max_retries=0
+    api_key=key, base_url=url or None, timeout=language.timeout_s, max_retries=0
   ) as client:
     endpoint = _Endpoint(client, language, key)
     try:
@@ -91,52 +91,90 @@ def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int,
 
 
 class _Endpoint:
-  """What the threads share: the client, and how long the server wants to be left alone."""
+  """What the threads share: the client, what it takes, and how long it wants to be left alone."""
 
   def __init__(self, client: Any, language: Any, key: str) -> None:
     self.client, self.language, self.key = client, language, key
-    self.stopped = threading.Event()
+    self.parameters = {"max_tokens": language.max_tokens, "temperature": language.temperature}
+    self.stopped, self.lock = threading.Event(), threading.Lock()
     self.answered = False
     self.quiet_until = 0.0
 
   def answer(self, question: str) -> Answer:
     """Asks until there is an answer, at most 1 + language.retries times."""
-    import openai
-
-    language, trouble = self.language, ""
-    for attempt in range(language.retries + 1):
+    trouble, attempt = "", 0
+    while attempt <= self.language.retries:
       self._wait(attempt)
       if self.stopped.is_set():
         return Answer("", error="the run was stopped")
-      try:
-        completion = self.client.chat.completions.create(
-          model=language.llm,
-          messages=[{"role": "user", "content": question}],
-          max_tokens=language.max_tokens,
-          temperature=language.temperature,
-        )
-        found = _read(completion)
+      client, sent = self.client, self.parameters
+      found = self._ask_once(client, sent, question)
+      if isinstance(found, Answer):
         self.answered = True
         return found
-      except openai.APIStatusError as error:
-        status = error.status_code
-        trouble = self._safe(f"HTTP {status}: {error.message}")
-        if status in _SETUP:
-          self._require_answers(trouble)
-        seconds = _seconds(error.response.headers.get("retry-after"))
-        if seconds > 0:
-          self.quiet_until = max(self.quiet_until, time.monotonic() + seconds)
-          pause = "describe: the server asks for a pause of %.0f s"
-          logging.log_every_n_seconds(logging.INFO, pause, 10, seconds)
-        if status not in _RETRIED and status < 500:
-          return Answer("", error=trouble)
-      except (openai.APIError, ValueError, TypeError) as error:
-        # A body that is no JSON, or JSON of another shape, shows as ValueError or TypeError.
-        cause = f": {error.__cause__}" if error.__cause__ else ""
-        trouble = self._safe(f"{type(error).__name__}: {error}{cause}")
-        if attempt == language.retries and type(error.__cause__).__name__ in _UNREACHABLE:
-          self._require_answers(trouble)
-    return Answer("", error=f"{trouble}, {language.retries + 1} times")
+      if self._adapt(found, client, sent):
+        continue
+      attempt += 1
+      status, message = found.status, self._safe(found.message)
+      trouble = f"HTTP {status}: {message}" if status else message
+      out_of_money = "insufficient_quota" in found.message
+      if (
+        status in _SETUP or out_of_money or (found.unreachable and attempt > self.language.retries)
+      ):
+        self._require_answers(trouble, found)
+      if found.pause > 0:
+        self.quiet_until = max(self.quiet_until, time.monotonic() + found.pause)
+        pause = "describe: the server asks for a pause of %.0f s"
+        logging.log_every_n_seconds(logging.INFO, pause, 10, found.pause)
+      if status and (out_of_money or (status not in _RETRIED and status < 500)):
+        return Answer("", error=trouble)
+    return Answer("", error=f"{trouble}, {self.language.retries + 1} times")
+
+  def _ask_once(self, client: Any, sent: dict[str, Any], question: str) -> Any:
+    """An Answer, or the Problem that came in its place."""
+    import openai
+
+    try:
+      completion = client.chat.completions.create(
+        model=self.language.llm, messages=[{"role": "user", "content": question}], **sent
+      )
+      if sent.get("stream"):
+        return dialects.read_stream(completion)
+      return dialects.problem_in(completion) or dialects.read(completion)
+    except openai.APIStatusError as error:
+      return dialects.problem_of(
+        error.status_code, error.message, error.body, error.response.headers
+      )
+    except (openai.APIError, ValueError, TypeError) as error:
+      # A body that is no JSON, or JSON of another shape, shows as ValueError or TypeError.
+      cause = f": {error.__cause__}" if error.__cause__ else ""
+      unreachable = type(error.__cause__).__name__ in _UNREACHABLE
+      return dialects.Problem(0, f"{type(error).__name__}: {error}{cause}", unreachable=unreachable)
+
+  def _adapt(self, problem: dialects.Problem, client: Any, sent: dict[str, Any]) -> bool:
+    """Whether to ask again at once, as what was sent differs from what the endpoint takes."""
+    with self.lock:
+      if sent is not self.parameters or client is not self.client:
+        # Another thread has found out.
+        return True
+      name = dialects.refused(problem, sent)
+      if name:
+        self.parameters = dialects.without(sent, name)
+        new = [f"{x}={self.parameters[x]}" for x in self.parameters if x not in sent]
+        logging.warning(
+          "describe: %s does not take %s as sent (%s): it is asked %s from here on",
+          *(self.language.llm, name, self._safe(problem.message)),
+          f"with {new[0]}" if new else "without it",
+        )
+        return True
+      url = str(client.base_url).rstrip("/")
+      if problem.status in (404, 405) and not self.answered and dialects.lacks_version(url):
+        # An address that names a model is right.
+        if not re.search(r"\bmodel\b", problem.message, re.IGNORECASE):
+          logging.warning("describe: language.base_url lacks /v1: asking at %s/v1", url)
+          self.client = client.copy(base_url=f"{url}/v1")
+          return True
+    return False
 
   def _wait(self, attempt: int) -> None:
     delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (attempt - 1)) if attempt else 0.0
@@ -148,41 +186,21 @@ class _Endpoint:
       if self.stopped.wait(until - time.monotonic() + random.uniform(0, 0.1)):
         return
 
-  def _require_answers(self, trouble: str) -> None:
+  def _require_answers(self, trouble: str, problem: dialects.Problem) -> None:
     """Stops the run before the first answer, when the setup is to blame, not one class."""
-    if not self.answered:
-      raise UserError(
-        f"the endpoint of language.base_url ({self.client.base_url.host}) does not answer for "
-        f"language.llm={self.language.llm} ({trouble}): check both, and the key in the environment "
-        f"variable {self.language.api_key_env}"
-      )
+    if self.answered:
+      return
+    known: list[str] = []
+    if problem.status == 404:
+      with contextlib.suppress(Exception):
+        known = [str(model.id) for model in self.client.models.list(timeout=10).data]
+    llm = self.language.llm
+    raise UserError(
+      f"the endpoint of language.base_url ({self.client.base_url.host}) does not answer for "
+      f"language.llm={llm} ({trouble}){dialects.other_models(llm, known)}: check both, and the key "
+      f"in the environment variable {self.language.api_key_env}"
+    )
 
   def _safe(self, text: str) -> str:
     # A server may send the key back in its message.
-    text = text if self.key == "none" else text.replace(self.key, "***")
-    return " ".join(text.split())[:500]
-
-
-def _read(completion: Any) -> Answer:
-  """The answer in a completion, whose shape the client has not checked; else ValueError."""
-  try:
-    choice = completion.choices[0]
-    content, refusal = choice.message.content, getattr(choice.message, "refusal", None)
-    if not isinstance(content, str | None):
-      raise TypeError
-  except (AttributeError, TypeError, LookupError):
-    raise ValueError("the body is no chat completion") from None
-  text = content or (f"I'm sorry: {refusal}" if isinstance(refusal, str) and refusal else "")
-  return Answer(text, str(getattr(choice, "finish_reason", None) or "stop"))
-
-
-def _seconds(retry_after: str | None) -> float:
-  """The seconds of a Retry-After header, a number or a date; 0 for none."""
-  try:
-    seconds = float(retry_after or 0)
-  except ValueError:
-    try:
-      seconds = email.utils.parsedate_to_datetime(retry_after or "").timestamp() - time.time()
-    except ValueError:
-      return 0.0
-  return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER) if seconds == seconds else 0.0
+    return dialects.plain(text if self.key == "none" else text.replace(self.key, "***"))

@@ -200,6 +200,13 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
       "class and description, or train without words by --config.loss.alignment=orthogonal"
     )
+  if language.describer == "skeleton" and [*stages] != ["describe"]:
+    raise UserError(
+      "--config.language.describer=skeleton only writes a file to fill in: pass --stage=describe "
+      "with it, or leave it out"
+    )
+  if describes and language.describer == "skeleton":
+    missing.append("--config.language.descriptions=FILE, which language.describer=skeleton writes")
   asks = describes and language.describer in LLM
   if inspects_all and asks:
     raise UserError(

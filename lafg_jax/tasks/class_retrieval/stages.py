@@ -1,5 +1,6 @@
 """The stages of class retrieval: what each runs, reads and writes."""
 
+import itertools
 import os
 import shlex
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import results
 from lafg_jax.language import prototypes
-from lafg_jax.language.describers import describe
+from lafg_jax.language.describers import describe, leaks
 from lafg_jax.language.encoders import images, load, texts
 from lafg_jax.models.weights import files
 from lafg_jax.report import data_page, language_page, run_page
@@ -144,6 +145,11 @@ def _describe(config: ConfigDict, workdir: str) -> None:
   describe.run(config.language, workdir, *described(config))
 
 
+def _describe_outputs(config: ConfigDict) -> list[str]:
+  # The file to be filled in lies where the user wants it.
+  return [] if config.language.describer == "skeleton" else ["descriptions.jsonl"]
+
+
 def _training_classes(config: ConfigDict) -> tuple[str, ...]:
   return datasets.class_splits(config.data)["train"]
 
@@ -164,6 +170,8 @@ def _encode_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 def _encode(config: ConfigDict, workdir: str) -> None:
   language, seen = config.language, _encodes_images(config)
+  # The file may come from another split, or have been edited.
+  leaks.refuse_in_file(workdir, *described(config)[:2])
   pictures = datasets.load_splits(config.data, ("train",))["train"] if seen else None
   if pictures is not None and choices.reads_images(config):
     # Before the texts: an encoder without an image tower should fail at once.
@@ -203,6 +211,8 @@ def _train(config: ConfigDict, workdir: str) -> bool:
   loaded = None
   if choices.reads_words(config):
     loaded = teacher_features.load(config, Path(workdir, "prototypes.npz"), splits["train"])
+    said = dict.fromkeys(itertools.chain.from_iterable(loaded.sentences))
+    leaks.refuse(said, *described(config)[:2], f"{workdir}/prototypes.npz")
   step, stopped = train.run(config, workdir, splits["train"], loaded, splits.get("val"))
   if stopped:
     saved = ", saved" if step else ""
@@ -264,7 +274,7 @@ def _inspect_outputs(config: ConfigDict) -> list[str]:
 
 
 _STAGES = (
-  Stage("describe", _describe, _describe_inputs, lambda config: ["descriptions.jsonl"]),
+  Stage("describe", _describe, _describe_inputs, _describe_outputs),
   Stage("encode", _encode, _encode_inputs, _encode_outputs),
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),

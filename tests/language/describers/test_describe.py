@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 from pathlib import Path
 
 import ml_collections
@@ -179,47 +178,6 @@ def test_half_a_character_is_left_out(tmp_path):
   source.write_text('{"a": ["A \\ud800red car."]}')
   kept = lines(describe.run(section(source), tmp_path, ["a"]))
   assert kept[0]["description"] == "A red car."
-
-
-HELD_OUT = ["BMW M3 Coupe 2012", "Black-footed Albatross", "Audi TT", "Mini 2012"]
-
-
-@pytest.mark.parametrize(
-  ("own", "sentence", "leaks"),
-  [
-    ("Owl", "Unlike the BMW M3 Coupe 2012, it is a bird.", True),
-    ("Owl", "Unlike a bmw  m3 coupe of 2007, it is a bird.", True),
-    ("Owl", "BMW M3 COUPE", True),
-    ("Owl", "Not a (black footed) albatross.", True),
-    ("Owl", "It is like the Black-footed Albatross's.", True),
-    ("Owl", "It is like a BMW M3 or a coupe.", False),
-    ("Owl", "Unlike the BMW M3 Coupes.", False),
-    ("Owl", "An Albatross with black feet, footed.", False),
-    ("Owl", "The minimal Minivan of 2012.", False),
-    ("Owl", "It is no mini.", True),
-    ("Audi TT Coupe 2012", "The Audi TT has a domed roof.", False),
-    ("Audi TT Coupe 2012", "The Audi TT differs from the BMW M3 coupe.", True),
-    ("BMW M3 Coupe 2007", "The BMW M3 coupe has a bulge.", False),
-    ("Audi TTS Coupe 2012", "The Audi TT is plainer.", True),
-  ],
-)
-def test_sentences_that_name_a_held_out_class_are_told(own, sentence, leaks):
-  assert describe.leak_guard(HELD_OUT)(own, sentence) == leaks
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.data())
-def test_the_leak_guard_equals_a_search_by_regular_expression(data):
-  word = st.sampled_from(["red", "Red", "car", "cars", "x", "2012"])
-  name = st.lists(word, min_size=1, max_size=3).map(" ".join)
-  held_out, own = data.draw(st.lists(name, max_size=4)), data.draw(name)
-  sentence = data.draw(st.lists(word, max_size=8).map(" ".join))
-  expected = False
-  for other in held_out:
-    bare = re.sub(r"\s2012$", "", other)
-    pattern = rf"(?i)(?<!\w){re.escape(bare)}(?!\w)"
-    expected |= bool(re.search(pattern, sentence)) and not re.search(pattern, own)
-  assert describe.leak_guard(held_out)(own, sentence) == expected
 
 
 def test_what_names_a_held_out_class_is_dropped_and_counted(tmp_path, logged):

