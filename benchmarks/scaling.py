@@ -3,8 +3,8 @@
   python benchmarks/scaling.py [--rounds 3] [--plot benchmarks/scaling.svg]
 
 A small ViT (width 192, depth 4) trains on random images; a gallery of 256 numbers a row is searched
-for 1,000 queries. Devices are simulated on the CPU, in processes of their own: they share its cores,
-so that a flat line is what to expect.
+for 1,000 queries. Devices are simulated on the CPU, in processes of their own: they share its
+cores, so that a flat line is what to expect.
 """
 
 import argparse
