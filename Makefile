@@ -2,6 +2,7 @@
 # make installed: install what the tests need.
 # make test: install what the tests need; lint, type check and tests in parallel.
 # make test-all: the tests of minutes too.
+# make bench: install the peers of the benchmarks, and measure beside them (half an hour on 2 cores).
 # make docs: install what the site needs; build it into site/ and check its links.
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 NEEDS := setup.py pyproject.toml constraints.txt
 
-.PHONY: demo installed test test-all docs clean
+.PHONY: demo installed test test-all bench docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
@@ -25,6 +26,11 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
+
+bench: $(VENV)/.bench
+	for name in train_step embed knn "knn --size=sop" "knn --size=million" startup scaling memory; do \
+	  set -- $$name; echo; echo "== benchmarks/$$1.py $$2"; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; \
+	done
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -44,6 +50,11 @@ $(VENV)/.demo: $(VENV)/.python $(NEEDS)
 $(VENV)/.test: $(VENV)/.python $(NEEDS)
 	$(PIP) --no-compile -e '.[dev]'
 	$(PIP) --no-compile --no-deps timm
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.python $(NEEDS)
+	$(PIP) -e '.[bench]'
+	$(PIP) --no-deps timm
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.python $(NEEDS)

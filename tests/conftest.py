@@ -229,6 +229,7 @@ LONG = (
   "test_a_killed_process_is_named_and_an_error_of_one_is_told_by_all",
   "test_killed_interrupted_and_run_to_its_end",
   "test_a_new_revision_of_a_hub_encoder_makes_the_stage_encode_run_again",
+  "test_the_papers_batch_fits_one_device",
 )
 
 

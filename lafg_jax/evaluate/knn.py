@@ -8,6 +8,7 @@ devices of one process.
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,8 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lafg_jax.evaluate import self_ranks
+from lafg_jax.evaluate.counting import CHUNK, LANES, add_counts, similarity
 from lafg_jax.runtime import jax_settings
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import unit_or_zero
@@ -23,8 +26,6 @@ from lafg_jax.utils.vectors import unit_or_zero
 QUERY_TILE = 512
 GALLERY_TILE = 2048
 _MAX_TILE = 1 << 16
-_LANES = 64  # tiles are multiples of this, so that counts add up in whole vectors
-_CHUNK = 8  # thresholds compared in one pass over a block
 
 
 @jax_settings.ours()
@@ -105,6 +106,15 @@ def match_ranks(
   if exclude_self and not np.array_equal(query_labels, gallery_labels):
     raise UserError("exclude_self: query i must be gallery row i, but their labels differ")
 
+  if exclude_self and np.array_equal(queries, gallery):
+    # Square tiles of the same number of similarities.
+    tile = _tile_size(math.isqrt(query_tile * gallery_tile), len(gallery))
+    places = self_ranks.tiles_of(gallery_labels, tile)
+    if places is not None and self_ranks.pays(len(places), jax.device_count()):
+      ranks = self_ranks.self_ranks(gallery, gallery_labels, places)
+      counts = np.unique(gallery_labels, return_inverse=True, return_counts=True)
+      return ranks, (counts[2][counts[1]] - 1).astype(np.int32)
+
   # Sorted by label, a query's matches are one range of the gallery, and the ranges of
   # neighbouring queries overlap: few blocks hold all the thresholds of a query tile.
   query_order = np.argsort(query_labels, kind="stable")
@@ -115,7 +125,7 @@ def match_ranks(
   sorted_ranks = _run(
     *(_ranks, jax.devices(), (query_tile, gallery_tile), exclude_self),
     *(gallery[gallery_order], queries[query_order], start, stop),
-    max_matches=_round_up(max(int((stop - start).max()), 1), _CHUNK),
+    max_matches=_round_up(max(int((stop - start).max()), 1), CHUNK),
   )
   num_matches = np.empty(len(queries), np.int32)
   num_matches[query_order] = stop - start - exclude_self
@@ -164,7 +174,7 @@ def _search(queries, own, gallery, num_gallery, *, mesh, query_tile, k):
       tile, offset = tile_and_offset
       index = offset + jnp.arange(tile.shape[0], dtype=jnp.int32)
       hidden = (index >= num_gallery) | (index == own[:, None])
-      scores = jnp.where(hidden, -jnp.inf, _similarity(q, tile))
+      scores = jnp.where(hidden, -jnp.inf, similarity(q, tile))
       # top_k keeps the first of equals, and the earlier tiles' indices, all lower, come first.
       scores, at = lax.top_k(scores, min(k, tile.shape[0]))
       scores, kept = lax.top_k(jnp.concatenate([best[0], scores], 1), k)
@@ -208,14 +218,14 @@ def _ranks(queries, start, stop, own, gallery, num_gallery, *, mesh, query_tile,
     def count(i, scores, thresholds, counts):
       row = (i - num_picks) * gallery_tile + jnp.arange(gallery_tile, dtype=jnp.int32)
       scores = jnp.where((row >= num_gallery) | ((row >= start) & (row < stop)), -jnp.inf, scores)
-      return thresholds, _add_counts(counts, scores, thresholds, num_matches)
+      return thresholds, add_counts(counts, scores, thresholds, num_matches)
 
     def step(i, carry):
       picking = i < num_picks
       tile = jnp.where(picking, first + i, i - num_picks)
       # One product for both phases: two could be compiled to different orders of summation, and a
       # threshold would miss its own ties.
-      scores = lax.optimization_barrier(_similarity(q, gallery[tile]))
+      scores = lax.optimization_barrier(similarity(q, gallery[tile]))
       return lax.cond(picking, pick, count, i, scores, *carry)
 
     shape = (query_tile, max_matches)
@@ -225,36 +235,6 @@ def _ranks(queries, start, stop, own, gallery, num_gallery, *, mesh, query_tile,
     return jnp.where(slot < num_matches, slot + 1 + counts, 0)
 
   return _map_query_tiles(one_tile, mesh, query_tile, queries, start, stop, own)
-
-
-def _similarity(queries, tile):
-  # HIGHEST: TF32 or bfloat16 products would make the ranks depend on the accelerator.
-  return jnp.dot(queries, tile.T, precision=lax.Precision.HIGHEST)
-
-
-def _add_counts(counts, scores, thresholds, num_matches):
-  """Adds to counts [q, R] the number of scores [q, t] at or above thresholds [q, R] (falling)."""
-  slot = jnp.arange(counts.shape[1], dtype=jnp.int32)
-  # A match whose rank has already passed R cannot come back, nor can any after it.
-  needed = (slot < num_matches) & ((slot == 0) | (slot + 1 + counts <= num_matches))
-  num_needed = jnp.max(jnp.sum(needed, 1, dtype=jnp.int32))
-
-  def chunk(c, counts):
-    limit = lax.dynamic_slice_in_dim(thresholds, c * _CHUNK, _CHUNK, 1)
-    old = lax.dynamic_slice_in_dim(counts, c * _CHUNK, _CHUNK, 1)
-    new = old + _count_at_least(scores, limit)
-    return lax.dynamic_update_slice_in_dim(counts, new, c * _CHUNK, 1)
-
-  return lax.fori_loop(0, -(-num_needed // _CHUNK), chunk, counts)
-
-
-def _count_at_least(scores, limits):
-  """Number of scores [q, t] at or above each of limits [q, c], as [q, c] int32."""
-  folded = scores.reshape(scores.shape[0], 1, -1, _LANES)
-  above = (folded >= limits[:, :, None, None]).astype(jnp.int16)
-  # Short integers, reduced along whole vectors first, make the count nearly free beside the
-  # product; t / _LANES is far below their range.
-  return above.sum(2, dtype=jnp.int16).sum(2, dtype=jnp.int32)
 
 
 def _map_query_tiles(function, mesh, query_tile, *arrays):
@@ -280,7 +260,7 @@ def _round_up(n: int, multiple: int) -> int:
 def _tile_size(wanted: int, num_rows: int, num_devices: int = 1) -> int:
   if wanted < 1:
     raise UserError(f"a tile of {wanted} rows is impossible; query_tile, gallery_tile must be >= 1")
-  return _round_up(min(wanted, _MAX_TILE, -(-num_rows // num_devices)), _LANES)
+  return _round_up(min(wanted, _MAX_TILE, -(-num_rows // num_devices)), LANES)
 
 
 def _pad(x: np.ndarray, multiple: int, value: float) -> np.ndarray:

@@ -104,7 +104,7 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
   if model.size == RESNET:
     if model.num_prompts:
       raise UserError("--config.model.num_prompts: a ResNet has no tokens to stand among; pass 0")
-    return ResNet(pool=model.pool, dtype=dtype)
+    return ResNet(pool=model.pool, dtype=dtype, remat=model.remat)
   return ViT(
     *sizes_of(model),
     patch_size=model.patch_size,
@@ -113,6 +113,7 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
     layer_norm_eps=model.layer_norm_eps,
     options=parse_options(model.options),
     dtype=dtype,
+    remat=model.remat,
   )
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lafg_jax.models.pooling import gem
+from lafg_jax.models.remat import rematerialised
 
 # A bottleneck's inner convolutions have a quarter of its channels.
 REDUCTION = 4
@@ -92,6 +93,7 @@ class ResNet(nn.Module):
   stem_channels: int = 64
   pool: str = "mean"
   dtype: Any = jnp.float32
+  remat: str = "none"
 
   @property
   def width(self) -> int:
@@ -104,9 +106,10 @@ class ResNet(nn.Module):
     x = nn.relu(ConvNorm(self.stem_channels, 7, 2, self.dtype, name="stem")(x))
     # Flax pads a maximum with -inf, as torch does.
     x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    block = rematerialised(Bottleneck, self.remat)
     for i, (depth, channels) in enumerate(zip(self.depths, self.channels, strict=True)):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
-        x = Bottleneck(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
+        x = block(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
     x = x.reshape(x.shape[0], -1, self.width).astype(jnp.float32)
     return gem(x, gem_p) if self.pool == "gem" else x.mean(axis=1)

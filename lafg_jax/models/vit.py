@@ -15,8 +15,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lafg_jax.models.attention import attend
 from lafg_jax.models.options import Options
 from lafg_jax.models.pooling import gem
+from lafg_jax.models.remat import rematerialised
 
 _ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   # The exact (erf) GELU: what most published checkpoints were trained with.
@@ -111,11 +113,7 @@ class Attention(nn.Module):
     )
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
-    # Softmax in float32: bfloat16 keeps three digits of a weight, and hundreds are summed.
-    weights = nn.dot_product_attention_weights(
-      query, key, dtype=self.dtype, force_fp32_for_softmax=True
-    )
-    x = jnp.einsum("bhts,bshd->bthd", weights.astype(self.dtype), value)
+    x = attend(query, key, value)
     use_bias = "out" not in self.unbiased
     return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
@@ -200,6 +198,7 @@ class ViT(nn.Module):
   layer_norm_eps: float = 1e-6
   options: Options = Options()
   dtype: Any = jnp.float32
+  remat: str = "none"
 
   @nn.compact
   def __call__(
@@ -217,11 +216,11 @@ class ViT(nn.Module):
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
     if options.pre_norm:
       x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="pre_norm")(x)
-    at = self.num_prefix
+    at, block = self.num_prefix, rematerialised(Block, self.remat)
     for i in range(self.depth):
       if prompts is not None and i < len(prompts):
         x = with_prompts(x, prompts[i], at, replace=i > 0)
-      x = Block(self.num_heads, self.mlp_dim, eps, options, dtype, name=f"block_{i}")(x, places)
+      x = block(self.num_heads, self.mlp_dim, eps, options, dtype, name=f"block_{i}")(x, places)
     if prompts is not None:
       x = jnp.concatenate([x[:, :at], x[:, at + prompts.shape[1] :]], axis=1)
     x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="norm")(x)

@@ -23,10 +23,11 @@ def keep_compiled() -> None:
 
 def replicate(tree: Any) -> Any:
   """One copy of every leaf on each local device, with a leading device axis."""
-  sharding = _device_sharding()
+  of_devices = sharding()
   count = jax.local_device_count()
   return jax.tree.map(
-    lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), sharding), tree
+    lambda x: jax.device_put(np.broadcast_to(np.asarray(x), (count, *np.shape(x))), of_devices),
+    tree,
   )
 
 
@@ -36,7 +37,8 @@ def unreplicate(tree: Any) -> Any:
 
 
 @functools.cache
-def _device_sharding() -> NamedSharding:
+def sharding() -> NamedSharding:
+  """How arrays with a leading axis of local devices lie on them."""
   return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
 
 
@@ -48,11 +50,11 @@ def to_devices(
   Batches are {name: [b, ...]}, b a multiple of the number of local devices. Only the arrays `names`
   go to the devices.
   """
-  count, sharding = jax.local_device_count(), _device_sharding()
+  count, of_devices = jax.local_device_count(), sharding()
   queue: list[tuple] = []
   for batch in batches:
     device = {
-      name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), sharding)
+      name: jax.device_put(batch[name].reshape(count, -1, *batch[name].shape[1:]), of_devices)
       for name in names
     }
     queue.append((batch, device))

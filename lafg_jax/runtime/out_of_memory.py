@@ -1,9 +1,10 @@
-"""When a device's memory runs out, one line says which batch would fit."""
+"""What fits into a device's memory, and one line that says so where it runs out."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,81 +40,81 @@ def device_bytes() -> int:
   return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(stats)
 
 
-class BatchSize(NamedTuple):
-  """The size of a batch, as a key of the config sets it.
-
-  key: the dotted key, such as 'data.classes_per_batch'. value: its value. unit: what it counts,
-  such as 'classes'. words: value -> '98 classes x 9 images'. rows: value -> '882 images'.
-  resized: (objective, value) -> the objective for a batch of that size, with the same parameters.
-  """
-
-  key: str
-  value: int
-  unit: str
-  words: Callable[[int], str]
-  rows: Callable[[int], str]
-  resized: Callable[[Any, int], Any]
+def usable_bytes() -> int:
+  """Bytes of a device's memory that a plan may use."""
+  return int(device_bytes() * _USABLE)
 
 
 @contextlib.contextmanager
-def as_user_error(size: BatchSize, needs: Callable[[int], int] | None) -> Iterator[None]:
-  """Turns memory that runs out in the block into a UserError that says which batch would fit.
+def as_user_error(
+  batch: str, rows: int = 0, needs: Callable[[int], int] | None = None
+) -> Iterator[None]:
+  """Turns memory that runs out in the block into a UserError that says what would fit.
 
-  `needs` gives the bytes on each device of a step with a batch of that size, as XLA plans it; it is
-  None before the first step.
+  Args:
+    batch: the batch in words, such as '98 classes x 9 images'.
+    rows: of a batch, that each device embeds at a time.
+    needs: rows at a time -> bytes of a step on each device, as XLA plans it; None before the first
+      step.
   """
   try:
     yield
   except jax.errors.JaxRuntimeError as error:
     if not is_it(error):
       raise
-    raise UserError(_line(size, needs)) from error
+    raise UserError(_line(batch, rows, needs)) from error
 
 
-def _line(size: BatchSize, needs: Callable[[int], int] | None) -> str:
-  limit = device_bytes()
-  has = f"{counted(jax.device_count(), 'device')} of {limit / _GIB:.3g} GiB"
+def _line(batch: str, rows: int, needs: Callable[[int], int] | None) -> str:
+  limit = usable_bytes()
+  has = f"{counted(jax.device_count(), 'device')} of {device_bytes() / _GIB:.3g} GiB"
   smaller = "pass a smaller --config.model.size or --config.data.image_size, or use more devices"
   if needs is None:
     return f"out of memory before the first step, on {has}: {smaller}"
-  batch = f"{size.words(size.value)} a batch"
+  start = f"out of memory with {batch} a batch, {rows} rows at a time"
   try:
-    planned = needs(size.value)
-    fits = fitting(needs, size.value, limit * _USABLE)
+    planned = needs(rows)
+    # If that fits by itself, other data on the device took the memory, and half is tried.
+    fits = rows // 2 if planned <= limit else fitting(needs, rows, limit, 0)
+    if not fits:
+      return f"{start}, and one does not fit either, on {has}: {smaller}"
+    plan = f": a step needs {planned / _GIB:.3g} GiB"
   except jax.errors.JaxRuntimeError as error:
     # XLA may need memory to plan.
     if not is_it(error):
       raise
-    return f"out of memory with {batch}, on {has}: {_pass(size, size.value // 2)}"
-  if fits is None:
-    return f"out of memory with {batch}, and 2 {size.unit} do not fit either, on {has}: {smaller}"
-  return (
-    f"out of memory with {batch}: a step needs {planned / _GIB:.3g} GiB, on {has}; "
-    f"{fits} {size.unit} need {needs(fits) / _GIB:.3g} GiB: {_pass(size, fits)}"
-  )
+    plan, fits = "", max(rows // 2, 1)
+  fewer = f"pass --config.train.rows_per_chunk={fits}, or use more devices"
+  return f"{start}{plan}, on {has}: {fewer}"
 
 
-def _pass(size: BatchSize, count: int) -> str:
-  count = max(count, 2)
-  return f"pass --config.{size.key}={count} ({size.rows(count)} a batch), or use more devices"
+def fitting(needs: Callable[[int], int], most: int, limit: float, fixed: int) -> int:
+  """How many rows, up to `most`, fit into `limit` bytes, by at most two plans; 0 if none does.
 
-
-def fitting(needs: Callable[[int], int], count: int, limit: float) -> int | None:
-  """The size of a batch, below `count`, that fits into `limit` bytes; None if 2 does not.
-
-  Between two plans memory grows almost linearly with the batch. If the plan of `count` itself fits,
-  other data on the device took the memory, and half is tried.
+  `needs` plans the bytes for a number of rows. They grow almost linearly from `fixed`, or more.
   """
-  guess = half = max(count // 2, 2)
-  low, high = needs(half), needs(count)
-  if high > limit and high > low:
-    guess = int(half + (limit - low) / ((high - low) / (count - half)))
-  guess = min(max(guess, 2), max(count - 1, 2))
-  while needs(guess) > limit:
-    if guess <= 2:
-      return None
-    guess = max(2, guess * 9 // 10)
-  return guess
+  whole = _planned(needs, most)
+  if whole <= limit or most < 2:
+    return most if whole <= limit else 0
+  # A tenth less: what is kept beside the rows may be more than `fixed`.
+  share = (limit - fixed) / (whole - fixed) if whole < math.inf else 1 / 8
+  guess = min(max(int(most * share * 0.9), 1), most - 1)
+  second = _planned(needs, guess)
+  if second <= limit:
+    return guess
+  if whole == math.inf or second == math.inf:
+    return guess // 8
+  each = max((whole - second) / (most - guess), 1)
+  return max(int(guess - (second - limit) / each), 0)
+
+
+def _planned(needs: Callable[[int], int], rows: int) -> float:
+  try:
+    return needs(rows)
+  except jax.errors.JaxRuntimeError as error:
+    if not is_it(error):
+      raise
+    return math.inf
 
 
 def halving(apply: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

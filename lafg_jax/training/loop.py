@@ -12,11 +12,10 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from lafg_jax.runtime import distributed, out_of_memory
+from lafg_jax.runtime import devices, distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
-from lafg_jax.runtime.out_of_memory import BatchSize
 from lafg_jax.runtime.preemption import StopRequest
-from lafg_jax.training import checkpoints, optimizers, resume
+from lafg_jax.training import checkpoints, chunks, optimizers, resume
 from lafg_jax.training.best_checkpoint import Validation, open_selection
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
@@ -35,14 +34,14 @@ class Feed(NamedTuple):
   batches: (first step, params, stopped) -> this process's share of each batch from that step on, as
     {name: [b, ...]}, an iterator with close(); None where `stopped()` became true before the first.
     An optional 'unreadable' [b] has the rows that were replaced, else -1.
-  size: how large a batch is, and which key asks for another size.
+  batch: the global batch in words, such as '98 classes x 9 images'.
   names: of the rows, by number.
   names_in: step, from 1 on -> the names of what its batch shows.
   unit: what a row is, for speeds.
   """
 
   batches: Callable[[int, dict[str, Any], Callable[[], bool]], Any]
-  size: BatchSize
+  batch: str
   names: Sequence[str]
   names_in: Callable[[int], list[str]]
   unit: str = "images"
@@ -76,7 +75,7 @@ def run(
       longer finite, memory ran out, or a checkpoint or the metrics cannot be written.
   """
   # Outermost: a signal must not end the wait for the last, asynchronous save.
-  with StopRequest() as stop, out_of_memory.as_user_error(feed.size, None):
+  with StopRequest() as stop, out_of_memory.as_user_error(feed.batch):
     found = checkpoints.shared(workdir, set_aside=True)
     if found is not None:
       resume.check_same(config, found[1], meta, workdir)
@@ -94,18 +93,19 @@ def run(
     if batches is None or stopped():
       # No step was made that is not saved. Several processes agree on that after a step.
       return step, True
-    mapped = _mapped_step(made, optimizer, config)
     given = replicate(made.constants), replicate(np.uint32(config.seed))
+    fixed = sum(x.nbytes for x in jax.tree.leaves((state, state.params, made.constants)))
     state = replicate(state)
     # Its arrays are on the devices now, and need not be held twice.
     made = made._replace(params={}, constants={})
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (state, *given))
-    needs = functools.partial(_step_bytes, made, optimizer, config, feed.size, *shapes)
+    program = functools.partial(_mapped_step, made, optimizer, config)
+    needs = _planner(program, made, state, *given)
+    rows = _rows_per_chunk(config, made, fixed, needs, workdir)
     reads = (*made.embed_reads, *made.loss_reads)
-    steps = _steps(mapped, step, state, given, to_devices(batches, reads), stop)
+    steps = _steps(program(rows), step, state, given, to_devices(batches, reads), stop)
     del state, given
     with (
-      out_of_memory.as_user_error(feed.size, needs),
+      out_of_memory.as_user_error(feed.batch, rows, needs),
       contextlib.closing(batches),
       checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
       open_selection(config, workdir, validation, meta) as selection,
@@ -165,33 +165,49 @@ def _follow(config, made: Iterator[Stepped], stop, kept, meta, mngr, selection, 
   return step
 
 
-def _step_bytes(objective, optimizer, config, size, state, constants, seed, count) -> int:
-  """Bytes that each device needs for a step of a batch of size `count`, as XLA plans it.
+def _rows_per_chunk(config, objective, fixed, needs, workdir) -> int:
+  rows = -(-objective.rows // jax.device_count())
+  program = [resume.deciding(config), config.model.remat, jax.device_count()]
+  return chunks.choose(config.train.rows_per_chunk, rows, fixed, needs, workdir, program)
 
-  `state`, `constants` and `seed` are shapes of the replicated arrays, which takes no memory.
+
+def _planner(program, objective, *arrays) -> Callable[[int], int]:
+  """rows per chunk -> bytes that each device needs for a step, as XLA plans it.
+
+  `arrays` are the replicated state, constants and seed. The first call of the step does not compile
+  again what was planned here.
   """
-  objective = size.resized(objective, count)
   local = jax.local_device_count()
   rows = -(-objective.rows // jax.device_count())
-  batch = {
-    name: jax.ShapeDtypeStruct((local, rows, *row.shape), row.dtype)
-    for name, row in (objective.embed_reads | objective.loss_reads).items()
-  }
-  step = make_step(objective, optimizer, config.train, AXIS)
-  mapped = jax.pmap(step, axis_name=AXIS, donate_argnums=(0,))
-  return out_of_memory.planned_bytes(mapped.lower(state, batch, constants, seed).compile())
+  reads = objective.embed_reads | objective.loss_reads
+
+  def like(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((local, *shape), dtype, sharding=devices.sharding())
+
+  batch = {name: like((rows, *x.shape), x.dtype) for name, x in reads.items()}
+  shapes = jax.tree.map(lambda x: like(x.shape[1:], x.dtype), arrays)
+  asked = None if jax.process_count() == 1 else like((), np.int32)
+
+  def needs(rows_per_chunk: int) -> int:
+    lowered = program(rows_per_chunk).lower(shapes[0], batch, *shapes[1:], asked)
+    return out_of_memory.planned_bytes(lowered.compile())
+
+  return needs
 
 
-def _mapped_step(objective: Objective, optimizer: Any, config: ConfigDict) -> Any:
+def _mapped_step(
+  objective: Objective, optimizer: Any, config: ConfigDict, rows_per_chunk: int
+) -> Any:
   """The mapped step, which runs of a process that differ in their seeds alone share.
 
   Tracing and compiling it takes seconds: much, in a study of hundreds of runs.
   """
-  program = repr({key: x for key, x in resume.deciding(config).items() if key != "seed"})
+  deciding = {key: x for key, x in resume.deciding(config).items() if key != "seed"}
+  program = repr([deciding, config.model.remat, rows_per_chunk])
   if program not in _mapped_steps:
     if len(_mapped_steps) >= MAX_PROGRAMS:
       del _mapped_steps[next(iter(_mapped_steps))]
-    step = make_step(objective, optimizer, config.train, AXIS)
+    step = make_step(objective, optimizer, config.train, AXIS, rows_per_chunk)
 
     def mapped(state, batch, constants, seed, asked):
       # Also whether any process is asked to stop; a process by itself passes None.
@@ -208,6 +224,6 @@ _mapped_steps: dict[str, Any] = {}
 def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed: Feed) -> None:
   learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
-  batch, steps = feed.size.words(feed.size.value), (int(state.step), config.train.steps)
+  steps = (int(state.step), config.train.steps)
   text = "train: steps %d to %d of %s on %s, %.3g M of %.3g M parameters learn"
-  logging.info(text, *steps, batch, counted(jax.device_count(), "device"), *counts)
+  logging.info(text, *steps, feed.batch, counted(jax.device_count(), "device"), *counts)

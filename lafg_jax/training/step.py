@@ -10,7 +10,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.training import optimizers
+from lafg_jax.training import chunks, optimizers
 
 # Keeps these keys apart from those that initialise a model, which are split from the same seed.
 _STEP_STREAM = 0x57E9
@@ -92,14 +92,17 @@ def step_key(seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
 
 
 def make_loss(
-  objective: Objective, axis: str | None
+  objective: Objective, axis: str | None, rows_per_chunk: int = 0
 ) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
   """The loss of the *global* batch, from each device's share of its rows.
 
   `loss(params, averages, batch, constants, key) -> (loss, metrics)`; `batch` has what the objective
   reads, [b, ...]; `key` is that of the step. The rows of all devices, one after the other, are the
-  global batch and padding, which is cut off before the loss.
+  global batch and padding, which is cut off before the loss. At most `rows_per_chunk` of a device's
+  rows are embedded at a time; 0 embeds all at once.
   """
+
+  embed = chunks.in_chunks(objective.embed, rows_per_chunk)
 
   def whole(x: jax.Array) -> jax.Array:
     every = x if axis is None else jax.lax.all_gather(x, axis, tiled=True)
@@ -111,7 +114,7 @@ def make_loss(
     first = 0 if axis is None else jax.lax.axis_index(axis) * count
     key_rows, key_loss = jax.random.split(key)
     keys = jax.vmap(lambda row: jax.random.fold_in(key_rows, row))(first + jnp.arange(count))
-    embeddings = jax.tree.map(whole, objective.embed(params, averages, rows, constants, keys))
+    embeddings = jax.tree.map(whole, embed(params, averages, rows, constants, keys))
     others = {name: whole(batch[name]) for name in objective.loss_reads}
     total, metrics = objective.loss(embeddings, params, averages, others, constants, key_loss)
     return total, metrics | {"loss": total}
@@ -120,13 +123,14 @@ def make_loss(
 
 
 def make_gradients(
-  objective: Objective, train: ConfigDict, axis: str | None
+  objective: Objective, train: ConfigDict, axis: str | None, rows_per_chunk: int = 0
 ) -> Callable[..., tuple[dict[str, Any], dict[str, jax.Array]]]:
   """`gradients(params, averages, batch, constants, key) -> (grads, metrics)` of `make_loss`.
 
   Only of the trained parameters, so that frozen ones cost no backward pass.
   """
-  loss, is_frozen = make_loss(objective, axis), optimizers.frozen(train, objective)
+  loss = make_loss(objective, axis, rows_per_chunk)
+  is_frozen = optimizers.frozen(train, objective)
 
   def gradients(params, averages, batch, constants, key):
     trained, fixed = optimizers.split(params, is_frozen)
@@ -149,9 +153,10 @@ def make_step(
   optimizer: optax.GradientTransformation,
   train: ConfigDict,
   axis: str | None,
+  rows_per_chunk: int = 0,
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
   """`step(state, batch, constants, seed) -> (state, metrics)`, to be mapped over `axis`."""
-  gradients = make_gradients(objective, train, axis)
+  gradients = make_gradients(objective, train, axis, rows_per_chunk)
   is_frozen, schedule = optimizers.frozen(train, objective), optimizers.schedule(train)
   alpha, averaged = objective.ema_step, objective.averaged
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lafg_jax.evaluate import knn
+from lafg_jax.evaluate import knn, self_ranks
 from lafg_jax.utils.errors import UserError
 
 TILE = 64
@@ -175,9 +175,41 @@ def test_equal_embeddings_tie_wherever_they_stand():
   np.testing.assert_array_equal(ranks[:, :29], np.tile(np.arange(31, 60), (420, 1)))
 
 
+def test_equal_embeddings_tie_in_both_directions_of_a_block():
+  rng = np.random.default_rng(3)
+  distinct, which, labels = unit(rng, 7, 129), rng.permutation(420) % 7, np.arange(420) % 42
+  places = self_ranks.tiles_of(labels, TILE)
+  assert len(places) == 7 and self_ranks.pays(len(places), 1)
+  x = distinct[which]
+  ranks = self_ranks.self_ranks(x, labels, places)
+  similarity = (distinct.astype(np.float64) @ distinct.T)[which][:, which]
+  assert_ranks(ranks, np.full(420, 9), sorted_ranks(similarity, labels, labels, True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=60), st.integers(0, 99))
+def test_tiles_hold_whole_classes(sizes, seed):
+  labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)) * 7, sizes))
+  places = self_ranks.tiles_of(labels, TILE)
+  np.testing.assert_array_equal(np.sort(places[places >= 0]), np.arange(len(labels)))
+  for label in np.unique(labels):
+    assert len({k for k, tile in enumerate(places) if label in labels[tile[tile >= 0]]}) == 1
+  assert self_ranks.tiles_of(np.append(labels, [0] * 17), TILE) is None, "a class of a quarter tile"
+
+
+def test_negative_similarities_are_told_from_empty_places():
+  # A query's match may be less alike than an empty place, whose similarity is 0.
+  x = np.array([[1.0], [-1.0]] * 50, np.float32)
+  labels = np.arange(100) // 4
+  places = self_ranks.tiles_of(labels, TILE)
+  ranks = self_ranks.self_ranks(x, labels, places)
+  assert (places < 0).sum() == 28
+  assert_ranks(ranks, np.full(100, 3), sorted_ranks(x @ x.T, labels, labels, True))
+
+
 def test_eight_devices_give_the_result_of_one(tmp_path):
   rng = np.random.default_rng(5)
-  x, labels = unit(rng, 700, 12), rng.integers(0, 60, 700)
+  x, labels = unit(rng, 1300, 12), rng.permutation(1300) // 10
   np.savez(tmp_path / "in.npz", x=x, labels=labels)
   code = textwrap.dedent(f"""
     import jax, numpy as np
@@ -185,7 +217,7 @@ def test_eight_devices_give_the_result_of_one(tmp_path):
     assert len(jax.devices()) == 8, jax.devices()
     data = np.load({str(tmp_path / "in.npz")!r})
     x, labels = data["x"], data["labels"]
-    kw = dict(exclude_self=True, query_tile=64, gallery_tile=128)
+    kw = dict(exclude_self=True, query_tile=64, gallery_tile=64)
     ranks, num_matches = knn.match_ranks(x, labels, x, labels, **kw)
     scores, found = knn.search(x, x, 20, **kw)
     few, _ = knn.search(x[:3], x, 4)
@@ -197,11 +229,14 @@ def test_eight_devices_give_the_result_of_one(tmp_path):
   env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
   subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=1000)
   eight = np.load(tmp_path / "out.npz")
-  kw = {"exclude_self": True, "query_tile": 64, "gallery_tile": 128}
+  kw = {"exclude_self": True, "query_tile": 64, "gallery_tile": 64}
   ranks, num_matches = knn.match_ranks(x, labels, x, labels, **kw)
   scores, found = knn.search(x, x, 20, **kw)
   np.testing.assert_array_equal(eight["num_matches"], num_matches)
-  np.testing.assert_array_equal(eight["ranks"], ranks)
+  assert self_ranks.pays(len(self_ranks.tiles_of(labels, 64)), 8)
+  # A rank above R is only known to be above R.
+  most = num_matches[:, None] + 1
+  np.testing.assert_array_equal(np.minimum(eight["ranks"], most), np.minimum(ranks, most))
   np.testing.assert_array_equal(eight["found"], found)
   np.testing.assert_allclose(eight["scores"], scores, atol=1e-6)
   np.testing.assert_allclose(eight["few"], faiss_search(x[:3], x, 4)[0], atol=2e-6)
@@ -216,7 +251,7 @@ def program_arguments(n, dim):
   return queries, rows, gallery, count
 
 
-@pytest.mark.parametrize("program", ["search", "ranks"])
+@pytest.mark.parametrize("program", ["search", "ranks", "self_ranks"])
 def test_the_full_matrix_is_never_held(program):
   n = 4096
   queries, rows, gallery, count = program_arguments(n, 8)
@@ -224,6 +259,11 @@ def test_the_full_matrix_is_never_held(program):
   fixed = {"mesh": mesh, "query_tile": TILE}
   if program == "search":
     lowered = knn._search.lower(queries, rows, gallery, count, k=10, **fixed)
+  elif program == "self_ranks":
+    tiled = jax.ShapeDtypeStruct((n // TILE, TILE, 8), jnp.float32)
+    of_row = jax.ShapeDtypeStruct((n // TILE, TILE), jnp.int32)
+    blocks = jax.ShapeDtypeStruct((1, n * (n // TILE - 1) // TILE // 2, 2), jnp.int32)
+    lowered = self_ranks._ranks.lower(tiled, of_row, of_row, blocks, mesh=mesh, width=16)
   else:
     lowered = knn._ranks.lower(queries, rows, rows, rows, gallery, count, max_matches=16, **fixed)
   used = lowered.compile().memory_analysis()

@@ -69,12 +69,8 @@ def test_divergence_names_its_first_step_and_the_batch(
   assert found is None or all(np.isfinite(x).all() for x in found[0].values())
 
 
-def test_memory_that_runs_out_says_which_batch_fits(tmp_path, dataset, config, monkeypatch):
-  real, plans = loop._step_bytes, {}
-
-  def planned(*args):
-    plans[args[-1]] = real(*args)
-    return plans[args[-1]]
+def test_memory_that_runs_out_says_how_many_rows_fit(tmp_path, dataset, config, monkeypatch):
+  plans = {}
 
   class NoMemory:
     def __init__(self, mapped):
@@ -83,44 +79,54 @@ def test_memory_that_runs_out_says_which_batch_fits(tmp_path, dataset, config, m
     def __call__(self, *args):
       raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 99 bytes.")
 
-  pmap = jax.pmap
+  def planner(*args):
+    needs = make_planner(*args)
+    return lambda rows: plans.setdefault(rows, needs(rows))
+
+  pmap, make_planner = jax.pmap, loop._planner
   monkeypatch.setattr(jax, "pmap", lambda *args, **kwargs: NoMemory(pmap(*args, **kwargs)))
-  monkeypatch.setattr(loop, "_step_bytes", planned)
-  config.data.classes_per_batch = 40
+  monkeypatch.setattr(loop, "_planner", planner)
   monkeypatch.setattr(out_of_memory, "device_bytes", lambda: limit[0])
+  monkeypatch.setattr(out_of_memory, "_USABLE", 1)
+  monkeypatch.setattr(loop, "_mapped_steps", {})
+  config.data.classes_per_batch = 40
   limit = [2**40]
-  with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
+  with pytest.raises(UserError, match="out of memory with 40 classes x 2 images a batch, 80 rows"):
     train.run(config, str(tmp_path), dataset, None)
   # All of it fits, as XLA plans: something else is in the way, and half is tried.
-  assert "--config.data.classes_per_batch=20 (40 images a batch)" in str(error.value)
-  limit[0] = (plans[40] * 3 + plans[20]) // 4
-  with pytest.raises(UserError, match="out of memory with 40 classes x 2 images") as error:
+  with pytest.raises(UserError, match="--config.train.rows_per_chunk=40,"):
+    train.run(config, str(tmp_path), dataset, None)
+
+  config.train.rows_per_chunk = 80
+  limit[0] = plans[80] * 8 // 10
+  with pytest.raises(UserError) as error:
     train.run(config, str(tmp_path), dataset, None)
   assert "\n" not in str(error.value)
-  fits = int(str(error.value).split("--config.data.classes_per_batch=")[1].split()[0])
-  # Three quarters of the way, but for what is left over between allocations.
-  assert 20 < fits < 36 and plans[fits] <= limit[0]
+  fits = int(str(error.value).split("--config.train.rows_per_chunk=")[1].split(",")[0])
+  assert 1 <= fits < 80 and plans[fits] <= limit[0]
 
 
 @settings(max_examples=200, deadline=None)
 @given(
   fixed=st.integers(0, 10**9),
-  each=st.integers(0, 10**7),
-  square=st.integers(0, 10**4),
-  classes=st.integers(2, 2000),
+  known=st.floats(0, 1),
+  each=st.integers(1, 10**7),
+  rows=st.integers(1, 2000),
   share=st.floats(0.01, 1.5),
 )
-def test_the_batch_that_is_named_fits_and_is_smaller(fixed, each, square, classes, share):
-  needs = lambda n: fixed + each * n + square * n * n  # noqa: E731
-  limit = share * needs(classes)
-  found = out_of_memory.fitting(needs, classes, limit)
-  if found is None:
-    assert needs(2) > limit
-  else:
-    assert needs(found) <= limit and (2 <= found < classes or found == classes == 2)
-  if found is not None and square == 0 and needs(classes) > limit and classes > 2:
-    best = max(n for n in range(2, classes) if needs(n) <= limit)
-    assert found >= 0.89 * best - 1
+def test_the_rows_that_are_named_fit_after_two_plans(fixed, known, each, rows, share):
+  planned = []
+
+  def needs(count):
+    planned.append(count)
+    return fixed + each * count
+
+  limit = share * needs(rows)
+  planned.clear()
+  found = out_of_memory.fitting(needs, rows, limit, int(fixed * known))
+  assert len(planned) <= 2 and 0 <= found <= rows
+  best = min(max(int((limit - fixed) // each), 0), rows)
+  assert found <= best and (found == best == rows or found >= 0.85 * best - 2)
 
 
 def test_features_and_embeddings_go_on_with_half_of_the_rows(monkeypatch, caplog):

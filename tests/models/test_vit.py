@@ -146,6 +146,7 @@ def test_embedder_normalises_with_its_own_mean_and_std():
       "num_prompts": 0,
       "prompts_depth": "shallow",
       "lora_alpha": 1.0,
+      "remat": "none",
       "mean": (0.2, 0.4, 0.6),
       "std": (0.1, 0.2, 0.3),
     }

@@ -69,7 +69,7 @@ def config_of(
   return config
 
 
-def check(n, m, form, projector, reduction, lora_rank, depth, *others):
+def check(n, m, form, projector, reduction, lora_rank, depth, *others, rows_per_chunk=0):
   case = [n, m, form, projector, reduction, lora_rank, depth, *others]
   config = config_of(*case)
   rng = np.random.default_rng(0)
@@ -92,8 +92,8 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   labels[n * m :] = -1
   index = rng.permutation(count).astype(np.int32)
 
-  def value_and_grad(axis):
-    gradients = step.make_gradients(made, config.train, axis)
+  def value_and_grad(axis, rows_per_chunk=0):
+    gradients = step.make_gradients(made, config.train, axis, rows_per_chunk)
 
     def mapped(batch):
       key = step.step_key(0, 0)
@@ -112,7 +112,9 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
     "label": labels[rows].reshape(8, -1),
     "index": index[rows].reshape(8, -1),
   }
-  values, grads8 = jax.pmap(value_and_grad(devices.AXIS), axis_name=devices.AXIS)(batch)
+  # Where there are several rows a device, the last chunk is a ragged one.
+  mapped = value_and_grad(devices.AXIS, rows_per_chunk)
+  values, grads8 = jax.pmap(mapped, axis_name=devices.AXIS)(batch)
   pairs = [
     (np.asarray(a, np.float64).ravel(), np.asarray(b[k], np.float64).ravel())
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(grads8), strict=True)
@@ -124,6 +126,7 @@ def check(n, m, form, projector, reduction, lora_rank, depth, *others):
   worst = max(np.linalg.norm(a - b) / max(np.linalg.norm(a), floor) for a, b in pairs)
   return {
     "case": case,
+    "rows_per_chunk": rows_per_chunk,
     "loss_error": float(np.max(np.abs(np.asarray(values) - value)) / abs(value)),
     "worst_leaf_error": float(worst),
     "gradient_error": float(np.linalg.norm(one - eight) / np.linalg.norm(one)),
@@ -140,4 +143,5 @@ def run_loop(workdir, changes):
 
 if __name__ == "__main__":
   run_loop(sys.argv[1], json.loads(sys.argv[2]))
-  print(json.dumps({"devices": jax.device_count(), "cases": [check(*case) for case in CASES]}))
+  found = [check(*case) for case in CASES] + [check(*CASES[0], rows_per_chunk=50)]
+  print(json.dumps({"devices": jax.device_count(), "cases": found}))

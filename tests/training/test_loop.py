@@ -6,13 +6,14 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from lafg_jax.data import datasets
 from lafg_jax.tasks.class_retrieval import objective, train
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import checkpoints, metrics_log, resume
+from lafg_jax.training import checkpoints, loop, metrics_log, resume
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -271,3 +272,30 @@ def test_bfloat16_trains_and_keeps_float32_parameters(tmp_path, dataset, prototy
   assert np.mean([x["loss"] for x in lines[-8:]]) < np.mean([x["loss"] for x in lines[:8]])
   arrays, _ = checkpoints.read(str(tmp_path), 40)
   assert {str(x.dtype) for x in arrays.values()} == {"float32", "int32"}
+
+
+def test_no_step_copies_anything_unasked(tmp_path, dataset, config_with, monkeypatch):
+  steps, seen = loop._steps, []
+
+  def guarded(*args):
+    found = steps(*args)
+    while True:
+      # Only device_put and device_get may move data: a NumPy argument of a step would be copied
+      # anew each time, and a number taken off a device would be waited for.
+      with jax.transfer_guard("disallow"):
+        item = next(found, None)
+      if item is None:
+        return
+      seen.append(item[0])
+      yield item
+
+  monkeypatch.setattr(loop, "_steps", guarded)
+  config = config_with(loss__alignment="none", train__steps=4, train__log_every=4)
+  train.run(config, str(tmp_path), dataset, None)
+  assert seen == [1, 2, 3, 4]
+
+
+def test_the_guard_sees_a_copy():
+  double = jax.jit(lambda x: x * 2)
+  with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallowed"):
+    double(np.ones(3))

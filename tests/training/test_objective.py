@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from lafg_jax.runtime.out_of_memory import BatchSize
 from lafg_jax.tasks.class_retrieval import default
 from lafg_jax.training import best_checkpoint, checkpoints, loop, metrics_log, step
 from lafg_jax.utils.errors import UserError
@@ -80,8 +79,9 @@ def make_feed(steps: int) -> loop.Feed:
   def batches(start, params, stopped):
     yield from map(batch_of, range(start, steps))
 
-  size = BatchSize("rows", ROWS, "rows", str, str, lambda made, value: made._replace(rows=value))
-  return loop.Feed(batches, size, (), lambda number: [f"row {k}" for k in range(ROWS)], "rows")
+  return loop.Feed(
+    batches, f"{ROWS} rows", (), lambda number: [f"row {k}" for k in range(ROWS)], "rows"
+  )
 
 
 def run(workdir, config=None, validation=None, **meta):
@@ -143,6 +143,15 @@ def test_eight_devices_train_as_one(whole, tmp_path):
   one, eight = arrays_of(whole), arrays_of(tmp_path)
   for path, x in one.items():
     np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 4])
+def test_rows_in_chunks_train_as_all_at_once(whole, tmp_path, rows_per_chunk):
+  assert run(tmp_path, make_config(rows_per_chunk=rows_per_chunk)) == (12, False)
+  one, chunked = arrays_of(whole), arrays_of(tmp_path)
+  for path, x in one.items():
+    # Each row has the key of its place in the batch: the same numbers are dropped.
+    np.testing.assert_allclose(chunked[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def test_a_killed_run_goes_on_with_the_same_bits(whole, tmp_path):

@@ -48,6 +48,9 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   assert [5, 3, "prototype", "mean", "mean", 2, 1] in cases, "none with LoRA"
   assert [5, 3, "orthogonal", "mean", "mean", 0, 0, "proxy_anchor"] in cases
   assert [5, 3, "none", "mean", "sum", 0, 0, "pairwise", "vocabulary"] in cases
+  assert report["cases"][-1]["rows_per_chunk"] == 50, (
+    "113 rows a device: 38 at a time, twice, and 37"
+  )
   for case in report["cases"]:
     assert case["loss_error"] < 1e-5, case
     assert case["gradient_error"] < 1e-5, case

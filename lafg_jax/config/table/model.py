@@ -52,6 +52,9 @@ ROWS = (
       "Standard deviation that does so; (): that of the weights, or else 0.5.", auto=()),
   Key("model.dtype", "bfloat16", one_of("float32", "bfloat16"), "embedding",
       "Arithmetic of the backbone: 'bfloat16' or 'float32'. Parameters and losses are float32."),
+  Key("model.remat", "none", one_of("none", "dots", "blocks"), "nothing",
+      "What a backward pass computes again to save memory: 'none'; 'dots', all but the products "
+      "with weights; 'blocks', all inside of a block (a third more time)."),
   Key("model.pretrained", "google/vit-base-patch16-224-in21k", TEXT, "embedding",
       "Pretrained backbone, '' = random: a hub id, a folder, a file or a URL (gs://) of "
       "safetensors of transformers (ViT, DINO, DINOv2, DINOv3, CLIP, SigLIP, ResNet) or timm, or "

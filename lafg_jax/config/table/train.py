@@ -37,6 +37,9 @@ ROWS = (
       "computed once and kept in <workdir>/features."),
   Key("train.feature_views", 0, at_least(0), "training",
       "Crops of an image for these features: 0 is the centre crop, k are k fixed random crops."),
+  Key("train.rows_per_chunk", 0, at_least(0), "nothing",
+      "Rows of a batch that a device embeds at a time; the loss sees all rows of all devices. "
+      "Fewer rows need less memory and a third more time. 0: all, or as many as fit into memory."),
   Key("train.log_every", 20, at_least(1), "nothing", "Steps between lines of metrics."),
   Key("train.checkpoint_every", 200, at_least(1), "nothing",
       "Steps between checkpoints; the last step always has one."),

@@ -11,13 +11,11 @@ from lafg_jax.data import datasets, pack, pipeline
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import files
-from lafg_jax.runtime.out_of_memory import BatchSize
 from lafg_jax.tasks.class_retrieval import batches as class_batches
 from lafg_jax.tasks.class_retrieval import objective, protocol
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import frozen_features, loop
 from lafg_jax.training.best_checkpoint import Validation
-from lafg_jax.training.step import Objective
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.files import fingerprint
 
@@ -73,26 +71,13 @@ def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
     of_classes = data.classes_per_batch * data.images_per_class
     return [dataset.ids[row] for row in plan.rows(step - 1).row[:of_classes]]
 
-  return loop.Feed(batches, _batch_size(config), dataset.ids, names_in)
+  return loop.Feed(batches, _batch_in_words(config), dataset.ids, names_in)
 
 
-def _batch_size(config: ConfigDict) -> BatchSize:
-  images, others = config.data.images_per_class, config.data.recoloured_per_batch
-  beside = f" and {others} recoloured" if others else ""
-
-  def resized(made: Objective, classes: int) -> Objective:
-    smaller = config.copy_and_resolve_references()
-    smaller.data.classes_per_batch = classes
-    return made._replace(rows=objective.num_rows(smaller), loss=objective.make_loss(smaller))
-
-  return BatchSize(
-    key="data.classes_per_batch",
-    value=config.data.classes_per_batch,
-    unit="classes",
-    words=lambda classes: f"{classes} classes x {images} images{beside}",
-    rows=lambda classes: f"{classes * images + others} images",
-    resized=resized,
-  )
+def _batch_in_words(config: ConfigDict) -> str:
+  data = config.data
+  beside = f" and {data.recoloured_per_batch} recoloured" if data.recoloured_per_batch else ""
+  return f"{data.classes_per_batch} classes x {data.images_per_class} images{beside}"
 
 
 def meta(

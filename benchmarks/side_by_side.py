@@ -1,0 +1,99 @@
+"""What the scripts beside this share: jobs take turns, and a table says how they compare."""
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+# timm names torchvision's classes when it is imported, and there is no CPU build of it to match.
+STAND_IN = Path(__file__).resolve().parents[1] / "tests" / "timm_oracle"
+
+
+def machine(*packages: str) -> str:
+  """One line: processor, cores, load, versions."""
+  cpu = next(
+    (x.split(":")[1].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")),
+    platform.processor(),
+  )
+  versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+  cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+  return f"{cores} cores of {cpu}, load {load:.1f}, Python {platform.python_version()}, {versions}"
+
+
+def _lines(path: str) -> list[str]:
+  return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def restart_without(*variables: str) -> None:
+  """Starts this script anew without these variables, which libraries read when they are loaded."""
+  if any(name in os.environ for name in variables):
+    rest = {name: value for name, value in os.environ.items() if name not in variables}
+    os.execve(sys.executable, [sys.executable, *sys.argv], rest)
+
+
+def timm():
+  """The module timm, whether torchvision is there or not."""
+  try:
+    import torchvision  # noqa: F401
+  except ImportError:
+    sys.path.insert(0, str(STAND_IN))
+  import timm
+
+  return timm
+
+
+def turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+  """Seconds of each job in each round; each is called once before that is not counted."""
+  for job in jobs.values():
+    job()
+  seconds: dict[str, list[float]] = {name: [] for name in jobs}
+  for _ in range(rounds):
+    for name, job in jobs.items():
+      start = time.perf_counter()
+      job()
+      seconds[name].append(time.perf_counter() - start)
+  return seconds
+
+
+def table(seconds: dict[str, list[float]], per: float, unit: str, base: str) -> Iterable[str]:
+  """Lines of a Markdown table: `per` / seconds by median and range, and ratios round by round.
+
+  `per` of 0 shows the seconds themselves, and the ratio of times: below 1 is faster than `base`.
+  """
+  yield f"| | {unit} | x {base} |"
+  yield "|---|---|---|"
+  for name, values in seconds.items():
+    shown = [per / x for x in values] if per else values
+    ratios = [a / b for a, b in zip(values, seconds[base], strict=True)]
+    ratios = [1 / x for x in ratios] if per else ratios
+    yield f"| {name} | {_spread(shown)} | {_spread(ratios, 2)} |"
+
+
+def _spread(values: list[float], digits: int | None = None) -> str:
+  form = (lambda x: f"{x:.{digits}f}") if digits is not None else (lambda x: f"{x:.4g}")
+  return f"{form(statistics.median(values))} ({form(min(values))} to {form(max(values))})"
+
+
+def peak_mib() -> float:
+  """The most memory that this process has held so far."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def blas_kernel() -> str:
+  """The kernel that NumPy's OpenBLAS chose, or ''."""
+  import numpy as np
+
+  for path in Path(np.__file__).parents[1].glob("numpy.libs/*openblas*"):
+    library = ctypes.CDLL(str(path))
+    for name in ("scipy_openblas_get_config64_", "openblas_get_config"):
+      if hasattr(library, name):
+        get = getattr(library, name)
+        get.restype = ctypes.c_char_p
+        return get().decode()
+  return ""

@@ -1,0 +1,107 @@
+"""Images a second of a training step, beside timm's ViT in PyTorch, eager and compiled.
+
+  python benchmarks/train_step.py [--size small] [--batch 32] [--rounds 5] [--dtype float32]
+
+Both sides take uint8 images of 224 px, normalise them, and train a ViT of patches of 16 px with a
+linear head on the pairwise contrastive loss, by AdamW: forward, backward and update. torch.compile
+is left out, with a line, where no C++ compiler is. On a GPU pass --dtype bfloat16.
+"""
+
+import argparse
+import shutil
+
+import jax
+import numpy as np
+import side_by_side
+import torch
+
+from lafg_jax.models.options import SIZES
+from lafg_jax.tasks.class_retrieval import default, objective
+from lafg_jax.training import step as training_step
+
+CLASSES = 8
+
+
+def our_step(size: str, batch: int, dtype: str, images: np.ndarray):
+  config = default.get_config()
+  config.model.update(size=size, patch_size=16, pool="token", options="", pretrained="")
+  config.model.update(mean=(0.5,) * 3, std=(0.5,) * 3, layer_norm_eps=1e-6, dtype=dtype)
+  config.data.update(classes_per_batch=CLASSES, images_per_class=batch // CLASSES)
+  config.loss.update(alignment="none", reduction="mean")
+  config.train.update(optimizer="adamw", learning_rate=1e-6, clip_norm=0.0, rows_per_chunk=batch)
+  made = objective.build(config, CLASSES)
+  optimizer, state = training_step.init_state(made, config.train)
+  step = training_step.make_step(made, optimizer, config.train, None)
+  step = jax.jit(step, donate_argnums=0)
+  given = {"image": jax.device_put(images), "label": np.arange(batch, dtype=np.int32) % CLASSES}
+  given["label"] = jax.device_put(given["label"])
+  held = [jax.device_put(state)]
+
+  def run() -> None:
+    held[0], metrics = step(held[0], given, made.constants, np.uint32(0))
+    jax.block_until_ready((held[0], metrics))
+
+  return run
+
+
+def contrastive(x: torch.Tensor, slots: int) -> torch.Tensor:
+  """Each image against its classmate in the next slot, among the images of that slot."""
+  x = torch.nn.functional.normalize(x, dim=1).view(slots, CLASSES, -1)
+  total, target = 0.0, torch.arange(CLASSES, device=x.device)
+  for k in range(slots):
+    for j in range(slots):
+      if j != k:
+        total = total + torch.nn.functional.cross_entropy(x[k] @ x[j].T * 20, target)
+  return total / (slots * (slots - 1))
+
+
+def torch_step(size: str, batch: int, dtype: str, images: np.ndarray, compiled: bool):
+  device = "cuda" if torch.cuda.is_available() else "cpu"
+  timm = side_by_side.timm()
+  backbone = timm.create_model(f"vit_{size}_patch16_224", num_classes=0)
+  model = torch.nn.Sequential(backbone, torch.nn.Linear(SIZES[size][0], 512)).to(device)
+  optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6, fused=device == "cuda")
+  pixels = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(device)
+  lower = dtype == "bfloat16"
+
+  def loss(pixels: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(device, torch.bfloat16, enabled=lower):
+      found = model((pixels.float() / 255 - 0.5) / 0.5)
+    return contrastive(found.float(), batch // CLASSES)
+
+  loss_of = torch.compile(loss) if compiled else loss
+
+  def run() -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss_of(pixels).backward()
+    optimizer.step()
+    if device == "cuda":
+      torch.cuda.synchronize()
+
+  return run
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--size", default="small", choices=SIZES)
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  args = parser.parse_args()
+  rng = np.random.default_rng(0)
+  images = rng.integers(0, 256, (args.batch, 224, 224, 3), np.uint8)
+  print(side_by_side.machine("jax", "torch", "timm"))
+  print(f"ViT of size {args.size}, batches of {args.batch}, {args.dtype}")
+  common = args.size, args.batch, args.dtype, images
+  jobs = {"timm, eager": torch_step(*common, False), "lafg_jax": our_step(*common)}
+  if shutil.which("c++") or shutil.which("g++"):
+    jobs["timm, torch.compile"] = torch_step(*common, True)
+  else:
+    print("torch.compile is left out: no C++ compiler here")
+  seconds = side_by_side.turns(jobs, args.rounds)
+  print("\n".join(side_by_side.table(seconds, args.batch, "images/s", "timm, eager")))
+  print(f"peak memory of the process: {side_by_side.peak_mib():.0f} MiB")
+
+
+if __name__ == "__main__":
+  main()
