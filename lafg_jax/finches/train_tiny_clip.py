@@ -332,24 +332,24 @@ def main(argv: list[str]) -> None:
     raise UserError(f"{error}; see --help") from error
   if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
-  own.out = places.expanded(own.out or "")
-  if not own.out:
+  out = places.expanded(own.out or "")
+  if not out:
     raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:
     raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
   packages.require("language", "torch", "transformers")
   try:
-    Path(own.out).mkdir(parents=True, exist_ok=True)
+    Path(out).mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(f"--out={own.out} cannot be made: {error.strerror}") from error
+    raise UserError(f"--out={out} cannot be made: {error.strerror}") from error
   import torch
 
   torch.set_num_threads(own.threads)
   began = time.time()
   model, tokenizer, accuracy = train(own.steps, own.batch, own.pool, own.rate, own.seed)
-  save(model, tokenizer, Path(own.out))
+  save(model, tokenizer, Path(out))
   minutes = (time.time() - began) / 60
-  logging.info("%.1f %% after %.1f minutes, in %s", 100 * accuracy, minutes, own.out)
+  logging.info("%.1f %% after %.1f minutes, in %s", 100 * accuracy, minutes, out)
 
 
 if __name__ == "__main__":

@@ -144,7 +144,7 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
 
   with _hub_as_user_error(problem):
     try:
-      options = {} if hub_answers() else {"local_files_only": True}
+      options: dict[str, Any] = {} if hub_answers() else {"local_files_only": True}
       return hub.hf_hub_download(repository, name, revision=revision, **options)
     except errors.EntryNotFoundError as error:
       # Offline, only the cache tells that there is no such file, from an earlier answer.
@@ -166,7 +166,7 @@ def hub_folder(repository: str, problem: str, **patterns: Any) -> str:
 
   with _hub_as_user_error(problem):
     commit = _cached_commit(repository) or None
-    options = {} if hub_answers() else {"local_files_only": True}
+    options: dict[str, Any] = {} if hub_answers() else {"local_files_only": True}
     return hub.snapshot_download(repository, revision=commit, **patterns, **options)
 
 
