@@ -94,6 +94,7 @@ NO_PATHS = {
   "task",
   "data.name",
   "data.depth",
+  "data.split_folders",
   "language.describer",
   "model.lora_targets",
   "train.freeze",
