@@ -168,5 +168,5 @@ def test_the_command_in_a_bucket(tmp_path):
   assert "running (first run)" in told[0] and "skipped (up to date)" in told[1]
   assert f"{url} is worked on in {tmp_path}/machine-2/lafg_jax/workdirs/" in told[1]
   assert {p.name for p in (tmp_path / "bucket/run").iterdir()} == {
-    *("descriptions.jsonl", "stages.json")
+    *("descriptions.jsonl", "run.json", "stages.json")
   }
