@@ -135,7 +135,7 @@ def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
 
 def section(encoder, **changes):
   values = {"encoder": encoder, "prompt": "a photo of {}", "query": "name", "batch_size": 3}
-  values |= {"long_sentences": "split", "cache": ""}
+  values |= {"long_sentences": "split", "cache": "", "num_attributes": 0}
   return ml_collections.ConfigDict(values | changes)
 
 
@@ -292,3 +292,10 @@ def test_run_cuts_long_sentences_if_told_to(bert, tmp_path, logged):
   assert "1 of 2 texts are longer" in logged.text and "split" not in logged.text
   with pytest.raises(UserError, match="language.long_sentences"):
     texts.run(section(bert, long_sentences="drop"), tmp_path, ("bird",))
+
+
+def test_more_attributes_than_sentences_are_refused_before_encoding(bert, tmp_path, monkeypatch):
+  monkeypatch.setattr(load, "load_text_model", None)
+  records = [{"class": "bird", "description": text, "source": "x"} for text in ("a", "red", "red")]
+  with pytest.raises(UserError, match="num_attributes=3: it takes a number in 1..2"):
+    texts.compute(section(bert, num_attributes=3), records, ("bird",))
