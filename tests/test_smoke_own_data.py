@@ -157,7 +157,7 @@ def test_without_data_or_words_one_line_says_what_to_pass(config, key, tmp_path)
 def test_a_folder_above_the_classes_is_one_line(photos, tmp_path):
   (tmp_path / "above").mkdir()
   (tmp_path / "above" / "all").symlink_to(photos / "ash")
-  with pytest.raises(UserError, match="1 training classes, and two are needed.*data.root point"):
+  with pytest.raises(UserError, match="1 training class, and two are needed.*data.root point"):
     run_here("folder", tmp_path / "run", TINY | {"data.root": str(tmp_path / "above")})
 
 

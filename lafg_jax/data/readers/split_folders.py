@@ -19,34 +19,13 @@ _WORDS = {
   "gallery": ("gallery", "galleries", "index", "database", "reference"),
 }
 _KIND = {word: kind for kind, words in _WORDS.items() for word in words}
-_WEAK: tuple[str, ...] = (
-  "tr",
-  "te",
-  "ts",
-  "dev",
-  "devel",
-  "development",
-  "eval",
-  "evaluate",
-  "evaluation",
-  "unseen",
-)
-_WEAK += ("valid", "seen", *_WORDS["query"], *_WORDS["gallery"])
+_WEAK: tuple[str, ...] = ("tr", "te", "ts", "dev", "devel", "development", "seen", "unseen")
+_WEAK += ("valid", "eval", "evaluate", "evaluation", *_WORDS["query"], *_WORDS["gallery"])
 # Words beside them that say nothing: 'training_set', 'images-train', 'train_mini'.
-_FILLERS: tuple[str, ...] = (
-  "set",
-  "sets",
-  "data",
-  "dataset",
-  "split",
-  "part",
-  "partition",
-  "folder",
-  "dir",
-  "mini",
-)
-_FILLERS += ("image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "jpg")
-_FILLERS += ("class", "classes", "bounding", "box", "cropped", "crops", "sample", "samples")
+_FILLERS = (
+  "set sets data dataset split part partition folder dir mini image images img imgs photo photos "
+  "picture pictures jpg class classes bounding box cropped crops sample samples"
+).split()
 _GLUED = re.compile(rf"({'|'.join(_KIND)})({'|'.join(_FILLERS)})")
 _UNDERSTOOD = (
   "understood are train, val and test, or query and gallery, in any usual spelling, each with a "
