@@ -99,8 +99,7 @@ def _look(open_: Any, at: tuple[Dataset, int]) -> Look:
     # A reduced image shows damage too: it is computed from all of the file.
     img, _ = images.reduced(source, (0, 0, width, height), near_duplicates.PIXELS)
     look = look._replace(width=width, height=height, kind=_kind(dataset.images[row]))
-    extrema: Any = img.getextrema()
-    black = max(high for _, high in extrema) <= BLACK
+    black = bool(np.asarray(img).max() <= BLACK)
     return look._replace(hash=near_duplicates.phash(img), black=black)
   except images.UnreadableImage as error:
     return look._replace(error=str(error))

@@ -18,7 +18,7 @@ from lafg_jax.data import images, pixels
 FACTORS = (8, 4, 2)
 
 
-def opener(scaled: bool) -> Callable[[Any], Any]:
+def opener(scaled: bool) -> Callable[..., Any]:
   """open(path or bytes, ground) -> a Jpeg that its crop decodes, or a Pillow image.
 
   With `scaled`, crops of a Jpeg that shrink by 2 or more are decoded at a part of their size.

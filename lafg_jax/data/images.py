@@ -58,7 +58,7 @@ def of_dataset(dataset: Any, row: int) -> Image.Image:
   return _decoded(source_of_dataset(dataset, row, open_image))
 
 
-def source_of_dataset(dataset: Any, row: int, open_: Callable[[Any, Any], Any]) -> Any:
+def source_of_dataset(dataset: Any, row: int, open_: Callable[..., Any]) -> Any:
   """Image `row` in a form that crops take: as `of_dataset`, but arrays stay arrays.
 
   open_(path or bytes of a file, ground) returns a Pillow image or a `decoders.Jpeg`. Raises

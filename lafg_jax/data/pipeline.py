@@ -281,7 +281,7 @@ def _filled(
   *,
   planned: Callable[[int], _Planned],
   dataset: Dataset,
-  open_: Callable[[Any, Any], Any],
+  open_: Callable[..., Any],
   crop: Callable[[Any, Any], np.ndarray],
   size: int,
   plan: sampling.Plan | None = None,
