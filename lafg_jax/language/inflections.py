@@ -88,8 +88,8 @@ def _other_scripts(word: str) -> Iterator[str]:
     stem = word[:-1] if word[-1] == "ه" else word
     yield from [stem + end for end in ("ات", "ين", "ون")] + [word + end for end in ("ها", "هاي")]
   elif "\u0900" <= first <= "\u097f":
-    stem = word[:-1] if word[-1] in "ाी" else word
-    yield from (stem + end for end in ("े", "ों", "ें", "ियाँ", "ियों", "ाँ", "ाओं"))
+    stem = word[:-1] if word[-1] in "ाीआ" else word
+    yield from (stem + end for end in ("े", "ों", "ें", "ियाँ", "ियों", "ाँ", "ाओं", "ए", "ओं"))
   elif "\u0370" <= first <= "\u03ff" and len(word) >= 4:
     stem = re.sub("(?:οσ|ησ|ασ|ι|α|η|ο)$", "", word)
     ends = ("οι", "ου", "ουσ", "ων", "ο", "α", "ια", "ιου", "ιων", "εσ", "ησ", "ασ")

@@ -1,6 +1,7 @@
 """How a language model's answer is read: a list of sentences in any of the forms that come."""
 
 import ast
+import contextlib
 import json
 import re
 import warnings
@@ -34,6 +35,9 @@ _BULLET = re.compile(
 )
 _LABEL = re.compile(r"(\*\*|__)[^*_]{1,60}?:?\1\s*[:–—-]?\s*(?=\S)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)[^\n`]*$|```(?:json[l5]?)?", re.MULTILINE)
+# Items of HTML, and what ends them.
+_ITEM = re.compile(r"\s*<li[^>]*>\s*|\s*</(?:li|ol|ul)>(?=\s*$)", re.IGNORECASE)
+_COMMENT = re.compile(r"(?<=[,\"'”])[ \t]*(?://|#)[^\"'\n]*$", re.MULTILINE)
 _ROW = re.compile(r"^\s*\|(.+)\|\s*$")
 # Keys of a JSON object whose values are no sentences.
 _NAMES = ("class", "name", "category", "title", "type", "id", "kind", "topic", "index", "number")
@@ -70,7 +74,11 @@ def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:
   text = _FENCE.sub("", thoughts.answer_in(text)).strip("\ufeff \t\r\n")
   if not text:
     raise Unusable("it is empty")
-  groups = list(_groups(text))
+  if text[:2] in ('"[', '"{'):
+    # JSON within a string of JSON.
+    with contextlib.suppress(ValueError):
+      text = str(json.loads(text))
+  groups = list(_groups(_ITEM.sub("\n- ", text)))
   # Below a draft stands what the model settled on.
   best: list[str] = []
   for candidates in groups:
@@ -131,7 +139,7 @@ def _value(text: str, at: int) -> tuple[Any, int]:
   end = _closing(text, at)
   if end is None:
     return None, at
-  whole = text[at : end + 1]
+  whole = _COMMENT.sub("", text[at : end + 1])
   with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     try:
@@ -223,7 +231,7 @@ def _distinct(candidates: Sequence[str], name: str) -> list[str]:
     text = bullet["text"] if bullet else text.strip()
     if text[:1] in "*_":
       text = _LABEL.sub("", text, count=1)
-    text = clean(re.sub(r"\*\*|__|`|^#+\s", "", text))
+    text = clean(re.sub(r"\*\*|__|`|^#+\s|</?(?:li|ol|ul|p|b|i|em|strong)>", "", text))
     key = text.casefold().rstrip(".")
     long_enough = len(text.split()) >= _FEWEST_WORDS or len(_UNSPACED.findall(text)) >= 5
     if long_enough and key != name.casefold() and not _REFUSAL.match(text):

@@ -10,6 +10,7 @@ class Unusable(ValueError):
 _WORD = (
   r"(?:seed:|ant)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|scratch_?pad|analysis|"
   r"inner_?monologue|chain_?of_?thought|cot|planning|plan|draft|internal)"
+  r"(?:_content)?"
 )
 # <think>, <thinking mode="x">, [THINK], ◁think▷, <|thinking|>, <|begin_of_thought|>,
 # <|START_THINKING|>; and the same closed.
@@ -18,6 +19,11 @@ _MARK = re.compile(
   rf"◁(?P<close3>/?){_WORD}▷|"
   rf"<[|｜](?P<close4>/?)(?P<way>(?:begin|start|end)(?:_of)?_)?{_WORD}(?P<way2>_(?:start|end))?[|｜]>",
   re.IGNORECASE,
+)
+# Blocks that some front ends put thoughts into.
+_BLOCK = re.compile(
+  rf"<details[^>]*\b(?:type|class)=\W?{_WORD}[^>]*>.*?</details>|```{_WORD}\s.*?```",
+  re.DOTALL | re.IGNORECASE,
 )
 # The channels of gpt-oss: what stands in 'final' is the answer, all others are thoughts.
 _CHANNEL = re.compile(r"<\|channel\|>\s*(?P<name>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>")
@@ -52,7 +58,7 @@ def answer_in(text: str) -> str:
   Raises:
     Unusable: it ends amid its thoughts, or holds nothing but thoughts.
   """
-  kept, opened, thought = _outside(_final_channel(_unescaped(text)))
+  kept, opened, thought = _outside(_final_channel(_BLOCK.sub("", _unescaped(text))))
   kept = _wrapped(kept).strip()
   if not kept and opened:
     raise Unusable("it ends amid its thoughts")

@@ -46,6 +46,9 @@ USABLE = {
 
 ROWS = "\n".join(f"| {i} | {t} |" for i, t in enumerate(THREE, 1))
 USABLE |= {
+  "html": "<ol>" + "".join(f"<li>{t}</li>" for t in THREE) + "</ol>",
+  "json in json": json.dumps(json.dumps(THREE)),
+  "comments": "[\n" + "\n".join(f'  "{t}", // part' for t in THREE) + "\n]",
   "json lines of strings": "\n".join(json.dumps(t) for t in THREE),
   "json lines of objects": "\n".join(json.dumps({"sentence": t}) for t in THREE),
   "json lines with the class": "\n".join(
@@ -133,6 +136,9 @@ USABLE |= {
       ),
       ("analysisWe need a list. ", "assistantfinal", ""),
       ("<think>", "</think>", "<|im_end|>"),
+      ("<reasoning_content>", "</reasoning_content>", ""),
+      ('<details type="reasoning">', "</details>", ""),
+      ("```thinking\n", "\n```\n", ""),
     )
   )
 }

@@ -102,10 +102,26 @@ NAMED = [
   ("Nightjar", "x", "nightjar-like"),
   ("O'Brien Duck", "x", "O’Brien duck"),
   ("Straße", "x", "strasse"),
+  ("कौआ", "x", "कौए जैसा"),
+  ("Ördek", "x", "bir ordek"),
+  ("海鸥", "x", "海 鸥"),
+  ("Seagull", "x", "a sea-gull"),
+  ("ハト", "x", "ﾊﾄより"),
+  ("까치", "x", "까치의"),
+  ("pájaro carpintero", "x", "los pájaros carpinteros"),
+  ("mésange bleue", "x", "les mésanges bleues"),
+  ("Boeing 737-800", "x", "a Boeing 737 800"),
+  ("Ram C/V Cargo Van Minivan 2012", "x", "Ram C-V cargo van minivan"),
 ]
 
 # ... and that does not.
 OTHERS = [
+  ("Seagull", "x", "sea gull"),
+  ("까치", "x", "까치발"),
+  ("मोर", "x", "मोरनी"),
+  ("Boeing 737-800", "x", "a Boeing 737-80"),
+  ("Heron", "x", "heroine"),
+  ("Sparrow", "x", "sparrowhawk"),
   ("काल", "मोर", "इसकी पूंछ किले जैसी है।"),
   ("काल", "मोर", "कालीन"),
   ("Ani", "x", "an animal with a Danish beak"),
