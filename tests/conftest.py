@@ -230,6 +230,7 @@ LONG = (
   "test_killed_interrupted_and_run_to_its_end",
   "test_a_new_revision_of_a_hub_encoder_makes_the_stage_encode_run_again",
   "test_the_papers_batch_fits_one_device",
+  "test_measured_encoders_are_on_their_sides_of_the_threshold",
 )
 
 
