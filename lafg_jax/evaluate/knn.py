@@ -9,6 +9,7 @@ devices of one process.
 
 import functools
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,10 +29,30 @@ GALLERY_TILE = 2048
 _MAX_TILE = 1 << 16
 
 
+class Placed(NamedTuple):
+  """A gallery that lies on the devices of this process already, to be searched again and again.
+
+  blocks: [T, t, D] on every device. count: G. largest: the norm of its longest row.
+  """
+
+  blocks: jax.Array
+  count: int
+  largest: float
+
+
+@jax_settings.ours()
+def place(
+  gallery: np.ndarray, *, normalize: bool = False, gallery_tile: int = GALLERY_TILE
+) -> Placed:
+  """Copies a gallery [G, D] to the devices. Arguments and errors are those of `search`."""
+  found, norms = _check_embeddings("gallery", gallery, normalize)
+  return _place(found, gallery_tile, jax.local_devices(), float(norms.max()))
+
+
 @jax_settings.ours()
 def search(
   queries: np.ndarray,
-  gallery: np.ndarray,
+  gallery: np.ndarray | Placed,
   k: int,
   *,
   exclude_self: bool = False,
@@ -43,12 +64,14 @@ def search(
 
   Args:
     queries: [Q, D] embeddings, computed with as float32.
-    gallery: [G, D] embeddings.
+    gallery: [G, D] embeddings, or what `place` made of them, which saves the copy each time.
     k: neighbours wanted per query; may be larger than G.
     exclude_self: query i is gallery row i, and is left out of its own neighbours.
     normalize: scale every embedding to unit norm first.
-    query_tile: queries per block and device; rounded up to a multiple of 64, at most 65,536.
-    gallery_tile: gallery rows per block, rounded in the same way.
+    query_tile: queries per block and device, at most. Fewer queries are rounded up to a power of 2,
+      so that searches of any size share a few compiled programs.
+    gallery_tile: gallery rows per block; rounded up to a multiple of 64, at most 65,536. A placed
+      gallery has its own.
 
   Returns:
     Scores [Q, k] float32 in falling order and gallery indices [Q, k] int32. Equal scores are
@@ -57,11 +80,18 @@ def search(
   Raises:
     UserError: on empty, mismatched or non-finite embeddings, or k below 1.
   """
-  queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
-  devices, tiles, found = jax.local_devices(), (query_tile, gallery_tile), min(k, len(gallery))
-  scores, indices = _run(_search, devices, tiles, exclude_self, gallery, queries, k=found)
+  if isinstance(gallery, Placed):
+    placed, (queries, norms) = gallery, _check_embeddings("queries", queries, normalize)
+    shape = placed.count, placed.blocks.shape[2]
+    _check_shapes(queries, shape, exclude_self, norms.max() * placed.largest)
+  else:
+    queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
+    placed = _place(gallery, gallery_tile, jax.local_devices())
+  count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.count)
+  tile = min(_tile_size(query_tile, count), max(8, 1 << (-(-count // devices) - 1).bit_length()))
+  scores, indices = _run(_search, placed, tile, exclude_self, queries, k=found)
   fill = ((0, 0), (0, k - found))
   return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)
 
@@ -122,9 +152,10 @@ def match_ranks(
   query_labels, gallery_labels = query_labels[query_order], gallery_labels[gallery_order]
   start = np.searchsorted(gallery_labels, query_labels, "left")
   stop = np.searchsorted(gallery_labels, query_labels, "right")
+  placed = _place(gallery[gallery_order], gallery_tile, jax.devices())
+  tile = _tile_size(query_tile, len(queries), jax.device_count())
   sorted_ranks = _run(
-    *(_ranks, jax.devices(), (query_tile, gallery_tile), exclude_self),
-    *(gallery[gallery_order], queries[query_order], start, stop),
+    *(_ranks, placed, tile, exclude_self, queries[query_order], start, stop),
     max_matches=_round_up(max(int((stop - start).max()), 1), CHUNK),
   )
   num_matches = np.empty(len(queries), np.int32)
@@ -134,7 +165,18 @@ def match_ranks(
   return ranks, num_matches
 
 
-def _run(program, devices, tiles, exclude_self, gallery, *of_queries, **static):
+def _put(x: np.ndarray, mesh: Mesh, *axes: str) -> jax.Array:
+  """An array on the devices of all processes, each of which has the whole of x."""
+  return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
+
+
+def _place(gallery, gallery_tile, devices, largest=np.inf) -> Placed:
+  tile = _tile_size(gallery_tile, len(gallery))
+  blocks = _pad(gallery, tile, 0).reshape(-1, tile, gallery.shape[1])
+  return Placed(_put(blocks, Mesh(np.array(devices), ("devices",))), len(gallery), largest)
+
+
+def _run(program, placed, query_tile, exclude_self, *of_queries, **static):
   """What a jitted program finds for the queries, as NumPy arrays [Q, ...].
 
   It gets the arrays of_queries [Q, ...] and each query's own gallery row (-1: none), all sharded,
@@ -142,20 +184,12 @@ def _run(program, devices, tiles, exclude_self, gallery, *of_queries, **static):
   """
   count = len(of_queries[0])
   own = np.arange(count) if exclude_self else np.full(count, -1)
-  mesh = Mesh(np.array(devices), ("devices",))
-  query_tile = _tile_size(tiles[0], count, mesh.size)
-  gallery_tile = _tile_size(tiles[1], len(gallery))
+  mesh = placed.blocks.sharding.mesh
   padded = [_pad(x, query_tile * mesh.size, 0) for x in of_queries]
   padded.append(_pad(own, query_tile * mesh.size, -1))
-  blocks = _pad(gallery, gallery_tile, 0).reshape(-1, gallery_tile, gallery.shape[1])
-
-  def put(x, *axes):
-    # On the devices of all processes, each of which has the whole of x.
-    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
-
   found = program(
-    *(put(x, "devices") for x in padded),
-    *(put(blocks), np.int32(len(gallery))),
+    *(_put(x, mesh, "devices") for x in padded),
+    *(placed.blocks, np.int32(placed.count)),
     mesh=mesh,
     query_tile=query_tile,
     **static,
@@ -276,19 +310,25 @@ def _check_pair(queries, gallery, exclude_self, normalize):
     gallery, gallery_norms = found, norms
   else:
     gallery, gallery_norms = _check_embeddings("gallery", gallery, normalize)
-  if found.shape[1] != gallery.shape[1]:
+  _check_shapes(found, gallery.shape, exclude_self, norms.max() * gallery_norms.max())
+  return found, gallery
+
+
+def _check_shapes(queries, gallery_shape, exclude_self, largest):
+  """Raises UserError where queries and gallery do not belong together; see `search`."""
+  count, width = gallery_shape
+  if queries.shape[1] != width:
     raise UserError(
-      f"queries have {found.shape[1]} dimensions and the gallery {gallery.shape[1]};"
+      f"queries have {queries.shape[1]} dimensions and the gallery {width};"
       " embed both with the same model"
     )
-  if exclude_self and len(found) != len(gallery):
+  if exclude_self and len(queries) != count:
     raise UserError(
-      f"exclude_self: {len(found)} queries and {len(gallery)} gallery rows;"
+      f"exclude_self: {len(queries)} queries and {count} gallery rows;"
       " query i must be gallery row i"
     )
-  if norms.max() * gallery_norms.max() > np.finfo(np.float32).max / 2:
+  if largest > np.finfo(np.float32).max / 2:
     raise UserError("embeddings are so large that their products overflow; pass normalize=True")
-  return found, gallery
 
 
 def _check_embeddings(name, x, normalize):

@@ -2,6 +2,10 @@
 
 import dataclasses
 import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -68,29 +72,29 @@ class Retriever:
     """
     data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
     colour = ground.of(data)
-    shown = itertools.repeat(self.box) if boxes is None else iter(_checked(boxes, images))
-    vectors: list[np.ndarray] = []
-    crops: list[np.ndarray] = []
 
-    def flush() -> None:
-      # A short last batch takes the shape of those before it: nothing is compiled again.
-      missing = batch_size - len(crops) if vectors else 0
-      vectors.append(self.embed_batch(np.stack(crops + crops[:1] * missing))[: len(crops)])
-      crops.clear()
+    def crop(shown: tuple[Any, Any]) -> np.ndarray:
+      opened = inputs.opened(*shown, colour)
+      return image_files.resize_centre_crop(opened, data.resize_size, data.image_size)
 
-    for image in inputs.each(images):
-      box = next(shown, _NO_BOX)
-      if box is _NO_BOX:
-        raise UserError(f"boxes are {np.shape(boxes)}, and there are more images; {_FOUR}")
-      opened = inputs.opened(image, box, colour)
-      crops.append(image_files.resize_centre_crop(opened, data.resize_size, data.image_size))
-      if len(crops) == batch_size:
-        flush()
-    if boxes is not None and next(shown, _NO_BOX) is not _NO_BOX:
-      raise UserError(f"boxes are {np.shape(boxes)}, and there are fewer images; {_FOUR}")
-    if crops:
-      flush()
-    return np.concatenate([*vectors, np.zeros((0, self.embedding_dim), np.float32)])
+    vectors = [np.zeros((0, self.embedding_dim), np.float32)]
+    with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
+      for crops in _ahead(pool, crop, _with_boxes(self.box, images, boxes), batch_size):
+        # A power of 2 of them, or a whole batch: few programs are compiled for all numbers.
+        size = min(1 << (len(crops) - 1).bit_length(), batch_size)
+        padded = np.stack(crops + crops[:1] * (size - len(crops)))
+        vectors.append(self.embed_batch(padded)[: len(crops)])
+    return np.concatenate(vectors)
+
+  def place(self, gallery: Any) -> knn.Placed:
+    """A gallery on the devices, for `search` to look through again without copying it each time.
+
+    `gallery` and errors are as `search` has them.
+    """
+    among = self._embedded(gallery, "gallery")
+    if not len(among):
+      raise UserError("the gallery is empty: there is nothing to search")
+    return knn.place(among)
 
   def search(self, queries: Any, gallery: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest gallery rows of each query image.
@@ -99,8 +103,8 @@ class Retriever:
       queries: images as `embed` takes them, without boxes, or their embeddings: floats [D] or
         [Q, D], or a list of such. Floats on one or two axes are embeddings, so that a grey image of
         floats goes in as [H, W, 1]. Embeddings are scaled to unit norm.
-      gallery: [G, D] embeddings from `embed`, which is quicker where they are searched again, or
-        images or a folder, which are embedded first.
+      gallery: what `place` returned, which is quickest where it is searched again; [G, D]
+        embeddings from `embed`; or images or a folder, which are embedded first.
       k: neighbours a query.
 
     Returns:
@@ -113,9 +117,7 @@ class Retriever:
     """
     k = inputs.whole(k, "k")
     found = self._embedded(queries, "queries")
-    among = self._embedded(gallery, "gallery")
-    if not len(among):
-      raise UserError("the gallery is empty: there is nothing to search")
+    among = gallery if isinstance(gallery, knn.Placed) else self.place(gallery)
     if not len(found):
       return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
     return knn.search(found, among, k)
@@ -144,6 +146,39 @@ class Retriever:
     """Embeddings [n, D] of images, or what already is some."""
     vectors, images = inputs.vectors(given, self.embedding_dim, what)
     return self.embed(images) if vectors is None else vectors
+
+
+def _ahead(
+  pool: ThreadPoolExecutor, crop: Callable[..., np.ndarray], shown: Iterator[Any], size: int
+) -> Iterator[list[np.ndarray]]:
+  """Crops, `size` at a time; the next files are decoded while those before are embedded."""
+
+  def start(one: tuple[Any, Any]) -> Callable[[], np.ndarray]:
+    if isinstance(one[0], str | bytes | os.PathLike):
+      return pool.submit(crop, one).result
+    # An iterator may give the same array or picture again, with other pixels.
+    done = crop(one)
+    return lambda: done
+
+  waiting: deque[list[Callable[[], np.ndarray]]] = deque()
+  while batch := [start(one) for one in itertools.islice(shown, size)]:
+    waiting.append(batch)
+    if len(waiting) > 1:
+      yield [crops() for crops in waiting.popleft()]
+  while waiting:
+    yield [crops() for crops in waiting.popleft()]
+
+
+def _with_boxes(box: Any, images: Any, boxes: Any) -> Iterator[tuple[Any, Any]]:
+  """Each image with its box; `box` where there are none."""
+  shown = itertools.repeat(box) if boxes is None else iter(_checked(boxes, images))
+  for image in inputs.each(images):
+    given = next(shown, _NO_BOX)
+    if given is _NO_BOX:
+      raise UserError(f"boxes are {np.shape(boxes)}, and there are more images; {_FOUR}")
+    yield image, given
+  if boxes is not None and next(shown, _NO_BOX) is not _NO_BOX:
+    raise UserError(f"boxes are {np.shape(boxes)}, and there are fewer images; {_FOUR}")
 
 
 def _checked(boxes: Any, images: Any) -> np.ndarray:

@@ -321,3 +321,28 @@ def test_bad_input_is_one_line(change, words):
 def test_search_refuses_k_below_one():
   with pytest.raises(UserError, match="k is 0"):
     knn.search(np.ones((2, 3)), np.ones((2, 3)), 0)
+
+
+def test_a_placed_gallery_is_searched_as_the_gallery_itself():
+  rng = np.random.default_rng(2)
+  queries, gallery = unit(rng, 37, 24), unit(rng, 500, 24)
+  placed = knn.place(gallery, gallery_tile=TILE)
+  for count in (1, 7, 37):
+    scores, found = knn.search(queries[:count], placed, 9)
+    wanted = faiss_search(queries[:count], gallery, 9)
+    assert_same_neighbours(found, scores, *wanted[::-1])
+  scores, found = knn.search(queries[:2], placed, 600)
+  assert (found[:, 500:] == -1).all() and (found[:, :500] >= 0).all()
+  with pytest.raises(UserError, match="5 dimensions and the gallery 24"):
+    knn.search(queries[:, :5], placed, 3)
+  with pytest.raises(UserError, match="overflow"):
+    knn.search(queries * 1e38, knn.place(gallery * 1e38), 3)
+
+
+def test_searches_of_any_size_share_few_programs():
+  rng = np.random.default_rng(2)
+  placed = knn.place(unit(rng, 300, 11))
+  before = knn._search._cache_size()
+  for count in range(1, 70):
+    knn.search(unit(rng, count, 11), placed, 5)
+  assert knn._search._cache_size() - before <= 5, "8, 16, 32, 64 and 128 queries"
