@@ -80,8 +80,9 @@ class Retriever:
     vectors = [np.zeros((0, self.embedding_dim), np.float32)]
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
       for crops in _ahead(pool, crop, _with_boxes(self.box, images, boxes), batch_size):
-        # A power of 2 of them, or a whole batch: few programs are compiled for all numbers.
-        size = min(1 << (len(crops) - 1).bit_length(), batch_size)
+        # A power of 2 of them, or after a whole batch another whole one: few programs are compiled.
+        few = min(1 << (len(crops) - 1).bit_length(), batch_size)
+        size = batch_size if len(vectors) > 1 else few
         padded = np.stack(crops + crops[:1] * (size - len(crops)))
         vectors.append(self.embed_batch(padded)[: len(crops)])
     return np.concatenate(vectors)

@@ -182,8 +182,13 @@ def test_an_iterator_is_read_as_it_is_embedded(retriever):
   seen = lafg_jax.Retriever(**{f: getattr(retriever, f) for f in retriever.__dataclass_fields__}
                             | {"embed_batch": watched})  # fmt: skip
   assert seen.embed(images(), batch_size=4).shape == (9, 16)
-  # `taken` has counted each image, and one for each batch before.
-  assert most == [(4, 4), (4, 9), (4, 11)]
+  # `taken` has counted each image, one batch ahead, and one for each batch before.
+  assert most == [(4, 8), (4, 10), (4, 11)]
+  # Few programs for any number of images.
+  most.clear()
+  for count in (1, 2, 3, 5, 7, 8):
+    seen.embed([RGB] * count, batch_size=16)
+  assert [size for size, _ in most] == [1, 2, 4, 8, 8, 8]
 
 
 def test_nothing_and_several_in_one(retriever):

@@ -267,7 +267,7 @@ def test_a_source_without_the_checkpoint_that_is_asked_for(
 def test_an_export_of_the_best_says_so_with_its_figures(run_with_best, expected, tmp_path):
   run = shutil.copytree(run_with_best, tmp_path / "run")
   figures = {"recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7}
-  figures |= {"num_classes": 3, "split": "test"}
+  figures |= {"num_classes": 3, "split": "test", "chance": dict.fromkeys(figures, 0.1)}
   for source, step, card, other in (
     ("best", 1, "| recall@1 | 50.0 |", "It has not been evaluated (`--stage=evaluate` does)"),
     ("checkpoint", 2, "(`--stage=evaluate --config.evaluate.source=best` does)", "| 50.0 |"),
@@ -280,7 +280,7 @@ def test_an_export_of_the_best_says_so_with_its_figures(run_with_best, expected,
       export.export(str(run), str(out), ("safetensors",), checkpoint=checkpoint)
       assert text in (out / "README.md").read_text(), (source, step, checkpoint)
   best, newest = tmp_path / "best1best", tmp_path / "best1newest"
-  chosen = "1 steps (the best of those validated, with MAP@R 25.0 % and recall@1 50.0 % on"
+  chosen = "1 step (the best of those validated, with MAP@R 25.0 % and recall@1 50.0 % on"
   assert chosen in (best / "README.md").read_text()
   assert "Trained for 2 steps on 40 classes" in (newest / "README.md").read_text()
   # It holds one checkpoint, whichever is asked for.
@@ -329,9 +329,11 @@ def test_a_damaged_export_is_one_line(exported, tmp_path, damage, says):
 def test_an_evaluation_goes_along_where_it_is_of_this_checkpoint(trained_run, tmp_path):
   run = shutil.copytree(trained_run, tmp_path / "run")
   for content, kept in (
-    ({"source": "checkpoint", "step": 1, "recall@1": 0.5}, True),
-    ({"source": "checkpoint", "step": 2, "recall@1": 0.5}, False),
-    ({"source": "pretrained", "step": 0, "recall@1": 0.5}, False),
+    ({"source": "checkpoint", "step": 1, "recall@1": 0.5, "chance": {}}, True),
+    ({"source": "checkpoint", "step": 2, "recall@1": 0.5, "chance": {}}, False),
+    ({"source": "pretrained", "step": 0, "recall@1": 0.5, "chance": {}}, False),
+    # Of an evaluation before there was a chance level beside each figure.
+    ({"source": "checkpoint", "step": 1, "recall@1": 0.5}, False),
     ([], False),
   ):
     (run / locations.EVALUATION).write_text(json.dumps(content))
