@@ -32,11 +32,11 @@ _MAX_TILE = 1 << 16
 class Placed(NamedTuple):
   """A gallery that lies on the devices of this process already, to be searched again and again.
 
-  blocks: [T, t, D] on every device. count: G. largest: the norm of its longest row.
+  blocks: [T, t, D] on every device. size: G. largest: the norm of its longest row.
   """
 
   blocks: jax.Array
-  count: int
+  size: int
   largest: float
 
 
@@ -84,12 +84,12 @@ def search(
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
   if isinstance(gallery, Placed):
     placed, (queries, norms) = gallery, _check_embeddings("queries", queries, normalize)
-    shape = placed.count, placed.blocks.shape[2]
+    shape = placed.size, placed.blocks.shape[2]
     _check_shapes(queries, shape, exclude_self, norms.max() * placed.largest)
   else:
     queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
     placed = _place(gallery, gallery_tile, jax.local_devices())
-  count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.count)
+  count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.size)
   tile = min(_tile_size(query_tile, count), max(8, 1 << (-(-count // devices) - 1).bit_length()))
   scores, indices = _run(_search, placed, tile, exclude_self, queries, k=found)
   fill = ((0, 0), (0, k - found))
@@ -189,7 +189,7 @@ def _run(program, placed, query_tile, exclude_self, *of_queries, **static):
   padded.append(_pad(own, query_tile * mesh.size, -1))
   found = program(
     *(_put(x, mesh, "devices") for x in padded),
-    *(placed.blocks, np.int32(placed.count)),
+    *(placed.blocks, np.int32(placed.size)),
     mesh=mesh,
     query_tile=query_tile,
     **static,
