@@ -166,8 +166,8 @@ def _load(path: str) -> ConfigDict:
     config = flags.FLAGS["config"].parser.parse(path)
   except UserError as error:
     # ml_collections puts a traceback before it.
-    said = str(error).strip().splitlines()[-1]
-    raise UserError(said.removeprefix(f"{UserError.__module__}.UserError: ")) from error
+    last = str(error).strip().splitlines()[-1]
+    raise UserError(last.removeprefix(f"{UserError.__module__}.UserError: ")) from error
   except Exception as error:
     if ":" in path and isinstance(error, TypeError) and "get_config() takes" in str(error):
       raise UserError(f"--config={path}: {file} has no variants; pass --config={file}") from error
