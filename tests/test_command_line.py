@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
-from lafg_jax import tasks
+from lafg_jax import command_line, tasks
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,7 +27,13 @@ MISUSES = [
   (("--config",), "--config"),
   (("--config=",), "--config"),
   (("--config=karz",), "did you mean cars?"),
-  (("--config=cars:huge",), "the variants are pretrained, scratch"),
+  (("--config=cars:huge",), "error: --config=configs/cars.py:huge: the variants are pretrained, "),
+  (("--config=configs/folder.py:scrach",), "the variants are pretrained and scratch"),
+  (("--config=hf:",), "the variants are pretrained and scratch"),
+  (("--config", "aircraft:scratch"), "there is one variant, lafg"),
+  (("--config=folder", "--config.data.classes_per_batch=1"), "auto, or a number of at least 2"),
+  (("--config=folder", "--config.data.classes_per_batch=auto"), "--config.data.root=FOLDER"),
+  (("--config=folder", "--config.train.steps=auto"), "train.steps"),
   (("--config", "configs/carz.py"), "configs/cars.py"),
   ((*SYNTHETIC, *SYNTHETIC), "once"),
   ((*SYNTHETIC, "--config.train.stepz=3"), "--config.train.steps"),
@@ -149,3 +155,31 @@ def test_training_imports_neither_torch_nor_tensorflow():
     "assert not heavy, heavy"
   )
   subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_variant_of_a_config_without_variants_is_one_line(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text(
+    "from lafg_jax.tasks.class_retrieval import default\n"
+    "def get_config():\n  return default.get_config()\n"
+  )
+  assert command_line._load(str(file)).data.name == "cars"
+  with pytest.raises(UserError, match=f"^--config={file}:x: {file} has no variants; pass "):
+    command_line._load(f"{file}:x")
+
+
+@pytest.mark.parametrize(
+  ("arg", "wanted"),
+  [
+    ("--config.data.classes_per_batch=auto", "--config.data.classes_per_batch=0"),
+    ("-config.data.images_per_class=auto", "-config.data.images_per_class=0"),
+    ("--config.model.patch_size=auto", "--config.model.patch_size=0"),
+    ("--config.model.mean=auto", "--config.model.mean=()"),
+    # These keys have the word itself, or none.
+    ("--config.model.size=auto", "--config.model.size=auto"),
+    ("--config.train.steps=auto", "--config.train.steps=auto"),
+    ("--workdir=auto", "--workdir=auto"),
+  ],
+)
+def test_auto_is_spelled_alike_for_every_key(arg, wanted):
+  assert command_line._without_auto(arg) == wanted
