@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import re
 import socket
 import sys
 from collections.abc import Sequence
@@ -12,17 +11,12 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax.config import secrets
 from lafg_jax.config.table import ROWS
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.files import replacing
 
 FILE = "run.json"
-_HIDDEN = "..."
-_USER = re.compile(r"(://)[^/@\s]+@")
-_QUERY = re.compile(r"([?&][^=&\s]+=)[^&\s]+")
-# Tokens of the hub, of OpenAI and of GitHub.
-_TOKEN = re.compile(r"\b(hf_|sk-|gh[a-z]_|github_pat_)[\w-]{8,}")
-_FLAG = re.compile(r"--?config\.([^=]+)=", re.DOTALL)
 
 
 def record(
@@ -41,12 +35,13 @@ def record(
   path = Path(workdir, FILE)
   before = _read(path)
   flat = json.loads(json.dumps(config_keys.flatten(config), default=str))
-  now = {key: _shown(key, value) for key, value in flat.items()}
+  set_secrets = {key for key in flat if secrets.is_secret(key) and flat[key] != ROWS[key].default}
+  now = {k: secrets.HIDDEN if k in set_secrets else secrets.plain(x) for k, x in flat.items()}
   old = before.get("config", {})
   start = {
     "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "host": socket.gethostname(),
-    "command": [_shown_word(word) for word in command],
+    "command": secrets.command(command),
     "stages": list(stages),
     "versions": {"python": sys.version.split()[0]} | versions,
     "changed": {k: [old[k], x] for k, x in now.items() if k in old and old[k] != x},
@@ -67,21 +62,3 @@ def _read(path: Path) -> dict[str, Any]:
     pass
   logging.warning("%s is damaged: earlier starts are left out", path)
   return {}
-
-
-def _shown(key: str, value: Any) -> Any:
-  if key in ROWS and ROWS[key].secret and value != ROWS[key].default:
-    return _HIDDEN
-  return _without_tokens(value) if isinstance(value, str) else value
-
-
-def _shown_word(word: str) -> str:
-  match = _FLAG.match(word)
-  if match and match[1] in ROWS and ROWS[match[1]].secret:
-    return match[0] + _HIDDEN
-  return _without_tokens(word)
-
-
-def _without_tokens(text: str) -> str:
-  text = _TOKEN.sub(rf"\1{_HIDDEN}", _USER.sub(rf"\1{_HIDDEN}@", text))
-  return _QUERY.sub(rf"\1{_HIDDEN}", text) if "://" in text else text

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import queue
+import shlex
 import signal
 import subprocess
 import sys
@@ -99,7 +100,7 @@ def _about(config: ConfigDict, workdir: str, start: int | None) -> dict[str, Any
     "name": train.tracker_name,
     "tags": list(dict.fromkeys([config.task, config.data.name, *train.tracker_tags])),
     "config": secrets.without(config),
-    "command": secrets.command(sys.argv),
+    "command": shlex.join(secrets.command(sys.argv)),
     "versions": checkpoints.versions(),
     "run": None,
     "sent": {},
