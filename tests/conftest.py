@@ -24,6 +24,8 @@ SMALL = {
   "data.images_per_class": 2,
   # The convolutional stem takes long to compile.
   "model.conv_stem": False,
+  # Not that of the weights, where a test has some.
+  "model.size": "custom",
   "model.width": 16,
   "model.depth": 1,
   "model.num_heads": 2,

@@ -37,9 +37,27 @@ def unreplicate(tree: Any) -> Any:
 
 
 @functools.cache
-def sharding() -> NamedSharding:
-  """How arrays with a leading axis of local devices lie on them."""
-  return NamedSharding(Mesh(np.array(jax.local_devices()), (AXIS,)), PartitionSpec(AXIS))
+def sharding(every_process: bool = False) -> NamedSharding:
+  """How arrays with a leading axis of devices lie on them: on local ones, or on those of all."""
+  chosen = jax.devices() if every_process else jax.local_devices()
+  return NamedSharding(Mesh(np.array(chosen), (AXIS,)), PartitionSpec(AXIS))
+
+
+def as_jit(step: Callable[..., Any]) -> Any:
+  """A function of each device's arrays as a jitted one of arrays on the devices of all processes.
+
+  It is for planning what a mapped step needs; its first argument is donated, as the state is.
+  """
+
+  def one(*args: Any) -> Any:
+    found = step(*jax.tree.map(lambda x: x[0], args))
+    return jax.tree.map(lambda x: x[None], found)
+
+  across = sharding(every_process=True)
+  mapped = jax.shard_map(
+    one, mesh=across.mesh, in_specs=across.spec, out_specs=across.spec, check_vma=False
+  )
+  return jax.jit(mapped, donate_argnums=0)
 
 
 def to_devices(

@@ -79,8 +79,9 @@ def choose(
   if found < rows:
     text = "train: %d rows at a time of a device's %d, which fits into %.3g GiB (%s)"
     logging.info(text, found, rows, limit / _GIB, "train.rows_per_chunk")
-    if distributed.process_index() == 0:
-      kept = {"program": fingerprint(program, rows, limit, jax.__version__)}
-      with replacing(path) as temporary:
-        temporary.write_text(json.dumps(kept | {"rows_per_chunk": found}))
+  # Among several processes each plan costs a compilation of its own.
+  if distributed.process_index() == 0 and (found < rows or distributed.process_count() > 1):
+    kept = {"program": fingerprint(program, rows, limit, jax.__version__)}
+    with replacing(path) as temporary:
+      temporary.write_text(json.dumps(kept | {"rows_per_chunk": found}))
   return found

@@ -174,22 +174,26 @@ def _rows_per_chunk(config, objective, fixed, needs, workdir) -> int:
 def _planner(program, objective, *arrays) -> Callable[[int], int]:
   """rows per chunk -> bytes that each device needs for a step, as XLA plans it.
 
-  `arrays` are the replicated state, constants and seed. The first call of the step does not compile
-  again what was planned here.
+  `arrays` are the replicated state, constants and seed. In a run of one process, the first call of
+  the step does not compile again what was planned here.
   """
-  local = jax.local_device_count()
   rows = -(-objective.rows // jax.device_count())
   reads = objective.embed_reads | objective.loss_reads
+  single = jax.process_count() == 1
 
   def like(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((local, *shape), dtype, sharding=devices.sharding())
+    sharding = devices.sharding(every_process=True)
+    return jax.ShapeDtypeStruct((jax.device_count(), *shape), dtype, sharding=sharding)
 
   batch = {name: like((rows, *x.shape), x.dtype) for name, x in reads.items()}
   shapes = jax.tree.map(lambda x: like(x.shape[1:], x.dtype), arrays)
-  asked = None if jax.process_count() == 1 else like((), np.int32)
+  asked = None if single else like((), np.int32)
 
   def needs(rows_per_chunk: int) -> int:
-    lowered = program(rows_per_chunk).lower(shapes[0], batch, *shapes[1:], asked)
+    mapped = program(rows_per_chunk)
+    # Among several processes pmap plans for arrays alone, and what is planned is compiled again.
+    mapped = mapped if single else devices.as_jit(mapped.__wrapped__)
+    lowered = mapped.lower(shapes[0], batch, *shapes[1:], asked)
     return out_of_memory.planned_bytes(lowered.compile())
 
   return needs
