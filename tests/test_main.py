@@ -302,6 +302,7 @@ def test_a_pretrained_backbone_is_evaluated_without_training(tmp_path):
   main(
     tmp_path / "run",
     *SMALL,
+    "--config.model.size=custom",
     f"--config.model.pretrained={tmp_path / 'vit'}",
     "--config.model.conv_stem=False",
     "--config.model.pool=token",

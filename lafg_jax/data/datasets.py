@@ -224,7 +224,7 @@ def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str,
   rest, most = tuple(name for name in names if name not in held_out), data.max_train_classes
   if most > len(rest):
     raise UserError(
-      f"data.max_train_classes={most}: of {counted(len(rest), 'training class')}; pass "
+      f"data.max_train_classes={most}: only {counted(len(rest), 'training class')} there; pass "
       f"{len(rest)} or less, or 0 for all"
     )
   splits = {"train": spaced(rest, most) if most else rest, "val": val, "test": test.class_names}

@@ -1,5 +1,6 @@
 """The colour that shows through where an image is transparent."""
 
+import re
 from typing import Any
 
 # Light grey: near the white grounds of shop photographs, and yet black, white and middle-grey
@@ -21,7 +22,9 @@ def rgb(text: str) -> tuple[int, int, int]:
     if int(text) > 255:
       raise ValueError(f"{text} is above 255")
     return (int(text),) * 3
-  # Imported here: the table of keys is read by --help.
+  if re.fullmatch("#[0-9a-fA-F]{6}", text):
+    return tuple(bytes.fromhex(text[1:]))
+  # Imported here: the table of keys is read by --help, and the default needs no Pillow.
   from PIL import ImageColor
 
   colour = ImageColor.getrgb(text)

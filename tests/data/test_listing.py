@@ -5,6 +5,7 @@ import socket
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 
 from lafg_jax import export
@@ -134,6 +135,8 @@ def test_a_gallery_of_links(tree, tmp_path, monkeypatch):
   photo(tree / "@eaDir" / "thumb.jpg")
 
   class Retriever:
+    config = ConfigDict({"data": {}})
+
     def embed(self, pixels, batch_size):
       return np.zeros((len(pixels), 3), np.float32)
 

@@ -99,7 +99,9 @@ def test_inspecting_everything_writes_the_page_alone_and_tells_who_is_not_traine
   tasks.run(config, str(workdir), ["inspect"])
   text = (workdir / "language.html").read_text()
   after = {p.name: files.file_hash(p) for p in workdir.iterdir()}
-  assert after.pop("language.html") != before.pop("language.html") and after == before
+  assert after.pop("language.html") != before.pop("language.html")
+  # Which has the start of each command.
+  assert after.pop("run.json") != before.pop("run.json") and after == before
   page = embedded(text)
   split_of = {c["name"]: c["split"] for c in page["classes"]}
   for split, names in datasets.class_splits(config.data).items():
@@ -161,7 +163,8 @@ def test_a_file_of_hostile_texts_is_shown_as_it_is_without_a_data_set(tmp_path):
   assert tags.count("script") == 2 and "img" not in tags and "link" not in tags
   assert not any({"src", "onerror"} & attributes.keys() for _, attributes in parser.found)
   assert "http://" not in text and "https://" not in text and "default-src 'none'" in text
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["descriptions.json", "language.html"]
+  written = sorted(p.name for p in tmp_path.iterdir())
+  assert written == ["descriptions.json", "language.html", "run.json"]
 
 
 def test_images_are_not_asked_for_and_the_page_says_so(tmp_path):

@@ -77,7 +77,7 @@ def load_backbone(
   logging.info("backbone: %d tensors of %s from %s", len(used), family.name, source)
   if spare:
     shown = ", ".join(sorted(spare)[:SHOWN]) + (", ..." if len(spare) > SHOWN else "")
-    logging.info("backbone: %d other tensors are left out: %s", len(spare), shown)
+    logging.info("backbone: left out: %s: %s", counted(len(spare), "other tensor"), shown)
   return traverse_util.unflatten_dict({p: jax.numpy.asarray(x) for p, x in loaded.items()}, sep="/")
 
 
@@ -107,10 +107,11 @@ def _by(shape: tuple[int, ...]) -> str:
 
 
 def _misfit(path: str, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+  why = f"{name} is {_by(shape)}, not {_by(wanted)}"
   if path == "position_embedding" and len(shape) == 3 and shape[2] == wanted[2]:
-    why = "no square grid of patches, and no config.json with an image_size tells rows and columns"
-    return f"{name} has {shape[1]} positions: {why}"
-  return f"{name} is {_by(shape)}, not {_by(wanted)}"
+    # A square grid would have been resampled.
+    why += ": rows and columns of a grid that is not square stand in a config.json with image_size"
+  return why
 
 
 def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.ndarray:
