@@ -43,8 +43,6 @@ MODEL = {
 BACKBONE = {"model.pretrained": ""}
 ENCODER = {
   "language.encoder": "tiny_clip",
-  "language.num_attributes": 3,
-  "language.top_k": 2,
   "language.cache": "",
 }
 FINCHES = {

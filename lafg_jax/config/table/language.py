@@ -60,7 +60,8 @@ ROWS = (
       "for classes without names, such as SOP's, whose prompt has the super-class."),
   Key("language.num_attributes", 0, at_least(0), "prototypes",
       "N: entries of the attribute vocabulary (K-means centres over all descriptions). 0: 256, or "
-      "fewer where there are few sentences or classes; the prototypes stage prints the number."),
+      "fewer where there are few sentences or classes; the prototypes stage prints the number.",
+      auto=0),
   Key("language.top_k", 10, at_least(1), "prototypes",
       "K: entries that a class attends to; with num_attributes=0 at most half of them."),
   Key("language.tau_k", 0.05, POSITIVE, "prototypes",
