@@ -12,8 +12,8 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
 
   On GPUs it is cuDNN's flash attention where that applies: bfloat16 or float16, and heads of a
   multiple of 8 channels, at most 128. Otherwise it is two products over [B, heads] with the weights
-  [T, S] between them. The softmax is float32: bfloat16 keeps three digits of a weight, and hundreds
-  are summed.
+  [T, S] between them. Scores and softmax are float32: bfloat16 keeps three digits of a weight, and
+  hundreds are summed.
 
   Args:
     query: [B, T, heads, d].
@@ -46,6 +46,7 @@ def _batched(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   # Heads before tokens, [B, heads, T, d]: each of the products over tokens is then one matrix
   # product of contiguous rows, which halves their time on the CPU.
   query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
-  scores = jnp.einsum("bhtd,bhsd->bhts", query * query.shape[-1] ** -0.5, key)
-  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(value.dtype)
+  query = query * query.shape[-1] ** -0.5
+  scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
+  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.swapaxes(jnp.einsum("bhts,bhsd->bhtd", weights, value), 1, 2)
