@@ -103,7 +103,7 @@ def retrieval(
     arrays, _ = checkpoints.require(workdir)
   embedder = embedders.build(made.model)
   params = inference_params(embedder, checkpoints.subtree(arrays, "state/params"))
-  vectors, rows = embed_dataset(make_embed(embedder, params), held_out, made.data, 100)
+  (vectors,), rows = embed_dataset([make_embed(embedder, params)], held_out, made.data, 100)
   found = metrics.evaluate_embeddings(vectors, held_out.labels[rows], (1,))
   return found["recall@1"], found["map@r"]
 

@@ -1,7 +1,7 @@
 """Images to unit-norm embeddings, by jit over all devices."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -55,16 +55,16 @@ def embedding_function(embedder: Embedder) -> Callable[[dict[str, Any]], Embed]:
 
 
 def embed_dataset(
-  embed: Embed, dataset: Dataset, data: Any, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """Embeds every readable image of a dataset, in its order.
+  embeds: Sequence[Embed], dataset: Dataset, data: Any, batch_size: int
+) -> tuple[list[np.ndarray], np.ndarray]:
+  """Embeds every readable image of a dataset, in its order, by each model: decoded once for all.
 
   The processes of a run share the batches, `batch_size` images of all of them together, and each
   returns the whole.
 
   Returns:
-    vectors [n, D] float32 and their dataset rows [n] int32; images that cannot be read are
-    reported by path and left out.
+    vectors [n, D] float32 of each model, and their dataset rows [n] int32; images that cannot be
+    read are reported by path and left out.
 
   Raises:
     UserError: no image can be read.
@@ -76,21 +76,23 @@ def embed_dataset(
 
   count, share = len(dataset.labels), -(-batch_size // jax.process_count())
   mine = {"process_index": jax.process_index(), "process_count": jax.process_count()}
-  vectors, rows = [], []
+  vectors: list[list[np.ndarray]] = [[] for _ in embeds]
+  rows = []
   with Progress(f"embed {dataset.split}", count, "images") as progress:
     for batch in pipeline.eval_batches(dataset, data, share, **mine):
       # Rows without an image stay, so that every process has the same number of rows.
-      vectors.append(embed(batch["image"]))
+      for embed, found in zip(embeds, vectors, strict=True):
+        found.append(embed(batch["image"]))
       rows.append(batch["index"])
       for row in batch["unreadable"][batch["unreadable"] >= 0]:
         logging.warning("embed: cannot read %s; left out", dataset.ids[row])
       progress.add(int((batch["index"] >= 0).sum()) * jax.process_count())
-  found = (np.concatenate(vectors), np.concatenate(rows))
-  all_vectors, all_rows = multihost_utils.process_allgather(found, tiled=True)
+  joined = ([np.concatenate(found) for found in vectors], np.concatenate(rows))
+  all_vectors, all_rows = multihost_utils.process_allgather(joined, tiled=True)
   order = np.argsort(all_rows, kind="stable")
   order = order[all_rows[order] >= 0]
   if len(order) < count:
     logging.warning("embed: %d of %d images left out", count - len(order), count)
   if not len(order):
     raise UserError(f"no image of the {dataset.split} split of {dataset.name} can be read")
-  return all_vectors[order], all_rows[order]
+  return [found[order] for found in all_vectors], all_rows[order]

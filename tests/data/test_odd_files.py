@@ -244,7 +244,7 @@ def test_teacher_features_and_pictures_agree(dataset, seen, monkeypatch):
     else:
       np.testing.assert_array_equal(tile, images.resize_centre_crop(pixels, SIZE, SIZE))
       wanted = pixels[0, 0].astype(float) + 1
-      np.testing.assert_allclose(features[row], wanted / np.linalg.norm(wanted), atol=1e-5)
+      np.testing.assert_allclose(features[row, 0], wanted / np.linalg.norm(wanted), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def evaluated(folder, config, gallery):
   params = checkpoints.subtree(arrays, "state/params")
   apply = embed.make_embed(embedders.build(config.model), params)
   # 50 images of 120 at once: the last batch is short, and shares differ.
-  vectors, rows = embed.embed_dataset(apply, gallery, config.data, 50)
+  (vectors,), rows = embed.embed_dataset([apply], gallery, config.data, 50)
   np.testing.assert_array_equal(rows, np.arange(len(gallery.labels)))
   found = metrics.evaluate_embeddings(vectors, gallery.labels, (1, 4))
   values = [found[name] for name in ("recall@1", "recall@4", "map@r", "r_precision")]

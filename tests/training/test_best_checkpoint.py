@@ -51,7 +51,7 @@ def test_what_is_measured_is_the_evaluation_of_that_step_and_the_best_is_kept(tr
     apply = embed.make_embed(embedders.build(config.model), params)
     # In batches of the same size: a rounding more turns near ties of so small a model.
     size = config.evaluate.batch_size
-    vectors, _ = embed.embed_dataset(apply, splits["val"], config.data, size)
+    (vectors,), _ = embed.embed_dataset([apply], splits["val"], config.data, size)
     found = metrics.evaluate_embeddings(vectors, splits["val"].labels, (1,))
     assert line["val_map@r"] == pytest.approx(found["map@r"], abs=1e-6)
     assert line["val_recall@1"] == pytest.approx(found["recall@1"], abs=1e-6)

@@ -1,5 +1,6 @@
 """Images -> features in the space of an encoder's texts, and their means over classes."""
 
+import functools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +34,8 @@ def class_image_means(
   Images that cannot be read are reported by path and left out. Raises UserError as `encode_images`,
   and if no image of a class can be read.
   """
-  features, readable = _of_dataset(dataset, encoder, batch_size, cache)
+  found, readable = _of_dataset(dataset, encoder, batch_size, cache)
+  features = found[:, 0]
   labels, count = dataset.labels[readable], len(dataset.class_names)
   empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
   if len(empty):
@@ -51,42 +53,49 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
   reported by path), encoder; and, where `recolourings` K is not 0, recoloured [n, K, d], the
   features of each image in K other colours. Raises UserError as `encode_images`.
   """
-  options = (language.encoder, language.batch_size, language.cache)
-  features, readable = _of_dataset(dataset, *options)
-  features[~readable] = 0
-  arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": features}
   if recolourings:
-    logging.info("encode: %d images in %d other colours each", len(dataset), recolourings)
-    versions = [_encoded(dataset, *options, version=k) for k in range(recolourings)]
-    arrays["recoloured"] = np.nan_to_num(np.stack(versions, axis=1))
+    logging.info("encode: %d images, and in %d other colours each", len(dataset), recolourings)
+  options = (language.encoder, language.batch_size, language.cache)
+  found = np.nan_to_num(_of_dataset(dataset, *options, recolourings)[0])
+  arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": found[:, 0]}
+  if recolourings:
+    arrays["recoloured"] = found[:, 1:]
   return write_npz(Path(workdir) / FILE, **arrays, encoder=np.array(language.encoder))
 
 
 def _of_dataset(
-  dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike
+  dataset: Dataset,
+  encoder: str,
+  batch_size: int,
+  cache: str | os.PathLike,
+  recolourings: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Image features [n, d], nan where unreadable, and which are readable [n]; logs the others."""
-  features = _encoded(dataset, encoder, batch_size, cache)
-  readable = ~np.isnan(features[:, 0])
+  """Image features [n, 1 + K, d], nan where unreadable; and which are readable [n].
+
+  The first are of the image as it is, the others of its K recoloured versions. Logs the unreadable.
+  """
+  found = encode_versions(
+    dataset.images,
+    *(encoder, batch_size, cache),
+    boxes=dataset.boxes,
+    skip_unreadable=True,
+    versions=(None, *range(recolourings)),
+    ground=dataset.ground,
+  )
+  readable = ~np.isnan(found[:, 0, 0])
   for row in np.flatnonzero(~readable):
     logging.warning("encode: cannot read %s; left out", dataset.ids[row])
   if not readable.all():
     logging.warning("encode: %d of %d images left out", (~readable).sum(), len(dataset))
-  return features, readable
+  return found, readable
 
 
-def _encoded(dataset: Dataset, *options: Any, version: int | None = None) -> np.ndarray:
-  return encode_images(
-    dataset.images,
-    *options,
-    boxes=dataset.boxes,
-    skip_unreadable=True,
-    version=version,
-    ground=dataset.ground,
-  )
+def encode_images(*images_and_encoder: Any, **options: Any) -> np.ndarray:
+  """Features [n, d] of images as they are; all else is as `encode_versions` has it."""
+  return encode_versions(*images_and_encoder, **options)[:, 0]
 
 
-def encode_images(
+def encode_versions(
   images: Sequence[Any] | np.ndarray,
   encoder: str,
   batch_size: int,
@@ -94,10 +103,12 @@ def encode_images(
   *,
   boxes: np.ndarray | None = None,
   skip_unreadable: bool = False,
-  version: int | None = None,
+  versions: Sequence[int | None] = (None,),
   ground: Ground = GROUND,
 ) -> np.ndarray:
-  """L2-normalised float32 image features [n, d], in the space of the encoder's text features.
+  """L2-normalised float32 image features [n, V, d], in the space of the encoder's text features.
+
+  The encoder is loaded once, and each image file is decoded once, for all V versions.
 
   Args:
     images: n >= 1 paths or bytes of image files, or uint8 [n, H, W, 3]. Files are turned upright
@@ -109,15 +120,18 @@ def encode_images(
     boxes: [n, 4] left, top, right, bottom in pixels: the part of each image that is encoded; None
       encodes all of it.
     skip_unreadable: rows of nan for images that cannot be read, instead of an error.
-    version: image `row` is encoded in other colours, `colours.recoloured(image, row, version)`;
-      None encodes it as it is.
+    versions: V versions of each image. A number encodes image `row` in other colours,
+      `colours.recoloured(image, row, version)`; None encodes it as it is.
     ground: red, green and blue behind what is transparent.
 
   Raises:
     UserError: as `encode_texts`; the encoder has no image tower; an image cannot be read.
   """
   folder, identity = load.resolve(encoder)
+  count = len(versions)
 
+  # The versions of an image follow each other.
+  @functools.lru_cache(maxsize=2)
   def read(row: int, function: Callable[[Any, np.ndarray | None], Any]) -> Any:
     """`function` of an image and its box; None where it cannot be read and may be left out."""
     try:
@@ -129,6 +143,16 @@ def encode_images(
         raise UserError(f"{error}; take it out of the data") from error
       raise UserError(f"cannot read image {error.filename}: {error.strerror}") from error
 
+  def opened(image: Any, box: np.ndarray | None) -> Image.Image:
+    return open_any(image, box, ground)
+
+  def shown(at: int) -> Image.Image | None:
+    row, version = at // count, versions[at % count]
+    picture = read(row, opened)
+    if picture is None or version is None:
+      return picture
+    return Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
+
   def prepare() -> Encode:
     import torch
 
@@ -137,13 +161,9 @@ def encode_images(
     finish = load.load_steps(encoder, layout.read(folder), model.device)
 
     def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
-      opened = {row: read(row, lambda x, box: open_any(x, box, ground)) for row in rows}
-      pictures = {row: picture for row, picture in opened.items() if picture is not None}
+      pictures = {at: picture for at in rows if (picture := shown(at)) is not None}
       if not pictures:
         return [], torch.empty(0, 0)
-      if version is not None:
-        for row, picture in pictures.items():
-          pictures[row] = Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
       inputs = processor(images=list(pictures.values()), return_tensors="pt")
       with load.encoding(encoder):
         found = model.get_image_features(**inputs.to(model.device))
@@ -153,19 +173,20 @@ def encode_images(
     return encode
 
   def contents() -> Iterator[bytes | None]:
-    for row in range(len(images)):
+    for at in range(len(images) * count):
+      row, version = at // count, versions[at % count]
       content = read(row, _content)
       colour = f"\non {ground}".encode()
       colour += b"" if version is None else f"\nrecoloured {row} {version}".encode()
       yield None if content is None else b"image\n" + content + colour
 
-  stored = FeatureCache(cache, identity)
-  found = computed(contents(), [0] * len(images), prepare, batch_size, stored, "images")
+  lengths, stored = [0] * (len(images) * count), FeatureCache(cache, identity)
+  found = computed(contents(), lengths, prepare, batch_size, stored, "images")
   if not found.size:
     raise UserError(f"none of {len(images)} images can be read: check the paths")
   readable = ~np.isnan(found[:, 0])
   found[readable] = l2_normalise(found[readable], f"image features of {encoder}")
-  return found
+  return found.reshape(len(images), count, -1)
 
 
 def _content(image: Any, box: np.ndarray | None) -> bytes:

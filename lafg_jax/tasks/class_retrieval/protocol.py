@@ -45,7 +45,8 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
       # The backbone's own feature, without a head or prompts, which are random.
       config = config.copy_and_resolve_references()
       config.model.update(embedding_dim=0, embedding_norm="", num_prompts=0)
-    result = _evaluate_params(config, *embedders.init_model(config), _dataset(config), workdir)
+    models = [embedders.init_model(config)]
+    (result,) = _evaluate_models(config, models, _dataset(config), workdir)
     result["step"] = 0
   else:
     result = results.evaluate_file(source, config.evaluate.ks)
@@ -65,36 +66,38 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   arrays, meta = checkpoints.require(workdir, where)
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
-  embedder, dataset = embedders.build(config.model), _dataset(config)
-  params = checkpoints.subtree(arrays, "state/params")
-  result = _evaluate_params(config, embedder, params, dataset, workdir)
+  dataset, kept = _dataset(config), distributed.agree("the untrained model", lambda: _kept(workdir))
+  models = [(embedders.build(config.model), checkpoints.subtree(arrays, "state/params"))]
+  key = _key_of_untrained(config, meta["made_of"]["the pretrained weights"])
+  if key not in kept and (untrained := _untrained_model(config, workdir)):
+    models.append(untrained)
+  result, *others = _evaluate_models(config, models, dataset, workdir)
+  if others:
+    kept[key] = results.metrics_only(others[0])
+    _write(os.path.join(workdir, UNTRAINED), kept)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
     result["partial"] = True
-  weights = meta["made_of"]["the pretrained weights"]
-  untrained = _evaluate_untrained(config, workdir, dataset, weights)
-  return result if untrained is None else result | {"untrained": untrained}
+  return result | {"untrained": kept[key]} if key in kept else result
 
 
-def _evaluate_untrained(config, workdir, dataset, weights) -> dict[str, float] | None:
-  """Metrics of the model before training: those that the workdir keeps, or measured and kept.
+def _key_of_untrained(config: ConfigDict, weights: str | None) -> str:
+  """The hash of all that decides the figures before training; `weights` is that of the weights."""
+  split = config.evaluate.split
+  content = datasets.content_fingerprint(config.data, split)
+  deciding = keys.deciding(config, "embedding")
+  return files.fingerprint(deciding, weights, content, split, config.evaluate.ks)
+
+
+def _untrained_model(config: ConfigDict, workdir: str) -> Any:
+  """The model before training and its parameters.
 
   None, with a warning, where the pretrained weights cannot be read any more. The checkpoint is
   evaluated all the same: it needs neither them nor the network.
-
-  Args:
-    weights: the hash of the pretrained weights that training began with, or None.
   """
-  path, split = os.path.join(workdir, UNTRAINED), config.evaluate.split
-  content = datasets.content_fingerprint(config.data, split)
-  deciding = keys.deciding(config, "embedding")
-  key = files.fingerprint(deciding, weights, content, split, config.evaluate.ks)
-  kept = distributed.agree("the untrained model", lambda: _read_kept(path))
-  if key in kept:
-    return kept[key]
-  failed = ""
+  failed, made = "", None
   try:
-    embedder, params = embedders.init_model(config)
+    made = embedders.init_model(config)
   except UserError as error:
     failed = str(error)
   # All processes embed together, or none does.
@@ -107,13 +110,12 @@ def _evaluate_untrained(config, workdir, dataset, weights) -> dict[str, float] |
     return None
   if failed:
     raise UserError(failed)
-  found = results.metrics_only(_evaluate_params(config, embedder, params, dataset))
-  _write(path, kept | {key: found})
-  return found
+  return made
 
 
-def _read_kept(path: str) -> dict[str, dict[str, float]]:
+def _kept(workdir: str) -> dict[str, dict[str, float]]:
   """The content of untrained.json; {} where it is missing or damaged."""
+  path = os.path.join(workdir, UNTRAINED)
   try:
     return dict(json.loads(Path(path).read_text(encoding="utf-8")))
   except FileNotFoundError:
@@ -135,7 +137,7 @@ def make_validation(
   def measure(params: dict[str, Any]) -> dict[str, float]:
     with distributed.unhurried("validation"):
       embed = embedding(params)
-      vectors, rows = embed_dataset(embed, val, config.data, config.evaluate.batch_size)
+      (vectors,), rows = embed_dataset([embed], val, config.data, config.evaluate.batch_size)
       asks = None if val.is_query is None else val.is_query[rows]
       found = metrics.evaluate_embeddings(vectors, val.labels[rows], (1,), is_query=asks)
     return {f"val_{name}": float(found[name]) for name in ("recall@1", "map@r")}
@@ -148,20 +150,23 @@ def _dataset(config: ConfigDict) -> datasets.Dataset:
   return datasets.load_splits(config.data, splits=(split,))[split]
 
 
-def _evaluate_params(config, embedder, params, dataset, workdir=None) -> dict[str, Any]:
-  """Metrics of one set of parameters; with a workdir, embeddings.npz there as well."""
-  embed = make_embed(embedder, params)
-  vectors, rows = embed_dataset(embed, dataset, config.data, config.evaluate.batch_size)
+def _evaluate_models(config, models, dataset, workdir) -> list[dict[str, Any]]:
+  """Metrics of models (embedder, parameters), each image decoded once for all of them.
+
+  The embeddings of the first go into embeddings.npz of the workdir.
+  """
+  embeds = [make_embed(*model) for model in models]
+  found, rows = embed_dataset(embeds, dataset, config.data, config.evaluate.batch_size)
   labels, asks = dataset.labels[rows], None if dataset.is_query is None else dataset.is_query[rows]
-  if workdir is not None and jax.process_index() == 0:
+  if jax.process_index() == 0:
     path = os.path.join(workdir, EMBEDDINGS)
-    results.write_embeddings(path, vectors, labels, rows, dataset)
-  ks = tuple(config.evaluate.ks)
-  result: dict[str, Any] = metrics.evaluate_embeddings(vectors, labels, ks, is_query=asks)
+    results.write_embeddings(path, found[0], labels, rows, dataset)
   unreadable = len(dataset.ids) - len(rows)
-  result |= {"dataset": dataset.name, "split": dataset.split, "num_unreadable": unreadable}
+  about = {"dataset": dataset.name, "split": dataset.split, "num_unreadable": unreadable}
   said = {"partial": dataset.partial, "box_crop": config.data.box_crop}
-  return result | {name: True for name, holds in said.items() if holds}
+  about |= {name: True for name, holds in said.items() if holds}
+  ks = tuple(config.evaluate.ks)
+  return [metrics.evaluate_embeddings(x, labels, ks, is_query=asks) | about for x in found]
 
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lafg_jax import export, tasks
-from lafg_jax.data import datasets
+from lafg_jax.data import datasets, pipeline
 from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import protocol, train
 from lafg_jax.training import metrics_log
@@ -124,7 +124,12 @@ def test_the_model_before_training_is_measured_once(
   monkeypatch.setattr(
     protocol.embedders, "init_model", lambda config: made.append(1) or init(config)
   )
+  batches, passes = pipeline.eval_batches, []
+  monkeypatch.setattr(
+    pipeline, "eval_batches", lambda *args, **kwargs: passes.append(1) or batches(*args, **kwargs)
+  )
   first = protocol.run(config, str(workdir))
+  assert len(passes) == 1, "images are decoded once for the checkpoint and the untrained model"
   assert protocol.run(config, str(workdir)) == first and len(made) == 1
   # Whatever decides the figures measures them again.
   config.evaluate.ks = (1,)
