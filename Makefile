@@ -1,7 +1,7 @@
 # make demo: install what the main job needs, run it on the embedded default, say where to look.
 # make installed: install what the tests need.
 # make test: install what the tests need; lint, type check and tests in parallel.
-# make test-all: the tests of minutes too.
+# make test-all: the tests of minutes too, and exact ties, kills and 8 devices with XLA's own settings.
 # make bench: install the peers of the benchmarks, and measure beside them (half an hour on 2 cores).
 # make docs: install what the site needs; build it into site/ and check its links.
 PYTHON ?= python3
@@ -26,6 +26,7 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
+	LAFG_XLA_DEFAULTS=1 $(BIN)/pytest -n 2 --dist worksteal -q tests/evaluate tests/faults/test_kill.py tests/training/test_step.py tests/training/test_objective.py
 
 bench: $(VENV)/.bench
 	for name in train_step embed knn "knn --size=sop" "knn --size=million" startup scaling memory; do \

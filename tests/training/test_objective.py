@@ -136,7 +136,8 @@ def test_it_trains_as_computed_by_hand(whole):
 
 def test_eight_devices_train_as_one(whole, tmp_path):
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-  environment["XLA_FLAGS"] += " --xla_force_host_platform_device_count=8"
+  flags = environment.get("XLA_FLAGS", "")
+  environment["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count=8"
   command = [sys.executable, __file__, str(tmp_path)]
   done = subprocess.run(command, env=environment, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

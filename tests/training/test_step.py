@@ -30,7 +30,7 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   script = Path(__file__).parent / "check_devices.py"
   environment = os.environ | {
     "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8",
+    "XLA_FLAGS": os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8",
     "PYTHONPATH": str(ROOT),
   }
   done = subprocess.run(
