@@ -81,7 +81,8 @@ ROWS = (
   Key("language.long_sentences", "split", one_of("split", "cut"), "features",
       "Sentences longer than the encoder's context: 'split' at sentences and clauses, or 'cut'."),
   Key("language.cache", "~/.cache/lafg_jax/features", TEXT, "nothing",
-      "Folder that keeps encoded features for all runs; '' keeps none. It may be deleted anytime.",
+      "Folder that keeps encoded features for all runs, at most 4 GiB; '' keeps none. It may be "
+      "deleted anytime.",
       path=True),
   Key("language.prototype", "attention",
       one_of("attention", "profile", "query", "descriptions", "images"), "targets",

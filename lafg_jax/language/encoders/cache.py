@@ -1,15 +1,18 @@
 """Features of a frozen encoder, computed once and kept in `<folder>/<encoder>/*.npz`.
 
 The key of an entry is a hash of the encoder's identity and of the text or image, so no entry goes
-stale. Files are only added and merged, each is written whole, and a kill loses some seconds of
-work. The folder may be deleted at any time.
+stale. Files are only added, merged and, beyond MOST_BYTES, deleted; each is written whole, and a
+kill loses some seconds of work. The folder may be deleted at any time.
 """
 
+import contextlib
 import hashlib
 import itertools
 import os
 import time
 import uuid
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +29,10 @@ _VERSION = 2
 _KEY_BYTES = 32
 # Rows -> those of them that could be encoded, and their features, a torch tensor [r, d].
 Encode = Callable[[Sequence[int]], tuple[Sequence[int], Any]]
-# `read` merges the files of an encoder into one above this number.
-_MANY_FILES = 32
+# `read` merges the small files of an encoder into one above this number.
+_MANY_FILES, _SMALL_BYTES = 32, 16 * 2**20
+# Of all encoders together. Beyond it, the files that were not read for longest are deleted.
+MOST_BYTES = 4 * 2**30
 
 
 class FeatureCache:
@@ -57,18 +62,36 @@ class FeatureCache:
     return hashlib.sha256(f"{_VERSION} {self.identity}\n".encode() + content).digest()
 
   def read(self, keys: Sequence[bytes]) -> dict[bytes, np.ndarray]:
-    """The features [d] float32 of the `keys` that are stored; renames damaged files."""
-    paths = sorted(self.folder.glob("*.npz")) if self.folder else []
-    read = {path: read_cached_npz(path, ("keys", "features"), _is_sound) for path in paths}
-    files = {path: arrays for path, arrays in read.items() if arrays is not None}
+    """The features [d] float32 of the `keys` that are stored; renames damaged files.
+
+    Of a file without any of them, the features are not read.
+    """
+    wanted, found, small = set(keys), {}, {}
+    for path in sorted(self.folder.glob("*.npz")) if self.folder else []:
+      size, names = _bytes_of(path), _keys_of(path)
+      if size < _SMALL_BYTES:
+        small[path] = size
+      if names is not None and wanted.isdisjoint(names):
+        continue
+      if arrays := read_cached_npz(path, ("keys", "features"), _is_sound):
+        stored = zip(*arrays, strict=True)
+        found |= {key: row for name, row in stored if (key := bytes(name)) in wanted}
+        with contextlib.suppress(FileNotFoundError):
+          os.utime(path)
+    if len(small) > _MANY_FILES:
+      self._merge(list(small))
+    return {key: found[key] for key in keys if key in found}
+
+  def _merge(self, paths: Sequence[Path]) -> None:
+    """Puts the content of files into one, and deletes them."""
+    read = [read_cached_npz(path, ("keys", "features"), _is_sound) for path in paths]
     stored = {
-      bytes(key): row for arrays in files.values() for key, row in zip(*arrays, strict=True)
+      bytes(key): row for arrays in read if arrays for key, row in zip(*arrays, strict=True)
     }
-    if len(files) > _MANY_FILES:
+    if stored:
       self._write(list(stored), np.stack(list(stored.values())))
-      for path in files:
-        path.unlink(missing_ok=True)
-    return {key: stored[key] for key in keys if key in stored}
+    for path in paths:
+      path.unlink(missing_ok=True)
 
   def add(self, keys: Sequence[bytes], features: np.ndarray) -> None:
     """Keeps `features` [n, d]; the first call after `seconds` writes all that wait.
@@ -97,11 +120,43 @@ class FeatureCache:
     rows = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, _KEY_BYTES)
     try:
       write_npz(path, keys=rows, features=features)
+      _bound(self.folder.parent, path)
     except OSError as error:
       raise UserError(
         f"language.cache: {self.folder.parent} cannot be written to ({error.strerror}): "
         "pass --config.language.cache=FOLDER, or an empty one to keep nothing"
       ) from error
+
+
+def _bytes_of(path: Path) -> int:
+  with contextlib.suppress(FileNotFoundError):
+    return path.stat().st_size
+  return 0
+
+
+def _keys_of(path: Path) -> set[bytes] | None:
+  """The keys of a file; None where they cannot be read."""
+  try:
+    with np.load(path, allow_pickle=False) as arrays:
+      return {bytes(key) for key in arrays["keys"]}
+  except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error):
+    # `read_cached_npz` says so, and sets the file aside.
+    return None
+
+
+def _bound(folder: Path, newest: Path) -> None:
+  """Deletes files of all encoders, those not read for longest first, until MOST_BYTES are left."""
+  found = []
+  for path in folder.glob("*/*.npz"):
+    # Another run may delete files too.
+    with contextlib.suppress(FileNotFoundError):
+      status = path.stat()
+      found.append((path != newest, status.st_mtime, path, status.st_size))
+  total = sum(size for *_, size in found)
+  for deletable, _, path, size in sorted(found, key=lambda x: x[1]):
+    if total > MOST_BYTES and deletable:
+      path.unlink(missing_ok=True)
+      total -= size
 
 
 def _is_sound(keys: np.ndarray, features: np.ndarray) -> bool:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lafg_jax.language.encoders import cache as feature_cache
 from lafg_jax.language.encoders.cache import FeatureCache
 from lafg_jax.utils.errors import UserError
 
@@ -71,7 +72,7 @@ def spoil_empty(path):
 
 
 def spoil_shape(path):
-  np.savez(path, keys=np.zeros((2, 32), np.uint8), features=np.zeros((1, 3), np.float32))
+  np.savez(path, keys=np.load(path)["keys"], features=np.zeros((2, 3), np.float32))
 
 
 def spoil_pickle(path):
@@ -79,7 +80,7 @@ def spoil_pickle(path):
 
 
 def spoil_nan(path):
-  np.savez(path, keys=np.zeros((1, 32), np.uint8), features=np.full((1, 3), np.nan, np.float32))
+  np.savez(path, keys=np.load(path)["keys"], features=np.full((1, 3), np.nan, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -205,3 +206,31 @@ def test_a_kill_loses_at_most_a_batch(tmp_path, logged):
   assert 4 * (begun + rest - 1) <= kept <= 4 * (begun + rest)
   np.testing.assert_allclose(found, encode.encode_texts(texts, "tiny_clip", 64), atol=1e-5)
   assert "damaged" not in logged.text
+
+
+def test_features_that_are_not_asked_for_are_not_read(tmp_path, monkeypatch):
+  for number in range(3):
+    fill(tmp_path, [f"{number} {k}" for k in range(4)])
+  read, whole = [], feature_cache.read_cached_npz
+  monkeypatch.setattr(
+    feature_cache, "read_cached_npz", lambda path, *rest: read.append(path) or whole(path, *rest)
+  )
+  cache = FeatureCache(tmp_path, "e")
+  assert not cache.read([cache.key(b"another")]) and not read
+  assert len(cache.read([cache.key(b"1 2"), cache.key(b"another")])) == 1 and len(read) == 1
+
+
+def test_the_files_not_read_for_longest_make_room(tmp_path, monkeypatch):
+  for number in range(4):
+    fill(tmp_path, [f"{number} {k}" for k in range(100)], f"encoder {number % 2}")
+  files = sorted(tmp_path.glob("*/*.npz"), key=lambda path: path.name)
+  size = files[0].stat().st_size
+  for age, path in enumerate(files):
+    os.utime(path, (1e9 + age, 1e9 + age))
+  cache = FeatureCache(tmp_path, "encoder 0")
+  assert cache.read([cache.key(b"0 7")]), "the oldest is read, and stays"
+  monkeypatch.setattr(feature_cache, "MOST_BYTES", 3 * size + size // 2)
+  fill(tmp_path, [f"{k} new" for k in range(100)], "encoder 0")
+  left = sorted(tmp_path.glob("*/*.npz"), key=lambda path: path.name)
+  assert files[0] in left and files[1] not in left and files[2] not in left and files[3] in left
+  assert len(left) == 3
