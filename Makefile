@@ -8,6 +8,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# The checkout goes on Python's path: otherwise Python takes the folder of a clone called lafg_jax for
+# the package where a script in the folder above it imports that.
+EDITABLE := --config-settings editable_mode=compat -e
 NEEDS := setup.py pyproject.toml constraints.txt
 
 .PHONY: demo installed test test-all bench docs clean
@@ -43,23 +46,24 @@ $(VENV)/.python:
 	touch $@
 
 $(VENV)/.demo: $(VENV)/.python $(NEEDS)
-	$(PIP) -e '.[language,faiss]'
+	@echo "Installing into $(VENV): one minute or more, and quiet"
+	$(PIP) $(EDITABLE) '.[language,faiss]'
 	touch $@
 
 # Tests compare with timm. It asks for torchvision, which has no CPU build to match; they do not.
 # Of some 22,000 modules the tests import a few thousand: Python compiles those when it does.
 $(VENV)/.test: $(VENV)/.python $(NEEDS)
-	$(PIP) --no-compile -e '.[dev]'
+	$(PIP) --no-compile $(EDITABLE) '.[dev]'
 	$(PIP) --no-compile --no-deps timm
 	touch $@
 
 $(VENV)/.bench: $(VENV)/.python $(NEEDS)
-	$(PIP) -e '.[bench]'
+	$(PIP) $(EDITABLE) '.[bench]'
 	$(PIP) --no-deps timm
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.python $(NEEDS)
-	$(PIP) -e '.[docs]'
+	$(PIP) $(EDITABLE) '.[docs]'
 	touch $@
 
 clean:

@@ -173,7 +173,10 @@ def _check_names(argv: list[str], with_config: bool) -> None:
     if not arg.startswith("-") or not name or is_key:
       continue
     if name not in known and not (name.startswith("no") and name[2:] in known):
-      raise UserError(f"unknown flag --{name}{_nearest(name, known, '--')}; see --help")
+      # --steps=300, for --config.train.steps.
+      key = next((key for key in ROWS if key.rpartition(".")[2] == name), "") if with_config else ""
+      hint = f" (did you mean --config.{key}?)" if key else _nearest(name, known, "--")
+      raise UserError(f"unknown flag --{name}{hint}; see --help")
 
 
 def _config_path(argv: list[str]) -> tuple[int, str]:

@@ -19,6 +19,7 @@ from typing import Any
 from absl import flags, logging
 
 from lafg_jax import command_line
+from lafg_jax.runtime import interrupts
 from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
@@ -104,16 +105,22 @@ def export(
 
   out, gallery = places.expanded(out), gallery and places.expanded(gallery)
   model = bundle.read(source, checkpoint)
+  if "safetensors" in formats and not gallery:
+    index_card.check(out, model)
   written = []
+  # A library may have swallowed Ctrl-C before each of them.
+  interrupts.check()
   if "safetensors" in formats:
     bundle.write(model, out)
     with replacing(os.path.join(out, model_card.FILE)) as temporary:
       temporary.write_text(model_card.text(model, formats), encoding="utf-8")
     written += ["model.safetensors", "config.json", model_card.FILE]
+  interrupts.check()
   if "stablehlo" in formats:
     with replacing(os.path.join(out, STABLEHLO)) as temporary:
       temporary.write_bytes(stablehlo(model))
     written.append(STABLEHLO)
+  interrupts.check()
   if "faiss" in formats and gallery:
     count = write_index(retriever.of(model), gallery, out)
     with replacing(os.path.join(out, index_card.FILE)) as temporary:
@@ -198,6 +205,7 @@ def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   paths: list[str] = []
   vectors = []
   for start in range(0, len(names), _AT_ONCE):
+    interrupts.check()
     pixels = []
     for name in names[start : start + _AT_ONCE]:
       try:

@@ -38,6 +38,7 @@ MISUSES = [
   ((*SYNTHETIC, *SYNTHETIC), "once"),
   ((*SYNTHETIC, "--config.train.stepz=3"), "--config.train.steps"),
   ((*SYNTHETIC, "--config.steps=3"), "--config.train.steps"),
+  ((*SYNTHETIC, "--steps=3"), "did you mean --config.train.steps?"),
   ((*SYNTHETIC, "--config.train=3"), "section"),
   ((*SYNTHETIC, "--config.train.steps"), "no value"),
   ((*SYNTHETIC, "--config.train.steps", "5"), "no value"),

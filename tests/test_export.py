@@ -19,6 +19,7 @@ from lafg_jax import export
 from lafg_jax.evaluate.embed import inference_params, make_embed
 from lafg_jax.inference import bundle, index_card, model_card
 from lafg_jax.models import embedder as embedders
+from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -307,3 +308,25 @@ def test_the_command_and_its_help(trained_run, tmp_path):
   saved = json.loads((tmp_path / "out/config.json").read_text())
   original = bundle.read(str(trained_run))
   assert saved["config"] == json.loads(json.dumps(config_keys.flatten(original.config)))
+
+
+def test_the_index_of_another_model_does_not_stay(trained_run, tmp_path, monkeypatch):
+  out = tmp_path / "out"
+  np.savez(tmp_path / "g.npz", paths=["a", "b"], vectors=np.eye(2, 16, dtype=np.float32))
+  export.export(str(trained_run), str(out), ("safetensors", "faiss"), str(tmp_path / "g.npz"))
+  # The same model again leaves its index as it is.
+  export.export(str(trained_run), str(out), ("safetensors",))
+  card = (out / model_card.FILE).read_text()
+  monkeypatch.setattr(bundle, "identity", lambda model: "another")
+  with pytest.raises(UserError, match="has an index of another model .*--gallery"):
+    export.export(str(trained_run), str(out), ("safetensors",))
+  assert (out / model_card.FILE).read_text() == card, "nothing was written"
+  export.export(str(trained_run), str(out), ("safetensors", "faiss"), str(tmp_path / "g.npz"))
+  assert "`another`" in (out / index_card.FILE).read_text()
+
+
+def test_a_swallowed_signal_ends_an_export(trained_run, tmp_path, monkeypatch):
+  monkeypatch.setattr(interrupts, "_asked", [2])
+  with pytest.raises(KeyboardInterrupt):
+    export.export(str(trained_run), str(tmp_path / "out"), ("safetensors",))
+  assert not (tmp_path / "out").exists()

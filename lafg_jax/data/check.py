@@ -26,6 +26,8 @@ from lafg_jax.utils.progress import Progress
 NEAR_BITS = 24
 # An image with no brighter value, of 255, is hardly more than black to a model.
 BLACK = 31
+# Longer images lose a third or more to the square in their middle.
+ELONGATED = 1.5
 # At most so many pairs or names of a kind are listed; all are counted.
 LISTED = 200
 
@@ -127,6 +129,7 @@ def _counts(dataset: Dataset, data: Any) -> dict[str, Any]:
   return {
     "images": len(dataset),
     "classes": len(dataset.class_names),
+    "class_names": list(dataset.class_names),
     "per_class": _summary(counts),
     "histogram": _histogram(counts),
     "small_classes": {dataset.class_names[k]: int(counts[k]) for k in few[:LISTED]},
@@ -185,6 +188,7 @@ def _sizes(looks: list[Look], data: Any) -> dict[str, Any]:
     "aspect": _summary(look.width / look.height for look in looks),
     "shorter_side": _histogram(shorter),
     "below_image_size": int(np.sum(np.array(shorter) < data.image_size)),
+    "elongated": sum(max(x.width, x.height) > ELONGATED * min(x.width, x.height) for x in looks),
     "smallest": [
       {"image": look.image, "width": look.width, "height": look.height} for look in smallest
     ],
@@ -291,6 +295,11 @@ def remarks(findings: dict[str, Any]) -> list[str]:
   if below:
     lines.append(
       f"{counted(below, 'image')} smaller than data.image_size={findings['image_size']}: enlarged"
+    )
+  if long := findings["sizes"]["elongated"]:
+    lines.append(
+      f"{counted(long, 'image')} more than {ELONGATED} times as long as wide or high: the model is "
+      "shown the square in the middle, and both ends are cut off"
     )
   within = findings["near_duplicates"]["within_class"]["images"]
   if within:

@@ -1,9 +1,11 @@
 """GALLERY.md beside an exported index: what it is, which model made it, how to search and add."""
 
 import os
+import re
 from collections.abc import Sequence
 
 from lafg_jax.inference import bundle
+from lafg_jax.utils.errors import UserError
 
 FILE = "GALLERY.md"
 _HEAD = """# A searchable index of {count:,} images
@@ -52,11 +54,25 @@ gives the same.
 ```python
 new = lafg_jax.list_images("more_photos")
 index.add(retriever.embed(new))
-paths += new
+paths += new  # as this program finds them; those before are below the folder that is named above
 faiss.write_index(index, "gallery.faiss")
 json.dump(paths, open("gallery.json", "w", encoding="utf-8"))
 ```
 """
+
+
+def check(folder: str, model: bundle.Trained) -> None:
+  """Raises UserError where a folder has the index of another model, which would stay beside it."""
+  path = os.path.join(folder, FILE)
+  if not os.path.exists(path):
+    return
+  with open(path, encoding="utf-8") as file:
+    found = re.search(r"made by model \| `(\w+)`", file.read())
+  if found and found[1] != bundle.identity(model):
+    raise UserError(
+      f"{folder} has an index of another model ({found[1]}; this one is {bundle.identity(model)}), "
+      "which does not fit this model: pass --gallery to make it anew, or another --out"
+    )
 
 
 def text(

@@ -191,7 +191,10 @@ def _of_item(item: Any, name: str) -> Iterator[Any]:
 def _file(item: Any, name: str) -> Any:
   """One image that is no array: a path, bytes, or a Pillow image."""
   if isinstance(item, str | os.PathLike):
-    return _path(item)
+    path = _path(item)
+    if not os.path.splitext(path)[1] and not os.path.lexists(path):
+      raise UserError(f"{name}: there is no file {path}, and words are no image; {TAKEN}")
+    return path
   if isinstance(item, Image.Image):
     return item
   if not hasattr(item, "read"):

@@ -100,9 +100,11 @@ def run(
     made = made._replace(params={}, constants={})
     program = functools.partial(_mapped_step, made, optimizer, config)
     needs = _planner(program, made, state, *given)
+    logging.info("train: compiling the step, which takes a while")
+    begun = time.monotonic()
     rows = _rows_per_chunk(config, made, fixed, needs, workdir)
     reads = (*made.embed_reads, *made.loss_reads)
-    steps = _steps(program(rows), step, state, given, to_devices(batches, reads), stop)
+    steps = _steps(program(rows), step, state, given, to_devices(batches, reads), stop, begun)
     del state, given
     with (
       out_of_memory.as_user_error(feed.batch, rows, needs),
@@ -117,17 +119,21 @@ def run(
 
 
 def _steps(
-  mapped: Any, start: int, state: Any, given: Any, batches: Iterator[tuple], stop: StopRequest
+  mapped: Any,
+  start: int,
+  state: Any,
+  given: Any,
+  batches: Iterator[tuple],
+  stop: StopRequest,
+  begun: float,
 ) -> Iterator[Stepped]:
   """Each step after `start`, without waiting for it.
 
-  A state is valid until the next is asked for, which takes its memory.
+  A state is valid until the next is asked for, which takes its memory. `begun` is when the step
+  began to be compiled, of time.monotonic().
   """
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
-    if step == start + 1:
-      logging.info("train: compiling the step, which takes a while")
-      begun = time.monotonic()
     state, metrics, asked = mapped(state, batch, *given, stop.flag())
     if step == start + 1:
       logging.info("train: compiled in %.1f s", time.monotonic() - begun)

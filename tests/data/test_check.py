@@ -132,6 +132,9 @@ def test_unreadable_and_small_images_are_named(splits, found):
     "image": splits["train"].ids[9], "width": 44, "height": 20
   }  # fmt: skip
   assert any("3 images cannot be read" in line for line in findings["problems"])
+  assert findings["sizes"]["elongated"] == 1, "44 x 20"
+  assert any("both ends are cut off" in line for line in findings["remarks"])
+  assert findings["splits"]["train"]["class_names"] == list(splits["train"].class_names)
 
 
 def test_boxes_queries_bytes_and_arrays(splits, found):

@@ -277,6 +277,7 @@ def test_more_that_is_one_line(retriever, photos, tmp_path):
     (lambda: traced(RGB), "does not become a NumPy array"),
     (lambda: lafg_jax.list_images(photos / "z.png"), "is not a folder"),
     (lambda: lafg_jax.list_images(tmp_path / "none"), "is not a folder"),
+    (lambda: retriever.search("a red bird", vector), "no file a red bird, and words are no image"),
     (lambda: retriever.embed(RGB, batch_size=0), "batch_size is 0"),
     (lambda: retriever.search(vector, vector, k=0), "k is 0"),
     (lambda: retriever.search(vector, vector, k=2.5), "k is 2.5"),

@@ -183,7 +183,7 @@ def select(
 
 def _what_is_missing(missing, kept, others, leaking: int, origin: str, path: Path | None) -> str:
   text = f"{len(missing)} of {len(kept)} training classes ({shorten(missing)})"
-  if path and len(missing) > 3:
+  if path:
     with replacing(path) as temporary:
       temporary.write_text("".join(f"{name}\n" for name in missing), encoding="utf-8")
     text += f", all listed in {path}"

@@ -53,6 +53,8 @@ def _of_language(
 ) -> list[tuple[Callable[[Any], Any], Any]]:
   """Functions that raise UserError for what is missing, each with its argument."""
   found: list[tuple[Callable[[Any], Any], Any]] = []
+  # A skeleton is a file that is to be written.
+  describes = describes and language.describer != "skeleton"
   written = language.descriptions or language.describer == "file"
   asks = describes and not written and language.describer in ("transformers", "openai")
   if "encode" in names or (asks and language.num_neighbours and not language.neighbours):

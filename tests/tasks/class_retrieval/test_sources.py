@@ -52,12 +52,15 @@ BACKBONE = {"model__pretrained": "owner/backbone"}
 ENCODER = {"language__encoder": "owner/encoder"}
 LLM = {"language__describer": "transformers", "language__llm": "owner/llm"}
 LOST = {"language__descriptions": "/no/such.json"}
+# It is to be written.
+SKELETON = LOST | {"language__describer": "skeleton"}
 
 
 @pytest.mark.parametrize(
   ("changes", "names", "describes", "named"),
   [
     ({}, ALL, True, []),
+    (SKELETON, ("describe",), True, []),
     (BACKBONE, ALL, True, ["owner/backbone"]),
     (BACKBONE | ENCODER | LLM, ALL, True, ["owner/backbone", "owner/encoder", "owner/llm"]),
     (BACKBONE | ENCODER | LOST, ALL, True, ["owner/backbone", "owner/encoder", "/no/such.json"]),
