@@ -224,7 +224,7 @@ WORDS = st.text(st.characters(categories=("Ll", "Lu", "Lo", "Nd", "Zs", "Pd", "M
 def test_a_name_between_spaces_is_always_told_whatever_its_signs(name, before, after):
   read = spelling.letters(spelling.fold(f"{before} {name} {after}"))
   assert len(read.before) == len(read.text) + 1
-  if spelling.squeezed(name) and not re.search(r"\d", name):
+  if any(x.isalpha() for x in name) and not re.search(r"\d", name):
     assert leak_guard([name])("", f"{before} {name} {after}")
 
 
