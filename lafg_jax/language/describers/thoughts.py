@@ -48,8 +48,8 @@ _KEPT_TAG = re.compile(
 )
 # A model's words before what it thinks.
 _OPENER = re.compile(
-  r"\s*(?:(?i:here(?:['’]s| is| are) my (?:thought process|thoughts|thinking|reasoning(?: steps)?)\s*:)|"
-  r"analysis(?=[A-Z]))"
+  r"\s*(?:(?i:here(?:['’]s| is| are) my (?:thought process|thoughts|thinking|reasoning)"
+  r"(?: steps)?\s*:)|analysis(?=[A-Z]))"
 )
 # The channels of gpt-oss: what stands in 'final' is the answer, all others are thoughts.
 _CHANNEL = re.compile(
