@@ -14,7 +14,8 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛`´′＇ʼʻʽˈ՚׳״", "
 # Letters with several forms that Unicode does not decompose.
 _SAME = str.maketrans(
   {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "ħ": "h"}
-  | {"ة": "ه", "ى": "ي", "ی": "ي", "ک": "ك", "ہ": "ه", "ے": "ي"}
+  | {"ة": "ه", "ى": "ي", "ی": "ي", "ک": "ك", "ہ": "ه", "ے": "ي", "ں": "ن"}
+  | dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True))
   | {"ך": "כ", "ם": "מ", "ן": "נ", "ף": "פ", "ץ": "צ"}
 )
 # The tatweel, which only widens an Arabic word, and the dots below letters of Indian scripts.
@@ -22,6 +23,8 @@ _LEFT_OUT = frozenset("ـ\u093c\u09bc\u0a3c\u0b3c\u034f")
 # A mark on a letter below this is an accent, which may be left out: Latin to Arabic.
 _ACCENTED = 0x700
 _SOFT = frozenset("'−·・‧־་")
+# A nasal before a consonant of an Indian word, which a dot may stand for.
+_NASAL = re.compile("[\u0919\u091e\u0923]\u094d(?=[\u0915-\u0939])")
 _POSSESSIVE = re.compile(r"(?<=[^\W\d_])'s(?!\w)")
 # Ends of Russian and Ukrainian nouns and adjectives in all cases, the longest first, as folded.
 _CYRILLIC = re.compile(
@@ -63,7 +66,7 @@ def fold(text: str) -> str:
       continue
     base = base if kind[0] == "M" else sign
     kept.append(sign)
-  text = unicodedata.normalize("NFC", "".join(kept))
+  text = unicodedata.normalize("NFC", _NASAL.sub("\u0902", "".join(kept)))
   return _POSSESSIVE.sub("", text)
 
 
