@@ -1,5 +1,6 @@
 """Forms in which a word of a class name may stand in a sentence: plurals, cases, prefixes."""
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -21,17 +22,17 @@ _AMHARIC = ("የ", "ከ", "በ", "ለ", "እንደ", "ስለ")
 _ARABIC = ("و", "ف", "ب", "ك", "ل", "س")
 # What follows a name in one word, after a letter of each script: particles, cases, plurals.
 _FOLLOWING = {
-  "가-힣": "(?:들|류|과)?(?:은|는|이|가|을|를|의|에|에서|에게|와|과|도|만|로|으로|보다|처럼|같이|만큼|까지|부터|라|라는|"
-  "이라|이라는|이다|다|입니다|하고|이나|나|랑|이랑|마다|조차|밖에|같은|대로|란|이란|야|이며|며|이고|고|인|"
-  "에는|에서는|와는|과는|보다는|보다도|처럼은|에도|이지만|지만|와의|과의|로는|으로는|만의|까지는)?",
+  "가-힣": "(?:들|류|과)?(?:은|는|이|가|을|를|의|에|에서|에게|와|과|도|만|로|으로|보다|처럼|같이|만큼|"
+  "까지|부터|라|라는|이라|이라는|이다|다|입니다|하고|이나|나|랑|이랑|마다|조차|밖에|같은|대로|란|이란|"
+  "야|이며|며|이고|고|인|에는|에서는|와는|과는|보다는|보다도|처럼은|에도|이지만|지만|와의|과의|로는|"
+  "으로는|만의|까지는)?",
   "\u0980-\u09ff": "(?:য?ে?রা?|দের|গুলো|গুলি|গুলোর|গুলির|টি|টির|টা|টার|কে|তে|য?ে)[ইও]?",
   # The first vowel sign takes the place of one that a name ends in.
   "\u0b80-\u0bff": "(?:வ?ி?க?ள்|க்?க?ளை|க்?களின்|க்?களுக்கு|[யவ]?ை|[யவ]?ைப்|[யவ]?ின்|க்கு|ுக்கு|[யவ]?ுடன்|"
   "[யவ]?ும்|[யவ]?ால்|[யவ]?ில்|ைவிட|யைவிட|ு)",
   "\u0c00-\u0c7f": "(?:లు|ల|లను|లకు|లతో|కి|కు|ని|ను|తో|లో|లా|గా|కంటే|లకంటే|వంటి)",
   "\u0c80-\u0cff": "(?:ಗಳು|ಗಳ|ಗಳನ್ನು|ಗಳಿಗಿಂತ|ಯನ್ನು|ವನ್ನು|ನ್ನು|ಯ|ದ|ನ|ಗೆ|ಗಿಂತ|ಕ್ಕಿಂತ|ಯಿಂದ|ದಿಂದ|ಯಂತೆ|ದಂತೆ)",
-  "\u0d00-\u0d7f": "(?:കൾ|കളുടെ|കളെ|കളെക്കാൾ|യെ|യെക്കാൾ|യേക്കാൾ|യുടെ|യ്ക്ക്|യിൽ|യെപ്പോലെ|െ|െക്കാൾ|ിന്റെ|"
-  "ിൽ|യ?ും)",
+  "\u0d00-\u0d7f": "(?:കൾ|കളുടെ|കളെ|കളെക്കാൾ|യെ|യെക്കാൾ|യേക്കാൾ|യുടെ|യ്ക്ക്|യിൽ|യെപ്പോലെ|െ|െക്കാൾ|ിന്റെ|ിൽ|യ?ും)",
   "\u0a80-\u0aff": "(?:ો?(?:ઓ)?(?:ની|નો|નું|ના|ને|થી|માં)|ઓ|ો)",
   "\u0a00-\u0a7f": "(?:ਾ?ਂ|ਆਂ|ਿਆਂ)",
   "\u0d80-\u0dff": "(?:න්|ගේ|ට|ගෙන්|න්ගේ|න්ට|ව)",
@@ -129,6 +130,10 @@ def _other_scripts(word: str) -> Iterator[str]:
   elif "\u0900" <= first <= "\u097f":
     stem = word[:-1] if word[-1] in "ाीआ" else word
     yield from (stem + end for end in ("े", "ो", "ों", "ें", "ियाँ", "ियों", "ाँ", "ाओं", "ए", "ओं"))
+  elif "\u0400" <= first <= "\u04ff" and re.search("[^аеиоуыэюяії][ео](?:[лк]|ць?)$", word):
+    # 'скворца', 'дятла', 'орла'.
+    bare = word.removesuffix("ь")
+    yield bare[:-2] + bare[-1]
   elif "\u0b80" <= first <= "\u0bff" and word.endswith(("ம்", "ு")):
     # 'காகம்' is 'காகத்தை' and 'காகங்கள்'; `may_follow` knows the rest.
     stem = word[:-2] if word[-1] == "்" else word[:-1]
@@ -162,35 +167,61 @@ def of_name(parts: list[str]) -> Iterator[list[str]]:
 
 
 # Ends of nouns and adjectives in Latin letters beyond English, as folded: Turkish, Finnish,
-# Hungarian, Slavic, Romance, German, Dutch, Scandinavian.
-_ENDS = """
-  n a i e o u y t s os as es is en er em et ar or an ta sta ssa lla lle lta ksi na nen sen set ista
-  iksi ien ia ja jen in ina
-  den dan ten tan de da te ta den lar ler lari leri larin lerin lardan lerden dir nin nun un
-  nak nek ek ak ok k nal nel nél ban ben bol hoz hez rol tol vel val ra re
-  ego emu ej ym ych ami ach om ow ie owi iem ou am ech ich ym ymi ho mu
-  aux eaux ais oes aos eis ii
-""".split()
-_STRIPPED = re.compile("(?:" + "|".join(sorted(set(_ENDS), key=len, reverse=True)) + ")$")
-# The shortest stem by which two words are told to be one.
-_LEAST_STEM = 4
+# Hungarian, Slavic, Romance, German, Scandinavian.
+_ENDS = frozenset(
+  """a i e o u es os as em ar an n ta sta ssa lla lle lta ksi na nen sen set ista iksi ien ja jen
+  ina den dan tan da te lar ler lari leri larin lerin lardan lerden nin nun nak nek ek ak ok nal ban
+  ben bol hoz hez rol vel ej ami ach om owi iem ou am ech ich ymi ho mu aux eaux ais
+  oes aos eis ii""".split()
+)
+# Ends that other English words have too: only after a longer stem.
+_RISKY_ENDS = frozenset("t k s en ie nel et".split())
+_LEAST_STEM, _LONG_STEM = 4, 6
 
 
-def stems(word: str) -> set[str]:
-  """What is left of a folded word in Latin letters without any of the ends of many languages."""
-  return {word} | {
-    word[: -len(end)]
-    for end in _ENDS
-    if word.endswith(end) and len(word) - len(end) >= _LEAST_STEM
-  }
+def is_declined(word: str) -> bool:
+  """Whether `stems` can tell another case of a word of a name or a sentence: plain letters."""
+  return len(word) >= _LEAST_STEM and word.isascii() and word.isalpha()
 
 
-def base_stems(word: str) -> set[str]:
-  """The stems of a word of a name: itself, without its last vowel, and without a vowel that only
-  its nominative has ('wróbel', 'vrabec')."""
+@functools.lru_cache(20_000)
+def stems(word: str) -> frozenset[str]:
+  """A folded word in Latin letters, and what is left of it without an end of many languages.
+
+  A sign says what was left out: '+' any end, '-' one that begins with a vowel, 'y' that letter,
+  '~' the end of a Slavic adjective.
+  """
   found = {word}
-  if word[-1] in "aeiouy" and len(word) > _LEAST_STEM:
-    found.add(word[:-1])
-  if len(word) > _LEAST_STEM and re.search("[^aeiouy]e[lkcr]$", word):
-    found.add(word[:-2] + word[-1])
-  return found
+  for size in range(1, min(6, len(word) - _LEAST_STEM) + 1):
+    stem, end = word[:-size], word[-size:]
+    if end in _ENDS or (end in _RISKY_ENDS and len(stem) >= _LONG_STEM):
+      found |= {stem + "+", stem + "-"} if end[0] in "aeiou" else {stem + "+"}
+    elif end in ("ego", "eho", "emu", "ym", "ych"):
+      found.add(stem + "~")
+    elif end == "y":
+      # 'silvery', 'willowy' are no Polish plurals.
+      long = len(stem) >= _LONG_STEM and stem[-1] not in "rw"
+      found |= {stem + "y", stem + "+"} if long else {stem + "y"}
+  return frozenset(found)
+
+
+def base_stems(word: str) -> frozenset[str]:
+  """The `stems` of which a sentence has one where it holds this word of a name, in any case."""
+  found = {word, word + "+"}
+  if len(word) > _LEAST_STEM:
+    if word[-1] in "aeiou":
+      found.add(word[:-1] + "-")
+    if word[-1] == "y":
+      found.add(word[:-1] + "~")
+    if word[-1] == "a":
+      found.add(word[:-1] + "y")
+    if re.search("[^aeiouy]e[lkc]$", word):
+      # 'wróbla', 'vrabci'.
+      found.add(word[:-2] + word[-1] + "-")
+    if re.search("(?:kk|pp|tt)[aeiou]$", word):
+      # 'harakan' of 'harakka'.
+      found.add(word[:-2] + word[-1] + "+")
+    if word.endswith("nen"):
+      # 'varpusta' of 'varpunen'.
+      found |= {word[:-3] + "s+", word[:-3] + "se+"}
+  return frozenset(found)

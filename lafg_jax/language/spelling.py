@@ -28,7 +28,7 @@ _NASAL = re.compile("[\u0919\u091e\u0923]\u094d(?=[\u0915-\u0939])")
 _POSSESSIVE = re.compile(r"(?<=[^\W\d_])'s(?!\w)")
 # Ends of Russian and Ukrainian nouns and adjectives in all cases, the longest first, as folded.
 _CYRILLIC = re.compile(
-  "(?<=[а-яієґ]{3})ь?(?:ами|ями|ого|его|ому|ему|ыми|ими|ою|ею|ои|еи|ии|ыи|ая|яя|ое|ее|ые|ие|ів|ов|ев|"
+  "(?<=[а-яієґјљњћђџ]{3})ь?(?:ами|ями|ого|его|ому|ему|ыми|ими|ою|ею|ои|еи|ии|ыи|ая|яя|ое|ее|ые|ие|ів|ов|ев|"
   "ам|ям|ах|ях|ом|ем|ым|им|ых|их|ую|юю|а|я|ы|и|у|ю|е|о|і|ь)$"
 )
 # The article of Arabic, maybe after 'and', 'with', 'like' or 'for'.
@@ -62,7 +62,8 @@ def fold(text: str) -> str:
     kind = unicodedata.category(sign)
     if kind == "Cf" or sign in _LEFT_OUT or "\ufe00" <= sign <= "\ufe0f":
       continue
-    if kind == "Mn" and base and ord(base) < _ACCENTED:
+    # A mark without a letter is one too.
+    if kind == "Mn" and ord(base or " ") < _ACCENTED:
       continue
     base = base if kind[0] == "M" else sign
     kept.append(sign)
