@@ -41,8 +41,10 @@ _FILTERED = re.compile(
   re.IGNORECASE,
 )
 # Where an error's text stands in its body.
-_TEXTS = ("message", "msg", "detail", "error", "errors", "error_description", "description")
-_TEXTS += ("title", "status_msg", "base_resp", "error_msg")
+_TEXTS = (
+  *("message", "msg", "detail", "error", "errors", "error_description", "description"),
+  *("title", "status_msg", "base_resp", "error_msg"),
+)
 _ENDS = re.compile(
   r"(?:/chat/completions|/completions|/models|/messages|/responses|/embeddings|"
   r"/api/(?:chat|generate|tags))?/*$"
