@@ -17,7 +17,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 KEY = "language.descriptions"
 HINT = f"pass --config.{KEY}=FILE"
 # Files of these are no JSON of {class: [sentence, ...]}.
-OTHER_SUFFIXES = (".jsonl", ".ndjson", ".csv")
+OTHER_SUFFIXES = (".jsonl", ".ndjson", ".csv", ".tsv")
 
 
 def record(name: str, text: str, source: str) -> Record:
@@ -28,8 +28,9 @@ def record(name: str, text: str, source: str) -> Record:
 def read_file(path: str) -> list[Record]:
   """Reads descriptions from a file, by its suffix.
 
-  .jsonl and .ndjson hold {"class", "description"} on each line, .csv those two columns under a
-  header; any other suffix is JSON `{class: [sentence, ...]}`.
+  .jsonl and .ndjson hold {"class", "description"} on each line, .csv and .tsv those two columns,
+  parted by commas, semicolons or tabs, under a header; any other suffix is JSON
+  `{class: [sentence, ...]}`.
 
   Raises:
     UserError: no path given, no such file, or not of that form; a bad line is named.
@@ -46,7 +47,7 @@ def read_file(path: str) -> list[Record]:
     )
   suffix = Path(path).suffix.lower()
   if suffix in OTHER_SUFFIXES:
-    return _read_csv(Path(path)) if suffix == ".csv" else read_jsonl(Path(path), HINT)
+    return _read_csv(Path(path)) if suffix in (".csv", ".tsv") else read_jsonl(Path(path), HINT)
   return _read_json(Path(path))
 
 
@@ -86,9 +87,10 @@ def _read_text(path: Path, hint: str) -> str:
 
 
 def _read_json(path: Path) -> list[Record]:
+  text = _read_text(path, HINT)
   try:
-    pairs = json.loads(_read_text(path, HINT), object_pairs_hook=list)
-  except ValueError as error:
+    pairs = json.loads(text, object_pairs_hook=list)
+  except (ValueError, RecursionError) as error:
     raise UserError(f"{path} is not JSON ({error}); one object a line needs .jsonl") from None
   expected = f"{path}: expected {{class: [sentence, ...]}}"
   # The hook turns an object into pairs, so that a class that occurs twice keeps both lists.
@@ -112,9 +114,11 @@ def read_jsonl(path: Path, hint: str) -> list[Record]:
       continue
     try:
       value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
       raise UserError(f"{path} line {number} is not JSON ({error}): {hint}") from None
-    row = {"source": f"file:{path.name}"} | (value if isinstance(value, dict) else {})
+    row = value if isinstance(value, dict) else {}
+    if row.get("source") is None:
+      row |= {"source": f"file:{path.name}"}
     name, text, source = (row.get(key) for key in ("class", "description", "source"))
     if not (isinstance(name, str) and isinstance(text, str) and isinstance(source, str)):
       raise UserError(f'{path} line {number} is not {{"class": str, "description": str}}: {hint}')
@@ -124,10 +128,14 @@ def read_jsonl(path: Path, hint: str) -> list[Record]:
 
 def _read_csv(path: Path) -> list[Record]:
   # The csv module splits lines itself: a quoted cell may hold line ends.
-  rows = csv.DictReader(io.StringIO(_read_text(path, HINT), newline=""), strict=True)
+  text = _read_text(path, HINT)
+  first = text.split("\n", 1)[0]
+  parting = max(",;\t", key=first.count)
+  rows = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=parting)
   records = []
   try:
     header = [name.strip() for name in rows.fieldnames or ()]
+    header = [x.lower() if x.lower() in ("class", "description") else x for x in header]
     if "class" not in header or "description" not in header:
       raise UserError(f"{path}: its first line must name the columns class and description: {HINT}")
     rows.fieldnames = header

@@ -14,7 +14,8 @@ _APOSTROPHES = str.maketrans(dict.fromkeys("’‘‛`´′＇ʼʻʽˈ՚׳״", "
 # Letters with several forms that Unicode does not decompose.
 _SAME = str.maketrans(
   {"ø": "o", "æ": "ae", "œ": "oe", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i", "ħ": "h"}
-  | {"ة": "ه", "ى": "ي", "ی": "ي", "ک": "ك", "ہ": "ه", "ے": "ي"}
+  | {"ة": "ه", "ى": "ي", "ی": "ي", "ک": "ك", "ہ": "ه", "ے": "ي", "ں": "ن"}
+  | dict(zip("ᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "abcdefghijklmnoprstuvwyz", strict=True))
   | {"ך": "כ", "ם": "מ", "ן": "נ", "ף": "פ", "ץ": "צ"}
 )
 # The tatweel, which only widens an Arabic word, and the dots below letters of Indian scripts.
@@ -22,10 +23,12 @@ _LEFT_OUT = frozenset("ـ\u093c\u09bc\u0a3c\u0b3c\u034f")
 # A mark on a letter below this is an accent, which may be left out: Latin to Arabic.
 _ACCENTED = 0x700
 _SOFT = frozenset("'−·・‧־་")
+# A nasal before a consonant of an Indian word, which a dot may stand for.
+_NASAL = re.compile("[\u0919\u091e\u0923]\u094d(?=[\u0915-\u0939])")
 _POSSESSIVE = re.compile(r"(?<=[^\W\d_])'s(?!\w)")
 # Ends of Russian and Ukrainian nouns and adjectives in all cases, the longest first, as folded.
 _CYRILLIC = re.compile(
-  "(?<=[а-яієґ]{3})ь?(?:ами|ями|ого|его|ому|ему|ыми|ими|ою|ею|ои|еи|ии|ыи|ая|яя|ое|ее|ые|ие|ів|ов|ев|"
+  "(?<=[а-яієґјљњћђџ]{3})ь?(?:ами|ями|ого|его|ому|ему|ыми|ими|ою|ею|ои|еи|ии|ыи|ая|яя|ое|ее|ые|ие|ів|ов|ев|"
   "ам|ям|ах|ях|ом|ем|ым|им|ых|их|ую|юю|а|я|ы|и|у|ю|е|о|і|ь)$"
 )
 # The article of Arabic, maybe after 'and', 'with', 'like' or 'for'.
@@ -59,11 +62,12 @@ def fold(text: str) -> str:
     kind = unicodedata.category(sign)
     if kind == "Cf" or sign in _LEFT_OUT or "\ufe00" <= sign <= "\ufe0f":
       continue
-    if kind == "Mn" and base and ord(base) < _ACCENTED:
+    # A mark without a letter is one too.
+    if kind == "Mn" and ord(base or " ") < _ACCENTED:
       continue
     base = base if kind[0] == "M" else sign
     kept.append(sign)
-  text = unicodedata.normalize("NFC", "".join(kept))
+  text = unicodedata.normalize("NFC", _NASAL.sub("\u0902", "".join(kept)))
   return _POSSESSIVE.sub("", text)
 
 

@@ -33,10 +33,14 @@ _BULLET = re.compile(
   rf"|[•●▪■◦►✓✔✅➤・]\ufe0f?(?=\w))\s*(?P<text>\S.*)",
   re.IGNORECASE,
 )
+_AGAIN = re.compile(r"^(?=[ \t]*(?:\*\*)?1\s*\\?[.)])", re.MULTILINE)
 _LABEL = re.compile(r"(\*\*|__)[^*_]{1,60}?:?\1\s*[:–—-]?\s*(?=\S)")
 _FENCE = re.compile(r"^\s*(?:```|~~~)[^\n`]*$|```(?:json[l5]?)?", re.MULTILINE)
 # Items of HTML, and what ends them.
-_ITEM = re.compile(r"\s*<li[^>]*>\s*|\s*</(?:li|ol|ul)>(?=\s*$)", re.IGNORECASE)
+_ITEMS = "li|item|sentence|description|feature|point"
+_ITEM = re.compile(
+  rf"\s*<(?:{_ITEMS})(?:\s[^>]*)?>\s*|\s*</(?:{_ITEMS}|ol|ul)>(?=\s*$)", re.IGNORECASE
+)
 _COMMENT = re.compile(r"(?<=[,\"'”])[ \t]*(?://|#)[^\"'\n]*$", re.MULTILINE)
 _ROW = re.compile(r"^\s*\|(.+)\|\s*$")
 # Keys of a JSON object whose values are no sentences.
@@ -78,7 +82,7 @@ def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:
     # JSON within a string of JSON.
     with contextlib.suppress(ValueError):
       text = str(json.loads(text))
-  groups = list(_groups(_ITEM.sub("\n- ", text)))
+  groups = list(_groups(_ITEM.sub("\n- ", text), count))
   # Below a draft stands what the model settled on.
   best: list[str] = []
   for candidates in groups:
@@ -93,21 +97,26 @@ def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:
   return best[:count]
 
 
-def _groups(text: str) -> Iterator[list[str]]:
+def _groups(text: str, count: int) -> Iterator[list[str]]:
   """Each list of a text, as strings: those of JSON, and where there are none those of plain text.
 
   Raises Unusable if the whole text is meant as JSON, and is broken.
   """
-  found = [group for group in _from_json(text) if group]
+  found = [group for group in _from_json(text, count) if group]
   if found:
     yield from found
   elif not _REFUSAL.match(text):
-    bullets = _from_bullets(text)
-    yield bullets or _from_lines(text)
+    # Two whole lists, each numbered from 1, are a draft and the answer.
+    lists = [_from_bullets(part) for part in _AGAIN.split(text)]
+    if sum(len(items) >= count for items in lists) > 1:
+      yield from lists
+    else:
+      yield _from_bullets(text) or _from_lines(text)
 
 
-def _from_json(text: str) -> Iterator[list[str]]:
-  """The strings of each JSON list or object; of objects that follow each other, all together."""
+def _from_json(text: str, count: int) -> Iterator[list[str]]:
+  """The strings of each JSON list or object; of those that follow each other, all together, where
+  they are not each the greater part of `count`."""
   group: list[str] = []
   start = end = unread = 0
   while (match := re.compile(r"[\[{]").search(text, start)) is not None:
@@ -124,6 +133,9 @@ def _from_json(text: str) -> Iterator[list[str]]:
         break
       continue
     strings = list(_strings(value))
+    if 2 * min(len(group), len(strings)) > max(count, 2) and isinstance(value, list):
+      yield group
+      group = []
     # A marker such as [1] stands in prose; it ends no list.
     group += strings
     end = start if strings else end
@@ -187,7 +199,7 @@ def _strings(value: Any, named: bool = False) -> Iterator[str]:
       yield from _strings(item)
   elif isinstance(value, dict):
     for key, item in value.items():
-      if str(key).strip().lower() not in _NAMES:
+      if str(key).strip().lower() not in _NAMES and not thoughts.is_key(str(key)):
         yield from _strings(item)
 
 
@@ -231,7 +243,7 @@ def _distinct(candidates: Sequence[str], name: str) -> list[str]:
     text = bullet["text"] if bullet else text.strip()
     if text[:1] in "*_":
       text = _LABEL.sub("", text, count=1)
-    text = clean(re.sub(r"\*\*|__|`|^#+\s|</?(?:li|ol|ul|p|b|i|em|strong)>", "", text))
+    text = clean(re.sub(rf"\*\*|__|`|^#+\s|</?(?:{_ITEMS}|ol|ul|p|b|i|em|strong)>", "", text))
     key = text.casefold().rstrip(".")
     long_enough = len(text.split()) >= _FEWEST_WORDS or len(_UNSPACED.findall(text)) >= 5
     if long_enough and key != name.casefold() and not _REFUSAL.match(text):

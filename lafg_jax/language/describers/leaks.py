@@ -1,5 +1,6 @@
 """The guard against names of classes that are kept from training, in every script."""
 
+import html
 import itertools
 import re
 import unicodedata
@@ -16,7 +17,15 @@ Leaks = Callable[[str, str], bool]
 _YEAR = re.compile(
   r"[\s(_-]+(?:(?:19|20)\d\d|['’]\d\d)\)?\s*$|^\s*\(?(?:19|20)\d\d\)?[\s_-]+(?=\S)"
 )
-_NUMBER = re.compile(r"^\d+\.\s*(?=\D)")
+_NUMBER = re.compile(
+  r"^(?:\d+\.\s*(?=\D)|(?:0\d*|\d+(?=_))[\s_-]+(?=[^\W\d])|\d+\s*[-:)]\s+(?=[^\W\d])|n\d{8}[\s_-]+)"
+)
+# 'Alba-\ntross', 'Laysan <b>Albatross</b>'.
+_WRAPPED = re.compile(r"(?<=\w)[-‐]\s+(?=\w)")
+_TAG = re.compile(r"</?[a-zA-Z][^<>\n]{0,40}>")
+_GREY = re.compile(r"\bgrey")
+# 'P. major'; the sign, a letter that no language has, tells it from 'p major'.
+_INITIAL, _SHORT = re.compile(r"(?<!\w)([a-z])\.\s?(?=[a-z]{3})"), "ʬ"
 _CAMEL = re.compile(r"(?<=[a-zß-öø-ÿ])(?=[A-ZÀ-ÖØ-Þ])")
 # Letters that are also written as two.
 _AS_TWO = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe"}
@@ -71,13 +80,14 @@ def _finder(names: Sequence[str]) -> Callable[[str], set[int]]:
   for k, name in enumerate(names):
     for form, breaks in dict(_spellings(name)).items():
       known.setdefault(form, []).append((k, breaks))
+  declined = _declined(names)
   longest = max(map(len, known), default=0)
   sizes = set(map(len, known))
 
   def find(text: str) -> set[int]:
     if not known:
       return set()
-    read = letters(fold(text))
+    read = _read(text)
     begins = [i for i, gap in enumerate(read.before[:-1]) if gap != NOTHING]
     ends = [j for j in _ends(read) if j]
     found: set[int] = set()
@@ -90,43 +100,96 @@ def _finder(names: Sequence[str]) -> Callable[[str], set[int]]:
               found.add(k)
     for start in _compounds(read):
       found |= {k for k, breaks in known.get(start, ()) if not breaks}
+    return found | declined(read)
+
+  return find
+
+
+def _declined(names: Sequence[str]) -> Callable[[Letters], set[int]]:
+  """Letters -> positions of the names all of whose words stand there, each in any case."""
+  known: dict[str, list[tuple[int, list[frozenset[str]]]]] = {}
+  for k, name in enumerate(names):
+    parts = _parts(_read(_bare(name)))
+    if parts and all(inflections.is_declined(x) for x in parts):
+      if len(parts) > 1 or len(parts[0]) > 4:
+        bases = [inflections.base_stems(x) for x in parts]
+        for stem in bases[0]:
+          known.setdefault(stem, []).append((k, bases))
+
+  def find(read: Letters) -> set[int]:
+    found: set[int] = set()
+    parts = _parts(read) if known else []
+    stems = [inflections.stems(x) if inflections.is_declined(x) else frozenset() for x in parts]
+    for i, mine in enumerate(stems):
+      for stem in mine & known.keys():
+        for k, bases in known[stem]:
+          there = stems[i : i + len(bases)]
+          if len(there) == len(bases) and all(map(frozenset.intersection, there, bases)):
+            found.add(k)
     return found
 
   return find
 
 
-def _spellings(name: str) -> Iterator[tuple[str, frozenset[int]]]:
-  """The ways to write a name, as letters without gaps, and where its words begin among them."""
+def _parts(read: Letters) -> list[str]:
+  starts = [i for i, gap in enumerate(read.before[:-1]) if gap != NOTHING]
+  return [read.text[i:j] for i, j in itertools.pairwise([*starts, len(read.text)])]
+
+
+def _bare(name: str) -> str:
+  """A class name without its number and its model year."""
   whole = _NUMBER.sub("", unicodedata.normalize("NFC", name))
   bare = _YEAR.sub("", whole)
   if not re.search(r"[^\W\d_]", bare):
     bare = re.sub(r"\s+(19|20)\d\d\s*$", "", whole)
-  lower = _CAMEL.sub(" ", bare).lower()
+  return _CAMEL.sub(" ", bare)
+
+
+def _read(text: str) -> Letters:
+  """The letters of a sentence, which may hold HTML's signs and tags, or be broken at a hyphen."""
+  if "&" in text:
+    text = html.unescape(text)
+  if "\\u" in text:
+    text = re.sub(r"\\u([0-9a-fA-F]{4})", lambda found: chr(int(found[1], 16)), text)
+  if "<" in text:
+    text = _TAG.sub("", text)
+  text = _GREY.sub("gray", fold(_WRAPPED.sub("-", text)))
+  return letters(_INITIAL.sub(rf"\1{_SHORT} ", text))
+
+
+def _spellings(name: str) -> Iterator[tuple[str, frozenset[int]]]:
+  """The ways to write a name, as letters without gaps, and where its words begin among them."""
+  lower = _bare(name).lower()
   written = {lower: None}
   if not lower.isascii():
     written["".join(_AS_TWO.get(letter, letter) for letter in lower)] = None
   elif re.search("[aou]e|aa", lower):
     written[re.sub("([aou])e|aa", lambda found: found[1] or "a", lower)] = None
-  for parts in (words(fold(text)) for text in written):
+  for parts in (words(_GREY.sub("gray", fold(text))) for text in written):
+    if len(parts) > 1 and "a" <= parts[0][0] <= "z":
+      short = [parts[0][0] + _SHORT, *parts[1:]]
+      yield "".join(short), frozenset(itertools.accumulate(map(len, short[:-1])))
     for form in inflections.of_name(parts) if parts else ():
       text = "".join(form)
       breaks = set(itertools.accumulate(map(len, form[:-1])))
       # 'A4' is also written 'A 4'.
       breaks |= {x.start() for x in _DIGITS.finditer(text)}
+      if _HANGUL.search(text):
+        # Korean spaces inside of a compound are a matter of taste.
+        breaks |= set(range(1, len(text)))
       yield text, frozenset(breaks)
 
 
 def _ends(read: Letters) -> Iterator[int]:
-  """Where a name may end: before a gap, or before particles that Korean adds to a word."""
+  """Where a name may end: before a gap, or before what a script adds to a word."""
   size = len(read.text)
   word_end = size
   for j in range(size, 0, -1):
     if read.before[j] not in (NOTHING, RUN):
       word_end = j
       yield j
-    elif read.before[j] == NOTHING and _HANGUL.match(read.text[j]):
-      if inflections.KOREAN.fullmatch(read.text, j, word_end):
-        yield j
+    elif read.before[j] == NOTHING and inflections.may_follow(read.text, j, word_end):
+      yield j
 
 
 def _compounds(read: Letters) -> Iterator[str]:

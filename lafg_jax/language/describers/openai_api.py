@@ -21,7 +21,7 @@ from lafg_jax.utils.errors import UserError
 _FIRST_DELAY, _LONGEST_DELAY = 0.5, 30.0
 _RETRIED = (408, 409, 425, 429)
 # Before the first answer these mean that the endpoint, its key or the model's name is wrong.
-_SETUP = (401, 403, 404, 405)
+_SETUP = (401, 402, 403, 404, 405)
 # The errors of the client's HTTP library when no connection can be made.
 _UNREACHABLE = ("ConnectError", "ConnectTimeout")
 
@@ -95,6 +95,7 @@ class _Endpoint:
 
   def __init__(self, client: Any, language: Any, key: str) -> None:
     self.client, self.language, self.key = client, language, key
+    self.first_url = str(client.base_url).rstrip("/")
     self.parameters = {"max_tokens": language.max_tokens, "temperature": language.temperature}
     self.stopped, self.lock = threading.Event(), threading.Lock()
     self.answered = False
@@ -159,8 +160,8 @@ class _Endpoint:
         return True
       name = dialects.refused(problem, sent)
       if name:
-        self.parameters = dialects.without(sent, name)
-        new = [f"{x}={self.parameters[x]}" for x in self.parameters if x not in sent]
+        self.parameters = dialects.without(sent, name, problem.message)
+        new = [f"{x}={y}" for x, y in self.parameters.items() if sent.get(x) != y]
         logging.warning(
           "describe: %s does not take %s as sent (%s): it is asked %s from here on",
           *(self.language.llm, name, self._safe(problem.message)),
@@ -168,11 +169,12 @@ class _Endpoint:
         )
         return True
       url = str(client.base_url).rstrip("/")
-      if problem.status in (404, 405) and not self.answered and dialects.lacks_version(url):
+      other = dialects.other_url(url, self.first_url)
+      if problem.status in (404, 405) and not self.answered and other:
         # An address that names a model is right.
         if not re.search(r"\bmodel\b", problem.message, re.IGNORECASE):
-          logging.warning("describe: language.base_url lacks /v1: asking at %s/v1", url)
-          self.client = client.copy(base_url=f"{url}/v1")
+          logging.warning("describe: language.base_url lacks /v1: asking at %s", other)
+          self.client = client.copy(base_url=other)
           return True
     return False
 

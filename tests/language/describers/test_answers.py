@@ -139,8 +139,61 @@ USABLE |= {
       ("<reasoning_content>", "</reasoning_content>", ""),
       ('<details type="reasoning">', "</details>", ""),
       ("```thinking\n", "\n```\n", ""),
+      ("~~~thinking\n", "\n~~~\n", ""),
+      ("<unused94>thought\n", "<unused95>", ""),
+      ("<|channel>thought\n", "<channel|>", ""),
+      ("<start_of_thought>", "<end_of_thought>", ""),
+      (
+        "<|CHANNEL|>analysis<|MESSAGE|>",
+        "<|END|><|START|>assistant<|CHANNEL|>final<|MESSAGE|>",
+        "",
+      ),
+      ("analysiswe need a list. ", "assistantfinal", ""),
+      ("<｜begin▁of▁thought｜>", "<｜end▁of▁thought｜>", ""),
+      ("Here's my thought process:\n", "\nHere's my response:\n", ""),
+      ("Here are my steps:\n", "\n[BEGIN FINAL RESPONSE]\n", "\n[END FINAL RESPONSE]<|end|>"),
+      ("<inner monologue>", "</inner monologue>", ""),
+      ("<inner_thoughts>", "</inner_thoughts>", ""),
+      ("<grok:think>", "</grok:think>", ""),
+      ("<thought-process>", "</thought-process>", ""),
+      ("<think_fast>", "</think_fast>", ""),
+      ("<self_reflection>", "</self_reflection>", ""),
+      ("<notes>", "</notes>", ""),
+      ("<tool_call>", "</tool_call>", ""),
+      ("\\<think\\>", "\\</think\\>", ""),
+      ("＜think＞", "＜/think＞", ""),
+      ("[reasoning]", "[/reasoning]", ""),
+      ("[THOUGHT]", "[/THOUGHT][ANSWER]", "[/ANSWER]"),
+      ("{think}", "{/think}", ""),
+      ("## Thinking\n", "\n\n## Answer\n", ""),
+      ("Draft:\n", "\nFinal list\n", ""),
+      ("#Thinking#\n", "\n#Answer#\n", ""),
+      ("Thinking...\n", "\n...done thinking.\n\n", ""),
+      ("<|im_start|>think\n", "<|im_end|>\n<|im_start|>answer\n", "<|im_end|>"),
+      ("<details>\n<summary>Thought for 3 seconds</summary>\n", "\n</details>\n", ""),
     )
   )
+}
+
+
+# The same as numbered lists, which no parser of JSON tells apart.
+NUMBERED = "\n".join(f"{i}. {t}" for i, t in enumerate(json.loads(D), 1))
+USABLE |= {
+  f"{shape}, numbered": text.replace(D, f"\n{NUMBERED}\n").replace(
+    G, "\n" + "\n".join(f"{i}. {t}" for i, t in enumerate(THREE, 1)) + "\n"
+  )
+  for shape, text in list(USABLE.items())
+  if shape.startswith("thought ")
+}
+USABLE |= {
+  f"{key} beside the sentences": json.dumps({key: ["It may have wings."] * 2, "list": THREE})
+  for key in ("thoughts", "reasoning", "scratchpad", "chain_of_thought", "draft", "Rationale")
+}
+USABLE |= {
+  "a thought for each sentence": json.dumps([{"thought": "It may fly.", "text": t} for t in THREE]),
+  "two lists without a word": f"{D}\n\n{G}",
+  "tags of sentences": "".join(f"<feature>{t}</feature>\n" for t in THREE),
+  "a word in brackets": "\n".join(f"- {t}" for t in [A, B, C]) + "\n[inner]",
 }
 
 
@@ -180,6 +233,11 @@ UNUSABLE = {
   "fenced broken json": (f'```json\n["{A}", "{B}\n```', "broken JSON"),
   "thoughts cut off": (f"Well. <thinking>{G}", "list|thoughts"),
   "thoughts in brackets cut off": (f"[THINK]{G}", "amid its thoughts"),
+  "a block of thoughts cut off": (f"```thinking\n{G}", "amid its thoughts"),
+  "a folded block cut off": (f"<details><summary>Thinking</summary>{G}", "amid its thoughts"),
+  "Gemma's thoughts cut off": (f"<unused94>thought\n{G}", "amid its thoughts"),
+  "Granite's thoughts alone": (f"Here is my thought process: {G}", "amid its thoughts"),
+  "bare channels, no final": (f"analysisWe need a list. {G}", "amid its thoughts"),
   "no final channel": (f"<|channel|>analysis<|message|>{G}", "amid its thoughts"),
   "nothing after a closing mark": (f"{G}</think>", "after its thoughts"),
   "too few": (json.dumps([A]), "1 of 3"),

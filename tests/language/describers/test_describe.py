@@ -100,6 +100,9 @@ def test_classes_without_description_are_counted_and_named(tmp_path):
     ("d.jsonl", '{"class": "a", "description": "x", "source": 1}', "line 1 is not {"),
     ("d.jsonl", '["a", "x"]', "line 1 is not {"),
     ("d.csv", "", "columns class and description"),
+    ("d.json", "[" * 100_000, "is not JSON"),
+    ("d.jsonl", "[" * 100_000, "line 1 is not JSON"),
+    ("d.json", b"\xff\xfe", "d.json cannot be read as UTF-8"),
     ("d.csv", "class,text\na,x\n", "columns class and description"),
     ("d.csv", "class,description\na,x\nb\n", "line 3 has not as many cells"),
     ("d.csv", "class,description\na,One, two.\n", "line 2 has not as many cells.*comma"),
@@ -230,3 +233,18 @@ def test_gpt3_file_keeps_half_of_the_classes(tmp_path, logged):
   assert {record["class"] for record in kept} == set(names[:98])
   assert "of 98 classes kept; dropped 98 classes" in logged.text
   assert all(record["description"].strip('" ') for record in kept)
+
+
+@pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("d.csv", "Class;Description\na;One, two.\n"),
+    ("d.csv", "description\tclass\nOne, two.\ta\n"),
+    ("d.tsv", "class\tdescription\na\tOne, two.\n"),
+    ("d.jsonl", '{"class": "a", "description": "One, two.", "source": null}\n'),
+  ],
+)
+def test_tables_as_spreadsheets_write_them(tmp_path, name, text):
+  (tmp_path / name).write_text(text, encoding="utf-8")
+  (row,) = descriptions.read_file(str(tmp_path / name))
+  assert row == {"class": "a", "description": "One, two.", "source": f"file:{name}"}

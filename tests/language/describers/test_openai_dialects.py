@@ -149,6 +149,25 @@ PARTS += [{"type": "text", "text": GOOD[:9]}, {"type": "output_text", "text": GO
     ((502, "<html><title>Bad gateway</title><p>x", "text/html"), "an HTML page .Bad gateway."),
     ((200, "<!DOCTYPE html><h1>Log in</h1>", "text/html"), "an HTML page .Log in. came"),
     ((429, {"error": {"message": "no", "code": "insufficient_quota"}}), "insufficient_quota|no"),
+    # How vendors name an answer that was cut off, or filtered.
+    *((completion(GOOD, x), "cut off") for x in ("max_tokens", "MAX_TOKENS", "model_length")),
+    *((completion(None, x), "content filter") for x in ("SAFETY", "content_filtered")),
+    (completion("", "error"), "finish_reason 'error'"),
+    ((200, {"choices": [{"error": {"message": "upstream died"}, "message": {"content": GOOD}}]}),)
+    + ("upstream died",),
+    # Errors of other shapes.
+    ((400, [{"error": {"message": "in a list"}}]), "HTTP 400: in a list"),
+    ((400, {"detail": "a text"}), "HTTP 400: a text"),
+    ((400, {"errors": [{"message": "one of many"}]}), "HTTP 400: one of many"),
+    ((400, {"code": 7, "msg": "short"}), "HTTP 400: short"),
+    ((200, {"code": 7, "msg": "bad key"}), "no chat completion: bad key"),
+    ((200, {"choices": None, "base_resp": {"status_msg": "login fail"}}), "login fail"),
+    ((402, {"error": {"message": "Insufficient credits"}}), "does not answer .*credits"),
+    ((400, {"error": {"message": "red \x1b[31m text"}}), "HTTP 400: red .31m text"),
+    # Sentences where others have none.
+    (completion({"list": json.loads(GOOD)}), "pale bar"),
+    (completion(json.loads(GOOD)), "pale bar"),
+    (completion(None, tool_calls=[{"function": {"name": "f", "arguments": GOOD}}]), "pale bar"),
   ],
 )
 def test_the_reason_stands_on_the_console(described, reply, said):
@@ -156,10 +175,54 @@ def test_the_reason_stands_on_the_console(described, reply, said):
 
   _, written = described(lambda request, path: reply)
   assert re.search(said, written) and "Draft" not in written
+  assert "\x1b" not in written
+
+
+TOO_LARGE = (
+  "max_tokens is too large: {}. This model supports at most 512 completion tokens.",
+  "'max_tokens' or 'max_completion_tokens' is too large: {}. This model's maximum context length "
+  "is 1536 tokens and your request has 1024 input tokens ({} > 1536 - 1024).",
+  "This model's maximum context length is 1536 tokens. However, you requested 2048 tokens (1024 in "
+  "the messages, {} in the completion). Please reduce the length of the messages or completion.",
+  "`max_tokens` must be less than or equal to `512`",
+  "max_tokens: {} > 512, which is the maximum allowed number of output tokens for m",
+  "`inputs` tokens + `max_new_tokens` must be <= 700. Given: 188 `inputs` and {} `max_new_tokens`",
+  "参数 max_tokens 超出范围 [1, 512]",
+)
+
+
+@pytest.mark.parametrize("message", TOO_LARGE)
+def test_a_limit_of_tokens_that_is_too_large_is_lowered(described, logged, message):
+  def answer(request, path):
+    limit = request.get("max_tokens", 1)
+    return (
+      (400, {"error": {"message": message.format(limit, limit)}}) if limit > 512 else completion()
+    )
+
+  requests, written = described(answer)
+  assert "pale bar" in written and 64 <= requests[-1]["max_tokens"] <= 512
+  assert "max_completion_tokens" not in requests[-1] and "with max_tokens=" in logged.text
+
+
+def test_a_message_that_is_too_long_lowers_nothing(described):
+  message = "This model's maximum context length is 4097 tokens; your messages resulted in 5000."
+  requests, said = described(lambda request, path: (400, {"error": {"message": message}}))
+  assert message in said and len(requests) == 1
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_stream_unasked_is_read_and_one_that_breaks_off_is_not(described, whole):
+  text = GOOD if whole else "1. The wing has one bar.\n2. The wing has two bars.\n3. The wi"
+  row = {"choices": [{"delta": {"content": text}}]}
+  reply = 200, f"data: {json.dumps(row)}\n\n", "text/event-stream"
+  requests, written = described(lambda request, path: reply)
+  assert ("pale bar" if whole else "the stream broke off") in written and requests[-1]["stream"]
 
 
 @pytest.mark.parametrize(
-  "suffix", ["", "/", "/v1", "/v1/", "/v1/chat/completions", "/chat/completions"]
+  "suffix",
+  ["", "/", "/v1", "/v1/", "/v1/chat/completions", "/chat/completions", "/v1/responses"]
+  + ["/api/chat", "/api"],
 )
 def test_base_urls_as_people_copy_them(described, suffix):
   def answer(request, path):
@@ -181,3 +244,12 @@ def test_a_pause_is_read_from_either_header(described):
   for header, text in (("Retry-After", "0.3"), ("retry-after-ms", "300")):
     found = dialects.problem_of(429, "slow down", None, {header.lower(): text})
     assert found.pause == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize(
+  ("text", "pause"),
+  [("1s", 1), ("200ms", 0.2), ("2 min", 120), ("soon", 0), ("-5", 0), ("nan", 0), ("", 0)]
+  + [("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 9 Oct 99999999999 07:28:00 GMT", 0)],
+)
+def test_a_pause_may_have_a_unit_or_make_no_sense(text, pause):
+  assert dialects.seconds(text) == pytest.approx(pause)
