@@ -23,7 +23,8 @@ def rgb(text: str) -> tuple[int, int, int]:
       raise ValueError(f"{text} is above 255")
     return (int(text),) * 3
   if re.fullmatch("#[0-9a-fA-F]{6}", text):
-    return tuple(bytes.fromhex(text[1:]))
+    red, green, blue = bytes.fromhex(text[1:])
+    return red, green, blue
   # Imported here: the table of keys is read by --help, and the default needs no Pillow.
   from PIL import ImageColor
 

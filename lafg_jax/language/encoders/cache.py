@@ -66,11 +66,13 @@ class FeatureCache:
 
     Of a file without any of them, the features are not read.
     """
-    wanted, found, small = set(keys), {}, {}
+    wanted = set(keys)
+    found: dict[bytes, np.ndarray] = {}
+    small: list[Path] = []
     for path in sorted(self.folder.glob("*.npz")) if self.folder else []:
-      size, names = _bytes_of(path), _keys_of(path)
-      if size < _SMALL_BYTES:
-        small[path] = size
+      names = _keys_of(path)
+      if _bytes_of(path) < _SMALL_BYTES:
+        small.append(path)
       if names is not None and wanted.isdisjoint(names):
         continue
       if arrays := read_cached_npz(path, ("keys", "features"), _is_sound):
@@ -79,7 +81,7 @@ class FeatureCache:
         with contextlib.suppress(FileNotFoundError):
           os.utime(path)
     if len(small) > _MANY_FILES:
-      self._merge(list(small))
+      self._merge(small)
     return {key: found[key] for key in keys if key in found}
 
   def _merge(self, paths: Sequence[Path]) -> None:
