@@ -129,9 +129,14 @@ def box(path: Path, of: str, fields: Sequence[str], first: int = 0) -> Box:
   return left - first, top - first, right, bottom
 
 
-def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
-  """Raises UserError where two classes, by their keys, have one name, or one has none."""
+def check_names(where: str | Path, classes: Mapping[Any, str], folded: bool = False) -> None:
+  """Raises UserError where two classes, by their keys, have one name, or one has none.
+
+  With `folded` also where names differ in case alone: in a user's own data set they are one class
+  that is written in two ways, of which one may train and the other test.
+  """
   key_of: dict[str, Any] = {}
+  name_of: dict[str, str] = {}
   for key, name in classes.items():
     if not name:
       raise UserError(f"{where}: class '{key}' has no name: give it one")
@@ -140,6 +145,12 @@ def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
         f"{where}: classes '{key_of[name]}' and '{key}' are both named '{name}': rename one"
       )
     key_of[name] = key
+    other = name_of.setdefault(name.casefold(), name)
+    if folded and other != name:
+      raise UserError(
+        f"{where}: classes '{other}' and '{name}' differ in case alone: put them together, or "
+        "rename one"
+      )
 
 
 def check_listed_once(where: Path, images: Sequence[Image]) -> None:
