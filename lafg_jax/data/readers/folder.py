@@ -60,10 +60,10 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   if found is None:
     classes = _class_folders(tree, "")
     _refuse_aliases(root, classes)
-    if above := sorted({folder.above for folder in classes} - {""}):
+    if supers := sorted({folder.above for folder in classes} - {""}):
       logging.info(
         "%s: %s, such as %s, taken for super-categories: their classes are put together, and split "
-        "by whole classes", root, counted(len(above), "folder"), listing.shown(above[0]),
+        "by whole classes", root, counted(len(supers), "folder"), listing.shown(supers[0]),
       )  # fmt: skip
     halves = own.halves(data, _pool(root, "train", classes, classes), str(root))
   else:
@@ -161,7 +161,7 @@ def _shared(one: Sequence[ClassFolder], other: Sequence[ClassFolder]) -> list[st
 def _key(folder: ClassFolder) -> str:
   # iNaturalist 2018 numbers its species within super-categories.
   name = f"{folder.above} {folder.name}" if folder.name.isdecimal() else folder.name
-  return own.clean_names([name])[0].casefold()
+  return common.folded(own.clean_names([name])[0])
 
 
 def _merged(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
@@ -261,7 +261,7 @@ def _pool(
   # iNaturalist 2018 numbers its species: only the super-category says what a class is.
   names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
   name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
-  common.check_names(root, name_of, folded=True)
+  common.check_names(root, name_of, own=True)
   ids = [file for folder in classes for file in folder.files]
   base = os.fspath(root)
   return Dataset(

@@ -113,7 +113,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
   numbers = [_number(path, row, x) for row, x in zip(rows, told, strict=bool(told))]
   labels, class_names, _ = own.of_values(numbers or names, None, str(path))
   if not (numbers and names):
-    common.check_names(path, dict(enumerate(class_names)), folded=True)
+    common.check_names(path, dict(enumerate(class_names)), own=True)
     return labels, class_names
   name_of: dict[int, str] = {}
   for number, name in zip(numbers, names, strict=True):
@@ -121,7 +121,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
       raise UserError(f"{path}: label {number} is '{name_of[number]}' and '{name}'")
   keys = sorted(name_of)
   cleaned = own.clean_names([name_of[key] for key in keys])
-  common.check_names(path, dict(zip(keys, cleaned, strict=True)), folded=True)
+  common.check_names(path, dict(zip(keys, cleaned, strict=True)), own=True)
   return labels, tuple(cleaned)
 
 
