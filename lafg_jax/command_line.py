@@ -80,7 +80,9 @@ def _run(
   except Exception as error:
     if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
       traceback.print_exc()
-    if isinstance(error, RuntimeError) and "Unable to initialize backend" in str(error):
+    if isinstance(error, RuntimeError) and re.match(
+      "Unable to initialize backend|Unknown backend", str(error)
+    ):
       # jax: a platform without its driver.
       error = UserError(str(error))
     if isinstance(error, BrokenPipeError) and not output.flushed():

@@ -77,8 +77,12 @@ def cut(img: Image.Image, box: Sequence[float] | np.ndarray) -> Image.Image:
   """The part of an image in a box of left, top, right and bottom, in pixels.
 
   A right or bottom of 0 or less counts from the far edge; pixels outside of the image are left out.
-  Raises UnreadableImage where no pixel of the image is in the box.
+  Raises UnreadableImage where no pixel of the image is in the box, or it is given in fractions.
   """
+  if any(0 < far < 1 for far in box[2:]):
+    # As a whole number it would be 0, which is the far edge: all of the image.
+    shown = tuple(float(f"{x:g}") for x in box)
+    raise UnreadableImage(f"the box {shown} is a fraction of the image, not in pixels")
   left, top, right, bottom = (int(x) for x in box)
   right, bottom = right + img.width * (right <= 0), bottom + img.height * (bottom <= 0)
   inside = max(left, 0), max(top, 0), min(right, img.width), min(bottom, img.height)

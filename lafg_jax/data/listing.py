@@ -25,6 +25,12 @@ _IGNORED = (
   *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
 )
 NO_IMAGE = "a file that is no image"
+_FOREIGN = "a picture of a format that is not read (make a JPEG or PNG of it)"
+# Of phones, cameras and drawing programs.
+_FOREIGN_ENDINGS = frozenset(
+  ".heic .heif .hif .cr2 .cr3 .crw .nef .nrw .arw .dng .orf .rw2 .raf .pef .srw .raw .jxl .svg "
+  ".xcf .exr .hdr .eps .ai .wmf .emf".split()
+)
 
 
 class Listing(NamedTuple):
@@ -136,7 +142,10 @@ def _kind(entry: os.DirEntry) -> str:
       return "a link to a folder that it lies in"
     return "folder" if os.access(entry.path, os.R_OK | os.X_OK) else "a folder without permission"
   if _is(entry.is_file):
-    return "image" if has_ending(entry.name) else NO_IMAGE
+    if has_ending(entry.name):
+      return "image"
+    ending = os.path.splitext(entry.name)[1].lower()
+    return _FOREIGN if ending in _FOREIGN_ENDINGS else NO_IMAGE
   if entry.is_symlink() and not os.path.exists(entry.path):
     return "a link that leads nowhere"
   return "a pipe, socket or device"

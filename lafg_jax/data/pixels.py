@@ -33,6 +33,8 @@ _TURNS = {
 }
 # How Pillow names pixels of 16 bits a channel, of which it keeps the upper 8.
 _DEEP = re.compile(r"(RGB|RGBA|RGBX|LA);16[BLN]")
+# What greys of 2 and 4 bits are multiplied by.
+_FEW_BITS = {"L;2": 85, "L;4": 17}
 _PHOTOMETRIC = 262  # of TIFF; 0: zero is white
 
 
@@ -78,6 +80,9 @@ def read(opened: Callable[[], Image.Image], ground: Ground) -> Image.Image:
   with opened() as img:
     raw = _raw_mode(img)
     img.load()
+    if raw in _FEW_BITS and isinstance(key := img.info.get("transparency"), int):
+      # Pillow scales the pixels of a PNG, but not the one that is transparent.
+      img.info["transparency"] = key * _FEW_BITS[raw]
     shown = _of_deep(img, opened, raw, ground) if _DEEP.fullmatch(raw) else _rgb(img, ground)
     return upright(shown, turn_of(img))
 

@@ -41,7 +41,9 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
   Raises:
     UserError: nothing is there, it cannot be reached or unpacked, or it has no such checkpoint.
   """
-  source = places.expanded(source)
+  if not isinstance(source, str | os.PathLike):
+    raise UserError(f"a model's place is a {type(source).__name__}: {_PASS}")
+  source = places.expanded(os.fsdecode(source))
   if checkpoint not in CHECKPOINTS:
     raise UserError(f"checkpoint={checkpoint!r}: it takes one of {', '.join(CHECKPOINTS)}")
   if source.startswith(_HUB):

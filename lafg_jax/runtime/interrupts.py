@@ -1,11 +1,15 @@
 """SIGINT and SIGTERM end every stage alike, by `Stopped`; the second one has its usual effect.
 
-The first is not lost where Python drops what a handler raises (in a finaliser or a callback), and
-spares workers. `preemption` has the training, which saves before it leaves.
+The first is not lost where Python drops what a handler raises (in a finaliser, or in jax's callback
+of the garbage collector): it is raised again a moment later. It spares workers. `preemption` has
+the training, which saves before it leaves.
 """
 
 import contextlib
+import ctypes
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -13,6 +17,10 @@ from typing import Any
 from lafg_jax.utils.errors import Stopped
 
 _asked: list[str] = []
+# Whether training heard of it, and leaves by itself.
+_taken_over = threading.Event()
+# Seconds until what was dropped is raised again.
+_MOMENT = 0.01
 
 
 def watch() -> None:
@@ -20,6 +28,36 @@ def watch() -> None:
   for number in (signal.SIGINT, signal.SIGTERM):
     if signal.getsignal(number) is usual(number):
       signal.signal(number, remember)
+  if sys.unraisablehook is not _on_dropped:
+    _hook_before[:] = [sys.unraisablehook]
+    sys.unraisablehook = _on_dropped
+
+
+_hook_before: list[Any] = []
+
+
+def _on_dropped(dropped: Any) -> None:
+  """Python calls it with an exception that it drops."""
+  if not issubclass(dropped.exc_type, Stopped):
+    _hook_before[0](dropped)
+    return
+  timer = threading.Timer(_MOMENT, _raise_again)
+  timer.daemon = True
+  timer.start()
+
+
+def _raise_again() -> None:
+  # Not by a signal: a second one has its usual effect.
+  if not _taken_over.is_set():
+    main = ctypes.c_ulong(threading.main_thread().ident or 0)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(main, ctypes.py_object(Stopped))
+
+
+def take_over() -> bool:
+  """Whether either came; then the caller leaves by itself, and nothing is raised again."""
+  if _asked:
+    _taken_over.set()
+  return bool(_asked)
 
 
 def usual(number: int) -> Any:

@@ -64,7 +64,8 @@ def check() -> None:
 
   Raises UserError where a setting stops jax, or would change what a seed draws.
   """
-  _check_platforms(os.environ.get("JAX_PLATFORMS", ""))
+  for variable in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+    _check_platforms(variable, os.environ.get(variable, ""))
   try:
     import jax
   except ValueError as error:
@@ -91,14 +92,14 @@ def _differs(config: Any, name: str) -> bool:
   return value is not None and value != default
 
 
-def _check_platforms(names: str) -> None:
+def _check_platforms(variable: str, names: str) -> None:
   plugins = {point.name for point in metadata.entry_points(group="jax_plugins")}
   for name in (part.strip() for part in names.split(",")):
     packages = _PLATFORMS.get(name.lower(), (f"jax_plugins.{name}",))
     if name in ("", "cpu", *plugins) or any(map(_is_installed, packages)):
       continue
-    what = f"JAX_PLATFORMS={names}: jax has no platform {name!r} here"
-    raise UserError(f"{what}; unset it, or pass JAX_PLATFORMS=cpu, or install what brings it")
+    what = f"{variable}={names}: jax has no platform {name!r} here"
+    raise UserError(f"{what}; unset it, or pass {variable}=cpu, or install what brings it")
 
 
 def _is_installed(package: str) -> bool:

@@ -40,6 +40,10 @@ class StopRequest:
   def __enter__(self) -> "StopRequest":
     for number in (signal.SIGTERM, signal.SIGINT):
       self.previous[number] = signal.signal(number, self._ask)
+    if interrupts.take_over():
+      # It came just before, and where it was raised it was dropped.
+      self.asked = True
+      self.__exit__()
     return self
 
   def _ask(self, number: int, frame: Any) -> None:

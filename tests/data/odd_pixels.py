@@ -1,5 +1,7 @@
 """More or fewer than 8 bits, and transparency; see `odd_files`."""
 
+import struct
+
 import numpy as np
 from PIL import Image
 
@@ -164,6 +166,15 @@ case(
   on_ground(rgb(INDEX * 0 + 255), np.where(INDEX == 0, 0, 255)),
 )
 case("key_1.png", saved(OPEN > 0, convert="1", transparency=0), on_ground(rgb(OPEN), OPEN))
+for bits, step in ((2, 85), (4, 17)):
+  few = INDEX // step
+  packed = (few.reshape(40, -1, 8 // bits) << np.arange(8 - bits, -1, -bits)).sum(-1)
+  key = chunk(b"tRNS", struct.pack(">H", 2**bits - 1))
+  case(
+    f"key_{bits}.png",
+    content(lambda p=packed, b=bits, k=key: png(p, 0, b, k, sides=(40, 48))),
+    on_ground(rgb(few * step), np.where(few == 2**bits - 1, 0, 255)),
+  )
 case("key_beyond.png", content(lambda: png(INDEX, 0, before=chunk(b"tRNS", b"\x7f\x7f"))), ...)
 FRAMES = [Image.fromarray(x) for x in (RGBA, RGBA[::-1].copy(), RGBA[:, ::-1].copy())]
 for ending in ("png", "webp"):

@@ -42,6 +42,7 @@ def spoil(folder, monkeypatch):
     server.bind("socket.jpg")
   (folder / "two\nlines.jpg").write_bytes(b"")
   (folder / "notes.txt").write_bytes(b"")
+  (folder / "phone.HEIC").write_bytes(b"")
   dead = ("dead.jpg", "loop.jpg", "one.jpg", "two.jpg", "far.jpg", "circle", "through.jpg")
   return {
     **dict.fromkeys(dead, LOOP),
@@ -49,6 +50,7 @@ def spoil(folder, monkeypatch):
     **dict.fromkeys(("pipe.jpg", "tty.jpg", "socket.jpg", "null.jpg"), PIPE),
     "two\nlines.jpg": "a name with a line break",
     "notes.txt": listing.NO_IMAGE,
+    "phone.HEIC": "a picture of a format that is not read",
   }
 
 
@@ -82,15 +84,16 @@ def test_a_folder_of_classes(tree, monkeypatch, section):
   spoil(tree / "a", monkeypatch)
   (tree / "all").symlink_to(".")
   (tree / "gone").symlink_to("nowhere")
-  (tree / "linked").symlink_to("b")
   for name in SYSTEM:
     photo(tree / name / "x" / "SYNO_THUMB.jpg")
     photo(tree / "b" / name / "0.jpg")
   for name in ("Thumbs.db", ".DS_Store", "desktop.ini"):
     (tree / name).write_bytes(b"")
   photo(tree / "loose.png")
+  photo(tree.parent / "elsewhere" / "e" / "0.png")
+  (tree / "linked").symlink_to(tree.parent / "elsewhere" / "e")
   after = datasets.load_splits(section("folder", root=str(tree), train_fraction=0.6))
-  # The link to a class is one: 'linked' has the images of 'b'.
+  # A link to a folder elsewhere is a class.
   assert after["test"].class_names == ("d", "linked")
   assert after["train"].class_names == ("a", "b", "c")
   assert after["train"].ids[:4] == before["train"].ids

@@ -141,19 +141,28 @@ SIDES = [
   ),
   # No test, or names that say nothing: split by classes.
   (("train",) * 5, {}, NAMES[:3], NAMES[3:]),
-  (("train", "validation", "train", "train", "train"), {}, NAMES[:3], NAMES[3:]),
+  # Validation classes are the test where there is no other: never trained on.
+  (
+    ("train", "validation", "train", "train", "train"),
+    {},
+    ("ash", "cedar", "elm", "fir"),
+    ("beech",),
+  ),
   (("A", "B", "A", "B", "A"), {}, NAMES[:3], NAMES[3:]),
 ]
 
 
 @pytest.mark.parametrize(("side", "changes", "train", "test"), SIDES)
-def test_splits_that_share_no_class_are_the_halves(section, side, changes, train, test):
+def test_splits_that_share_no_class_are_the_halves(section, side, changes, train, test, caplog):
   splits = [name for name in side for _ in range(2)]
   halves = own.halves(section("hf", **changes), pool(), "here", splits)
   assert [half.class_names for half in halves] == [train, test]
   assert halves[0].val_classes == (("cedar",) if changes else ())
   # As data sets to classify have them: each class in both.
-  both = own.halves(section("hf"), pool(), "here", ["train", "test"] * 5)
+  for other in ("test", "validation"):
+    caplog.clear()
+    both = own.halves(section("hf"), pool(), "here", ["train", other] * 5)
+    assert "5 classes in train and in another split, so all splits are put" in caplog.text
   assert [half.class_names for half in both] == [NAMES[:3], NAMES[3:]]
 
 

@@ -258,6 +258,7 @@ def halves(train="train", test="test"):
   "content",
   [
     *(text("path;class", mark=";"), text("path\tclass", mark="\t"), text("path|class", mark="|")),
+    *(text("path, class", [(a, f' "{b}"') for a, b in ROWS]), text("filepaths,labels")),
     *(text(end="\r\n"), text(end="\r"), text(end="\n\n"), text(end=" \n,\n"), text() + "\n \n"),
     *("\ufeff" + text(), text(" Path , CLASS "), text("Image Path,Class Name")),
     *(text("filename,species"), text("image_path,label"), text("file,labels"), text("img,Label")),
@@ -289,7 +290,11 @@ def test_tables_as_programs_write_them(tmp_path, section, monkeypatch, content):
   [
     *(("split", "Train", "Test"), ("split", "TRAIN", "TEST"), ("Split", "training", "testing")),
     *(("SPLIT", "trn", "tst"), ("subset", "train", "test"), ("Set", "Training", "Eval")),
-    *(("usage", "Training", "Holdout"), ("split", "train_set", "test-set")),
+    *(
+      ("data set", "train", "test"),
+      ("usage", "Training", "Holdout"),
+      ("split", "train_set", "test-set"),
+    ),
   ],
 )
 def test_splits_in_any_usual_spelling(tmp_path, section, head, train, test):
@@ -334,6 +339,22 @@ def test_whole_numbers_however_they_are_written(tmp_path, section, zero):
     (b"path,label\nx/0.jpg,nan\nx/1.jpg,1\n", "label 'nan' is no whole number"),
     (b"path,label\nx/0.jpg,inf\nx/1.jpg,1\n", "label 'inf' is no whole number"),
     (b"path,class,split\nx/0.jpg,fir,train\nx/1.jpg,elm,\n", "row 2: split '' is none of"),
+    # What would train on the user's test, or forget a box, without a word.
+    (text("path,class,is_train", halves("1", "0")).encode(), "'is_train' looks like a split"),
+    (text("path,class,is_valid", halves("0", "1")).encode(), "'is_valid' looks like a split"),
+    (text("path,class,where", halves("Train", "Test")).encode(), "'where' looks like a split"),
+    (
+      text("path,class", [*ROWS[:3], ("x/3.jpg", "Elm")]).encode(),
+      "'Elm' and 'elm' differ in case",
+    ),
+    (
+      text("path,class,x1,y1,x2,y2", [(*row, "0.1", "0.1", "0.5", "0.9") for row in ROWS]).encode(),
+      "boxes are fractions of the image: write them in pixels",
+    ),
+    (
+      text("path,class,xmin,ymin,xmax,ymax", [(*row, "0", "0", "1", "1") for row in ROWS]).encode(),
+      "boxes are fractions",
+    ),
   ],
 )
 def test_what_is_no_table_is_one_line(tmp_path, section, one_line, content, said):
@@ -349,6 +370,22 @@ def test_a_manifest_that_is_a_folder_or_a_parquet_of_another_ending(tmp_path, se
   )
   file = file.rename(tmp_path / "list.dat")
   assert load(section, file)["train"].class_names == ("ash", "dark elm")
+
+
+def test_lists_in_a_parquet_are_no_names(tmp_path, section, one_line):
+  write(tmp_path, PLAIN)
+  table = pyarrow.table({"path": ["x/0.jpg", "x/1.jpg"], "class": [["fir"], ["elm", "oak"]]})
+  parquet.write_table(table, tmp_path / "list.parquet")
+  data = section("manifest", manifest=str(tmp_path / "list.parquet"))
+  one_line(data, "the column 'class' holds lists")
+
+
+def test_columns_that_are_not_read_are_told(tmp_path, section, caplog):
+  file = write(tmp_path, PLAIN)
+  file.write_text(text("path,class,x,width", [(*row, "1", "2") for row in ROWS]))
+  with caplog.at_level("INFO", logger="absl"):
+    load(section, file)
+  assert "columns not read: 'x', 'width'" in caplog.text
 
 
 def test_images_within_a_parquet_are_not_taken_for_paths(tmp_path, section, one_line):

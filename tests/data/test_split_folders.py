@@ -40,6 +40,15 @@ def below(part, classes):
     *(("tr", "te"), ("trainval", "test"), ("train_val", "holdout"), ("train", "held_out")),
     *(("seen", "unseen"), ("train", "evaluation"), ("trainData", "testData"), ("train", "val")),
     *(("train", "valid"), ("train", "validation"), ("training", "dev"), ("(train)", "[test]")),
+    # In other languages, with decomposed accents, and in letters of full width.
+    *(("Training", "Validierung"), ("Trainingsdaten", "Testdaten"), ("entrenamiento", "prueba")),
+    *(("entrai\u0302nement", "test"), ("обучение", "тест"), ("训练集", "测试集"), ("訓練", "驗證")),
+    *(
+      ("学習用データ", "テスト"),
+      ("훈련", "테스트"),
+      ("ｔｒａｉｎ", "ｔｅｓｔ"),
+      ("训练数据", "test"),
+    ),
   ],
 )
 def test_the_halves_are_kept_apart(tmp_path, section, train, test):
@@ -86,6 +95,7 @@ def test_the_halves_are_kept_apart(tmp_path, section, train, test):
     (["bus", "test"], {"split_folders": "classes"}, {"train": "bus", "test": "test"}),
     (["Training", "other"], {"split_folders": "classes"}, {"train": "Training", "test": "other"}),
     (["bus", "train"], {}, {"train": "bus", "test": "train"}),
+    (["bus", "prova"], {}, {"train": "bus", "test": "prova"}),
     (["gallery", "museum"], {}, {"train": "gallery", "test": "museum"}),
     (["bullet train", "steam train"], {}, {"train": "bullet train", "test": "steam train"}),
     (["crash test/a", "drop/b"], {}, {"train": "a", "test": "b"}),
@@ -114,6 +124,13 @@ def test_what_each_layout_means(tmp_path, section, folders, changes, expected):
     (["one/train/m", "one/test/a", "two/train/m"], "one and two each hold folders of a split"),
     (["trainA/m", "testA/a", "trainB/m", "testB/a"], "the folders of several splits"),
     (["train/m", "test/m"], "1 class in both train and test, such as 'm'.*split_folders=pool"),
+    (["BMW", "audi", "bmw"], "classes 'BMW' and 'bmw' differ in case, hyphens"),
+    (["red-elm", "b", "red_elm"], "'red elm' and 'red-elm' differ|'red-elm' and 'red elm' differ"),
+    (["a\u200b", "a", "c"], r"'a' and ''a.u200b'' differ in case"),
+    (["ＢＭＷ", "BMW", "c"], "differ in case, hyphens or width alone"),
+    (["train/red-elm", "train/b", "test/Red Elm"], "in both train and test, such as 'red elm'"),
+    (["train/m", "train/n", "test/Elm", "test/elm"], "'Elm' and 'elm' differ in case"),
+    (["cars/all/a", "cars/all/b"], "has no images.* images deeper, such as cars/all/a/0.jpg"),
     (["train/Red_Elm", "test/red elm"], "1 class in both train and test, such as 'red elm'"),
     (["train/m", "query/m", "gallery/m"], "in both train and query"),
   ],
@@ -122,6 +139,22 @@ def test_what_looks_like_a_split_and_is_none_is_one_line(
   tmp_path, section, one_line, folders, said
 ):
   one_line(section("folder", root=str(tree(tmp_path, *folders))), said)
+
+
+@pytest.mark.parametrize(
+  "folders, link, changes",
+  [
+    (["a", "b", "c"], "z", {}),
+    (["train/a", "train/b", "test/c"], "test/z", {}),
+    (["train/a", "train/b", "test/c"], "test/a", {"split_folders": "pool"}),
+    (["train/b", "query/a", "gallery/c"], "gallery/a", {}),
+  ],
+)
+def test_one_folder_under_two_names_is_refused(tmp_path, section, one_line, folders, link, changes):
+  root = tree(tmp_path / "data", *folders)
+  target = next(name for name in folders if name.endswith("a"))
+  (root / link).symlink_to(root / target)
+  one_line(section("folder", root=str(root), **changes), f"{target} and {link} are one folder")
 
 
 def test_loose_images_do_not_make_classes_of_the_halves(tmp_path, section):

@@ -223,6 +223,7 @@ def test_boxes_go_with_any_form(retriever):
     (iter([RGB]), [box] * 2, "there are fewer images"),
     (iter([RGB, RGB]), [box], "there are more images"),
     (RGB, "box", "no array of numbers"),
+    (RGB, [0.1, 0.1, 0.5, 0.9], r"the box \(0.1, 0.1, 0.5, 0.9\) is a fraction of the image"),
   ):
     with pytest.raises(UserError, match=says):
       retriever.embed(images, boxes=boxes)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 
@@ -127,6 +128,9 @@ def test_local_places_that_hold_no_model(tmp_path, trained_run):
   archive(tmp_path / "other.tar", text, "notes.txt")
   cases = {
     "": "no trained model",
+    None: "a model's place is a NoneType: pass a workdir",
+    3: "a model's place is a int",
+    os.fsencode(tmp_path / "none"): "a model.s place is a bytes",
     tmp_path / "none": "does not exist: pass a workdir",
     tmp_path / "none.tar": "does not exist: pass a workdir",
     text: "is a file, and no .tar",

@@ -93,6 +93,9 @@ def test_what_cannot_be_is_one_line_before_work(changed, monkeypatch):
       jax_settings.check()
   monkeypatch.setenv("JAX_PLATFORMS", "cpu")
   jax_settings.check()
+  monkeypatch.setenv("JAX_PLATFORM_NAME", "gpu")
+  with pytest.raises(UserError, match="^JAX_PLATFORM_NAME=gpu: .*JAX_PLATFORM_NAME=cpu"):
+    jax_settings.check()
 
 
 def test_a_run_under_all_settings_of_the_environment(tmp_path):

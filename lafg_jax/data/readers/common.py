@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import os
+import re
 import struct
+import unicodedata
 import zlib
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
@@ -129,9 +131,21 @@ def box(path: Path, of: str, fields: Sequence[str], first: int = 0) -> Box:
   return left - first, top - first, right, bottom
 
 
-def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
-  """Raises UserError where two classes, by their keys, have one name, or one has none."""
+def folded(name: str) -> str:
+  """A name without case, hyphens, letters of full width and invisible signs."""
+  name = unicodedata.normalize("NFKC", name).casefold()
+  seen = "".join(sign for sign in name if unicodedata.category(sign) != "Cf")
+  return " ".join(re.sub(r"[-\u2010-\u2015_]", " ", seen).split())
+
+
+def check_names(where: str | Path, classes: Mapping[Any, str], own: bool = False) -> None:
+  """Raises UserError where two classes, by their keys, have one name, or one has none.
+
+  With `own` also where names are the same but for what `folded` removes: in a user's own data set
+  they are one class that is written in two ways, of which one may train and the other test.
+  """
   key_of: dict[str, Any] = {}
+  name_of: dict[str, str] = {}
   for key, name in classes.items():
     if not name:
       raise UserError(f"{where}: class '{key}' has no name: give it one")
@@ -140,6 +154,12 @@ def check_names(where: str | Path, classes: Mapping[Any, str]) -> None:
         f"{where}: classes '{key_of[name]}' and '{key}' are both named '{name}': rename one"
       )
     key_of[name] = key
+    other = name_of.setdefault(folded(name), name) if own else name
+    if other != name:
+      raise UserError(
+        f"{where}: classes '{listing.shown(other)}' and '{listing.shown(name)}' differ in case, "
+        "hyphens or width alone: put them together, or rename one"
+      )
 
 
 def check_listed_once(where: Path, images: Sequence[Image]) -> None:

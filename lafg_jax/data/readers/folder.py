@@ -59,6 +59,12 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
     )
   if found is None:
     classes = _class_folders(tree, "")
+    _refuse_aliases(root, classes)
+    if supers := sorted({folder.above for folder in classes} - {""}):
+      logging.info(
+        "%s: %s, such as %s, taken for super-categories: their classes are put together, and split "
+        "by whole classes", root, counted(len(supers), "folder"), listing.shown(supers[0]),
+      )  # fmt: skip
     halves = own.halves(data, _pool(root, "train", classes, classes), str(root))
   else:
     if found.beside:
@@ -80,7 +86,9 @@ def _together(
   data: Any, tree: _Tree, paths: dict[str, str], parts: Parts
 ) -> tuple[Dataset, Dataset]:
   """The halves of all classes, each with the images that it has in any part."""
-  ordered = _ordered(_merged([folder for part in parts.values() for folder in part]))
+  folders = [folder for part in parts.values() for folder in part]
+  _refuse_aliases(tree.root, folders)
+  ordered = _ordered(_merged(folders))
   return own.halves(data, _pool(tree.root, "train", ordered, ordered), str(tree.root))
 
 
@@ -109,6 +117,7 @@ def _apart(data: Any, tree: _Tree, paths: dict[str, str], parts: Parts) -> tuple
   if not (test or val):
     return own.halves(data, _pool(root, "train", train, train), str(root))
   own.refuse_split_keys(data, f"{root} has the folders {split_folders.listed(paths.values())}")
+  _refuse_aliases(root, [*train, *val, *test])
   ours, theirs = _ordered([*train, *val]), _ordered(_merged(test))
   everything = [*ours, *theirs]
   half = _pool(root, "train", ours, everything)
@@ -134,6 +143,16 @@ def _refuse_shared(root: Path, paths: dict[str, str], parts: Parts) -> None:
       )
 
 
+def _refuse_aliases(root: Path, folders: Sequence[ClassFolder]) -> None:
+  """Raises UserError where a link makes two classes of one folder: one may train, one test."""
+  first: dict[str, str] = {}
+  for folder in folders:
+    other = first.setdefault(os.path.realpath(root / folder.path), folder.path)
+    if other != folder.path:
+      names = f"{listing.shown(other)} and {listing.shown(folder.path)}"
+      raise UserError(f"{root}: {names} are one folder, by a link: remove one of them")
+
+
 def _shared(one: Sequence[ClassFolder], other: Sequence[ClassFolder]) -> list[str]:
   """The names that are in both, however they are written."""
   return sorted({_key(folder) for folder in one} & {_key(folder) for folder in other})
@@ -142,7 +161,7 @@ def _shared(one: Sequence[ClassFolder], other: Sequence[ClassFolder]) -> list[st
 def _key(folder: ClassFolder) -> str:
   # iNaturalist 2018 numbers its species within super-categories.
   name = f"{folder.above} {folder.name}" if folder.name.isdecimal() else folder.name
-  return own.clean_names([name])[0].casefold()
+  return common.folded(own.clean_names([name])[0])
 
 
 def _merged(folders: Sequence[ClassFolder]) -> list[ClassFolder]:
@@ -182,8 +201,20 @@ def _class_folders(tree: _Tree, below: str) -> list[ClassFolder]:
   tree.left_out.extend(listing.said(odd))
   classes = [folder for folder, _ in found if folder.files]
   if not classes:
-    raise UserError(f"{start} has no images in folders named after classes (data.depth={depth})")
+    raise _without_images(tree, start, depth)
   return _ordered(classes)
+
+
+def _without_images(tree: _Tree, start: Path, depth: int) -> UserError:
+  """What there is in place of class folders with images."""
+  message = f"{start} has no images in folders named after classes (data.depth={depth})"
+  found = [name for name in listing.images_below(start)[0] if name.count("/") > depth]
+  if found:
+    tree.left_out.append(
+      f"there are images deeper, such as {listing.shown(found[0])}: pass as --config.data.root the "
+      "folder that holds the class folders"
+    )
+  return UserError("; ".join([message, *tree.left_out]))
 
 
 def _class_folder(path: str, above: str, content: Listing) -> ClassFolder:
@@ -230,7 +261,7 @@ def _pool(
   # iNaturalist 2018 numbers its species: only the super-category says what a class is.
   names = [f"{f.above} {f.name}" for f in everything] if numbered else own.clean_names(raw)
   name_of = {folder.path: name for folder, name in zip(everything, names, strict=True)}
-  common.check_names(root, name_of)
+  common.check_names(root, name_of, own=True)
   ids = [file for folder in classes for file in folder.files]
   base = os.fspath(root)
   return Dataset(

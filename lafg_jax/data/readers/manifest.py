@@ -113,6 +113,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
   numbers = [_number(path, row, x) for row, x in zip(rows, told, strict=bool(told))]
   labels, class_names, _ = own.of_values(numbers or names, None, str(path))
   if not (numbers and names):
+    common.check_names(path, dict(enumerate(class_names)), own=True)
     return labels, class_names
   name_of: dict[int, str] = {}
   for number, name in zip(numbers, names, strict=True):
@@ -120,7 +121,7 @@ def _labels(path: Path, columns: Columns, rows: list[int]) -> tuple[np.ndarray, 
       raise UserError(f"{path}: label {number} is '{name_of[number]}' and '{name}'")
   keys = sorted(name_of)
   cleaned = own.clean_names([name_of[key] for key in keys])
-  common.check_names(path, dict(zip(keys, cleaned, strict=True)))
+  common.check_names(path, dict(zip(keys, cleaned, strict=True)), own=True)
   return labels, tuple(cleaned)
 
 
@@ -159,6 +160,9 @@ def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
       shown = ", ".join(map(str, cells))
       raise UserError(f"{path} row {row}: the box {shown} has no area in the image")
     boxes.append(box)
+  own = [box for box in boxes if box != _EVERYTHING]
+  if own and all(max(box) <= 1 for box in own) or any(0 < min(box[2:]) < 1 for box in own):
+    raise UserError(f"{path}: boxes are fractions of the image: write them in pixels")
   return boxes
 
 

@@ -84,11 +84,23 @@ def halves(
 def _kept_apart(
   data: Any, pool: Dataset, where: str, splits: Sequence[str]
 ) -> tuple[Dataset, Dataset] | None:
-  """The halves that a data set brings; None where its test has training classes, or is missing."""
+  """The halves that a data set brings; None where its test has training classes, or is missing.
+
+  Without a test, validation classes of their own are the test.
+  """
   part_of = {name: split_folders.part_of(name) for name in set(splits)}
   side = np.array([part_of[name] for name in splits])
   of = {part: set(pool.labels[side == part].tolist()) for part in ("train", "val", "test")}
-  if not of["train"] or not of["test"] or of["train"] & of["test"]:
+  if not of["test"]:
+    # As folders: a split to validate on is the test where there is no other.
+    of["test"], of["val"] = of["val"], of["test"]
+    side = np.where(side == "val", "test", side)
+  if both := of["train"] & of["test"]:
+    logging.warning(
+      "%s: %s in train and in another split, so all splits are put together, and whole classes "
+      "split anew", where, counted(len(both), "class"),
+    )  # fmt: skip
+  if both or not of["train"] or not of["test"]:
     return None
   refuse_split_keys(data, f"the classes of its splits train and test in {where} are different ones")
   held_out = of["val"] - of["train"] - of["test"] if data.num_val_classes else set()

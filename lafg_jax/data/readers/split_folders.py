@@ -1,6 +1,7 @@
 """Folders that are the halves of a class split, by their names: train and test, in any spelling."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,13 +19,26 @@ _WORDS = {
   "query": ("query", "queries", "probe", "probes"),
   "gallery": ("gallery", "galleries", "index", "database", "reference"),
 }
+# The same in other languages; part of a split only beside another part.
+_FOREIGN = {
+  "train": "trainings trainingsdaten apprentissage entrainement entraînement entrenamiento treino "
+  "treinamento addestramento обучение обучающая 训练 訓練 学習 훈련 학습",
+  "val": "validierung validierungs validación validacion validação validacao validazione "
+  "валидация 验证 驗證 検証 검증",
+  "test": "teste testes prueba pruebas prova essai evaluación evaluacion évaluation testdaten "
+  "тест тестовая 测试 測試 テスト 評価 테스트 평가",
+}
 _KIND = {word: kind for kind, words in _WORDS.items() for word in words}
+_KIND |= {word: kind for kind, words in _FOREIGN.items() for word in words.split()}
 _WEAK: tuple[str, ...] = ("tr", "te", "ts", "dev", "devel", "development", "seen", "unseen")
 _WEAK += ("valid", "eval", "evaluate", "evaluation", *_WORDS["query"], *_WORDS["gallery"])
+_WEAK += tuple(word for words in _FOREIGN.values() for word in words.split())
 # Words beside them that say nothing: 'training_set', 'images-train', 'train_mini'.
 _FILLERS = (
   "set sets data dataset split part partition folder dir mini image images img imgs photo photos "
-  "picture pictures jpg class classes bounding box cropped crops sample samples"
+  "picture pictures jpg class classes bounding box cropped crops sample samples "
+  "daten datos dados données 集 数据 數據 数据集 資料 資料集 图片 图像 用 "
+  "用データ データ セット 画像 세트 데이터"
 ).split()
 _GLUED = re.compile(rf"({'|'.join(_KIND)})({'|'.join(_FILLERS)})")
 _UNDERSTOOD = (
@@ -90,7 +104,9 @@ def find(root: Path, lists: Lists, below: str = "", levels: int = _LEVELS) -> Fo
 
 def _named(name: str) -> _Named | None:
   """What a name says of a part; None where it names none, or several."""
-  spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W\d_]+", " ", name).lower()
+  # Accents as one sign, letters of full width as others.
+  plain = unicodedata.normalize("NFKC", name)
+  spaced = re.sub(r"(?<=[a-z])(?=[A-Z])|[\W\d_]+", " ", plain).lower()
   spaced = re.sub(r"\bh[eo]ld out\b", "holdout", spaced)
   words = [part for word in spaced.split() for part in _unglued(word)]
   told = [word for word in words if word in _KIND]

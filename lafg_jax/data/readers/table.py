@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from lafg_jax.data.readers.split_folders import part_of
 from lafg_jax.utils.errors import UserError
 
@@ -17,16 +19,29 @@ READ = ("path", "label", "class", "split", *BOX)
 # Other names of these columns, in lower case and with '_' for spaces.
 _ALSO = {
   "path": ("image_path", "img_path", "file_path", "filepath", "filename", "file_name", "file")
-  + ("image", "img", "image_file", "image_name", "paths"),
+  + (
+    "image",
+    "img",
+    "image_file",
+    "image_name",
+    "paths",
+    "filepaths",
+    "file_paths",
+    "image_paths",
+    "filenames",
+  ),
   "label": ("labels", "label_id", "class_id", "class_index", "target"),
   "class": ("class_name", "classname", "label_name", "category", "species"),
-  "split": ("splits", "subset", "partition", "set", "usage", "phase", "part", "fold"),
-  "left": ("xmin", "x_min"),
-  "top": ("ymin", "y_min"),
-  "right": ("xmax", "x_max"),
-  "bottom": ("ymax", "y_max"),
+  "split": ("splits", "subset", "partition", "set", "usage", "phase", "part", "fold")
+  + ("dataset", "data_set", "data_split", "train_test", "train_test_split", "train_or_test"),
+  "left": ("xmin", "x_min", "x1", "bbox_x1"),
+  "top": ("ymin", "y_min", "y1", "bbox_y1"),
+  "right": ("xmax", "x_max", "x2", "bbox_x2"),
+  "bottom": ("ymax", "y_max", "y2", "bbox_y2"),
 }
 _OTHER_NAMES = {name for names in _ALSO.values() for name in names}
+# Columns that say yes or no of a split.
+_YES_OR_NO = re.compile(r"(is_|in_)?(train|training|test|testing|val|valid|validation)(_set)?")
 _DELIMITERS = (",", ";", "\t", "|")
 _PARQUET = b"PAR1"
 # How files of other kinds begin.
@@ -71,6 +86,11 @@ def columns(path: Path, key: str) -> Columns:
     _check_split(path, title, found)
   if "path" not in found or not {"label", "class"} & set(found):
     raise UserError(_lacking(path, [name for name, _ in table]))
+  others = [pair for k, pair in enumerate(table) if k not in named.values()]
+  if "split" not in found:
+    _refuse_other_splits(path, others)
+  if others:
+    logging.info("%s: columns not read: %s", path, ", ".join(repr(name) for name, _ in others))
   if not found["path"]:
     raise UserError(f"{path} lists no image")
   return found
@@ -86,6 +106,17 @@ def _check_split(path: Path, title: str, found: Columns) -> None:
       f"{path}: the column '{title}' names splits, but also '{other[0]}': name train, val or test "
       "in each row, or call the column otherwise"
     )
+
+
+def _refuse_other_splits(path: Path, others: _Table) -> None:
+  """Raises UserError where a column of another name has a split: its test would be trained on."""
+  for name, cells in others:
+    parts = {part_of(str(x)) for x in cells}
+    if _YES_OR_NO.fullmatch(_plain(name)) or (parts > {"train"} and "" not in parts):
+      raise UserError(
+        f"{path}: the column '{name}' looks like a split: call it 'split', with train, val or test "
+        "in each row, or remove it"
+      )
 
 
 def _lacking(path: Path, there: Sequence[str]) -> str:
@@ -127,7 +158,9 @@ def _csv(path: Path) -> _Table:
     with open(path, encoding="utf-8-sig", newline="") as file:
       text = file.read()
     lines = io.StringIO(text, newline="")
-    rows = list(csv.reader(lines, delimiter=_delimiter(path, text), strict=True))
+    rows = list(
+      csv.reader(lines, delimiter=_delimiter(path, text), skipinitialspace=True, strict=True)
+    )
   except (OSError, UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{path} cannot be read as a CSV file in UTF-8: {error}") from error
   rows = [row for row in rows if any(cell.strip() for cell in row)]
@@ -146,7 +179,11 @@ def _delimiter(path: Path, text: str) -> str:
   usual = "\t" if path.suffix.lower() == ".tsv" else ","
   first = next((line for line in text.splitlines() if line.strip()), "")
   for delimiter in (usual, *_DELIMITERS):
-    head = {_plain(name) for row in csv.reader([first], delimiter=delimiter) for name in row}
+    head = {
+      _plain(name)
+      for row in csv.reader([first], delimiter=delimiter, skipinitialspace=True)
+      for name in row
+    }
     if head & {"path", *_ALSO["path"]} and len(head) > 1:
       return delimiter
   return usual
@@ -186,6 +223,8 @@ def _is_read(field: Any) -> bool:
 
 def _texts(path: Path, name: str, column: list[Any]) -> list[Any]:
   """The column as texts: some writers store them as bytes, which are decoded."""
+  if any(isinstance(x, list | dict) for x in column):
+    raise UserError(f"{path}: the column '{name}' holds lists: write one value in each row")
   try:
     return [x.decode("utf-8") if isinstance(x, bytes) else x for x in column]
   except UnicodeDecodeError as error:
