@@ -1,10 +1,19 @@
 """Similarities of a block, and how many of them reach the thresholds of each row."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 LANES = 64  # the columns of a block are a multiple of this: counts add up in whole vectors
 CHUNK = 8  # thresholds that are compared in one pass over a block
+
+
+def put(x: np.ndarray, mesh: Mesh, *axes: str) -> jax.Array:
+  """An array on the devices of all processes, each of which has the whole of x."""
+  return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
 
 
 def similarity(rows, columns):

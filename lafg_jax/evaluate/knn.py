@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lafg_jax.evaluate import self_ranks
-from lafg_jax.evaluate.counting import CHUNK, LANES, add_counts, similarity
+from lafg_jax.evaluate.counting import CHUNK, LANES, add_counts, put, similarity
 from lafg_jax.runtime import jax_settings
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import unit_or_zero
@@ -141,9 +141,7 @@ def match_ranks(
     tile = _tile_size(math.isqrt(query_tile * gallery_tile), len(gallery))
     places = self_ranks.tiles_of(gallery_labels, tile)
     if places is not None and self_ranks.pays(len(places), jax.device_count()):
-      ranks = self_ranks.self_ranks(gallery, gallery_labels, places)
-      counts = np.unique(gallery_labels, return_inverse=True, return_counts=True)
-      return ranks, (counts[2][counts[1]] - 1).astype(np.int32)
+      return self_ranks.self_ranks(gallery, gallery_labels, places)
 
   # Sorted by label, a query's matches are one range of the gallery, and the ranges of
   # neighbouring queries overlap: few blocks hold all the thresholds of a query tile.
@@ -165,15 +163,10 @@ def match_ranks(
   return ranks, num_matches
 
 
-def _put(x: np.ndarray, mesh: Mesh, *axes: str) -> jax.Array:
-  """An array on the devices of all processes, each of which has the whole of x."""
-  return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
-
-
 def _place(gallery, gallery_tile, devices, largest=np.inf) -> Placed:
   tile = _tile_size(gallery_tile, len(gallery))
   blocks = _pad(gallery, tile, 0).reshape(-1, tile, gallery.shape[1])
-  return Placed(_put(blocks, Mesh(np.array(devices), ("devices",))), len(gallery), largest)
+  return Placed(put(blocks, Mesh(np.array(devices), ("devices",))), len(gallery), largest)
 
 
 def _run(program, placed, query_tile, exclude_self, *of_queries, **static):
@@ -188,7 +181,7 @@ def _run(program, placed, query_tile, exclude_self, *of_queries, **static):
   padded = [_pad(x, query_tile * mesh.size, 0) for x in of_queries]
   padded.append(_pad(own, query_tile * mesh.size, -1))
   found = program(
-    *(_put(x, mesh, "devices") for x in padded),
+    *(put(x, mesh, "devices") for x in padded),
     *(placed.blocks, np.int32(placed.size)),
     mesh=mesh,
     query_tile=query_tile,

@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from lafg_jax.evaluate.counting import CHUNK, add_counts, similarity
+from lafg_jax.evaluate.counting import CHUNK, add_counts, put, similarity
 
 
 def tiles_of(labels: np.ndarray, tile: int) -> np.ndarray | None:
@@ -46,37 +46,35 @@ def pays(num_tiles: int, num_devices: int) -> bool:
   return (num_tiles - 1) / (2 * num_devices) + 1 < num_tiles / num_devices
 
 
-def self_ranks(x: np.ndarray, labels: np.ndarray, places: np.ndarray) -> np.ndarray:
-  """Ranks [n, max(R)] of each row's true matches among all others, as `knn.match_ranks`.
+def self_ranks(
+  x: np.ndarray, labels: np.ndarray, places: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Ranks [n, max(R)] of each row's true matches among all others, and R, as `knn.match_ranks`.
 
   Args:
     x: [n, D] float32 embeddings.
     labels: [n] integers.
     places: [T, tile] of `tiles_of`.
   """
-  devices = np.array(jax.devices())
   there = places >= 0
   tiled = np.where(there[..., None], x[places], np.float32(0))
   classes = np.where(there, np.unique(labels, return_inverse=True)[1][places], -1).astype(np.int32)
   sizes = np.bincount(classes[there])
   num_matches = np.where(there, sizes[classes] - 1, 0).astype(np.int32)
   most = max(int(num_matches.max()), 1)
-  mesh = Mesh(devices, ("devices",))
-
-  def put(x: np.ndarray, *axes: str) -> jax.Array:
-    # On the devices of all processes, each of which has the whole of x.
-    return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*axes)), lambda at: x[at])
-
+  mesh = Mesh(np.array(jax.devices()), ("devices",))
   found = _ranks(
-    *(put(tiled), put(classes), put(num_matches), put(_blocks(len(places), mesh.size), "devices")),
+    *(put(array, mesh) for array in (tiled, classes, num_matches)),
+    put(_blocks(len(places), mesh.size), mesh, "devices"),
     mesh=mesh,
     # Two chunks at least: with one, XLA drops the loop over them, fuses the turned block into the
     # comparison, and takes twice as long (seen on the CPU).
     width=max(-(-most // CHUNK), 2) * CHUNK,
   )
-  ranks = np.empty((len(x), most), np.int32)
+  ranks, matches = np.empty((len(x), most), np.int32), np.empty(len(x), np.int32)
   ranks[places[there]] = np.asarray(found)[there][:, :most]
-  return ranks
+  matches[places[there]] = num_matches[there]
+  return ranks, matches
 
 
 def _blocks(num_tiles: int, num_devices: int) -> np.ndarray:
