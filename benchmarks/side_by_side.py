@@ -1,15 +1,18 @@
 """What the scripts beside this share: jobs take turns, and a table says how they compare."""
 
+import argparse
 import ctypes
 import importlib.metadata
 import os
 import platform
 import resource
+import shutil
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 # timm names torchvision's classes when it is imported, and there is no CPU build of it to match.
 STAND_IN = Path(__file__).resolve().parents[1] / "tests" / "timm_oracle"
@@ -46,6 +49,46 @@ def timm():
   import timm
 
   return timm
+
+
+def vit_config(size: str, dtype: str) -> Any:
+  """The default config with a plain ViT of 16 px patches and random weights."""
+  from lafg_jax.tasks.class_retrieval import default
+
+  config = default.get_config()
+  config.model.update(size=size, patch_size=16, pool="token", options="", pretrained="")
+  config.model.update(mean=(0.5,) * 3, std=(0.5,) * 3, layer_norm_eps=1e-6, dtype=dtype)
+  return config
+
+
+def beside_timm(doc: str, ours: Callable[..., Any], theirs: Callable[..., Any]) -> None:
+  """The command of a script that compares a ViT with timm's; prints images/s.
+
+  ours(size, batch, dtype, images) and theirs(..., compiled) return jobs, of uint8 images [batch,
+  224, 224, 3].
+  """
+  import numpy as np
+
+  from lafg_jax.models.options import SIZES
+
+  parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+  parser.add_argument("--size", default="small", choices=SIZES)
+  parser.add_argument("--batch", type=int, default=32)
+  parser.add_argument("--rounds", type=int, default=5)
+  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+  args = parser.parse_args()
+  images = np.random.default_rng(0).integers(0, 256, (args.batch, 224, 224, 3), np.uint8)
+  print(machine("jax", "torch", "timm"))
+  print(f"ViT of size {args.size}, batches of {args.batch}, {args.dtype}")
+  common = args.size, args.batch, args.dtype, images
+  jobs = {"timm, eager": theirs(*common, False), "lafg_jax": ours(*common)}
+  if shutil.which("c++") or shutil.which("g++"):
+    jobs["timm, torch.compile"] = theirs(*common, True)
+  else:
+    print("torch.compile is left out: no C++ compiler here")
+  seconds = turns(jobs, args.rounds)
+  print("\n".join(table(seconds, args.batch, "images/s", "timm, eager")))
+  print(f"peak memory of the process: {peak_mib():.0f} MiB")
 
 
 def turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

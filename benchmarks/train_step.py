@@ -7,25 +7,20 @@ linear head on the pairwise contrastive loss, by AdamW: forward, backward and up
 is left out, with a line, where no C++ compiler is. On a GPU pass --dtype bfloat16.
 """
 
-import argparse
-import shutil
-
 import jax
 import numpy as np
 import side_by_side
 import torch
 
 from lafg_jax.models.options import SIZES
-from lafg_jax.tasks.class_retrieval import default, objective
+from lafg_jax.tasks.class_retrieval import objective
 from lafg_jax.training import step as training_step
 
 CLASSES = 8
 
 
 def our_step(size: str, batch: int, dtype: str, images: np.ndarray):
-  config = default.get_config()
-  config.model.update(size=size, patch_size=16, pool="token", options="", pretrained="")
-  config.model.update(mean=(0.5,) * 3, std=(0.5,) * 3, layer_norm_eps=1e-6, dtype=dtype)
+  config = side_by_side.vit_config(size, dtype)
   config.data.update(classes_per_batch=CLASSES, images_per_class=batch // CLASSES)
   config.loss.update(alignment="none", reduction="mean")
   config.train.update(optimizer="adamw", learning_rate=1e-6, clip_norm=0.0, rows_per_chunk=batch)
@@ -81,27 +76,5 @@ def torch_step(size: str, batch: int, dtype: str, images: np.ndarray, compiled: 
   return run
 
 
-def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--size", default="small", choices=SIZES)
-  parser.add_argument("--batch", type=int, default=32)
-  parser.add_argument("--rounds", type=int, default=5)
-  parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
-  args = parser.parse_args()
-  rng = np.random.default_rng(0)
-  images = rng.integers(0, 256, (args.batch, 224, 224, 3), np.uint8)
-  print(side_by_side.machine("jax", "torch", "timm"))
-  print(f"ViT of size {args.size}, batches of {args.batch}, {args.dtype}")
-  common = args.size, args.batch, args.dtype, images
-  jobs = {"timm, eager": torch_step(*common, False), "lafg_jax": our_step(*common)}
-  if shutil.which("c++") or shutil.which("g++"):
-    jobs["timm, torch.compile"] = torch_step(*common, True)
-  else:
-    print("torch.compile is left out: no C++ compiler here")
-  seconds = side_by_side.turns(jobs, args.rounds)
-  print("\n".join(side_by_side.table(seconds, args.batch, "images/s", "timm, eager")))
-  print(f"peak memory of the process: {side_by_side.peak_mib():.0f} MiB")
-
-
 if __name__ == "__main__":
-  main()
+  side_by_side.beside_timm(__doc__, our_step, torch_step)
