@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import logging
 
+from lafg_jax.language.describers import openai_dialects
 from lafg_jax.utils.errors import UserError
 
 # Seconds for the connection.
@@ -21,10 +22,10 @@ def check(language: Any) -> None:
   first class is described. A model that a server's list lacks is a warning, as some servers take
   names that they do not list.
   """
-  default = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-  url = language.base_url or default
+  given = language.base_url or os.environ.get("OPENAI_BASE_URL", "")
+  url = openai_dialects.base_url(given) or "https://api.openai.com/v1"
   headers = {"Authorization": f"Bearer {os.environ.get(language.api_key_env) or 'none'}"}
-  request = urllib.request.Request(url.rstrip("/") + "/models", headers=headers)
+  request = urllib.request.Request(f"{url}/models", headers=headers)
   try:
     with urllib.request.urlopen(request, timeout=_PATIENCE) as answer:
       names = [str(model["id"]) for model in json.load(answer)["data"]]

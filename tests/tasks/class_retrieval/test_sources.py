@@ -140,14 +140,27 @@ def serving(status, body):
     (500, b"", False),
   ],
 )
-def test_an_endpoint_that_answers_is_there(caplog, status, body, warned):
+def test_an_endpoint_that_answers_is_there(caplog, monkeypatch, status, body, warned):
   from absl import logging
 
-  logging.get_absl_logger().propagate = True
+  monkeypatch.setattr(logging.get_absl_logger(), "propagate", True)
   with serving(status, body) as url:
     config = config_of(language__base_url=f"{url}/v1", language__llm="llama3.1")
     endpoint.check(config.language)
   assert ("is not among the models" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("given", ["/v1", "/v1/", "/v1/chat/completions", "/v1/models"])
+def test_the_models_are_asked_for_where_the_describer_asks(monkeypatch, given):
+  asked = []
+
+  def urlopen(request, timeout):
+    asked.append(request.full_url)
+    raise OSError
+
+  monkeypatch.setattr(endpoint.urllib.request, "urlopen", urlopen)
+  endpoint.check(config_of(language__base_url=f"http://here{given}").language)
+  assert asked == ["http://here/v1/models"]
 
 
 def test_an_endpoint_that_is_not_there_is_named_with_the_rest(no_hub, tmp_path):
