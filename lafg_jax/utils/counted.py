@@ -1,6 +1,7 @@
-"""Numbers with their nouns, for messages: '1 class', '2 classes'."""
+"""Numbers with their nouns, and lists, for messages: '1 class', '2 classes', 'a, b and c'."""
 
 import re
+from collections.abc import Iterable
 
 
 def counted(count: int, noun: str) -> str:
@@ -16,3 +17,9 @@ def plural(noun: str) -> str:
   if re.search(r"(s|x|sh|ch)$", noun):
     return noun + "es"
   return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
+
+
+def listed(names: Iterable[str]) -> str:
+  """'a, b and c'."""
+  *most, last = names
+  return f"{', '.join(most)} and {last}" if most else last

@@ -144,8 +144,9 @@ def hub_file(repository: str, name: str, problem: str, revision: str | None = No
 
   with _hub_as_user_error(problem):
     try:
-      options: dict[str, Any] = {} if hub_answers() else {"local_files_only": True}
-      return hub.hf_hub_download(repository, name, revision=revision, **options)
+      return hub.hf_hub_download(
+        repository, name, revision=revision, local_files_only=not hub_answers()
+      )
     except errors.EntryNotFoundError as error:
       # Offline, only the cache tells that there is no such file, from an earlier answer.
       known = hub.try_to_load_from_cache(repository, name, revision=revision)
@@ -166,8 +167,8 @@ def hub_folder(repository: str, problem: str, **patterns: Any) -> str:
 
   with _hub_as_user_error(problem):
     commit = _cached_commit(repository) or None
-    options: dict[str, Any] = {} if hub_answers() else {"local_files_only": True}
-    return hub.snapshot_download(repository, revision=commit, **patterns, **options)
+    offline = not hub_answers()
+    return hub.snapshot_download(repository, revision=commit, local_files_only=offline, **patterns)
 
 
 def check_hub(repository: str, problem: str) -> None:

@@ -14,7 +14,7 @@ from lafg_jax.data import listing, same_images
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.listing import Listing
 from lafg_jax.data.readers import common, own, split_folders
-from lafg_jax.utils.counted import counted
+from lafg_jax.utils.counted import counted, listed
 from lafg_jax.utils.errors import UserError
 
 
@@ -116,7 +116,7 @@ def _apart(data: Any, tree: _Tree, paths: dict[str, str], parts: Parts) -> tuple
     val = []
   if not (test or val):
     return own.halves(data, _pool(root, "train", train, train), str(root))
-  own.refuse_split_keys(data, f"{root} has the folders {split_folders.listed(paths.values())}")
+  own.refuse_split_keys(data, f"{root} has the folders {listed(paths.values())}")
   _refuse_aliases(root, [*train, *val, *test])
   ours, theirs = _ordered([*train, *val]), _ordered(_merged(test))
   everything = [*ours, *theirs]

@@ -2,11 +2,12 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from lafg_jax.data.listing import Listing
+from lafg_jax.utils.counted import listed
 from lafg_jax.utils.errors import UserError
 
 # The words for each part, in lower case. Those of _WEAK are words of classes too.
@@ -205,9 +206,3 @@ def _has_images(folder: Path, lists: Lists) -> bool:
 
 def _join(below: str, name: str) -> str:
   return f"{below}/{name}" if below else name
-
-
-def listed(names: Iterable[str]) -> str:
-  """'a, b and c'."""
-  *most, last = names
-  return f"{', '.join(most)} and {last}" if most else last

@@ -19,17 +19,8 @@ READ = ("path", "label", "class", "split", *BOX)
 # Other names of these columns, in lower case and with '_' for spaces.
 _ALSO = {
   "path": ("image_path", "img_path", "file_path", "filepath", "filename", "file_name", "file")
-  + (
-    "image",
-    "img",
-    "image_file",
-    "image_name",
-    "paths",
-    "filepaths",
-    "file_paths",
-    "image_paths",
-    "filenames",
-  ),
+  + ("image", "img", "image_file", "image_name")
+  + ("paths", "filepaths", "file_paths", "image_paths", "filenames"),
   "label": ("labels", "label_id", "class_id", "class_index", "target"),
   "class": ("class_name", "classname", "label_name", "category", "species"),
   "split": ("splits", "subset", "partition", "set", "usage", "phase", "part", "fold")

@@ -33,17 +33,16 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return config
   dataset = datasets.load_splits(data, ("train",))["train"]
   counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
-  classes, middle = len(counts), int(np.median(counts)) if len(counts) else 0
-  if data.instances:
-    classes, middle = len(dataset), 2
-  images = data.images_per_class or min(max(middle, 2), AUTO_IMAGES)
+  median = int(np.median(counts)) if len(counts) else 0
+  classes, usual = (len(dataset), 2) if data.instances else (len(counts), median)
+  images = data.images_per_class or min(max(usual, 2), AUTO_IMAGES)
   data.images_per_class = images
   if not data.classes_per_batch:
     data.classes_per_batch = max(2, min(classes, AUTO_BATCH // images))
   logging.info(
     "batch: %d classes x %d images (%s auto: %d training classes with a median of %d images)",
     *(data.classes_per_batch, images, " and ".join(f"data.{key}" for key in keys)),
-    *(len(counts), int(np.median(counts)) if len(counts) else 0),
+    *(len(counts), median),
   )
   return config
 

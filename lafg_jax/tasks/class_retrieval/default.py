@@ -23,6 +23,7 @@ from lafg_jax.config.table.loss import PROXIED
 from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.utils import config_keys
+from lafg_jax.utils.counted import listed
 from lafg_jax.utils.errors import UserError
 
 # Stages of a bare run, and those that run when they are named: only people read what they write.
@@ -121,7 +122,7 @@ def _alignment(with_words: str, descriptions: str, describer: str) -> str:
 def check_variant(path: str, variant: str, known: Sequence[str]) -> None:
   """Raises UserError where the config in `path` has no such variant."""
   if variant not in known:
-    shown = f"the variants are {', '.join(known[:-1])} and {known[-1]}"
+    shown = f"the variants are {listed(known)}"
     if not known[1:]:
       shown = f"there is one variant, {known[0]}"
     raise UserError(f"--config={path}:{variant}: {shown}")
