@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from importlib import metadata
@@ -41,6 +42,9 @@ _OS_ERROR = re.compile(r"os_error_code='(\d+)'")
 # the whole path, and would find no array, or those of another folder; tensorstore writes 'a/b' for
 # 'a\\b', and takes no bytes that are not UTF-8, which Python has as lone surrogates.
 _PATTERNS = re.compile(r"[\[\]*?\\\ud800-\udfff]")
+
+# How often an unfinished checkpoint is looked for again, and seconds in between.
+_LOOKS, _BETWEEN_LOOKS = 20, 0.1
 
 Arrays = dict[str, np.ndarray]
 
@@ -142,8 +146,15 @@ def _without_orbax_tracebacks(record: Any) -> bool:
 
 def _drop_unfinished(path: str) -> None:
   """Removes what a save that failed or was killed has left on the disk."""
-  for unfinished in Path(path).glob("[0-9]*.orbax-checkpoint-tmp*"):
-    shutil.rmtree(unfinished, ignore_errors=True)
+  # Orbax does not wait for all threads of a save that failed: one may write, and so make its folder
+  # again, for a moment. So it is looked for until it stays away.
+  for _ in range(_LOOKS):
+    found = list(Path(path).glob("[0-9]*.orbax-checkpoint-tmp*"))
+    if not found:
+      return
+    for unfinished in found:
+      shutil.rmtree(unfinished, ignore_errors=True)
+    time.sleep(_BETWEEN_LOOKS)
 
 
 def flatten(tree: Any) -> Arrays:

@@ -1,6 +1,8 @@
 """A disk that is full: one line that names the path, and what was there before stays good."""
 
 import logging
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +69,23 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(tmp_path, files_end_at
     one_line(error, checkpoints.folder(str(tmp_path)))
     assert checkpoints.latest(str(tmp_path))[1]["step"] == 1
     assert checkpoints.steps(str(tmp_path)) == [1]
+
+
+def test_what_a_thread_writes_after_its_save_failed_is_removed_too(tmp_path):
+  late = Path(checkpoints.folder(str(tmp_path)), "4.orbax-checkpoint-tmp", "arrays")
+  late.mkdir(parents=True)
+
+  def write_on():
+    for _ in range(30):
+      late.mkdir(parents=True, exist_ok=True)
+      time.sleep(0.01)
+
+  writer = threading.Thread(target=write_on)
+  writer.start()
+  with checkpoints.manager(str(tmp_path), keep=2):
+    pass
+  writer.join()
+  assert not late.parent.exists()
 
 
 class Scalar:
