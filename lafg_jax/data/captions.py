@@ -353,10 +353,12 @@ def _take(pool: Captioned, split: str, rows: np.ndarray, names: Sequence[str]) -
   position = {name: k for k, name in enumerate(names)}
   new = np.array([position.get(name, -1) for name in pool.class_names] or [-1], np.int32)
   images = pool.images
+  if isinstance(images, Rows):
+    images = Rows(images.images, images.rows[rows])
+  else:
+    images = images[rows]
   taken = pool._replace(
-    images=images[rows]
-    if isinstance(images, np.ndarray)
-    else Rows(images.images, images.rows[rows]),
+    images=images,
     captions=[pool.captions[row] for row in rows],
     labels=new[pool.labels[rows]],
     class_names=tuple(names),

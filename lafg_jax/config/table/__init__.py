@@ -12,15 +12,7 @@ _OF_ALL = (
 )
 # fmt: on
 
+_SECTIONS = (data, captions, language, model, loss, train)
 ROWS: dict[str, Key] = {
-  row.name: row
-  for row in (
-    *_OF_ALL,
-    *data.ROWS,
-    *captions.ROWS,
-    *language.ROWS,
-    *model.ROWS,
-    *loss.ROWS,
-    *train.ROWS,
-  )
+  row.name: row for row in (*_OF_ALL, *(row for section in _SECTIONS for row in section.ROWS))
 }

@@ -83,10 +83,9 @@ def build(captioned: Captioned, near: np.ndarray | None = None, given: bool = Fa
       # A caption that does not name its class has no wrong one of this view.
       if wrong != text:
         swaps[row, k] = number.setdefault(wrong, len(number))
-  lists = captioned.negatives if given and captioned.negatives else [[] for _ in range(num)]
-  numbers = [
-    _given(text, wrong, number) for text, wrong in zip(captioned.captions, lists, strict=True)
-  ]
+  lists = captioned.negatives if given and captioned.negatives else [[]] * num
+  pairs = zip(captioned.captions, lists, strict=True)
+  numbers = [_given(text, wrong, number) for text, wrong in pairs]
   has = bool(captioned.class_names)
   return Table(
     own=own,
@@ -159,22 +158,23 @@ def _given(text: str, wrong: Sequence[str], number: dict[str, int]) -> list[int]
 
 def _padded(lists: Sequence[Sequence[int]], value: int) -> np.ndarray:
   width = max(map(len, lists), default=0)
-  return np.array([[*x, *[value] * (width - len(x))] for x in lists], np.int32).reshape(-1, width)
+  cells = [[*x, *[value] * (width - len(x))] for x in lists]
+  return np.array(cells, np.int32).reshape(len(lists), width)
 
 
 def _classes_of(
   lists: Sequence[Sequence[int]], captioned: Captioned, strings: Sequence[str]
 ) -> np.ndarray:
-  """[n, G]: the class of the longest name that stands in each given caption."""
+  """[n, G]: the class that each given caption names first; of two that begin there, the longer."""
   names = sorted(enumerate(captioned.class_names), key=lambda pair: -len(pair[1]))
-  folded = [(k, _folded(name)) for k, name in names]
+  folded = [(k, f" {_folded(name)}") for k, name in names]
   known: dict[int, int] = {}
 
   def of(number: int) -> int:
     if number not in known:
       text = f" {_folded(strings[number])} "
-      found = (k for k, name in folded if f" {name} " in text or f" {name}s " in text)
-      known[number] = next(found, UNKNOWN)
+      at = [(text.find(name), k) for k, name in folded if f"{name} " in text or f"{name}s " in text]
+      known[number] = min(at, key=lambda pair: pair[0], default=(0, UNKNOWN))[1]
     return known[number]
 
   return _padded([[of(number) for number in numbers] for numbers in lists], UNKNOWN)
@@ -196,8 +196,8 @@ class Drawing(NamedTuple):
 def draw(how: Drawing, epoch: int, rows: Sequence[int] | np.ndarray) -> Drawn:
   """The positives and the wrong captions of some rows: a pure function of (seed, epoch, row).
 
-  No wrong caption equals one of the image's own, and none is there twice. Of 'views' half are of the
-  category view, one more where K is odd. Where a row has fewer, the mask says so.
+  No wrong caption equals one of the image's own, and none is there twice. Of 'views' half are of
+  the category view, one more where K is odd. Where a row has fewer, the mask says so.
   """
   width = 1 + (0 if how.kind == "none" else how.count)
   rows = np.asarray(rows, np.int64)
