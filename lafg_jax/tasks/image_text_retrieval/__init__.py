@@ -1,0 +1,1 @@
+"""Image-text retrieval with captions: prompts for a frozen CLIP, as DCAR learns them."""
