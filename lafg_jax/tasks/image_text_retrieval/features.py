@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lafg_jax.losses.contrastive import unit
-from lafg_jax.tasks.image_text_retrieval import prompts
+from lafg_jax.tasks.image_text_retrieval import prompts, reweighting
 
 # The largest factor of cosines that is learned (CLIP's own bound).
 MAX_SCALE = 100.0
@@ -68,6 +68,28 @@ def token_states(clip: Any, params: Any, ids: jax.Array, ends: jax.Array) -> jax
   """The features [B, L, d] of each token of a plain caption in its place, L2-normalised."""
   x = clip.text.apply({"params": params["text"]}, ids, method="embed")
   return unit(clip.text.apply({"params": params["text"]}, x, ends, states=True))
+
+
+def changes(
+  config: ConfigDict,
+  clip: Any,
+  params: Any,
+  ids: jax.Array,
+  ends: jax.Array,
+  words: jax.Array,
+  images: jax.Array,
+  blank: jax.Array,
+  constants: dict[str, jax.Array],
+) -> jax.Array:
+  """w [B, L] of `reweighting.changes`, with S as reweighting.similarity says.
+
+  `constants` has 'token_features' [m, d] and 'token_rows' [vocabulary] where S is context-free.
+  """
+  if config.reweighting.similarity == "context_free":
+    of_tokens = constants["token_features"][constants["token_rows"][ids]].astype(jnp.float32)
+  else:
+    of_tokens = token_states(clip, params, ids, ends)
+  return reweighting.changes(of_tokens, words, images, blank)
 
 
 def scale(params: Any, learned: bool = False) -> jax.Array:

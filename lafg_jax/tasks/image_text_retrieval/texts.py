@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.language.encoders import tokens
-from lafg_jax.losses.contrastive import unit
+from lafg_jax.models import clip as clips
 from lafg_jax.runtime import devices
 from lafg_jax.tasks.image_text_retrieval import methods
 from lafg_jax.utils.errors import UserError
@@ -91,37 +91,37 @@ def _words(reader: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def plain_features(clip: Any, params: Any, reader: Any, texts: Sequence[str]) -> np.ndarray:
   """U [n, d] float32, L2-normalised: the features of texts by CLIP's own tower, without prompts."""
-  return encoded(clip, params, reader, reader.ids(texts), f"encode {len(texts)} texts")
+  embed = devices.spread(functools.partial(_plain, clip), {"text": params["text"]})
+  return encoded(embed, reader, reader.ids(texts), "encode plain texts")
 
 
-def token_features(
-  clip: Any, params: Any, reader: Any, ids: Sequence[int]
-) -> np.ndarray:
+def token_features(clip: Any, params: Any, reader: Any, ids: Sequence[int]) -> np.ndarray:
   """[m, d] float32, L2-normalised: the features of texts of one token each."""
+  embed = devices.spread(functools.partial(_plain, clip), {"text": params["text"]})
   alone = [[*reader.before, one, *reader.after] for one in ids]
-  return encoded(clip, params, reader, alone, f"encode {len(alone)} tokens")
+  return encoded(embed, reader, alone, "encode single tokens")
 
 
 def encoded(
-  clip: Any, params: Any, reader: Any, ids: Sequence[list[int]], what: str
+  embed: Callable[[np.ndarray], np.ndarray], reader: Any, ids: Sequence[list[int]], what: str
 ) -> np.ndarray:
-  """The features [n, d] of token lists with their special tokens, in batches of like length."""
-  embed = devices.spread(functools.partial(_embed, clip), {"text": params["text"]})
+  """The features [n, d] of token lists with their special tokens, in batches of like length.
+
+  embed: rows int32 [B, L + 1], ids and the place each is read at, to [B, d].
+  """
   order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-  found = np.empty((len(ids), clip.dim), np.float32)
+  found: list[np.ndarray] = []
   with Progress(what, len(ids), "texts") as progress:
     for first in range(0, len(order), _BATCH):
       rows = order[first : first + _BATCH]
       longest = -(-len(ids[rows[-1]]) // _LENGTHS) * _LENGTHS
       padded = [ids[row] for row in rows] + [ids[rows[0]]] * (_BATCH - len(rows))
       batch, ends = reader.batch(padded, min(longest, reader.context))
-      found[rows] = embed(np.concatenate([batch, ends[:, None]], axis=1))[: len(rows)]
+      found.append(embed(np.concatenate([batch, ends[:, None]], axis=1))[: len(rows)])
       progress.add(len(rows))
-  return found
+  return np.concatenate(found)[np.argsort(order)]
 
 
-def _embed(clip: Any, params: Any, rows: jax.Array) -> jax.Array:
-  """Rows int [B, L + 1], ids and the place each is read at, to unit vectors [B, d]."""
-  ids, ends = rows[:, :-1], rows[:, -1]
-  x = clip.text.apply({"params": params["text"]}, ids, method="embed")
-  return unit(clip.text.apply({"params": params["text"]}, x, ends))
+def _plain(clip: Any, params: Any, rows: jax.Array) -> jax.Array:
+  x = clips.token_embeddings(clip, params, rows[:, :-1])
+  return clips.embed_texts(clip, params, x, rows[:, -1])
