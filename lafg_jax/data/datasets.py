@@ -61,7 +61,7 @@ class Dataset:
 
 def class_splits(data: Any) -> dict[str, tuple[str, ...]]:
   """{split: class names in label order}; 'val' only where data.num_val_classes > 0."""
-  return _splits_of(*_read(data), data)
+  return splits_of(*_read(data), data)
 
 
 def super_classes(data: Any) -> tuple[str, ...] | None:
@@ -78,7 +78,7 @@ def load_splits(data: Any, splits: Sequence[str] = SPLITS) -> dict[str, Dataset]
     if split not in SPLITS:
       raise UserError(f"unknown split '{split}': choose from {', '.join(SPLITS)}")
   train, test = _read(data)
-  names = _splits_of(train, test, data)
+  names = splits_of(train, test, data)
   return {
     split: of_classes(test if split == "test" else train, split, names[split])
     for split in splits
@@ -206,7 +206,7 @@ class Rows:
     return self.images[int(self.rows[row])]
 
 
-def _splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str, ...]]:
+def splits_of(train: Dataset, test: Dataset, data: Any) -> dict[str, tuple[str, ...]]:
   """The classes of each split; those beyond data.max_train_classes are in none."""
   names, val, num_val = train.class_names, train.val_classes, data.num_val_classes
   if val and num_val != len(val):

@@ -8,8 +8,10 @@ are the subject, and {list} is what the sentence lists.
 
 import functools
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,6 +19,15 @@ Attributes = tuple[str, ...]
 Claim = tuple[str, str]
 # Words, such as a part of a name, and the claims they make.
 Text = tuple[str, tuple[Claim, ...]]
+
+
+class Span(NamedTuple):
+  """Characters `start` to `end` - 1 of a text, and the attribute that they tell, or 'class'."""
+
+  start: int
+  end: int
+  says: str
+
 
 COLOURS = ("black", "blue", "crimson", "olive", "rufous", "slate", "white", "yellow")
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -28,6 +39,10 @@ ATTRIBUTES: dict[str, tuple[str, ...]] = {
   "tail": ("short", "forked", "long", "fan"),
   "ring": ("none", "white", "yellow"),
 }
+
+# Words of a phrase that say nothing of a bird by themselves.
+_FUNCTION_WORDS = frozenset("a an and any at by has into of on that the to whose with".split())
+_WORD = re.compile(r"[\w'-]+")
 
 # How an LLM's descriptions fall short of the truth. Frozen with the dataset.
 SENTENCES_PER_CLASS = 10
@@ -118,8 +133,33 @@ def sentence(claims: Sequence[Claim], rng: np.random.Generator, name: str = "") 
 
 def full_sentence(attributes: Attributes, rng: np.random.Generator) -> str:
   """One sentence that lists every attribute of a finch, truthfully, in random order."""
-  claims = shuffled(rng, claims_of(attributes))
-  return f"{choose(rng, _WORDS['full_starts'])} {_nouns(claims, rng)}."
+  return told(claims_of(attributes), rng)[0]
+
+
+def told(claims: Sequence[Claim], rng: np.random.Generator) -> tuple[str, list[Span]]:
+  """One sentence that makes all claims in random order, and where its attribute words are.
+
+  An attribute word is a word of the phrase for a claim, without articles, prepositions and the
+  like: 'crimson' and 'cap' of 'a crimson cap'.
+  """
+  order = shuffled(rng, claims)
+  text, spans = f"{choose(rng, _WORDS['full_starts'])} ", []
+  for k, claim in enumerate(order):
+    if k:
+      text += " and " if k == len(order) - 1 else ", "
+    phrase = _noun(claim, rng)
+    spans += words_of(phrase, claim[0], len(text))
+    text += phrase
+  return f"{text}.", spans
+
+
+def words_of(phrase: str, says: str, start: int = 0) -> list[Span]:
+  """The words of a phrase that begins at `start`, without articles, prepositions and the like."""
+  return [
+    Span(start + word.start(), start + word.end(), says)
+    for word in _WORD.finditer(phrase)
+    if word.group() not in _FUNCTION_WORDS
+  ]
 
 
 def _maybe_wrong(claim: Claim, rng: np.random.Generator) -> Claim:

@@ -52,6 +52,31 @@ def example_pictures(seed: int) -> Generator:
   return np.random.default_rng([seed, 0, 0, 7])
 
 
+def image_order(seed: int, epoch: int) -> Generator:
+  """The order of the images in an epoch."""
+  return np.random.default_rng([seed, epoch, 0, 8])
+
+
+def negatives(seed: int, epoch: int, row: int) -> Generator:
+  """The negative captions of a row in an epoch."""
+  return np.random.default_rng([seed, epoch, row, 9])
+
+
+def plumages(label: int) -> Generator:
+  """The order of the plumages of a class of captioned finches, whatever the seed of the run."""
+  return np.random.default_rng([label, 0, 0, 10])
+
+
+def picture_of_finch(label: int, number: int) -> Generator:
+  """Pose, light and scenery of a captioned finch, whatever the seed of the run."""
+  return np.random.default_rng([label, number, 0, 11])
+
+
+def wording_of_finch(label: int, number: int) -> Generator:
+  """The words of a caption of a finch, whatever the seed of the run."""
+  return np.random.default_rng([label, number, 0, 12])
+
+
 def recolouring(row: int, version: int) -> Generator:
   """The colours of image `row` in one version, whatever the seed of the run."""
   return np.random.default_rng([row, version, 5])

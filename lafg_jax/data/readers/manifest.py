@@ -51,7 +51,7 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   files = [str(file) for file in columns["path"]]
   if "" in files:
     raise UserError(f"{path} row {files.index('') + 1}: no path")
-  files = [_file(path, root, row, file) for row, file in enumerate(files, 1)]
+  files = [clean_path(path, root, row, file) for row, file in enumerate(files, 1)]
   boxes = _boxes(path, columns)
   order = sorted(range(len(files)), key=lambda row: (files[row], boxes[row]))
   seen = set()
@@ -83,7 +83,7 @@ def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Datase
   return pool, rows
 
 
-def _file(path: Path, root: Path, row: int, file: str) -> str:
+def clean_path(path: Path, root: Path, row: int, file: str) -> str:
   """A path of the table as this system writes it."""
   if not file.isprintable():
     raise UserError(f"{path} row {row}: the path {file!a} has a control character or no UTF-8 name")

@@ -5,7 +5,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lafg_jax.utils.errors import UserError
 BOX = ("left", "top", "right", "bottom")
 READ = ("path", "label", "class", "split", *BOX)
 # Other names of these columns, in lower case and with '_' for spaces.
-_ALSO = {
+ALSO = {
   "path": ("image_path", "img_path", "file_path", "filepath", "filename", "file_name", "file")
   + ("image", "img", "image_file", "image_name")
   + ("paths", "filepaths", "file_paths", "image_paths", "filenames"),
@@ -30,13 +30,13 @@ _ALSO = {
   "right": ("xmax", "x_max", "x2", "bbox_x2"),
   "bottom": ("ymax", "y_max", "y2", "bbox_y2"),
 }
-_OTHER_NAMES = {name for names in _ALSO.values() for name in names}
+_OTHER_NAMES = {name for names in ALSO.values() for name in names}
 # Columns that say yes or no of a split.
 _YES_OR_NO = re.compile(r"(is_|in_)?(train|training|test|testing|val|valid|validation)(_set)?")
 _DELIMITERS = (",", ";", "\t", "|")
-_PARQUET = b"PAR1"
+PARQUET = b"PAR1"
 # How files of other kinds begin.
-_FOREIGN = {
+FOREIGN = {
   b"PK\x03\x04": "is a spreadsheet or an archive: save the sheet as CSV",
   b"\xd0\xcf\x11\xe0": "is a spreadsheet: save the sheet as CSV",
   b"\x1f\x8b": "is compressed: unpack it",
@@ -48,7 +48,7 @@ _FOREIGN = {
 }
 
 Columns = dict[str, list[Any]]
-_Table = list[tuple[str, list[Any]]]
+Table = list[tuple[str, list[Any]]]
 
 
 def columns(path: Path, key: str) -> Columns:
@@ -57,27 +57,19 @@ def columns(path: Path, key: str) -> Columns:
   Case, spaces and other usual names of a column do not matter. Raises UserError where the file,
   which `key` names, is none or lacks the paths, or labels and classes.
   """
-  if not path.is_file():
-    what = "a folder, not a CSV or Parquet" if path.is_dir() else "no such file"
-    raise UserError(f"--config.{key}={path}: {what}")
-  try:
-    with open(path, "rb") as file:
-      start = file.read(64)
-  except OSError as error:
-    raise UserError(f"--config.{key}={path} cannot be read: {error.strerror}") from error
-  start = start.removeprefix(codecs.BOM_UTF8).lstrip()
-  for magic, what in _FOREIGN.items():
+  start = start_of(path, key)
+  for magic, what in FOREIGN.items():
     if start.startswith(magic):
       raise UserError(f"{path} {what}")
-  is_parquet = start.startswith(_PARQUET) or path.suffix.lower() in (".parquet", ".pq")
-  table = _parquet(path) if is_parquet else _csv(path)
-  named = _named(path, [name for name, _ in table])
-  found = {name: ["" if x is None else x for x in table[k][1]] for name, k in named.items()}
-  if "split" in found and _plain(title := table[named["split"]][0]) != "split":
-    _check_split(path, title, found)
+  is_parquet = start.startswith(PARQUET) or path.suffix.lower() in (".parquet", ".pq")
+  table = _parquet(path) if is_parquet else csv_table(path)
+  at = named(path, [name for name, _ in table])
+  found = {name: ["" if x is None else x for x in table[k][1]] for name, k in at.items()}
+  if "split" in found and plain(title := table[at["split"]][0]) != "split":
+    check_split(path, title, found)
   if "path" not in found or not {"label", "class"} & set(found):
     raise UserError(_lacking(path, [name for name, _ in table]))
-  others = [pair for k, pair in enumerate(table) if k not in named.values()]
+  others = [pair for k, pair in enumerate(table) if k not in at.values()]
   if "split" not in found:
     _refuse_other_splits(path, others)
   if others:
@@ -87,7 +79,20 @@ def columns(path: Path, key: str) -> Columns:
   return found
 
 
-def _check_split(path: Path, title: str, found: Columns) -> None:
+def start_of(path: Path, key: str, kinds: str = "CSV or Parquet") -> bytes:
+  """The first bytes of a table's file, which `key` names; UserError where it cannot be read."""
+  if not path.is_file():
+    what = f"a folder, not a {kinds}" if path.is_dir() else "no such file"
+    raise UserError(f"--config.{key}={path}: {what}")
+  try:
+    with open(path, "rb") as file:
+      start = file.read(64)
+  except OSError as error:
+    raise UserError(f"--config.{key}={path} cannot be read: {error.strerror}") from error
+  return start.removeprefix(codecs.BOM_UTF8).lstrip()
+
+
+def check_split(path: Path, title: str, found: Columns) -> None:
   """Removes a column such as 'set' that names no split; UserError where only some rows do."""
   other = [str(x) for x in found["split"] if not part_of(str(x))]
   if len(other) == len(found["split"]):
@@ -99,11 +104,11 @@ def _check_split(path: Path, title: str, found: Columns) -> None:
     )
 
 
-def _refuse_other_splits(path: Path, others: _Table) -> None:
+def _refuse_other_splits(path: Path, others: Table) -> None:
   """Raises UserError where a column of another name has a split: its test would be trained on."""
   for name, cells in others:
     parts = {part_of(str(x)) for x in cells}
-    if _YES_OR_NO.fullmatch(_plain(name)) or (parts > {"train"} and "" not in parts):
+    if _YES_OR_NO.fullmatch(plain(name)) or (parts > {"train"} and "" not in parts):
       raise UserError(
         f"{path}: the column '{name}' looks like a split: call it 'split', with train, val or test "
         "in each row, or remove it"
@@ -112,7 +117,7 @@ def _refuse_other_splits(path: Path, others: _Table) -> None:
 
 def _lacking(path: Path, there: Sequence[str]) -> str:
   near = {
-    name: difflib.get_close_matches(_plain(name), ("path", "label", "class"), n=1, cutoff=0.75)
+    name: difflib.get_close_matches(plain(name), ("path", "label", "class"), n=1, cutoff=0.75)
     for name in there
   }
   hints = [f"'{name}' may be {close[0]}" for name, close in near.items() if close]
@@ -123,19 +128,22 @@ def _lacking(path: Path, there: Sequence[str]) -> str:
   )  # fmt: skip
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+  """The name of a column without case, and with '_' for spaces and hyphens."""
   return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
-def _named(path: Path, head: Sequence[str]) -> dict[str, int]:
-  """{name of READ: its column}; UserError where two columns could be the one."""
-  plain = [_plain(name) for name in head]
+def named(
+  path: Path, head: Sequence[str], also: Mapping[str, Sequence[str]] = ALSO
+) -> dict[str, int]:
+  """{name: its column} of names and their other names; UserError where two could be the one."""
+  plain_head = [plain(name) for name in head]
   found = {}
-  for name in READ:
-    at = [k for k, x in enumerate(plain) if x == name]
+  for name, others in also.items():
+    at = [k for k, x in enumerate(plain_head) if x == name]
     if len(at) > 1:
       raise UserError(f"{path} has {len(at)} columns '{name}': keep one")
-    at = at or [k for k, x in enumerate(plain) if x in _ALSO[name]]
+    at = at or [k for k, x in enumerate(plain_head) if x in others]
     if len(at) > 1 and name != "split":
       both = " and ".join(head[k] for k in at)
       raise UserError(f"{path} has the columns {both}: call the one that counts '{name}'")
@@ -144,7 +152,8 @@ def _named(path: Path, head: Sequence[str]) -> dict[str, int]:
   return found
 
 
-def _csv(path: Path) -> _Table:
+def csv_table(path: Path) -> Table:
+  """The columns of a CSV file in the order of its header; raises UserError."""
   try:
     with open(path, encoding="utf-8-sig", newline="") as file:
       text = file.read()
@@ -171,16 +180,16 @@ def _delimiter(path: Path, text: str) -> str:
   first = next((line for line in text.splitlines() if line.strip()), "")
   for delimiter in (usual, *_DELIMITERS):
     head = {
-      _plain(name)
+      plain(name)
       for row in csv.reader([first], delimiter=delimiter, skipinitialspace=True)
       for name in row
     }
-    if head & {"path", *_ALSO["path"]} and len(head) > 1:
+    if head & {"path", *ALSO["path"]} and len(head) > 1:
       return delimiter
   return usual
 
 
-def _parquet(path: Path) -> _Table:
+def _parquet(path: Path) -> Table:
   try:
     import pyarrow
     from pyarrow import parquet
@@ -195,20 +204,20 @@ def _parquet(path: Path) -> _Table:
     # Other columns may be large, such as the images themselves.
     kept = [k for k, field in enumerate(schema) if _is_read(field)]
     if len({schema.names[k] for k in kept}) < len(kept):
-      _named(path, [schema.names[k] for k in kept])
+      named(path, [schema.names[k] for k in kept])
     table = file.read(columns=[schema.names[k] for k in kept])
   except (OSError, pyarrow.ArrowException) as error:
     raise UserError(f"{path} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
   return [
     (name, _texts(path, name, table[name].to_pylist()) if k in kept else [])
     for k, name in enumerate(schema.names)
-    if k in kept or _plain(name) not in _OTHER_NAMES
+    if k in kept or plain(name) not in _OTHER_NAMES
   ]
 
 
 def _is_read(field: Any) -> bool:
   """Whether a column is called as one that is read; of other names, not where it has parts."""
-  name = _plain(field.name)
+  name = plain(field.name)
   return name in READ or (name in _OTHER_NAMES and not field.type.num_fields)
 
 
