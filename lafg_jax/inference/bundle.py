@@ -9,6 +9,7 @@ What is kept of a checkpoint, and how it embeds, is said by `lafg_jax.tasks.<con
 """
 
 import hashlib
+import importlib
 import json
 import os
 from pathlib import Path
@@ -20,7 +21,6 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax import tasks
 from lafg_jax.inference import locations
 from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
@@ -80,8 +80,15 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
 
 
 def task_of(config: ConfigDict) -> Any:
-  """The module `restore` of the task of a config."""
-  return tasks.find(config, "restore")
+  """The module `restore` of the task of a config; UserError where there is no such task."""
+  name = str(config.task)
+  try:
+    # By name, as `lafg_jax.tasks.find`, which imports what trains.
+    return importlib.import_module(f"lafg_jax.tasks.{name}.restore")
+  except ModuleNotFoundError as error:
+    if name not in str(error):
+      raise
+    raise UserError(f"a model of task {name!r}, which this version of lafg_jax lacks") from error
 
 
 def embedding_dim(trained: Trained) -> int:

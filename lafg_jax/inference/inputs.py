@@ -219,9 +219,8 @@ def _file(item: Any, name: str) -> Any:
   if isinstance(item, str | os.PathLike):
     path = _path(item)
     if not os.path.splitext(path)[1] and not os.path.lexists(path):
-      raise UserError(
-        f"{name}: there is no file {path}, and words are no image (embed_text, and search with text=, take them); {TAKEN}"
-      )
+      hint = "words are no image (embed_text and search(text=...) take them)"
+      raise UserError(f"{name}: there is no file {path}, and {hint}; {TAKEN}")
     return path
   if isinstance(item, Image.Image):
     return item

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions, pipeline
 from lafg_jax.data.captions import Captioned
 from lafg_jax.models.weights import files
+from lafg_jax.runtime import distributed
 from lafg_jax.tasks.image_text_retrieval import (
   batches,
   embed,
@@ -23,7 +24,6 @@ from lafg_jax.tasks.image_text_retrieval import (
   stored_features,
   texts,
 )
-from lafg_jax.runtime import distributed
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.tasks.image_text_retrieval.stored_features import Stored
 from lafg_jax.training import loop
