@@ -1,5 +1,7 @@
 """Scaled dot-product attention, in the layout that is fastest on each platform."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -7,7 +9,9 @@ import jax.numpy as jnp
 _CUDNN_WIDEST = 128
 
 
-def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def attend(
+  query: jax.Array, key: jax.Array, value: jax.Array, causal: bool = False
+) -> jax.Array:
   """softmax(query key^T / sqrt(d)) value (Vaswani et al., NeurIPS 2017, equation 1).
 
   On GPUs it is cuDNN's flash attention where that applies: bfloat16 or float16, and heads of a
@@ -18,12 +22,14 @@ def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   Args:
     query: [B, T, heads, d].
     key, value: [B, S, heads, d].
+    causal: token t reads tokens 0 to t alone, as in a language model; S is T then.
 
   Returns:
     [B, T, heads, d], of the query's dtype.
   """
-  ways = {"cuda": _flash} if _takes_flash(query) else {}
-  return jax.lax.platform_dependent(query, key, value, default=_batched, **ways)
+  ways = {"cuda": functools.partial(_flash, causal=causal)} if _takes_flash(query) else {}
+  default = functools.partial(_batched, causal=causal)
+  return jax.lax.platform_dependent(query, key, value, default=default, **ways)
 
 
 def _takes_flash(query: jax.Array) -> bool:
@@ -38,15 +44,19 @@ def _has_flash() -> bool:
   return all(float(x.compute_capability) >= 8.0 for x in jax.local_devices(backend="gpu"))
 
 
-def _flash(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-  return jax.nn.dot_product_attention(query, key, value, implementation="cudnn")
+def _flash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+  return jax.nn.dot_product_attention(
+    query, key, value, is_causal=causal, implementation="cudnn"
+  )
 
 
-def _batched(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
+def _batched(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
   # Heads before tokens, [B, heads, T, d]: each of the products over tokens is then one matrix
   # product of contiguous rows, which halves their time on the CPU.
   query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
   query = query * query.shape[-1] ** -0.5
   scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
+  if causal:
+    scores = jnp.where(jnp.tri(*scores.shape[2:], dtype=bool), scores, -jnp.inf)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.swapaxes(jnp.einsum("bhts,bhsd->bhtd", weights, value), 1, 2)

@@ -20,7 +20,7 @@ from lafg_jax.models.options import Options
 from lafg_jax.models.pooling import gem
 from lafg_jax.models.remat import rematerialised
 
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   # The exact (erf) GELU: what most published checkpoints were trained with.
   "gelu": functools.partial(nn.gelu, approximate=False),
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
@@ -86,11 +86,15 @@ def rotate(x: jax.Array, cos: np.ndarray, sin: np.ndarray) -> jax.Array:
 
 
 class Attention(nn.Module):
-  """Multi-head attention of tokens [B, T, width] over `memory` [B, S, width] or over themselves."""
+  """Multi-head attention of tokens [B, T, width] over `memory` [B, S, width] or over themselves.
+
+  causal: a token reads those before it and itself.
+  """
 
   num_heads: int
   unbiased: tuple[str, ...] = ()
   dtype: Any = jnp.float32
+  causal: bool = False
 
   @nn.compact
   def __call__(
@@ -113,7 +117,7 @@ class Attention(nn.Module):
     )
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
-    x = attend(query, key, value)
+    x = attend(query, key, value, self.causal)
     use_bias = "out" not in self.unbiased
     return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
@@ -121,7 +125,7 @@ class Attention(nn.Module):
 def _mlp(x: jax.Array, mlp_dim: int, options: Options, dtype: Any) -> jax.Array:
   """A block's MLP over [B, T, width]; its layers belong to the module that calls this."""
   dense = functools.partial(nn.Dense, use_bias="mlp" not in options.unbiased, dtype=dtype)
-  activation = _ACTIVATIONS[options.activation]
+  activation = ACTIVATIONS[options.activation]
   if options.gated_mlp:
     y = activation(dense(mlp_dim, name="mlp_gate")(x)) * dense(mlp_dim, name="mlp_up")(x)
     return dense(x.shape[-1], name="mlp_down")(y)
@@ -136,13 +140,16 @@ class Block(nn.Module):
   layer_norm_eps: float = 1e-6
   options: Options = Options()
   dtype: Any = jnp.float32
+  causal: bool = False
 
   @nn.compact
   def __call__(
     self, x: jax.Array, places: tuple[np.ndarray, np.ndarray] | None = None
   ) -> jax.Array:
     y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_1")(x)
-    attention = Attention(self.num_heads, self.options.unbiased, self.dtype, name="attention")
+    attention = Attention(
+      self.num_heads, self.options.unbiased, self.dtype, self.causal, name="attention"
+    )
     x = x + self._scaled("scale_1", attention(y, places=places))
     y = nn.LayerNorm(epsilon=self.layer_norm_eps, dtype=self.dtype, name="norm_2")(x)
     return x + self._scaled("scale_2", _mlp(y, self.mlp_dim, self.options, self.dtype))
@@ -185,7 +192,11 @@ class ViT(nn.Module):
 
   The final LayerNorm comes before pooling, over every token. Prompts [L, P, width] (Jia et al.,
   ECCV 2022) stand before the patches, and are dropped before the final LayerNorm. L = 1 inserts
-  them before the first block ('shallow'); L = depth replaces them in each block ('deep').
+  them before the first block ('shallow'); each of the next L - 1 blocks gets the next ones in their
+  place ('deep'); after that they flow on.
+
+  prompts_at: where the first prompts enter, beside a pre_norm: 'after_norm', or 'before_norm' as in
+  MaPLe (Khattak et al., CVPR 2023).
   """
 
   width: int
@@ -199,6 +210,7 @@ class ViT(nn.Module):
   options: Options = Options()
   dtype: Any = jnp.float32
   remat: str = "none"
+  prompts_at: str = "after_norm"
 
   @nn.compact
   def __call__(
@@ -214,11 +226,14 @@ class ViT(nn.Module):
       head_dim = self.width // self.num_heads
       places = rotary(x.shape[1], x.shape[2], head_dim, options.rotary_base)
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
+    at, block = self.num_prefix, rematerialised(Block, self.remat)
+    early = prompts is not None and self.prompts_at == "before_norm"
+    if early:
+      x = with_prompts(x, prompts[0], at, replace=False)
     if options.pre_norm:
       x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="pre_norm")(x)
-    at, block = self.num_prefix, rematerialised(Block, self.remat)
     for i in range(self.depth):
-      if prompts is not None and i < len(prompts):
+      if prompts is not None and early <= i < len(prompts):
         x = with_prompts(x, prompts[i], at, replace=i > 0)
       x = block(self.num_heads, self.mlp_dim, eps, options, dtype, name=f"block_{i}")(x, places)
     if prompts is not None:

@@ -78,12 +78,49 @@ class Family(NamedTuple):
   projection: str = ""
 
 
+class TextSettings(NamedTuple):
+  """The text tower of a source, as models/text.py builds it; sizes are width, depth, heads, MLP."""
+
+  sizes: tuple[int, ...]
+  vocabulary: int
+  context: int
+  dim: int
+  activation: str
+  layer_norm_eps: float
+  causal: bool
+  pool: str
+  projection_bias: bool
+
+
+class Whole(NamedTuple):
+  """A CLIP of both towers.
+
+  kind: 'clip', 'siglip' or 'siglip2'.
+  image_size: of its own grid of patches.
+  projected: whether image features are projected to the space of texts; SigLIP's are in it.
+  text_family: its table names the text tower; of its other fields only `kernel` is read.
+  """
+
+  kind: str
+  image: Settings
+  image_family: Family
+  image_size: int
+  projected: bool
+  text: TextSettings
+  text_family: Family
+  mean_std: MeanStd
+
+
 class Place(NamedTuple):
-  """Where a parameter of ours stands in a file: part `part` of `parts` of tensor `name`."""
+  """Where a parameter of ours stands in a file: part `part` of `parts` of tensor `name`.
+
+  turned: a kernel whose first axis is its input, as ours, where torch's layers have the output.
+  """
 
   name: str
   part: int = 1
   parts: int = 1
+  turned: bool = False
 
 
 # A module's arrays, as torch names them.
@@ -107,8 +144,8 @@ def place(family: Family, path: str) -> Place | None:
     for ours, suffix in suffixes.items():
       if match := _pattern(our).fullmatch(ours):
         name, _, share = theirs.partition("|")
-        part, parts = map(int, (share or "1/1").split("/"))
-        return Place(_numbered(name, match) + suffix, part, parts)
+        part, parts = map(int, (share.removesuffix("T") or "1/1").split("/"))
+        return Place(_numbered(name, match) + suffix, part, parts, share == "T")
   return None
 
 

@@ -16,36 +16,45 @@ from lafg_jax.utils.errors import UserError
 
 # The image tower of the shipped text encoder, of 48 px.
 SHIPPED = "tiny_clip"
-_WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
+_WEIGHTS = "model.safetensors"
+# What a CLIP of both towers may be called: transformers' name, then open_clip's.
+WHOLE = (_WEIGHTS, "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors")
 
 
-def find(source: str) -> list[str]:
+def find(source: str, names: tuple[str, ...] = (_WEIGHTS,)) -> list[str]:
   """Local paths of the weights: one file, or the shards that an index names.
 
   Args:
     source: a .safetensors or .npz file, a folder or hub id with model.safetensors or
       model.safetensors.index.json, a URL of either, or 'tiny_clip' (shipped).
+    names: that a folder's weights may have; the first that is there is taken.
 
   Raises:
     UserError: nothing is there, a shard is missing, or the hub or the URL cannot be reached.
   """
   folder, name = _split(source)
-  path = fetch(source, name or _WEIGHTS)
-  if path:
-    return [path]
+  for file in (name,) if name else names:
+    path = fetch(source, file)
+    if path:
+      return [path]
+    index = None if name else read_json(source, f"{file}.index.json")
+    if index is not None:
+      return _shards(source, f"{file}.index.json", index)
   if name:
     raise fault(source, "no such file")
-  index = read_json(source, _INDEX)
-  if index is None:
-    kind = "the folder" if os.path.isdir(folder) or places.is_url(folder) else "it"
-    raise fault(
-      source,
-      f"{kind} has no {_WEIGHTS}; weights in other formats are saved again by transformers' "
-      "save_pretrained",
-    )
+  kind = "the folder" if os.path.isdir(folder) or places.is_url(folder) else "it"
+  raise fault(
+    source,
+    f"{kind} has no {' or '.join(names)}; weights in other formats are saved again by "
+    "transformers' save_pretrained",
+  )
+
+
+def _shards(source: str, name: str, index: dict[str, Any]) -> list[str]:
+  """Local paths of the files that an index names."""
   shards = index.get("weight_map")
   if not isinstance(shards, dict) or not shards:
-    raise fault(source, f"{_INDEX} has no weight_map")
+    raise fault(source, f"{name} has no weight_map")
   paths = {shard: fetch(source, shard) for shard in sorted(set(map(str, shards.values())))}
   missing = [shard for shard, found in paths.items() if not found]
   if missing:
@@ -80,15 +89,17 @@ class Tensor(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(source: str) -> Iterator[dict[str, Tensor]]:
-  """{name: Tensor} of a source; a tensor is read when its `read` is called.
+def opened(
+  source: str, names: tuple[str, ...] = (_WEIGHTS,)
+) -> Iterator[dict[str, Tensor]]:
+  """{name: Tensor} of a source; a tensor is read when its `read` is called. `names`: as in `find`.
 
   Raises:
     UserError: as `find`, or a file is not in the safetensors format.
   """
   from safetensors import SafetensorError, safe_open
 
-  paths = find(source)
+  paths = find(source, names)
   if paths[0].endswith(".npz"):
     arrays = from_vit_jax.read(paths[0])[0]
     yield {name: Tensor(x.shape, functools.partial(np.asarray, x)) for name, x in arrays.items()}

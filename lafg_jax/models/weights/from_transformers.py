@@ -15,13 +15,13 @@ _BASE: dict[str, Any] = {
   "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
   "intermediate_size": 3072, "patch_size": 16, "hidden_act": "gelu",
 }  # fmt: skip
-_ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
-                "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}  # fmt: skip
+ACTIVATIONS = {"gelu": "gelu", "gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_tanh",
+               "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}  # fmt: skip
 
 
 def _settings(config: dict[str, Any], pool: str, **options: Any) -> Settings:
   """Settings from the keys that all of transformers' configs share."""
-  options = {"activation": _ACTIVATIONS.get(config["hidden_act"], config["hidden_act"])} | options
+  options = {"activation": ACTIVATIONS.get(config["hidden_act"], config["hidden_act"])} | options
   patch = config["patch_size"]
   if isinstance(patch, list | tuple) and len(set(patch)) == 1:
     patch = patch[0]

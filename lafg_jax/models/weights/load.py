@@ -2,7 +2,8 @@
 
 import math
 import re
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from lafg_jax.models.weights import family as families
 from lafg_jax.models.weights import files as weight_files
 from lafg_jax.models.weights import resample, resolve, wrappers
 from lafg_jax.models.weights.family import Family, Place
+from lafg_jax.models.weights.files import Tensor
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
@@ -37,48 +39,84 @@ def load_backbone(
   with weight_files.opened(source) as files:
     config = resolve.source_config(source)
     family = resolve.detect(source, config, files)
-    flat = traverse_util.flatten_dict(template, sep="/")
     names = wrappers.unwrapped(source, family, files)
-    problems, loaded, used = [], {}, set()
-    for path, like in flat.items():
-      where = families.place(family, path)
-      if where is None or where.name not in names.of:
-        problems.append(f"missing {where.name if where else path}")
-        continue
-      used.add(where.name)
-      x = _floats(where.name, files[names.of[where.name]].read(), problems)
-      if family.names:
-        x = _ours(path, x, where, np.shape(like))
-      if path == "position_embedding":
-        patch = flat["patch_embedding/patch/kernel"].shape[0]
-        own = resolve.source_grid(config, patch)
-        x = _resampled(x, np.shape(like), int("class_token" in flat), own, grid, family)
-      if x.shape != np.shape(like):
-        problems.append(_misfit(path, where.name, x.shape, np.shape(like)))
-      loaded[path] = x
-    spare = [name for name in names.of if name not in used]
-    problems += [
+    patch = traverse_util.flatten_dict(template, sep="/").get("patch_embedding/patch/kernel")
+    own = resolve.source_grid(config, np.shape(patch)[0]) if patch is not None else None
+    tensors = {name: files[theirs] for name, theirs in names.of.items()}
+    filled = fill(family, tensors, template, own, grid)
+    spare = [name for name in tensors if name not in filled.used]
+    problems = filled.problems + [
       f"left over {name}"
       for name in spare
       # A model without registers may keep an empty tensor of them.
       if not (
-        name in names.beside or re.search(family.unused, name) or 0 in files[names.of[name]].shape
+        name in names.beside or re.search(family.unused, name) or 0 in tensors[name].shape
       )
     ]
-  if problems:
-    for problem in problems:
-      logging.error("%s: %s", source, problem)
-    shown = "; ".join(problems[:SHOWN]) + ("; ... as logged" if len(problems) > SHOWN else "")
-    raise UserError(
-      f"--config.model.pretrained={source} does not fit the model, "
-      f"{counted(len(problems), 'problem')} ({shown}): check model.size, "
-      "model.patch_size, model.pool and data.image_size"
-    )
-  logging.info("backbone: %d tensors of %s from %s", len(used), family.name, source)
+  refuse_problems(
+    source, problems, "check model.size, model.patch_size, model.pool and data.image_size"
+  )
+  logging.info("backbone: %d tensors of %s from %s", len(filled.used), family.name, source)
   if spare:
     shown = ", ".join(sorted(spare)[:SHOWN]) + (", ..." if len(spare) > SHOWN else "")
     logging.info("backbone: left out: %s: %s", counted(len(spare), "other tensor"), shown)
-  return traverse_util.unflatten_dict({p: jax.numpy.asarray(x) for p, x in loaded.items()}, sep="/")
+  return filled.params
+
+
+class Filled(NamedTuple):
+  """Parameters in the form of a template, the tensors they are of, and what does not fit."""
+
+  params: dict[str, Any]
+  used: set[str]
+  problems: list[str]
+
+
+def fill(
+  family: Family,
+  tensors: Mapping[str, Tensor],
+  template: dict[str, Any],
+  own: tuple[int, int] | None = None,
+  grid: tuple[int, int] | None = None,
+) -> Filled:
+  """The parameters that `template` has, float32, from tensors under the names of a family.
+
+  Args:
+    family: whose table of names is read.
+    tensors: by the names that the family's files have.
+    template: only names and shapes are used.
+    own: rows and columns of patches of the tensors' position embeddings, where known.
+    grid: those that the template's positions stand for; None is a square.
+  """
+  flat = traverse_util.flatten_dict(template, sep="/")
+  problems, loaded, used = [], {}, set()
+  for path, like in flat.items():
+    where = families.place(family, path)
+    if where is None or where.name not in tensors:
+      problems.append(f"missing {where.name if where else path}")
+      continue
+    used.add(where.name)
+    x = _floats(where.name, tensors[where.name].read(), problems)
+    if family.names:
+      x = _ours(path, x, where, np.shape(like))
+    if path == "position_embedding":
+      x = _resampled(x, np.shape(like), int("class_token" in flat), own, grid, family)
+    if x.shape != np.shape(like):
+      problems.append(_misfit(path, where.name, x.shape, np.shape(like)))
+    loaded[path] = jax.numpy.asarray(x)
+  return Filled(traverse_util.unflatten_dict(loaded, sep="/"), used, problems)
+
+
+def refuse_problems(source: str, problems: list[str], hint: str) -> None:
+  """Raises UserError, which `hint` ends, where there are problems; the log has all of them."""
+  if not problems:
+    return
+  for problem in problems:
+    logging.error("%s: %s", source, problem)
+  shown = "; ".join(problems[:SHOWN]) + ("; ... as logged" if len(problems) > SHOWN else "")
+  raise UserError(
+    f"--config.model.pretrained={source} does not fit the model, "
+    f"{counted(len(problems), 'problem')} ({shown}): {hint}"
+  )
 
 
 def image_projection(source: str, width: int) -> np.ndarray:
@@ -121,7 +159,13 @@ def _ours(path: str, x: np.ndarray, where: Place, shape: tuple[int, ...]) -> np.
     x = x[(where.part - 1) * rows : where.part * rows]
   if path.endswith("kernel"):
     # Convolutions are [out, in, h, w] there and [h, w, in, out] here.
-    x = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
+    if x.ndim == 4:
+      x = x.transpose(2, 3, 1, 0)
+    elif not where.turned:
+      x = x.T
+    if len(shape) == 4 and x.ndim == 2 and x.size == np.prod(shape):
+      # NaFlex's patches are rows of h, w and colours, and a matrix multiplies them.
+      return x.reshape(shape)
   if "/attention/" in path:
     # Attention splits the width into heads: the same numbers, one axis more.
     return x.reshape(shape) if x.size == np.prod(shape) else x

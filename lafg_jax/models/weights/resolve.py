@@ -198,7 +198,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
   config = source_config(source)
   if config:
     family = detect(source, config, {})
-    settings = _settings(source, family, config)
+    settings = settings_of(source, family, config)
   else:
     with files.opened(source) as tensors:
       family = detect(source, None, tensors)
@@ -212,13 +212,14 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
   if not (model.mean and model.std):
     mean, std = settings.mean or family.mean_std[0], settings.std or family.mean_std[1]
     # Our own export has them in its config.json, and no file that asks the hub again.
-    beside = None if family is from_lafg_jax.FAMILY else _preprocessor(source)
+    beside = None if family is from_lafg_jax.FAMILY else preprocessor(source)
     found = beside or _checked_mean_std(source, "config.json", mean, std)
     settings = settings._replace(mean=found[0], std=found[1])
   return family.name, settings
 
 
-def _settings(source: str, family: Family, config: dict[str, Any]) -> Settings:
+def settings_of(source: str, family: Family, config: dict[str, Any]) -> Settings:
+  """The `Settings` of a source's config; UserError where it describes no model of the family."""
   try:
     settings = family.settings({key: x for key, x in config.items() if x is not None})
     if settings.size == "custom" and not all(isinstance(x, int) and x > 0 for x in settings[:5]):
@@ -330,7 +331,7 @@ def _clash(model: ConfigDict, key: str, have: str, auto: str) -> UserError:
   return UserError(f"--config.model.{key}={model[key]}: {whose} {have}; leave it at {auto}")
 
 
-def _preprocessor(source: str) -> MeanStd | None:
+def preprocessor(source: str) -> MeanStd | None:
   """Mean and std for images in [0, 1] from preprocessor_config.json; None where there is none."""
   if source.endswith(".npz"):
     return None
