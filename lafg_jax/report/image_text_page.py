@@ -46,7 +46,7 @@ _STYLE = """<style>
 .tiles img, .found > img { display: block; width: 112px; }
 .right { border-color: #2ea043 !important; } .class { border-color: #b08800 !important; }
 .wrong, .other { border-color: #cf222e !important; border-style: dashed !important; }
-li.right, li.class, li.wrong, li.other { border-left: 4px solid; padding-left: .5rem; margin: 2px; }
+.found li { border: 0 solid; border-left-width: 4px; padding-left: .5rem; margin: 4px; }
 .mark { font-weight: 700; white-space: nowrap; }
 .words { line-height: 2; }
 .words span { padding: 2px 1px; border-bottom: calc(3px * var(--w)) solid var(--bar);
