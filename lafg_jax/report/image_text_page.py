@@ -81,11 +81,7 @@ def run(
     UserError: there is no evaluation yet, or it is of something else than the config says.
   """
   result = results.read_result(workdir)
-  now = {"dataset": captioned.name, **{k: config.evaluate[k] for k in ("split", "source")}}
-  changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
-  if changed:
-    what = f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)})"
-    raise UserError(f"{what}: run --stage=evaluate first")
+  check(config, workdir, result, captioned)
   evaluated = _read(workdir, captioned)
   body = _body(workdir, result, evaluated, tables, weights or {})
   written = {FILE: pictures.page(f"lafg_jax: {result['dataset']}, captions", body)}
@@ -96,6 +92,15 @@ def run(
     with files.replacing(os.path.join(workdir, name)) as temporary:
       temporary.write_text(text, encoding="utf-8")
   logging.info("report: %s", os.path.join(workdir, FILE))
+
+
+def check(config: Any, workdir: str, result: dict[str, Any], captioned: Captioned) -> None:
+  """Raises UserError where an evaluation is of something else than the config says."""
+  now = {"dataset": captioned.name, **{k: config.evaluate[k] for k in ("split", "source")}}
+  changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
+  if changed:
+    what = f"{os.path.join(workdir, results.FILE)} is of another evaluation ({'; '.join(changed)})"
+    raise UserError(f"{what}: run --stage=evaluate first")
 
 
 def _read(workdir: str, captioned: Captioned) -> _Evaluated:
