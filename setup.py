@@ -79,7 +79,10 @@ setup(
   license="Apache-2.0",
   python_requires=">=3.11.4",
   # The configs stand at the top of a checkout, and inside of the package where pip installs it.
-  packages=[*find_packages(include=["lafg_jax", "lafg_jax.*"]), "lafg_jax.shipped_configs"],
+  packages=[
+    *find_packages(include=["lafg_jax", "lafg_jax.*"]),
+    *("lafg_jax.shipped_configs", "lafg_jax.shipped_configs.image_text"),
+  ],
   package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={
     "lafg_jax": ["py.typed"],

@@ -181,8 +181,10 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   made.evaluate.source = "checkpoint"
   task = tasks.find(made, "default")
   task.validate(made, task.default_names(made))
-  asked = ("model", made.data.image_size, *sorted(made.model.items()))
-  made.model.update(_remembered(asked, lambda: resolve.resolve(made).model))
+  if "size" in made.model:
+    # Other tasks take a model whole, of which nothing is 'auto'.
+    asked = ("model", made.data.image_size, *sorted(made.model.items()))
+    made.model.update(_remembered(asked, lambda: resolve.resolve(made).model))
   return made
 
 

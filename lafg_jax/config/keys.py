@@ -14,8 +14,11 @@ LISTED = "python -m lafg_jax.config.reference lists them all"
 
 
 def rows(sections: Sequence[str]) -> list[Key]:
-  """The rows of some sections, in the table's order; a key such as 'seed' is its own section."""
-  return [row for row in ROWS.values() if row.name.split(".")[0] in sections]
+  """The rows of some sections, in the table's order; a key such as 'seed' is its own section.
+
+  'model.dtype' among the sections is that key alone.
+  """
+  return [row for row in ROWS.values() if {row.name, row.name.split(".")[0]} & {*sections}]
 
 
 def defaults(sections: Sequence[str]) -> ConfigDict:

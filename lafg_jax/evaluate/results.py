@@ -19,7 +19,8 @@ TITLES = {"recall@1": "R@1", "map@r": "MAP@R"}
 
 def names_of(result: dict[str, Any]) -> list[str]:
   """The names of an evaluation's metrics, in the order of its tables."""
-  return [name for name in result if name.startswith("recall@")] + ["map@r", "r_precision"]
+  recalls = [name for name in result if name.rpartition("/")[2].startswith("recall@")]
+  return recalls + [name for name in ("map@r", "r_precision") if name in result]
 
 
 def metrics_only(result: dict[str, Any]) -> dict[str, float]:

@@ -1,1 +1,1 @@
-"""Image-text retrieval with captions: prompts for a frozen CLIP, as DCAR learns them."""
+"""Image-text retrieval: a CLIP that is adapted to captions, by prompts (DCAR) or otherwise."""
