@@ -141,7 +141,8 @@ def test_a_finished_run_is_evaluated_exported_and_restored_without_network(
 def test_a_checkpoint_of_any_size_is_built_without_network(config_with, no_network, size):
   # As in a checkpoint, which holds no 'auto' and names weights that cannot be reached.
   config = config_with(model__pretrained="me/no-such", model__size=size, model__embedding_dim=0)
-  config.model.update(options="", pool="mean", mean=(0.5,) * 3, std=(0.5,) * 3)
+  config.model.update(options="", pool="mean", patch_size=8, layer_norm_eps=1e-6)
+  config.model.update(mean=(0.5,) * 3, std=(0.5,) * 3)
   embedder = embedders.build(config.model)
   images = jax.ShapeDtypeStruct((1, 16, 16, 3), "uint8")
   params = jax.eval_shape(embedder.init, jax.random.key(0), images)["params"]
