@@ -20,6 +20,7 @@ import side_by_side
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib import ticker  # noqa: E402
 
 # Words stay words, so that files are small; equal results give equal files.
 matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "lafg_jax", "font.size": 9}
@@ -36,9 +37,19 @@ def draw(ax: Any, line: Mapping[str, float], x: str, y: str, name: str | None = 
   places = [int(key) for key in line]
   ax.loglog(places, list(line.values()), marker="o", label=name)
   ax.set(xlabel=x, ylabel=y)
-  ax.set_xticks(places, [f"{place:,}" for place in places])
+  ax.set_xticks(places, [short(place) for place in places])
+  ax.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+  ax.yaxis.set_major_formatter(ticker.FuncFormatter(lambda at, _: f"{at:,.5g}"))
   ax.minorticks_off()
+  # Less than a decade would show noise as growth.
+  low, high = ax.get_ylim()
+  if (missing := 10 * low / high) > 1:
+    ax.set_ylim(low / missing**0.5, high * missing**0.5)
   ax.grid(alpha=0.3)
+
+
+def short(n: int) -> str:
+  return f"{n // 1_000_000}M" if n >= 1_000_000 else f"{n // 1000}k" if n >= 10_000 else str(n)
 
 
 def canvas(panels: int, width: float = 3.0) -> tuple[Any, Any]:
