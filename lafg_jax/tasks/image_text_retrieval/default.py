@@ -90,7 +90,9 @@ def _check_method(config: ConfigDict, stages: Sequence[str]) -> None:
       "--config.prompts.method=zero_shot: there is nothing to train; leave --stage out, or pass "
       "--stage=evaluate"
     )
-  if config.train.freeze and method not in FULL and config.train.freeze.startswith(("image", "text")):
+  if (
+    config.train.freeze and method not in FULL and config.train.freeze.startswith(("image", "text"))
+  ):
     raise UserError(
       f"--config.train.freeze={config.train.freeze}: prompts.method={method} freezes both towers"
     )
