@@ -38,9 +38,12 @@ _NOTHING = ("", "na", "n/a", "nan", "none", "null")
 def read(config: Any) -> Listed:
   """The rows of captions.file, and of captions.test_file as those of the test."""
   captions, root = config.captions, config.data.root
-  first = _read_file(Path(captions.file), "captions.file", captions, root)
   if not captions.test_file:
-    return first
+    return _read_file(Path(captions.file), "captions.file", captions, root)
+  if not captions.file:
+    only = _read_file(Path(captions.test_file), "captions.test_file", captions, root)
+    return only._replace(splits=["test"] * len(only.captions))
+  first = _read_file(Path(captions.file), "captions.file", captions, root)
   second = _read_file(Path(captions.test_file), "captions.test_file", captions, root)
   for part in (first, second):
     if part.splits is not None:
