@@ -9,9 +9,7 @@ import jax.numpy as jnp
 _CUDNN_WIDEST = 128
 
 
-def attend(
-  query: jax.Array, key: jax.Array, value: jax.Array, causal: bool = False
-) -> jax.Array:
+def attend(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool = False) -> jax.Array:
   """softmax(query key^T / sqrt(d)) value (Vaswani et al., NeurIPS 2017, equation 1).
 
   On GPUs it is cuDNN's flash attention where that applies: bfloat16 or float16, and heads of a
@@ -45,9 +43,7 @@ def _has_flash() -> bool:
 
 
 def _flash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
-  return jax.nn.dot_product_attention(
-    query, key, value, is_causal=causal, implementation="cudnn"
-  )
+  return jax.nn.dot_product_attention(query, key, value, is_causal=causal, implementation="cudnn")
 
 
 def _batched(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:

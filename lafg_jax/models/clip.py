@@ -127,7 +127,9 @@ def load(
     whole, by_name = from_clip.read(source, tensors)
     side, patch = image_size or whole.image_size, whole.image.patch_size
     if side % patch:
-      raise files.fault(source, f"images of {side} pixels are no multiple of its patches of {patch}")
+      raise files.fault(
+        source, f"images of {side} pixels are no multiple of its patches of {patch}"
+      )
     clip = _build(source, whole, side, jnp.dtype(dtype), remat)
     return clip, _fill(source, whole, clip, by_name)
 
@@ -135,8 +137,7 @@ def load(
 def init(clip: Clip, key: jax.Array) -> dict[str, Any]:
   """Random parameters of the form that `load` gives; logit_scale is CLIP's start, log(1 / 0.07)."""
   image, text = jax.random.split(key)
-  side, (width, *_) = clip.image_size, clip.text.sizes
-  images = jnp.zeros((1, side, side, 3))
+  images = jnp.zeros((1, clip.image_size, clip.image_size, 3))
   ids, ends = jnp.zeros((1, clip.text.context), jnp.int32), jnp.zeros(1, jnp.int32)
   return {
     "image": dict(clip.image.init(image, images)["params"]),
@@ -205,9 +206,7 @@ def _build(source: str, whole: Whole, image_size: int, dtype: Any, remat: str) -
   return Clip(tower, text, whole.text.dim, image_size, mean, std, whole.kind, tokens)
 
 
-def _fill(
-  source: str, whole: Whole, clip: Clip, tensors: dict[str, Tensor]
-) -> dict[str, Any]:
+def _fill(source: str, whole: Whole, clip: Clip, tensors: dict[str, Tensor]) -> dict[str, Any]:
   """The parameters of both towers; UserError, in one line, for all that does not fit."""
   like = jax.eval_shape(functools.partial(init, clip), jax.random.key(0))
   grid = whole.image_size // whole.image.patch_size

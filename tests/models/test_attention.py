@@ -1,5 +1,7 @@
 """Attention: the formula in NumPy, whichever way a platform takes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,6 +29,17 @@ def test_it_is_the_formula():
   got = jax.jit(attention.attend)(*given)
   assert got.dtype == jnp.float32
   np.testing.assert_allclose(got, by_hand(*given), atol=1e-5)
+
+
+def test_causal_is_that_of_torch_and_reads_no_later_token():
+  torch = pytest.importorskip("torch")
+  given = drawn(tokens=7, others=7)
+  got = jax.jit(attention.attend, static_argnames="causal")(*given, causal=True)
+  want = torch.nn.functional.scaled_dot_product_attention(
+    *(torch.from_numpy(x).transpose(1, 2) for x in given), is_causal=True
+  )
+  np.testing.assert_allclose(got, want.transpose(1, 2).numpy(), atol=1e-5)
+  assert np.abs(got - attention.attend(*given)).max() > 0.1
 
 
 def test_its_gradient_is_that_of_jax():
@@ -66,13 +79,14 @@ def test_cudnn_is_taken_where_it_applies(monkeypatch, dtype, width, capability, 
 
   seen = []
 
-  def taken(query, key, value, implementation):
-    seen.append(implementation)
+  def taken(query, key, value, is_causal, implementation):
+    seen.append((implementation, is_causal))
     return query
 
   monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
   monkeypatch.setattr(jax, "local_devices", lambda backend: [Gpu()])
   monkeypatch.setattr(jax.nn, "dot_product_attention", taken)
   shape = jax.ShapeDtypeStruct((1, 4, 2, width), jnp.dtype(dtype))
-  jax.make_jaxpr(attention.attend)(shape, shape, shape)
-  assert seen == (["cudnn"] if flash else [])
+  for causal in (False, True):
+    jax.make_jaxpr(functools.partial(attention.attend, causal=causal))(shape, shape, shape)
+  assert seen == ([("cudnn", False), ("cudnn", True)] if flash else [])

@@ -89,9 +89,7 @@ class Tensor(NamedTuple):
 
 
 @contextlib.contextmanager
-def opened(
-  source: str, names: tuple[str, ...] = (_WEIGHTS,)
-) -> Iterator[dict[str, Tensor]]:
+def opened(source: str, names: tuple[str, ...] = (_WEIGHTS,)) -> Iterator[dict[str, Tensor]]:
   """{name: Tensor} of a source; a tensor is read when its `read` is called. `names`: as in `find`.
 
   Raises:

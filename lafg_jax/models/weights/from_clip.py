@@ -5,7 +5,7 @@ Of transformers here; open_clip's own layout is read in from_open_clip.py.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from lafg_jax.models.options import ACTIVATIONS
 from lafg_jax.models.weights import files, from_open_clip, from_transformers, resolve, wrappers

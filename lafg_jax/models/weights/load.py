@@ -49,9 +49,7 @@ def load_backbone(
       f"left over {name}"
       for name in spare
       # A model without registers may keep an empty tensor of them.
-      if not (
-        name in names.beside or re.search(family.unused, name) or 0 in tensors[name].shape
-      )
+      if not (name in names.beside or re.search(family.unused, name) or 0 in tensors[name].shape)
     ]
   refuse_problems(
     source, problems, "check model.size, model.patch_size, model.pool and data.image_size"
@@ -101,9 +99,11 @@ def fill(
     if path == "position_embedding":
       x = _resampled(x, np.shape(like), int("class_token" in flat), own, grid, family)
     if x.shape != np.shape(like):
-      problems.append(_misfit(path, where.name, x.shape, np.shape(like)))
-    loaded[path] = jax.numpy.asarray(x)
-  return Filled(traverse_util.unflatten_dict(loaded, sep="/"), used, problems)
+      of_patches = path == "position_embedding" and bool(family.kernel)
+      problems.append(_misfit(where.name, x.shape, np.shape(like), of_patches))
+    loaded[path] = x
+  params = jax.device_put(traverse_util.unflatten_dict(loaded, sep="/"))
+  return Filled(params, used, problems)
 
 
 def refuse_problems(source: str, problems: list[str], hint: str) -> None:
@@ -144,9 +144,9 @@ def _by(shape: tuple[int, ...]) -> str:
   return " x ".join(map(str, shape))
 
 
-def _misfit(path: str, name: str, shape: tuple[int, ...], wanted: tuple[int, ...]) -> str:
+def _misfit(name: str, shape: tuple[int, ...], wanted: tuple[int, ...], of_patches: bool) -> str:
   why = f"{name} is {_by(shape)}, not {_by(wanted)}"
-  if path == "position_embedding" and len(shape) == 3 and shape[2] == wanted[2]:
+  if of_patches and len(shape) == 3 and shape[2] == wanted[2]:
     # A square grid would have been resampled.
     why += ": rows and columns of a grid that is not square stand in a config.json with image_size"
   return why

@@ -202,7 +202,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
   else:
     with files.opened(source) as tensors:
       family = detect(source, None, tensors)
-      settings = _measured(source, family, tensors)
+      settings = measured(source, family, tensors)
   if settings.size == "custom" and not settings.num_heads:
     settings = settings._replace(num_heads=_heads(source, model, settings.width))
   activation = settings.options.activation
@@ -213,7 +213,7 @@ def _of_source(source: str, model: ConfigDict) -> tuple[str, Settings]:
     mean, std = settings.mean or family.mean_std[0], settings.std or family.mean_std[1]
     # Our own export has them in its config.json, and no file that asks the hub again.
     beside = None if family is from_lafg_jax.FAMILY else preprocessor(source)
-    found = beside or _checked_mean_std(source, "config.json", mean, std)
+    found = beside or checked_mean_std(source, "config.json", mean, std)
     settings = settings._replace(mean=found[0], std=found[1])
   return family.name, settings
 
@@ -232,7 +232,7 @@ def settings_of(source: str, family: Family, config: dict[str, Any]) -> Settings
   return settings
 
 
-def _measured(source: str, family: Family, tensors: Mapping[str, Tensor]) -> Settings:
+def measured(source: str, family: Family, tensors: Mapping[str, Tensor]) -> Settings:
   """The family's settings with sizes and options read off the shapes of a source's tensors."""
   names = wrappers.unwrapped(source, family, tensors).of
   shapes = {ours: tensors[theirs].shape for ours, theirs in names.items()}
@@ -352,10 +352,11 @@ def preprocessor(source: str) -> MeanStd | None:
     )
   if not config.get("do_normalize", True):
     return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
-  return _checked_mean_std(source, file, config.get("image_mean"), config.get("image_std"))
+  return checked_mean_std(source, file, config.get("image_mean"), config.get("image_std"))
 
 
-def _checked_mean_std(source: str, file: str, mean: Any, std: Any) -> MeanStd:
+def checked_mean_std(source: str, file: str, mean: Any, std: Any) -> MeanStd:
+  """`mean` and `std`, which stand in `file`, as floats; UserError where they are not that."""
   for values in (mean, std):
     three = isinstance(values, list | tuple) and len(values) == 3
     if not three or not all(map(_is_number, values)) or (values is std and min(values) <= 0):
