@@ -27,8 +27,8 @@ text / text -> image, the whole test split as the gallery, a match is the image'
   mean           27.04 / 20.62  33.75 / 18.26  35.42 / 19.12  37.65 / 27.25
 
 Also published: CLIP-Adapter 29.20 / 17.34, FineCLIP 33.68 / 24.63, FILIP 29.98 / 21.59, ALIP
-30.62 / 23.02 on average. A split of one's own (captions.split=images or classes) is comparable with none of
-these.
+30.62 / 23.02 on average. A split of one's own (captions.split=images or classes) is comparable
+with none of these.
 """
 
 from lafg_jax.tasks.class_retrieval.default import check_variant

@@ -126,7 +126,7 @@ def write(trained: Trained, folder: str) -> None:
   weights = os.path.join(folder, locations.WEIGHTS)
   with files.replacing(weights) as temporary:
     # Not save_file, whose files only their owner may read.
-    temporary.write_bytes(save({name: np.ascontiguousarray(x) for name, x in flat.items()}))
+    temporary.write_bytes(save({name: np.asarray(x, order="C") for name, x in flat.items()}))
   facts = {"library": "lafg_jax", "format": FORMAT, "weights_sha256": files.file_hash(weights)}
   facts |= {"facts": trained.facts, "config": config_keys.flatten(trained.config)}
   with files.replacing(os.path.join(folder, locations.FACTS)) as temporary:

@@ -12,6 +12,7 @@ from typing import Any
 
 from absl import logging
 
+from lafg_jax.runtime import mirror
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
@@ -34,8 +35,8 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
   Args:
     source: a folder, a .tar, .tar.gz or .tgz of one, hf://org/name[@revision], or a URL that fsspec
       reads, such as gs://bucket/workdir. Of an archive only the checkpoints of the wanted kind are
-      unpacked; of a URL only the newest of them that reads whole is kept. The copies are deleted in
-      the end, except for those in the hub's own cache.
+      unpacked, with frozen weights; of a URL only the newest of them that reads whole is kept. The
+      copies are deleted in the end, except for those in the hub's own cache.
     checkpoint: one of CHECKPOINTS.
 
   Raises:
@@ -128,7 +129,8 @@ def _unpacked(source: str, path: str, folder: str, checkpoint: str) -> tuple[str
 def _is_wanted(name: str, where: str) -> bool:
   parts = name.split("/")
   of_step = any(folder == where and x.isdecimal() for folder, x in itertools.pairwise(parts))
-  return of_step or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
+  frozen = mirror.is_frozen("/".join(parts[-2:]))
+  return of_step or frozen or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
 
 
 def _from_hub(source: str) -> str:
@@ -156,6 +158,9 @@ def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   where = _chosen(source, checkpoint, steps)
   if not steps[where]:
     raise UserError(f"{source} has neither checkpoints/ nor {WEIGHTS} with {FACTS}")
+  if mirror.FROZEN in names:
+    with places.as_user_error(source):
+      _copy(system, f"{remote}/{mirror.FROZEN}", os.path.join(folder, mirror.FROZEN))
   for step in steps[where]:
     local = os.path.join(folder, where, str(step))
     with places.as_user_error(source):

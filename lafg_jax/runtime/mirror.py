@@ -2,7 +2,8 @@
 
 `<folder>/.remote.json` records each file as it was when both sides were equal. A file that was
 changed there is downloaded; any other that was changed here is uploaded. The meta of a checkpoint
-is uploaded last and deleted first: without it, a checkpoint counts as half-uploaded.
+is uploaded last and deleted first: without it, a checkpoint counts as half-uploaded. Frozen weights
+are uploaded before the checkpoints that name them, and deleted after them.
 """
 
 import contextlib
@@ -18,9 +19,10 @@ from absl import logging
 
 from lafg_jax.utils import files, places
 
-STEP_FOLDERS = ("checkpoints", "best")
+STEP_FOLDERS, FROZEN = ("checkpoints", "best"), "frozen"
 _RECORD, _META = ".remote.json", "meta/metadata"
 _STEP = re.compile(rf"({'|'.join(STEP_FOLDERS)})/(\d+)/(.+)")
+_FROZEN = re.compile(rf"{FROZEN}/[0-9a-f]{{64}}\.safetensors")
 # Facts that change with a file, by the names that the file systems of fsspec give them.
 _CHANGES = ("generation", "etag", "ETag", "md5Hash", "mtime", "LastModified", "last_modified")
 
@@ -30,12 +32,30 @@ def is_in_checkpoint(name: str) -> bool:
   return _STEP.fullmatch(name) is not None
 
 
+def is_frozen(name: str) -> bool:
+  """Whether a file of a workdir, such as 'frozen/a1b2.safetensors', has frozen weights."""
+  return _FROZEN.fullmatch(name) is not None
+
+
+def is_named(folder: str, name: str) -> bool:
+  """Whether a checkpoint of a workdir, also one set aside, names a file of frozen weights."""
+  file = Path(name).stem.encode()
+  for meta in (x for where in STEP_FOLDERS for x in Path(folder, where).glob(f"*/{_META}")):
+    # Any mention counts: a damaged meta may be replaced by a whole copy.
+    with contextlib.suppress(FileNotFoundError):
+      if file in meta.read_bytes():
+        return True
+  return False
+
+
 def _is_kept_equal(name: str) -> bool:
   """False for locks, temporary files, and steps that are unfinished or set aside."""
   parts = name.split("/")
   unfinished = parts[-1].startswith(".") and parts[-1].endswith(".tmp")
   if not all(parts) or ".." in parts or parts[0].startswith(".") or unfinished:
     return False
+  if parts[0] == FROZEN:
+    return is_frozen(name)
   return parts[0] not in STEP_FOLDERS or is_in_checkpoint(name)
 
 
@@ -130,10 +150,19 @@ class Mirror:
       for name in sorted(self.there.keys() - here.keys(), key=_order, reverse=True):
         match = _STEP.fullmatch(name)
         if match and int(match[2]) <= newest.get(match[1], -1):
-          with contextlib.suppress(FileNotFoundError):
-            self.system.rm_file(f"{self.root}/{name}")
-          del self.there[name]
-          self._write_record(name, None)
+          self._delete(name)
+      others = self.there.keys() - here.keys()
+      # A checkpoint that is there alone may name any of them.
+      if newest and not any(map(is_in_checkpoint, others)):
+        for name in filter(is_frozen, others):
+          if not is_named(self.folder, name):
+            self._delete(name)
+
+  def _delete(self, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+      self.system.rm_file(f"{self.root}/{name}")
+    del self.there[name]
+    self._write_record(name, None)
 
   def _here(self) -> dict[str, os.stat_result]:
     found = {}

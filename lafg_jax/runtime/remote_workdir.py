@@ -77,9 +77,10 @@ def exchange() -> None:
 
 
 def fetch(where: str, step: int) -> None:
-  """Downloads the checkpoint that process 0 has chosen; the others have none until then."""
+  """Downloads the checkpoint that process 0 has chosen, and frozen weights; until then the others
+  have none."""
   if _open is not None:
-    _open.mirror.down(lambda name: name.startswith(f"{where}/{step}/"))
+    _open.mirror.down(lambda x: x.startswith(f"{where}/{step}/") or mirror.is_frozen(x))
 
 
 def address(path: str) -> str:
@@ -110,9 +111,9 @@ class Workdir:
     self.download()
 
   def download(self) -> None:
-    """Downloads what all processes read, on all but process 0: no checkpoints."""
+    """Downloads what all processes read, on all but process 0: nothing of a checkpoint."""
     if distributed.process_index():
-      self.mirror.down(lambda name: not mirror.is_in_checkpoint(name))
+      self.mirror.down(lambda x: not (mirror.is_in_checkpoint(x) or mirror.is_frozen(x)))
 
   def _keep_uploading(self) -> None:
     seen, last = self._steps(), time.monotonic()

@@ -13,8 +13,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.runtime import distributed
-from lafg_jax.training import checkpoints, resume
+from lafg_jax.training import checkpoints, frozen_weights, resume
 from lafg_jax.training.checkpoints import BEST
+from lafg_jax.training.frozen_weights import Frozen
 
 Measured = dict[str, float]
 
@@ -45,9 +46,14 @@ class Selection:
     return step % self.train.validate_every == 0 or step == self.train.steps
 
   def keep(
-    self, step: int, measured: Measured, arrays: checkpoints.Arrays, meta: dict[str, Any]
+    self,
+    step: int,
+    measured: Measured,
+    arrays: checkpoints.Arrays,
+    meta: dict[str, Any],
+    frozen: Frozen = frozen_weights.NONE,
   ) -> None:
-    """Saves this step where it is the best so far; `arrays` as `checkpoints.save` takes them."""
+    """Saves this step where it is the best so far, as `checkpoints.save` takes it."""
     name = self.validation.best_by
     if not self.train.keep_best or measured[name] <= self.best:
       return
@@ -55,7 +61,8 @@ class Selection:
     logging.info("step %d is the best in validation: %s %.4f", step, name, self.best)
     if self.mngr is not None and step not in self.mngr.all_steps():
       # A step that is there was kept before a kill; other devices may measure it a bit higher.
-      checkpoints.save(self.mngr, step, arrays, meta | {"validation": {"step": step} | measured})
+      meta = meta | {"validation": {"step": step} | measured}
+      checkpoints.save(self.mngr, step, arrays, meta, frozen)
       # Before any newer checkpoint is saved: a run that resumes there does not validate this step.
       self.mngr.wait_until_finished()
 

@@ -1,10 +1,10 @@
 """Orbax checkpoints that have all that a restore needs, with a checksum for each part.
 
-`<workdir>/checkpoints/<step>/` has two items: `arrays`, one unreplicated NumPy copy of the whole
-train state and of what the task keeps beside it, and `meta`, JSON with the config, versions, the
-shape, dtype and CRC-32 of each array, and a CRC-32 of its own. Restore goes through a template made
-from `meta`, so that the devices do not matter, and verifies every checksum: Orbax alone restores
-most flipped bits silently.
+`<workdir>/checkpoints/<step>/` has two items: `arrays`, one unreplicated NumPy copy of the train
+state and of what the task keeps beside it, without the frozen weights, and `meta`, JSON with the
+config, versions, the shape, dtype and CRC-32 of each array, the file of the frozen weights, and a
+CRC-32 of its own. Restore goes through a template made from `meta`, so that the devices do not
+matter, and verifies every checksum: Orbax alone restores most flipped bits silently.
 """
 
 import contextlib
@@ -29,11 +29,13 @@ from flax import serialization, traverse_util
 from orbax.checkpoint.options import MultiprocessingOptions
 
 from lafg_jax.runtime import distributed, remote_workdir
+from lafg_jax.training import frozen_weights
+from lafg_jax.training.frozen_weights import Arrays, Frozen
 from lafg_jax.utils.errors import UserError
 
 # Folders of the newest checkpoints and, of train.keep_best, of the best on the validation classes.
 FOLDER, BEST = "checkpoints", "best"
-FORMAT = 2
+FORMAT = 3
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 # How tensorstore names the operating system's reason.
@@ -45,8 +47,6 @@ _PATTERNS = re.compile(r"[\[\]*?\\\ud800-\udfff]")
 
 # How often an unfinished checkpoint is looked for again, and seconds in between.
 _LOOKS, _BETWEEN_LOOKS = 20, 0.1
-
-Arrays = dict[str, np.ndarray]
 
 
 class Damaged(ValueError):
@@ -194,19 +194,21 @@ def versions() -> dict[str, str]:
 
 
 def save(
-  mngr: ocp.CheckpointManager | None, step: int, arrays: Arrays, meta: dict[str, Any]
+  mngr: ocp.CheckpointManager | None,
+  step: int,
+  arrays: Arrays,
+  meta: dict[str, Any],
+  frozen: Frozen = frozen_weights.NONE,
 ) -> None:
   """Starts an asynchronous save; `arrays` must not change until the manager is waited for.
 
-  Raises UserError where this checkpoint, or the one before, cannot be written.
+  They are without those of `frozen`, whose file the workdir has. Raises UserError where this
+  checkpoint, or the one before, cannot be written.
   """
   if mngr is None:
     return
-  described = {
-    path: {"shape": list(x.shape), "dtype": str(x.dtype), "crc32": _crc(x)}
-    for path, x in arrays.items()
-  }
-  meta = meta | {"format": FORMAT, "step": step, "versions": versions(), "arrays": described}
+  meta = meta | {"format": FORMAT, "step": step, "versions": versions()}
+  meta |= {"arrays": frozen_weights.describe(arrays), "frozen": frozen._asdict()}
   meta["crc32"] = _meta_crc(meta)
   tree = traverse_util.unflatten_dict(arrays, sep="/")
   arguments = ocp.args.Composite(arrays=ocp.args.StandardSave(tree), meta=ocp.args.JsonSave(meta))
@@ -221,10 +223,6 @@ def _meta_crc(meta: dict[str, Any]) -> int:
   return zlib.crc32(json.dumps(said, sort_keys=True).encode())
 
 
-def _crc(x: np.ndarray) -> int:
-  return zlib.crc32(np.ascontiguousarray(x).reshape(-1).view(np.uint8).data)
-
-
 def steps(workdir: str, where: str = FOLDER) -> list[int]:
   """Steps of finished checkpoints, newest first; the folders of others have other names."""
   path = folder(workdir, where)
@@ -233,7 +231,7 @@ def steps(workdir: str, where: str = FOLDER) -> list[int]:
 
 
 def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
-  """The arrays and meta of one checkpoint, every checksum verified.
+  """The arrays and meta of one checkpoint, frozen weights too, every checksum verified.
 
   Raises:
     Damaged: something is missing, cut or changed.
@@ -252,10 +250,8 @@ def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str
     ):
       tree = checkpointer.restore(plain, traverse_util.unflatten_dict(empty, sep="/"))
     arrays = {p: np.asarray(x) for p, x in traverse_util.flatten_dict(tree, sep="/").items()}
-    changed = [p for p, d in described.items() if _crc(arrays[p]) != d["crc32"]]
-    if changed:
-      raise ValueError(f"{len(changed)} arrays differ from their checksum, first {changed[0]}")
-    return arrays, meta
+    frozen_weights.verify(arrays, described)
+    return arrays | frozen_weights.read(workdir, Frozen(**meta["frozen"])), meta
   except (UserError, PermissionError):
     raise
   except _CORRUPT as error:

@@ -15,8 +15,9 @@ from ml_collections import ConfigDict
 from lafg_jax.runtime import devices, distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.preemption import StopRequest
-from lafg_jax.training import checkpoints, chunks, optimizers, resume
+from lafg_jax.training import checkpoints, chunks, frozen_weights, optimizers, resume
 from lafg_jax.training.best_checkpoint import Validation, open_selection
+from lafg_jax.training.frozen_weights import Frozen
 from lafg_jax.training.metrics_log import MetricsLog
 from lafg_jax.training.step import Objective, TrainState, init_state, make_step
 from lafg_jax.utils.counted import counted
@@ -93,8 +94,11 @@ def run(
     if batches is None or stopped():
       # No step was made that is not saved. Several processes agree on that after a step.
       return step, True
+    fixed = optimizers.split(state.params, optimizers.frozen(config.train, made))[1]
+    known = Frozen(**found[1]["frozen"]) if found else None
+    frozen = frozen_weights.keep(workdir, fixed, known)
     given = replicate(made.constants), replicate(np.uint32(config.seed))
-    fixed = sum(x.nbytes for x in jax.tree.leaves((state, state.params, made.constants)))
+    size = sum(x.nbytes for x in jax.tree.leaves((state, state.params, made.constants)))
     state = replicate(state)
     # Its arrays are on the devices now, and need not be held twice.
     made = made._replace(params={}, constants={})
@@ -102,20 +106,22 @@ def run(
     needs = _planner(program, made, state, *given)
     logging.info("train: compiling the step, which takes a while")
     begun = time.monotonic()
-    rows = _rows_per_chunk(config, made, fixed, needs, workdir)
+    rows = _rows_per_chunk(config, made, size, needs, workdir)
     reads = (*made.embed_reads, *made.loss_reads)
     steps = _steps(program(rows), step, state, given, to_devices(batches, reads), stop, begun)
-    del state, given
+    del state, given, fixed, found
     with (
       out_of_memory.as_user_error(feed.batch, rows, needs),
       contextlib.closing(batches),
+      frozen_weights.tidied(workdir),
       checkpoints.manager(workdir, config.train.keep_checkpoints) as mngr,
       open_selection(config, workdir, validation, meta) as selection,
       MetricsLog(workdir, step, config.train, made, feed) as log,
       # Innermost: while the last checkpoint is written, no process has to report progress.
       distributed.stepping(),
     ):
-      return _follow(config, steps, stop, kept or {}, meta, mngr, selection, log), stop.agreed
+      step = _follow(config, steps, stop, kept or {}, meta, frozen, mngr, selection, log)
+      return step, stop.agreed
 
 
 def _steps(
@@ -146,7 +152,9 @@ def _steps(
     yield step, state, metrics, host.get("unreadable", np.empty(0, np.int32))
 
 
-def _follow(config, made: Iterator[Stepped], stop, kept, meta, mngr, selection, log) -> int:
+def _follow(
+  config, made: Iterator[Stepped], stop, kept, meta, frozen: Frozen, mngr, selection, log
+) -> int:
   """Logs, validates and saves the steps, and returns the last one."""
   step = 0
   for step, state, metrics, unreadable in made:
@@ -160,12 +168,16 @@ def _follow(config, made: Iterator[Stepped], stop, kept, meta, mngr, selection, 
     if saves or validates:
       log.flush()
       log.check_finite(step, metrics)
-      arrays = checkpoints.flatten({"state": unreplicate(state)} | kept)
+      # The frozen ones are on the disk, and stay on the device.
+      params, fixed = optimizers.split(state.params, frozen.has)
+      saved = unreplicate(state.replace(params=params))
+      arrays = checkpoints.flatten({"state": saved} | kept)
       if selection is not None and validates:
-        measured = selection.validation.measure(checkpoints.subtree(arrays, "state/params"))
+        whole = optimizers.join(saved.params, unreplicate(fixed))
+        measured = selection.validation.measure(whole)
         log.validated(step, measured)
-        selection.keep(step, measured, arrays, meta)
-      checkpoints.save(mngr if saves else None, step, arrays, meta)
+        selection.keep(step, measured, arrays, meta, frozen)
+      checkpoints.save(mngr if saves else None, step, arrays, meta, frozen)
     if last:
       break
   return step

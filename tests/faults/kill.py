@@ -29,7 +29,7 @@ KEYS = {
   "data.images_per_class": 2, "data.num_workers": WORKERS, "model.width": 16, "model.depth": 1,
   "model.num_heads": 2, "model.mlp_dim": 32, "model.embedding_dim": 16, "loss.projector_width": 48,
   "loss.alignment": "orthogonal", "train.log_every": LOG_EVERY,
-  "train.checkpoint_every": 3,
+  "train.checkpoint_every": 3, "train.freeze": "backbone/block_0/attention",
 }  # fmt: skip
 
 # Most of so short a life would be compilation: every run after the first finds it done.

@@ -11,7 +11,7 @@ import pytest
 from lafg_jax.language.describers import describe, llm
 from lafg_jax.language.encoders import cache as feature_cache
 from lafg_jax.tasks.class_retrieval import train
-from lafg_jax.training import checkpoints, frozen_features, loop, metrics_log
+from lafg_jax.training import checkpoints, frozen_features, frozen_weights, loop, metrics_log
 from lafg_jax.training.step import Objective
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
@@ -26,17 +26,25 @@ def one_line(error, path):
 def test_the_disk_fills_up_while_a_checkpoint_is_saved(
   small_disk, tmp_path, dataset, config_with, monkeypatch, capfd
 ):
-  config = config_with(loss__alignment="none")
+  config = config_with(loss__alignment="none", train__freeze="backbone/block_0/attention")
   train.run(config, str(tmp_path / "unbroken"), dataset, None)
   whole = checkpoints.read(str(tmp_path / "unbroken"), 8)[0]
   workdir, save = str(small_disk.folder / "run"), checkpoints.save
 
-  def save_on_a_full_disk(mngr, step, arrays, meta):
+  def save_on_a_full_disk(mngr, step, arrays, meta, frozen):
     if step == 4:
       mngr.wait_until_finished()
       small_disk.fill()
-    save(mngr, step, arrays, meta)
+    save(mngr, step, arrays, meta, frozen)
 
+  # Full from the start.
+  Path(workdir).mkdir()
+  small_disk.fill()
+  with pytest.raises(UserError, match="frozen weights cannot be written .No space left") as error:
+    train.run(config, workdir, dataset, None)
+  one_line(error, f"{workdir}/frozen")
+  small_disk.free()
+  assert [path for path in Path(workdir).rglob("*") if path.is_file()] == []
   monkeypatch.setattr(checkpoints, "save", save_on_a_full_disk)
   with pytest.raises(UserError, match="No space left on device") as error:
     train.run(config, workdir, dataset, None)
@@ -86,6 +94,20 @@ def test_what_a_thread_writes_after_its_save_failed_is_removed_too(tmp_path):
     pass
   writer.join()
   assert not late.parent.exists()
+
+
+def test_frozen_weights_that_cannot_be_written_are_one_line_and_leave_nothing(
+  tmp_path, files_end_at
+):
+  fixed = {"kernel": arrays(1, 50_000)["state/params/kernel"]}
+  for limit in (100_000, 300, 1):
+    with pytest.raises(UserError, match="File too large.*make room") as error, files_end_at(limit):
+      frozen_weights.keep(str(tmp_path), fixed)
+    one_line(error, tmp_path / "frozen")
+    assert not list((tmp_path / "frozen").iterdir())
+  kept = frozen_weights.keep(str(tmp_path), fixed)
+  read = frozen_weights.read(str(tmp_path), kept)
+  np.testing.assert_array_equal(read["state/params/kernel"], fixed["kernel"])
 
 
 class Scalar:

@@ -14,6 +14,7 @@ import lafg_jax
 from lafg_jax import export
 from lafg_jax.inference import bundle, locations
 from lafg_jax.training import checkpoints
+from lafg_jax.training.frozen_weights import Frozen
 from lafg_jax.utils.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (3, 20, 28, 3), dtype=np.uint8)
@@ -89,6 +90,10 @@ def test_a_url_and_its_newest_checkpoint_that_reads(bucket, trained_run, exporte
   archive(bucket / "run.tar", trained_run, "run")
   for name in ("run", "run/", "export", "run.tar"):
     same(f"gs://bucket/{name}", expected)
+  shutil.move(bucket / "run/frozen", bucket / "frozen")
+  with pytest.raises(UserError, match="gs://bucket/run: no checkpoint of 2 reads whole"):
+    lafg_jax.load_retriever("gs://bucket/run")
+  shutil.move(bucket / "frozen", bucket / "run/frozen")
   shutil.rmtree(bucket / "run/checkpoints/1")
   with pytest.raises(UserError, match="gs://bucket/run: no checkpoint of 1 reads whole"):
     lafg_jax.load_retriever("gs://bucket/run")
@@ -184,12 +189,15 @@ def run_with_best(trained_run, tmp_path_factory):
   """A workdir: best/1 is the model of `trained_run`, checkpoints/2 one with other numbers."""
   run = shutil.copytree(trained_run, tmp_path_factory.mktemp("with_best") / "run")
   arrays, meta = checkpoints.read(str(run), 1)
+  frozen = Frozen(**meta["frozen"])
+  assert frozen.arrays and len(list((run / "frozen").iterdir())) == 1
+  arrays = {path: x for path, x in arrays.items() if path not in frozen.arrays}
   validation = {"step": 1, "val_map@r": 0.25, "val_recall@1": 0.5}
   with checkpoints.manager(str(run), 1, checkpoints.BEST) as mngr:
-    checkpoints.save(mngr, 1, arrays, meta | {"validation": validation})
+    checkpoints.save(mngr, 1, arrays, meta | {"validation": validation}, frozen)
   changed = {path: x[::-1] if "embedding/kernel" in path else x for path, x in arrays.items()}
   with checkpoints.manager(str(run), 1) as mngr:
-    checkpoints.save(mngr, 2, changed, meta)
+    checkpoints.save(mngr, 2, changed, meta, frozen)
   return run
 
 
@@ -227,7 +235,9 @@ def test_only_the_checkpoints_that_are_asked_for_are_brought(places):
       with locations.opened(source, checkpoint) as (folder, where):
         assert where == kind
         brought = fsspec.filesystem("file").find(folder)
-        assert brought and all(f"/{kind}/{step}/" in path for path in brought)
+        of_step = [path for path in brought if f"/{kind}/{step}/" in path]
+        others = [path for path in brought if path not in of_step]
+        assert of_step and len(others) == 1 and "/frozen/" in others[0]
 
 
 def test_a_line_says_that_there_is_a_best_one_of_another_step(places, trained_run, caplog):
@@ -256,7 +266,8 @@ def test_a_source_without_the_checkpoint_that_is_asked_for(
     lafg_jax.load_retriever(exported, "best")
   with pytest.raises(UserError, match="checkpoint='last': it takes one of newest, best, auto"):
     lafg_jax.load_retriever(trained_run, "last")
-  alone = shutil.copytree(run_with_best / "best", tmp_path / "alone" / "best").parent
+  alone = shutil.copytree(run_with_best, tmp_path / "alone")
+  shutil.rmtree(alone / "checkpoints")
   with pytest.raises(UserError, match="alone has no checkpoint but the best: pass checkpoint=best"):
     lafg_jax.load_retriever(alone)
   assert lafg_jax.load_retriever(alone, "auto").step == 1

@@ -25,6 +25,14 @@ def step(folder, number, text="x", where="checkpoints"):
     write(folder / where / str(number), **{name.replace("/", "__"): f"{text} {number}"})
 
 
+def weights(folder, letter, *named_by):
+  """A file of frozen weights, and its name in the meta of some steps."""
+  write(folder, **{f"frozen__{letter * 64}.safetensors": letter})
+  for name in named_by:
+    path = folder / name / "meta/metadata"
+    path.write_text(path.read_text() + letter * 64)
+
+
 def content(folder):
   files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
   return {p.relative_to(folder).as_posix(): p.read_text() for p in files}
@@ -103,6 +111,8 @@ def test_locks_unfinished_files_and_unfinished_steps_stay_where_they_are(mirror,
     step(here, name)
   write(there, b="2")
   write(there / "checkpoints", notes="no step")
+  # What safetensors writes before it renames it.
+  write(here, **{"frozen__.tmpA1b2": "", f"frozen__.{'a' * 64}.safetensors.3.tmp": ""})
   mirror.down()
   mirror.up()
   assert content(there) == {"a": "1", "b": "2", "checkpoints/notes": "no step"}
@@ -135,6 +145,33 @@ def test_dropped_checkpoints_are_deleted_there_and_the_newest_never(mirror, here
   assert content(there) == before
 
 
+def test_frozen_weights_are_deleted_there_when_no_checkpoint_names_them(mirror, here, there):
+  for number in (2, 4):
+    step(here, number)
+  step(here, 2, where="best")
+  weights(here, "a", "best/2", "checkpoints/2")
+  weights(here, "b", "checkpoints/4")
+  mirror.up()
+  assert content(there) == content(here)
+  (here / f"frozen/{'a' * 64}.safetensors").unlink()
+  shutil.rmtree(here / "checkpoints/2")
+  mirror.up()
+  # The best names them, and one that is there alone might.
+  assert (there / f"frozen/{'a' * 64}.safetensors").exists()
+  shutil.rmtree(here / "best/2")
+  mirror.up()
+  assert (there / f"frozen/{'a' * 64}.safetensors").exists()
+  step(here, 6, where="best")
+  mirror.up()
+  assert content(there) == content(here) and len(os.listdir(there / "frozen")) == 1
+  # A cache that somebody emptied is no reason to delete anything there.
+  before = content(there)
+  for name in ("frozen", "checkpoints", "best"):
+    shutil.rmtree(here / name)
+  mirror.up()
+  assert content(there) == before
+
+
 def test_an_upload_that_breaks_off_leaves_only_whole_checkpoints(here, there, monkeypatch):
   """Wherever it breaks off: what has a meta is whole, and what the others speak of is there."""
   from fsspec.implementations.local import LocalFileSystem
@@ -152,7 +189,8 @@ def test_an_upload_that_breaks_off_leaves_only_whole_checkpoints(here, there, mo
   step(here, 2)
   step(here, 4)
   step(here, 4, where="best")
-  whole = content(here)
+  weights(here, "a", "checkpoints/2", "checkpoints/4", "best/4")
+  frozen, whole = f"frozen/{'a' * 64}.safetensors", content(here)
   for count in range(len(whole)):
     (here / ".remote.json").unlink(missing_ok=True)
     shutil.rmtree(there, ignore_errors=True)
@@ -164,7 +202,7 @@ def test_an_upload_that_breaks_off_leaves_only_whole_checkpoints(here, there, mo
     for where, number in (("best", 4), ("checkpoints", 4), ("checkpoints", 2)):
       names = [name for name in whole if name.startswith(f"{where}/{number}/")]
       if f"{where}/{number}/meta/metadata" in got:
-        assert set(names) <= got.keys()
+        assert {*names, frozen} <= got.keys()
       else:
         # Neither the older checkpoint nor, before its best, the newer one has begun.
         assert not (where == "best" and any(name.startswith("checkpoints/") for name in got))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from lafg_jax.training import checkpoints
+from lafg_jax.training import checkpoints, frozen_weights
 from lafg_jax.utils.errors import UserError
 
 
@@ -22,11 +22,27 @@ def arrays(step):
   }
 
 
+def frozen():
+  """What all steps share."""
+  kernel = np.random.default_rng(9).standard_normal((40, 30)).astype(np.float32)
+  return {"state/params/tower/kernel": kernel, "state/params/scale": np.asarray(2, np.float32)}
+
+
+def whole(step):
+  return arrays(step) | frozen()
+
+
+def save_all(workdir, *steps):
+  fixed = checkpoints.subtree(frozen(), "state/params")
+  kept = frozen_weights.keep(str(workdir), fixed)
+  with checkpoints.manager(str(workdir), keep=2) as mngr:
+    for step in steps:
+      checkpoints.save(mngr, step, arrays(step), {"config": {"seed": step}}, kept)
+
+
 @pytest.fixture
 def workdir(tmp_path):
-  with checkpoints.manager(str(tmp_path), keep=2) as mngr:
-    for step in (1, 2, 3):
-      checkpoints.save(mngr, step, arrays(step), {"config": {"seed": step}})
+  save_all(tmp_path, 1, 2, 3)
   return tmp_path
 
 
@@ -39,7 +55,7 @@ def test_round_trip_keeps_every_bit_and_the_newest(workdir):
   got, meta = checkpoints.latest(str(workdir))
   assert meta["step"] == 3 and meta["config"] == {"seed": 3}
   assert meta["versions"]["jax"]
-  expected = arrays(3)
+  expected = whole(3)
   assert set(got) == set(expected)
   for path, x in expected.items():
     assert got[path].dtype == x.dtype
@@ -67,13 +83,13 @@ def test_a_checkpoint_in_a_folder_of_any_name_reads_whole(tmp_path, name, monkey
   for other in others:
     (other / "checkpoints").mkdir(parents=True)
   monkeypatch.chdir(tmp_path)
-  with checkpoints.manager(name, keep=1) as mngr:
-    checkpoints.save(mngr, 2, arrays(2), {"config": {}})
+  save_all(name, 2)
   assert set(tmp_path.iterdir()) == {tmp_path / name, *others}
   assert not any((other / "checkpoints" / "2").exists() for other in others)
   got, meta = checkpoints.latest(name)
   assert meta["step"] == 2 and checkpoints.steps(name) == [2]
-  np.testing.assert_array_equal(got["state/params/backbone/kernel"], next(iter(arrays(2).values())))
+  for path, x in whole(2).items():
+    np.testing.assert_array_equal(got[path], x)
   # Nothing in it points to where it was saved.
   moved = tmp_path / "moved"
   os.rename(name, moved)
@@ -133,7 +149,7 @@ def other_meta(folder):
 
 def other_format(folder):
   path = folder / "meta" / "metadata"
-  path.write_text(path.read_text().replace('"format": 2', '"format": 3'))
+  path.write_text(path.read_text().replace('"format": 3', '"format": 4'))
 
 
 def lose_arrays(folder):
@@ -196,7 +212,7 @@ def read_whole(workdir, caplog):
   """The step that is read, after a look at every bit of what it holds."""
   caplog.clear()
   got, meta = checkpoints.latest(str(workdir))
-  step, expected = meta["step"], arrays(meta["step"])
+  step, expected = meta["step"], whole(meta["step"])
   assert meta["config"] == {"seed": step} and set(got) == set(expected)
   for path, x in expected.items():
     np.testing.assert_array_equal(got[path], x)
@@ -223,6 +239,47 @@ def test_no_file_of_a_checkpoint_can_be_damaged_unnoticed(workdir, caplog):
     assert read_whole(workdir, caplog) == 3
   # The rest is of files that say nothing of what is restored, such as the marks of a commit.
   assert noticed >= 15
+
+
+def test_frozen_weights_cannot_be_damaged_unnoticed(workdir):
+  (path,) = (workdir / "frozen").iterdir()
+  content, rng = path.read_bytes(), np.random.default_rng(0)
+  damages: list = [
+    b"",
+    content[:4],
+    content[: len(content) // 2],
+    content[:-1],
+    bytes(len(content)),
+  ]
+  # Of the head, with names, shapes and places, every byte: then some of the numbers.
+  head = 8 + int.from_bytes(content[:8], "little")
+  for place in (*range(head), *rng.integers(head, len(content), 40)):
+    flipped = bytearray(content)
+    flipped[place] ^= 1 << int(rng.integers(8))
+    damages.append(bytes(flipped))
+  said = set()
+  for damage in (*damages, None):
+    path.unlink() if damage is None else path.write_bytes(damage)
+    try:
+      got = checkpoints.read(str(workdir), 3)[0]
+    except checkpoints.Damaged as error:
+      said.add(str(error))
+      assert str(path) in str(error) and "\n" not in str(error)
+    else:
+      # A flipped blank of the head.
+      for name, x in whole(3).items():
+        np.testing.assert_array_equal(got[name], x)
+      assert damage[8 : head - 8] == content[8 : head - 8] and damage[head:] == content[head:]
+  assert len(said) > 10 and f"its frozen weights, {path}, are missing" in said
+  # All checkpoints name it: nothing is started anew, renamed or removed.
+  for read in (checkpoints.latest, checkpoints.shared, checkpoints.require):
+    with pytest.raises(UserError, match=f"all 2 checkpoints .* {path}, are missing.*start anew"):
+      read(str(workdir), **({} if read is checkpoints.require else {"set_aside": True}))
+  assert checkpoints.steps(str(workdir)) == [3, 2]
+  # A whole copy in its place, or a run that has the same weights, mends them all.
+  path.write_bytes(content[:-1])
+  frozen_weights.keep(str(workdir), checkpoints.subtree(frozen(), "state/params"))
+  assert path.read_bytes() == content and checkpoints.latest(str(workdir))[1]["step"] == 3
 
 
 def test_a_checkpoint_of_another_format_is_refused_in_one_line(workdir):

@@ -1,8 +1,8 @@
 """Weights of a caption's tokens, by how much an image changes what each token says (DCAR).
 
-w_j = |S(token j, blank) - S(token j, image)|. If p(token | image) is proportional to exp(tau S), the
-difference is a pointwise mutual information up to a constant. S and the scale of the weights are
-open in the paper; these are ours.
+w_j = |S(token j, blank) - S(token j, image)|. If p(token | image) is proportional to exp(tau S),
+the difference is a pointwise mutual information up to a constant. S and the scale of the weights
+are open in the paper; these are ours.
 """
 
 import jax

@@ -183,9 +183,8 @@ def test_l_cate_by_hand(both, make_config, captioned_rows, candidates):
 def test_weights_take_no_gradient_and_are_those_asked_for(
   both, make_config, captioned_rows, changes
 ):
-  config = make_config(
-    reweighting__plain=0.0, **{f"reweighting__{k}": x for k, x in changes.items()}
-  )
+  of_weights = {f"reweighting__{name}": x for name, x in changes.items()}
+  config = make_config(reweighting__plain=0.0, **of_weights)
   made, batch = built(config, both), batch_of(captioned_rows)
   clip, keys = features.towers(config, both.clip), jax.random.split(jax.random.key(0), B)
 
@@ -221,9 +220,8 @@ def test_a_caption_is_plain_as_often_as_asked(both, make_config, captioned_rows)
 def test_random_crops_show_a_part_of_the_image():
   row = np.linspace(0, 255, 16)
   image = np.broadcast_to(row[None, :, None], (16, 16, 3)).astype(np.uint8)
-  crops = objective.random_crops(
-    jnp.asarray(image[None].repeat(4, 0)), jax.random.split(jax.random.key(0), 4)
-  )
+  keys = jax.random.split(jax.random.key(0), 4)
+  crops = objective.random_crops(jnp.asarray(image[None].repeat(4, 0)), keys)
   assert crops.shape == (4, 16, 16, 3)
   for crop in np.asarray(crops):
     inner = crop[2:-2, 2:-2, 0]
