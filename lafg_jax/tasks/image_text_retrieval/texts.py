@@ -72,6 +72,11 @@ def tokenised(reader: Any, texts: Sequence[str], length: int = 0) -> Tokens:
   return Tokens(found, ends, words)
 
 
+def parts(text: str) -> list[str]:
+  """The words and signs of a text, which `Tokens.words` numbers."""
+  return _PART.findall(text)
+
+
 def _words(reader: Any, texts: Sequence[str]) -> list[list[int]]:
   """The number of the word of each token, special ones left out.
 
