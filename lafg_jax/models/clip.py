@@ -29,7 +29,7 @@ _KEY = "--config.model.pretrained"
 # Beside the weights: what a tokenizer is read from.
 _TOKENIZER = (
   "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-  "config.json", "open_clip_config.json",
+  "spiece.model", "config.json", "open_clip_config.json",
 )  # fmt: skip
 # Tensors of a CLIP's file that hold nothing learned.
 _UNUSED = r"(^|\.)(position_ids|attn_mask)$|^(input_resolution|context_length|vocab_size)$"

@@ -15,6 +15,12 @@ import numpy as np
 from lafg_jax.language.encoders import layout, spiece
 
 FAMILIES = ("clip", "siglip", "siglip2")
+# The folder of a workdir with a model's tokenizer, and the files that `load` reads beside a config.
+FOLDER = "tokenizer"
+FILES = (
+  "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+  "spiece.model",
+)  # fmt: skip
 # What transformers assumes where config.json leaves it out.
 _POSITIONS = {"clip": 77, "siglip": 64, "siglip2": 64}
 _CLIP_END, _OLD_CLIP_END = 49407, 2
@@ -123,7 +129,9 @@ def _of_open_clip(config: dict[str, Any]) -> Reading:
   return Reading("siglip" if last else "clip", int(text.get("context_length", 77)), None, clean)
 
 
-def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
+def load(
+  folder: Path, limit: int = 0, lower: bool = False, told: Reading | None = None
+) -> Tokenizer:
   """The tokenizer of a folder with CLIP, SigLIP or SigLIP 2.
 
   Args:
@@ -131,11 +139,13 @@ def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
     limit: tokens at most, in place of what the tokenizer's own settings say; 0 takes those. No
       model reads more than it has positions for.
     lower: lower case for CLIP, whose tokenizers nearly all do that themselves.
+    told: what the model's config says; None reads it in the folder.
 
   Raises:
     ValueError: no tokenizer that can be read, or one that does not fit the model.
   """
-  told, (settings, kind) = reading(folder), _settings(folder)
+  told = reading(folder) if told is None else told
+  settings, kind = _settings(folder)
   names = {name: _content(settings.get(name)) for name in _CLIP_NAMES}
   names = _NAMES.get(kind, {}) | {name: text for name, text in names.items() if text}
   fixed = told.family != "clip"
