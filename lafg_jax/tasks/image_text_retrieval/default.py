@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys, rules, validation
-from lafg_jax.config.table.image_text import FULL
 from lafg_jax.data import captions
 from lafg_jax.tasks.image_text_retrieval import methods
 from lafg_jax.utils.errors import UserError
@@ -80,8 +79,7 @@ def _check_unread(config: ConfigDict) -> None:
 
 
 def _check_method(config: ConfigDict, stages: Sequence[str]) -> None:
-  method, source = config.prompts.method, config.model.pretrained
-  if not source:
+  if not config.model.pretrained:
     raise UserError(
       "--config.model.pretrained=: pass a CLIP or SigLIP, a folder, a hub id or tiny_clip"
     )
@@ -89,10 +87,6 @@ def _check_method(config: ConfigDict, stages: Sequence[str]) -> None:
     raise UserError(
       "--config.prompts.method=zero_shot: there is nothing to train; leave --stage out, or pass "
       "--stage=evaluate"
-    )
-  if config.train.freeze and method not in FULL and config.train.freeze.startswith(("image", "text")):
-    raise UserError(
-      f"--config.train.freeze={config.train.freeze}: prompts.method={method} freezes both towers"
     )
   drawn = config.captions.negatives
   if methods.has_categories(config) and drawn == "none" and config.category.candidates != "batch":

@@ -1,8 +1,8 @@
 """Weights of a caption's tokens, by how much an image changes what each token says (DCAR).
 
-w_j = |S(token j, blank) - S(token j, image)|. If p(token | image) is proportional to exp(tau S), the
-difference is a pointwise mutual information up to a constant. S and the scale of the weights are
-open in the paper; these are ours.
+w_j = |S(token j, blank) - S(token j, image)|. If p(token | image) is proportional to exp(tau S),
+the difference is a pointwise mutual information up to a constant. S and the scale of the weights
+are open in the paper; these are ours.
 """
 
 import jax
@@ -21,9 +21,7 @@ def blank_image(name: str, size: int) -> np.ndarray:
   return np.full((1, size, size, 3), BLANKS[name], np.uint8)
 
 
-def changes(
-  tokens: jax.Array, words: jax.Array, images: jax.Array, blank: jax.Array
-) -> jax.Array:
+def changes(tokens: jax.Array, words: jax.Array, images: jax.Array, blank: jax.Array) -> jax.Array:
   """w [B, L], 0 for tokens that are no part of the caption.
 
   Pieces of one word share the mean of their S, and so their w.

@@ -1,4 +1,4 @@
-"""Captions as tokens with room for prompts, and plain texts to stored features of CLIP's own tower."""
+"""Captions as tokens with room for prompts; features of plain texts by CLIP's own tower."""
 
 import functools
 import re
