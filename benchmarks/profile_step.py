@@ -32,20 +32,30 @@ KINDS = (
   ("products of layers", r"(dot_general|conv_general_dilated)$|^(dot|convolution) "),
   ("LayerNorm", r"/norm(_1|_2)?/"),
   ("GELU", r"erf|tanh|gelu|block_\d+/(mul|div|exp|neg|integer_pow|sqrt)$"),
-  ("optimiser and norms of gradients", r" jit\(step\)/[^/]*$"),
+  ("optimiser and norms of gradients", r" jit\(\w+\)/[^/]*$"),
   ("copies without a layer", r"^copy|^transpose|transpose$"),
 )
 
 
 def instructions(text: str) -> dict[str, str]:
-  """Of each instruction of a compiled program: its kind and the layer it comes from."""
-  found = {}
+  """Of each instruction of a compiled program: its kind and the layer it comes from.
+
+  A fusion without a layer that holds a convolution counts as one: they are gradients of kernels.
+  """
+  found, within, with_products = {}, "", set()
   for line in text.splitlines():
-    # name = type kind(operands), metadata={op_name="layer" ...}
+    if head := re.match(r"(?:ENTRY )?%([\w.-]+) \(.*{$", line):
+      within = head[1]
+    # name = type kind(operands), calls=%computation, metadata={op_name="layer" ...}
     match = re.match(r"\s*(?:ROOT )?%([\w.-]+) = .*?(?<=[\])}]) ([\w-]+)\(", line)
     if match:
-      layer = re.search(r'op_name="([^"]*)"', line)
-      found[match[1]] = f"{match[2]} {layer[1] if layer else ''}"
+      kind, layer = match[2], re.search(r'op_name="([^"]*)"', line)
+      called = re.search(r"calls=%([\w.-]+)", line)
+      if kind in ("dot", "convolution"):
+        with_products.add(within)
+      if not layer and called and called[1] in with_products:
+        kind = "convolution"
+      found[match[1]] = f"{kind} {layer[1] if layer else ''}"
   return found
 
 

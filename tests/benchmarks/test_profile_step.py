@@ -45,6 +45,24 @@ def test_the_layer_of_an_instruction_is_read_from_the_program(script):
   assert {"products of layers", "attention: its two products", "attention: softmax"} <= rows
 
 
+def test_a_fusion_without_a_layer_is_what_it_holds(script):
+  text = """
+%fused.1 (a: f32[4,8], b: f32[8,4]) -> f32[4,4] {
+  %a = f32[4,8]{1,0} parameter(0)
+  ROOT %c = f32[4,4]{1,0} convolution(%a, %b), dim_labels=bf_io->bf
+}
+
+ENTRY %main (a: f32[4,8], b: f32[8,4]) -> f32[4,4] {
+  %ynn.1 = f32[4,4]{1,0} fusion(%a, %b), kind=kCustom, calls=%fused.1, backend_config={}
+  %other.2 = f32[4,4]{1,0} fusion(%a, %b), kind=kLoop, calls=%fused.2
+  ROOT %t.3 = (f32[4,4]{1,0}) tuple(%ynn.1)
+}
+"""
+  found = script.instructions(text)
+  assert found["ynn.1"] == "convolution " and script.row_of(found["ynn.1"]) == "products of layers"
+  assert script.row_of(found["other.2"]) == "other" and found["t.3"] == "tuple "
+
+
 @pytest.mark.parametrize(
   ("instruction", "row"),
   [

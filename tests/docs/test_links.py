@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
-from configs.image_text import finches
+from lafg_jax.config.table import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_ROOT = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -17,13 +17,9 @@ PAGES = [
 FOLDERS = "benchmarks|configs|docs|experiments|lafg_jax|launch|notebooks|tests"
 # Generated pages name what others write.
 WRITTEN = [page for page in PAGES if "generated" not in page.parts]
-SECTIONS = {
-  name: of
-  for config in (finches.get_config(), synthetic.get_config())
-  for name, of in config.items()
-  if hasattr(of, "keys")
-}
-KEYS = {"seed", *(f"{section}.{key}" for section, of in SECTIONS.items() for key in of)}
+CONFIG = synthetic.get_config()
+SECTIONS = [name for name in CONFIG if hasattr(CONFIG[name], "keys")]
+KEYS = {*ROWS, *(f"{section}.{key}" for section in SECTIONS for key in CONFIG[section])}
 
 
 def names(pages):
@@ -65,7 +61,7 @@ def test_keys_that_a_page_names_exist(page):
   text = text_of(page)
   found = re.findall(rf"--config\.([\w.]+?)=|`((?:{sections})\.\w+)(?:=[^`]*)?`", text)
   # Files and modules, such as `data.html`, are written as keys are.
-  files = re.compile(r".+\.(html|json|jsonl|npz|png|py|parquet|safetensors|sh|stablehlo|toml)$")
+  files = re.compile(r".+\.(html|json|jsonl|npz|png|py|parquet|safetensors|sh|stablehlo)$")
   for key in {a or b for a, b in found}:
     if key != "KEY" and not files.match(key):
       assert key in KEYS, f"{page.name}: {key}"

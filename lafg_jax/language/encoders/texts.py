@@ -161,8 +161,8 @@ def encode_texts(
     runtime: 'auto', 'flax' or 'transformers', as `language.encoder_runtime`.
 
   Raises:
-    UserError: packages of that runtime are not installed, the encoder cannot be loaded, batch_size is
-      below 1, or the cache cannot be written to.
+    UserError: packages of that runtime are not installed, the encoder cannot be loaded,
+      batch_size is below 1, or the cache cannot be written to.
   """
   folder, identity = load.resolve(encoder)
   way = runtimes.of(encoder, folder, runtime)

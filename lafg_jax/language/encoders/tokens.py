@@ -259,8 +259,10 @@ def _of_clip(vocab: Path, merges: Path, names: dict[str, str]) -> Any:
   byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
   raw.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
   raw.add_special_tokens([AddedToken(name, normalized=False) for name in set(names.values())])
-  ends = [(names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token")]
-  raw.post_processor = processors.RobertaProcessing(*ends, False, False)
+  end, start = ((names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token"))
+  # Its stubs know no arguments.
+  roberta: Any = processors.RobertaProcessing
+  raw.post_processor = roberta(end, start, False, False)
   return raw
 
 

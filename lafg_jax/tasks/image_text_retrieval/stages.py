@@ -59,11 +59,23 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     )
   if wanted:
     # Its weights, and the room that prompts leave for captions.
-    texts.with_room(config, models.load(config).reader)
+    model = models.load(config)
+    texts.with_room(config, model.reader)
+    _check_similarity(config, model.clip)
   if asked:
     batches.order(found["train"], config.captions.batch_size, config.seed)
   every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
+
+
+def _check_similarity(config: ConfigDict, clip: Any) -> None:
+  """Raises UserError for hidden states of a text tower in which a token reads those after it."""
+  contextual = config.reweighting.similarity == "contextual" and methods.reweights(config)
+  if contextual and not clip.text.causal:
+    raise UserError(
+      "--config.reweighting.similarity=contextual: it takes a CLIP, whose tokens read those before "
+      f"them alone, and {config.model.pretrained} is a {clip.family}; pass context_free"
+    )
 
 
 def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:

@@ -1,4 +1,7 @@
-"""The two ways to encode (SigLIP: test_load.py) give the same features; which one is taken; what each needs."""
+"""The two ways to encode give the same features; which is taken; what each needs.
+
+SigLIP against transformers: test_load.py.
+"""
 
 import json
 import os
@@ -34,7 +37,7 @@ def test_texts_of_tiny_clip_are_the_same_either_way(batch_size):
 
 
 def _sentences():
-  described = classes.describe(classes.class_names("train")[:12])
+  described = classes.describe(classes.class_names("seen")[:12])
   return WORDS + [sentence for sentences in described.values() for sentence in sentences]
 
 
@@ -154,6 +157,21 @@ def test_the_way_is_chosen_by_what_the_folder_holds(save_encoder, tmp_path):
     runtimes.of("x", bert, "flax")
   with pytest.raises(UserError, match="encoder_runtime is auto, flax or transformers, not 'torch'"):
     runtimes.of("x", bert, "torch")
+
+
+def test_open_clips_own_layout_is_for_flax_alone(tmp_path):
+  config = {"model_cfg": {"text_cfg": {"context_length": 77}, "vision_cfg": {"image_size": 32}}}
+  (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+  (tmp_path / "open_clip_model.safetensors").write_bytes(b"")
+  for images_too in (False, True):
+    found = runtimes.of("x", tmp_path, "auto", images_too)
+    assert found.load_reader is by_flax.load_reader
+  with pytest.raises(UserError, match="open_clip's layout, which transformers does not read"):
+    runtimes.of("x", tmp_path, "transformers")
+  config["preprocess_cfg"] = {"interpolation": "random"}
+  (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
+  with pytest.raises(UserError, match="resized by random to shortest, which is not known"):
+    runtimes.of("x", tmp_path, "auto", images=True)
 
 
 def test_only_the_second_way_asks_for_torch(save_encoder, tmp_path, monkeypatch):
