@@ -157,7 +157,7 @@ def load(
   if last is None:
     raise ValueError("its tokenizer has no end token")
   _check_end(told, after, last)
-  most = context(folder, limit)
+  most = context(folder, limit, told)
   if most <= len(before) + len(after):
     special = len(before) + len(after)
     raise ValueError(f"it reads {most} tokens of a text, {special} of them special ones")
@@ -174,9 +174,9 @@ def load(
   )
 
 
-def context(folder: Path, limit: int = 0) -> int:
-  """The most tokens of a text that are read, special ones included; `limit` is that of `load`."""
-  positions, (settings, kind) = reading(folder).positions, _settings(folder)
+def context(folder: Path, limit: int = 0, told: Reading | None = None) -> int:
+  """The most tokens of a text that are read, special ones included; arguments are as in `load`."""
+  positions, (settings, kind) = (told or reading(folder)).positions, _settings(folder)
   length = limit or settings.get("model_max_length") or (64 if kind == "SiglipTokenizer" else 0)
   return int(min(positions, length) if length > 0 else positions)
 
