@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "lafg_jax/__init__.py").read_text())[1]
 
-# What restoring a model, embedding, searching and exporting import.
+# What restoring a model, embedding (texts too), searching and exporting import.
 BASE = [
   "absl-py>=2.1",
   "flatbuffers>=24.3",
@@ -20,6 +20,7 @@ BASE = [
   "orbax-checkpoint>=0.11",
   "pillow>=10.3",
   "safetensors>=0.5",
+  "tokenizers>=0.21",
 ]
 # What training, evaluation and the data check need beside it.
 TRAIN = [
@@ -31,10 +32,12 @@ TRAIN = [
   "tensorboardX>=2.6.2",
 ]
 # The stages from class names to prototypes; whoever makes prototypes trains on them.
-LANGUAGE = TRAIN + [
-  "openai>=1.60",
+LANGUAGE = TRAIN + ["openai>=1.60", "scikit-learn>=1.4"]
+# The second way to encode (language.encoder_runtime): sentence encoders and others that are no CLIP
+# or SigLIP. And language models in this process. protobuf and sentencepiece: transformers reads
+# SigLIP's words with them.
+TORCH = LANGUAGE + [
   "protobuf>=4.25",
-  "scikit-learn>=1.4",
   "sentencepiece>=0.2",
   "torch>=2.4",
   "transformers>=4.50",
@@ -99,6 +102,7 @@ setup(
   extras_require={
     "train": TRAIN,
     "language": LANGUAGE,
+    "torch": TORCH,
     "study": STUDY,
     "data": DATA,
     "faiss": FAISS,
@@ -109,7 +113,7 @@ setup(
     "tpu": TPU,
     "docs": DOCS,
     "bench": BENCH,
-    "dev": DEV + LANGUAGE + STUDY + DATA + FAISS + WANDB + MLFLOW,
-    "all": LANGUAGE + STUDY + DATA + FAISS + CUDA12,
+    "dev": DEV + TORCH + STUDY + DATA + FAISS + WANDB + MLFLOW,
+    "all": TORCH + STUDY + DATA + FAISS + CUDA12,
   },
 )

@@ -16,7 +16,7 @@ images (or its captions), and GALLERY.md, how to use them.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -31,7 +31,6 @@ STABLEHLO, TEXT_STABLEHLO = "model.stablehlo", "text.stablehlo"
 INDEX, PATHS, CAPTIONS = "gallery.faiss", "gallery.json", ".txt"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
-_AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE(
@@ -251,30 +250,25 @@ def _lines(path: str) -> list[str]:
 
 def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
-  import numpy as np
+  from lafg_jax.data import listing
 
-  from lafg_jax.data import images, listing
-  from lafg_jax.utils import ground
-
-  colour = ground.of(retriever.config.data)
   names, others = listing.images_below(folder)
   for line in listing.said(others):
     logging.warning("gallery: %s", line)
-  paths: list[str] = []
-  vectors = []
-  for start in range(0, len(names), _AT_ONCE):
-    interrupts.check()
-    pixels = []
-    for name in names[start : start + _AT_ONCE]:
-      try:
-        pixels.append(images.read_image(os.path.join(folder, name), colour))
-        paths.append(name)
-      except images.UnreadableImage as error:
-        logging.warning("gallery: left out: %s", error)
-    vectors.append(retriever.embed(pixels, batch_size=_AT_ONCE))
-  if not paths:
+
+  def paths() -> Iterator[str]:
+    for name in names:
+      interrupts.check()
+      yield os.path.join(folder, name)
+
+  vectors, rows, reasons = retriever.embed_readable(paths())
+  for reason in reasons.values():
+    logging.warning("gallery: left out: %s", reason)
+  if not len(rows):
     raise UserError(f"--gallery={folder}: no image below it can be read")
-  return paths, np.concatenate(vectors)
+  if reasons:
+    logging.warning("gallery: %d of %d images left out", len(reasons), len(names))
+  return [names[row] for row in rows], vectors
 
 
 if __name__ == "__main__":

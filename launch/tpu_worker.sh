@@ -44,7 +44,7 @@ install() {
   key=$(cat setup.py constraints.txt - <<< "$extras" | sha256sum)
   if [[ -f $VENV/installed && $(< "$VENV/installed") = "$key" ]]; then return; fi
   make_environment
-  if [[ ,$extras, = *,language,* ]]; then
+  if [[ ,$extras, = *,torch,* ]]; then
     "${pip[@]}" --no-deps --index-url "$TORCH_INDEX" torch
   fi
   "${pip[@]}" -e ".[$extras]"

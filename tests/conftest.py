@@ -225,6 +225,7 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_gradients_on_eight_devices_equal_those_on_one",
   "test_smollm2_describes_or_is_recorded",
   "test_the_commands_of_the_start_pages_write_what_they_say",
   "test_the_command_on_a_folder",

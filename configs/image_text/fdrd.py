@@ -6,8 +6,8 @@
 
 The files are those of the repository wyf202322/DCAR (one JSON a split; captions.layout says which
 domain's, where the name does not), the folder is the data set's own. Variants: caltech101,
-oxford_pets, cars, flowers102, food101, aircraft, sun397, dtd, ucf101; they differ in the steps of 10
-epochs alone. A baseline is one value: --config.prompts.method=maple.
+oxford_pets, cars, flowers102, food101, aircraft, sun397, dtd, ucf101; they differ in the steps of
+10 epochs alone. A baseline is one value: --config.prompts.method=maple.
 
 The paper's recipe could not be read. The optimiser (SGD 0.002, as CoOp), the batch of 128, the
 epochs, k = 4, the re-weighting's form and scale, K, alpha and lambda are ours; shared by all
@@ -26,9 +26,9 @@ text / text -> image, the whole test split as the gallery, a match is the image'
   UCF101         15.49 / 12.34  18.53 / 10.65  19.60 / 11.62  21.12 / 18.62
   mean           27.04 / 20.62  33.75 / 18.26  35.42 / 19.12  37.65 / 27.25
 
-Also published: CLIP-Adapter 29.20 / 17.34, FineCLIP 33.68 / 24.63, FILIP 29.98 / 21.59, ALIP 30.62 /
-23.02 on average. A split of one's own (captions.split=images or classes) is comparable with none of
-these.
+Also published: CLIP-Adapter 29.20 / 17.34, FineCLIP 33.68 / 24.63, FILIP 29.98 / 21.59, ALIP
+30.62 / 23.02 on average. A split of one's own (captions.split=images or classes) is comparable
+with none of these.
 """
 
 from lafg_jax.tasks.class_retrieval.default import check_variant

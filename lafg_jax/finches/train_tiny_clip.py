@@ -337,7 +337,7 @@ def main(argv: list[str]) -> None:
     raise UserError("--out is empty: pass the folder to write the model to")
   if own.pool < own.batch:
     raise UserError(f"--pool={own.pool} is less than --batch={own.batch}: draw more pictures")
-  packages.require("language", "torch", "transformers")
+  packages.require("torch", "torch", "transformers")
   try:
     Path(out).mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -73,22 +73,63 @@ class Retriever:
       UserError: an image cannot be read or is none of these, a box has no pixel of it, or there is
         not one box for each image.
     """
+    shown = _with_boxes(self.box, images, boxes)
+    vectors = [found for _, found in self._by_batches(shown, batch_size, None)]
+    return np.concatenate([np.zeros((0, self.embedding_dim), np.float32), *vectors])
+
+  def embed_readable(
+    self, images: Any, batch_size: int = 64
+  ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """As `embed` without boxes, but images that cannot be read are left out.
+
+    Returns:
+      vectors [n, D] of those that can be read, their rows [n] int32 among the images given, and of
+      each other row the reason, in one line.
+
+    Raises:
+      UserError: something given is no image in any of the forms that `embed` takes.
+    """
+    reasons: dict[int, str] = {}
+    rows, vectors = [], [np.zeros((0, self.embedding_dim), np.float32)]
+    shown = _with_boxes(self.box, images, None)
+    for read, found in self._by_batches(shown, batch_size, reasons):
+      rows += read
+      vectors.append(found)
+    return np.concatenate(vectors), np.array(rows, np.int32), reasons
+
+  def _by_batches(
+    self, shown: Iterator[tuple[Any, Any]], batch_size: int, reasons: dict[int, str] | None
+  ) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Rows and embeddings of images with their boxes, batch by batch.
+
+    What cannot be read is left out and gets its reason, or is an error where `reasons` is None.
+    """
     data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
     colour = ground.of(data)
 
-    def crop(shown: tuple[Any, Any]) -> np.ndarray:
-      opened = inputs.opened(*shown, colour)
+    def crop(one: tuple[Any, Any]) -> np.ndarray | UserError:
+      try:
+        opened = inputs.opened(*one, colour)
+      except UserError as error:
+        if reasons is None:
+          raise
+        return error
       return image_files.resize_centre_crop(opened, data.resize_size, data.image_size)
 
-    vectors = [np.zeros((0, self.embedding_dim), np.float32)]
+    start, size = 0, 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-      for crops in _ahead(pool, crop, _with_boxes(self.box, images, boxes), batch_size):
-        # A power of 2 of them, or after a whole batch another whole one: few programs are compiled.
-        few = min(1 << (len(crops) - 1).bit_length(), batch_size)
-        size = batch_size if len(vectors) > 1 else few
-        padded = np.stack(crops + crops[:1] * (size - len(crops)))
-        vectors.append(self.embed_batch(padded)[: len(crops)])
-    return np.concatenate(vectors)
+      for batch in _ahead(pool, crop, shown, batch_size):
+        crops = {start + i: x for i, x in enumerate(batch) if isinstance(x, np.ndarray)}
+        failed = {start + i: str(x) for i, x in enumerate(batch) if isinstance(x, UserError)}
+        start += len(batch)
+        if reasons is not None:
+          reasons |= failed
+        if crops:
+          # A power of 2, or after a whole batch another whole one: few programs are compiled.
+          size = max(size, min(1 << (len(crops) - 1).bit_length(), batch_size))
+          found = list(crops.values())
+          padded = np.stack(found + found[:1] * (size - len(found)))
+          yield list(crops), self.embed_batch(padded)[: len(found)]
 
   def embed_text(self, texts: Any) -> np.ndarray:
     """Embeds sentences, by a model of image-text retrieval, to where its images are.
@@ -190,18 +231,18 @@ class Retriever:
 
 
 def _ahead(
-  pool: ThreadPoolExecutor, crop: Callable[..., np.ndarray], shown: Iterator[Any], size: int
-) -> Iterator[list[np.ndarray]]:
+  pool: ThreadPoolExecutor, crop: Callable[..., Any], shown: Iterator[Any], size: int
+) -> Iterator[list[Any]]:
   """Crops, `size` at a time; the next files are decoded while those before are embedded."""
 
-  def start(one: tuple[Any, Any]) -> Callable[[], np.ndarray]:
+  def start(one: tuple[Any, Any]) -> Callable[[], Any]:
     if isinstance(one[0], str | bytes | os.PathLike):
       return pool.submit(crop, one).result
     # An iterator may give the same array or picture again, with other pixels.
     done = crop(one)
     return lambda: done
 
-  waiting: deque[list[Callable[[], np.ndarray]]] = deque()
+  waiting: deque[list[Callable[[], Any]]] = deque()
   while batch := [start(one) for one in itertools.islice(shown, size)]:
     waiting.append(batch)
     if len(waiting) > 1:

@@ -176,14 +176,15 @@ def embed_texts(
 
 def token_embeddings(clip: Clip, params: dict[str, Any], ids: jax.Array) -> jax.Array:
   """Token ids [B, L] to their embeddings [B, L, width] float32, without positions."""
-  return clip.text.apply({"params": params["text"]}, ids, method="embed")
+  embedded: Any = clip.text.apply({"params": params["text"]}, ids, method="embed")
+  return embedded
 
 
 def _from_ids(tower: TextTower, ids: jax.Array, ends: jax.Array) -> jax.Array:
   return tower(tower.embed(ids), ends)
 
 
-def _normalised(x: jax.Array) -> jax.Array:
+def _normalised(x: Any) -> jax.Array:
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
@@ -201,7 +202,7 @@ def _build(source: str, whole: Whole, image_size: int, dtype: Any, remat: str) -
     dtype=dtype,
     remat=remat,
   )
-  text = TextTower(*whole.text, dtype=dtype, remat=remat)
+  text = TextTower(**whole.text._asdict(), dtype=dtype, remat=remat)
   tokens = Tokens(_tokenizer_folder(source), whole.text.context)
   return Clip(tower, text, whole.text.dim, image_size, mean, std, whole.kind, tokens)
 

@@ -133,8 +133,12 @@ def spreading(function: Callable[..., Any]) -> Callable[[Any], Callable[[np.ndar
   mesh = Mesh(np.array(devices), ("rows",))
   rows = NamedSharding(mesh, PartitionSpec("rows"))
   replicated = NamedSharding(mesh, PartitionSpec())
-  shardings = {"in_shardings": (replicated, rows), "out_shardings": rows}
-  mapped = jax.jit(function, compiler_options=compiler_options(), **shardings)
+  mapped = jax.jit(
+    function,
+    in_shardings=(replicated, rows),
+    out_shardings=rows,
+    compiler_options=compiler_options(),
+  )
 
   def with_params(params: Any) -> Callable[[np.ndarray], np.ndarray]:
     with jax_settings.ours():

@@ -141,7 +141,8 @@ def _steps(
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
     arguments = (state, batch, *given, stop.flag())
-    if step == start + 1 and devices.compiler_options():
+    # Among several processes a program compiled beforehand takes no arrays of one process.
+    if step == start + 1 and devices.compiler_options() and jax.process_count() == 1:
       mapped = devices.compiled(mapped, *arguments)
     state, metrics, asked = mapped(*arguments)
     del arguments

@@ -236,8 +236,12 @@ def hub_commit(repository: str) -> str:
 def _cached_commit(repository: str) -> str:
   import huggingface_hub as hub
 
-  path = hub.try_to_load_from_cache(repository, "config.json")
-  return Path(path).parent.name if isinstance(path, str) else ""
+  # A repository in open_clip's layout may have no other config.
+  for name in ("config.json", "open_clip_config.json"):
+    path = hub.try_to_load_from_cache(repository, name)
+    if isinstance(path, str):
+      return Path(path).parent.name
+  return ""
 
 
 @contextlib.contextmanager

@@ -11,8 +11,7 @@ usage: launch/docker/check_install.sh --image=cpu|cuda [--python=PYTHON] [--keep
 
 Copies what launch/docker/Dockerfile.<image> copies into an empty folder, runs its RUN lines there in a
 new virtual environment, checks the installed versions against constraints.txt (pip check), prints
-the command's help and a sum that JAX computes, and prints size and time. $TORCH_INDEX overrides the
-build argument of that name.
+the command's help and a sum that JAX computes, and prints size and time.
 
   --python=PYTHON  makes the environment (default: python3.11)
   --keep=FOLDER    works there and leaves it (default: a temporary folder, deleted at the end)
@@ -42,9 +41,6 @@ if [[ -z $folder ]]; then
     trap 'rm -rf "$folder"' EXIT
   fi
 fi
-
-TORCH_INDEX=${TORCH_INDEX:-$(sed -n 's/^ARG TORCH_INDEX=//p' "$dockerfile")}
-export TORCH_INDEX
 
 run "$python" -m venv "$folder/venv"
 run mkdir -p "$folder/workspace"

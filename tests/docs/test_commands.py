@@ -59,8 +59,6 @@ IMPORTS = (
   "flax.linen",
   "optax",
   "orbax.checkpoint",
-  "torch",
-  "transformers",
   "sklearn.cluster",
 )
 CLASSES = ("ash", "beech", "elm", "fir", "oak", "yew")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
+from lafg_jax.config.table import ROWS
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_ROOT = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md")
@@ -18,7 +19,7 @@ FOLDERS = "benchmarks|configs|docs|experiments|lafg_jax|launch|notebooks|tests"
 WRITTEN = [page for page in PAGES if "generated" not in page.parts]
 CONFIG = synthetic.get_config()
 SECTIONS = [name for name in CONFIG if hasattr(CONFIG[name], "keys")]
-KEYS = {"seed", *(f"{section}.{key}" for section in SECTIONS for key in CONFIG[section])}
+KEYS = {*ROWS, *(f"{section}.{key}" for section in SECTIONS for key in CONFIG[section])}
 
 
 def names(pages):

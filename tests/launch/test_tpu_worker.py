@@ -84,9 +84,12 @@ def test_all_workers_install_once_and_run_main_with_the_words(pod):
     assert "process 0 speaks\n" in done.stdout and "process 1" not in done.stdout
   for worker in (0, 1):
     assert pod.main(worker)["words"] == ["-m", "lafg_jax.main", *WORDS]
-    torch, rest = (home(pod, worker) / "pip").read_text().splitlines()
-    assert "--no-deps" in torch and "whl/cpu" in torch
-    assert rest.endswith("-c constraints.txt -e .[language,data,tpu]")
+    (line,) = (home(pod, worker) / "pip").read_text().splitlines()
+    assert line.endswith("-c constraints.txt -e .[language,data,tpu]")
+  # torch comes first, from an index without CUDA, where it is asked for.
+  assert pod.run(*pod.command, "--extras=torch,tpu", *WORDS, PIP="0").returncode == 0
+  *_, torch, rest = (home(pod) / "pip").read_text().splitlines()
+  assert "--no-deps" in torch and "whl/cpu" in torch and rest.endswith("-e .[torch,tpu]")
 
 
 def test_what_main_ends_with_is_the_exit_code(pod):

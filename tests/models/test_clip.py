@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -306,6 +307,28 @@ def changed(folder, tmp_path, tensors=None, config=None):
     found = json.loads((out / "config.json").read_text())
     (out / "config.json").write_text(json.dumps(config(found)))
   return str(out)
+
+
+def test_an_old_config_with_a_text_config_dict_is_read_as_transformers_reads_it(
+  whole, loaded, tmp_path
+):
+  def old(config):
+    return config | {"text_config_dict": config["text_config"], "text_config": {"vocab_size": 7}}
+
+  clip, params = clips.load(changed(whole("clip")[1], tmp_path, config=old))
+  assert clip.text == loaded("clip")[0].text
+  equal(params, loaded("clip")[1])
+
+
+def test_a_url_brings_its_tokenizer_into_one_folder():
+  import fsspec
+
+  memory = fsspec.filesystem("memory")
+  for path in Path(SHIPPED).iterdir():
+    memory.pipe(f"/towers/{path.name}", path.read_bytes())
+  clip, _ = clips.load("memory://towers")
+  names = {path.name for path in Path(clip.tokens.folder).iterdir()}
+  assert names == {"tokenizer.json", "tokenizer_config.json", "config.json"}
 
 
 def without(name):

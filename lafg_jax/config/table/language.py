@@ -50,6 +50,10 @@ ROWS = (
       Rule(bool, "a hub id, a folder, or tiny_clip"), "features",
       "Text encoder: a hub id or a folder in transformers' format, or 'tiny_clip' (shipped).",
       path=True),
+  Key("language.encoder_runtime", "auto", one_of("auto", "flax", "transformers"), "nothing",
+      "What computes the encoder: 'flax' (CLIP, SigLIP, SigLIP 2; on JAX's devices), "
+      "'transformers' (any text encoder; needs the extra torch), or 'auto': Flax where it reads "
+      "the encoder. Features are the same up to rounding."),
   Key("language.prompt", "a photo of {}",
       Rule(lambda x: x.count("{}") == 1 and not re.search(r"[{}]", x.replace("{}", "")),
            "a text with one {} where the class name goes"), "features",

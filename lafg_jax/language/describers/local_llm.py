@@ -6,7 +6,7 @@ from typing import Any
 
 from lafg_jax.language.describers import thoughts
 from lafg_jax.language.describers.prompt import Answer, Ask
-from lafg_jax.language.encoders import load
+from lafg_jax.language.encoders import by_transformers, load
 from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
@@ -21,7 +21,7 @@ def opened(language: Any) -> Iterator[Ask]:
   `language.llm_seed`, the attempt and the first question's number in the batch.
 
   Raises:
-    UserError: the language extra is not installed, the model cannot be loaded or has no chat
+    UserError: the torch extra is not installed, the model cannot be loaded or has no chat
       template; while asking: too little memory, or a question longer than the model's context.
   """
   tokenizer, model = _load(language.llm)
@@ -89,7 +89,7 @@ def _ask(
 
 def _load(llm: str) -> tuple[Any, Any]:
   """(tokenizer that pads on the left, torch model in eval mode on its device)."""
-  packages.require("language", "safetensors", "torch", "transformers")
+  packages.require("torch", "safetensors", "torch", "transformers")
   import torch
   import transformers
 
@@ -100,7 +100,7 @@ def _load(llm: str) -> tuple[Any, Any]:
       raise ValueError("it has no chat template")
   # Half precision is slow on most CPUs; a GPU computes in the precision of the weights.
   options = {"dtype": "auto" if torch.cuda.is_available() else torch.float32}
-  model = load.load_model(transformers.AutoModelForCausalLM, source, options, *names)
+  model = by_transformers.load_model(transformers.AutoModelForCausalLM, source, options, *names)
   if tokenizer.pad_token is None:
     # Padding is masked out, so any token serves.
     tokenizer.pad_token = tokenizer.eos_token

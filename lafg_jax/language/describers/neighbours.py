@@ -31,7 +31,9 @@ def find(
   from lafg_jax.language.encoders import texts
 
   prompts = [language.prompt.replace("{}", name) for name in class_names]
-  features = texts.encode_texts(prompts, language.encoder, language.batch_size)
+  features = texts.encode_texts(
+    prompts, language.encoder, language.batch_size, runtime=language.encoder_runtime
+  )
   near = {}
   for name in wanted:
     own = class_names.index(name)

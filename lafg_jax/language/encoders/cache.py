@@ -15,7 +15,6 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from absl import logging
@@ -24,11 +23,12 @@ from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_cached_npz, write_npz
 from lafg_jax.utils.progress import Progress
 
-# Part of every key; it changes when this code computes other features of the same text.
+# Part of every key; it changes when this code computes other features of the same text. Both
+# runtimes share the entries: their features differ by rounding (1e-5, test_runtimes.py).
 _VERSION = 2
 _KEY_BYTES = 32
-# Rows -> those of them that could be encoded, and their features, a torch tensor [r, d].
-Encode = Callable[[Sequence[int]], tuple[Sequence[int], Any]]
+# Rows -> those of them that could be encoded, and their features [r, d] float32.
+Encode = Callable[[Sequence[int]], tuple[Sequence[int], np.ndarray]]
 # `read` merges the small files of an encoder into one above this number.
 _MANY_FILES, _SMALL_BYTES = 32, 16 * 2**20
 # Of all encoders together. Beyond it, the files that were not read for longest are deleted.
@@ -205,13 +205,10 @@ def computed(
       logging.info("encode: %d of %d %s come from the cache", len(known), different, unit)
     rows = sorted(key_of, key=lambda row: lengths[row])
     if rows:
-      import torch
-
       encode = prepare()
-      with Progress("encode", len(rows), unit) as progress, torch.inference_mode():
+      with Progress("encode", len(rows), unit) as progress:
         for start in range(0, len(rows), batch_size):
-          encoded, tensor = encode(rows[start : start + batch_size])
-          features = tensor.float().cpu().numpy()
+          encoded, features = encode(rows[start : start + batch_size])
           names = [key_of[row] for row in encoded]
           cache.add(names, features)
           known.update(zip(names, features, strict=True))

@@ -14,7 +14,7 @@ from lafg_jax.data import colours
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.images import GROUND, UnreadableImage, open_any, read_bytes
 from lafg_jax.data.pixels import Ground
-from lafg_jax.language.encoders import layout, load
+from lafg_jax.language.encoders import load, runtimes
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
@@ -27,14 +27,18 @@ FILE = "image_features.npz"
 
 
 def class_image_means(
-  dataset: Dataset, encoder: str, batch_size: int, cache: str | os.PathLike = ""
+  dataset: Dataset,
+  encoder: str,
+  batch_size: int,
+  cache: str | os.PathLike = "",
+  runtime: str = "auto",
 ) -> np.ndarray:
   """[C, d] float32: the mean image feature of each class, L2-normalised.
 
   Images that cannot be read are reported by path and left out. Raises UserError as `encode_images`,
   and if no image of a class can be read.
   """
-  found, readable = _of_dataset(dataset, encoder, batch_size, cache)
+  found, readable = _of_dataset(dataset, encoder, batch_size, cache, runtime)
   features = found[:, 0]
   labels, count = dataset.labels[readable], len(dataset.class_names)
   empty = np.flatnonzero(np.bincount(labels, minlength=count) == 0)
@@ -55,7 +59,7 @@ def run(language: Any, workdir: str | os.PathLike, dataset: Dataset, recolouring
   """
   if recolourings:
     logging.info("encode: %d images, and in %d other colours each", len(dataset), recolourings)
-  options = (language.encoder, language.batch_size, language.cache)
+  options = (language.encoder, language.batch_size, language.cache, language.encoder_runtime)
   found = np.nan_to_num(_of_dataset(dataset, *options, recolourings)[0])
   arrays: dict[str, Any] = {"ids": np.array(dataset.ids), "features": found[:, 0]}
   if recolourings:
@@ -68,6 +72,7 @@ def _of_dataset(
   encoder: str,
   batch_size: int,
   cache: str | os.PathLike,
+  runtime: str,
   recolourings: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Image features [n, 1 + K, d], nan where unreadable; and which are readable [n].
@@ -76,7 +81,7 @@ def _of_dataset(
   """
   found = encode_versions(
     dataset.images,
-    *(encoder, batch_size, cache),
+    *(encoder, batch_size, cache, runtime),
     boxes=dataset.boxes,
     skip_unreadable=True,
     versions=(None, *range(recolourings)),
@@ -100,6 +105,7 @@ def encode_versions(
   encoder: str,
   batch_size: int,
   cache: str | os.PathLike = "",
+  runtime: str = "auto",
   *,
   boxes: np.ndarray | None = None,
   skip_unreadable: bool = False,
@@ -117,6 +123,7 @@ def encode_versions(
     encoder: a folder or hub id of CLIP, SigLIP or SigLIP 2, or 'tiny_clip'.
     batch_size: images encoded at once.
     cache: folder where features are kept between runs, by the content of the images; '' keeps none.
+    runtime: 'auto', 'flax' or 'transformers', as `language.encoder_runtime`.
     boxes: [n, 4] left, top, right, bottom in pixels: the part of each image that is encoded; None
       encodes all of it.
     skip_unreadable: rows of nan for images that cannot be read, instead of an error.
@@ -154,23 +161,7 @@ def encode_versions(
     return Image.fromarray(colours.recoloured(np.asarray(picture), row, version))
 
   def prepare() -> Encode:
-    import torch
-
-    processor, model = load.load_image_model(encoder, folder)
-    # A Dense after CLIP changes texts and images alike.
-    finish = load.load_steps(encoder, layout.read(folder), model.device)
-
-    def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
-      pictures = {at: picture for at in rows if (picture := shown(at)) is not None}
-      if not pictures:
-        return [], torch.empty(0, 0)
-      inputs = processor(images=list(pictures.values()), return_tensors="pt")
-      with load.encoding(encoder):
-        found = model.get_image_features(**inputs.to(model.device))
-        # Before transformers 5 this was the array itself.
-        return list(pictures), finish(getattr(found, "pooler_output", found))
-
-    return encode
+    return runtimes.of(encoder, folder, runtime, images=True).image_encoder(encoder, folder, shown)
 
   def contents() -> Iterator[bytes | None]:
     for at in range(len(images) * count):

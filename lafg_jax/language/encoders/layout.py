@@ -81,19 +81,27 @@ def _of(folder: Path, place: str, modules: Sequence[tuple[str, Path]]) -> Layout
   return Layout(inner, _settings(inner), pooling, tuple(steps))
 
 
+def is_open_clip(folder: Path) -> bool:
+  """Whether a folder has a model in open_clip's layout, and none in transformers'."""
+  return (folder / "open_clip_config.json").is_file() and not (folder / "config.json").is_file()
+
+
 def check_weights(folder: Path, whole: Path | None = None) -> None:
   """Raises ValueError where a folder has no weights in transformers' safetensors format.
 
   `whole` is the folder that the encoder is called by, where `folder` is one of its modules.
   """
   whole = whole or folder
+  if is_open_clip(folder) and any(folder.glob("open_clip*.safetensors")):
+    return
   if not (folder / "config.json").is_file():
     names = {path.name for path in (*whole.glob("open_clip*"), *folder.glob("open_clip*"))}
     if names:
       raise ValueError(
-        f"it is in open_clip's layout ({sorted(names)[0]}), which is not read: pass the same model "
-        "in transformers' layout, with config.json and model.safetensors, such as "
-        "laion/CLIP-ViT-B-32-laion2B-s34B-b79K, which holds both"
+        f"it is in open_clip's layout ({sorted(names)[0]}), of which open_clip_config.json and "
+        "open_clip_model.safetensors are read; or pass the same model in transformers' layout, "
+        "with config.json and model.safetensors, such as laion/CLIP-ViT-B-32-laion2B-s34B-b79K, "
+        "which holds both"
       )
     raise ValueError(f"{_shown(folder, whole)} has no config.json")
   if (folder / _WEIGHTS).is_file():
@@ -263,3 +271,11 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
   except ValueError as error:
     raise ValueError(f"its {path.name} is no JSON") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+  """The JSON object of a file; {} where there is none. Raises ValueError for anything else."""
+  found = _read_json(path)
+  if found is not None and not isinstance(found, dict):
+    raise ValueError(f"its {path.name} is no JSON object")
+  return found or {}

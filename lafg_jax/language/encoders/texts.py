@@ -11,7 +11,7 @@ from absl import logging
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.language import descriptions, statistics
 from lafg_jax.language import vocabulary as mining
-from lafg_jax.language.encoders import load, split_sentences
+from lafg_jax.language.encoders import load, runtimes, split_sentences
 from lafg_jax.language.encoders.cache import Encode, FeatureCache, computed
 from lafg_jax.language.encoders.images import class_image_means
 from lafg_jax.utils.errors import UserError
@@ -69,7 +69,7 @@ def compute(
     UserError: encoder not loadable, more language.num_attributes than different sentences, or no
       images for language.query=image.
   """
-  options = (language.encoder, language.batch_size, language.cache)
+  options = (language.encoder, language.batch_size, language.cache, language.encoder_runtime)
   described, class_described = described_as(class_names, super_classes)
   number = {name: i for i, name in enumerate(described)}
   texts = [record["description"] for record in records]
@@ -78,7 +78,7 @@ def compute(
   if doubt:
     logging.warning("%s", doubt)
   if language.long_sentences == "split":
-    texts, owners = split_long(texts, owners, language.encoder)
+    texts, owners = split_long(texts, owners, language.encoder, language.encoder_runtime)
   if language.num_attributes:
     # The prototypes stage would say so after hours of encoding.
     mining.check_size(language.num_attributes, len(set(texts)))
@@ -113,7 +113,7 @@ def described_as(
 
 
 def split_long(
-  texts: Sequence[str], owners: Sequence[int], encoder: str
+  texts: Sequence[str], owners: Sequence[int], encoder: str, runtime: str = "auto"
 ) -> tuple[list[str], list[int]]:
   """(texts, their owners) with texts longer than the encoder's context replaced by their parts.
 
@@ -121,17 +121,18 @@ def split_long(
   stays whole (`encode_texts` cuts it, and says so). A part that its owner, the number of a
   described name, already has is not repeated. Raises UserError if the encoder cannot be loaded.
   """
-  reader = load.load_reader(encoder, load.resolve(encoder)[0])
-  fits = lambda text: reader.lengths([text])[0] <= reader.limit  # noqa: E731
+  folder = load.resolve(encoder)[0]
+  reader = runtimes.of(encoder, folder, runtime).load_reader(encoder, folder)
+  fits = lambda text: reader.lengths([text])[0] <= reader.context  # noqa: E731
   found = [
-    split_sentences.split(text, fits) if length > reader.limit else [text]
+    split_sentences.split(text, fits) if length > reader.context else [text]
     for text, length in zip(texts, reader.lengths(texts), strict=True)
   ]
   split = [len(parts) for parts in found if len(parts) > 1]
   if split:
     logging.warning(
       "%d of %d sentences are longer than the %d tokens that %s reads, and were split into %d",
-      *(len(split), len(texts), reader.limit, encoder, sum(split)),
+      *(len(split), len(texts), reader.context, encoder, sum(split)),
     )
   pairs = zip(owners, found, strict=True)
   kept = dict.fromkeys((part, owner) for owner, parts in pairs for part in parts)
@@ -139,7 +140,11 @@ def split_long(
 
 
 def encode_texts(
-  texts: Sequence[str], encoder: str, batch_size: int, cache: str | os.PathLike = ""
+  texts: Sequence[str],
+  encoder: str,
+  batch_size: int,
+  cache: str | os.PathLike = "",
+  runtime: str = "auto",
 ) -> np.ndarray:
   """L2-normalised float32 features [S, d] of `texts`, in their order.
 
@@ -153,33 +158,25 @@ def encode_texts(
     encoder: a folder, a hub id, or 'tiny_clip'.
     batch_size: texts encoded at once.
     cache: folder where features are kept between runs; '' keeps none.
+    runtime: 'auto', 'flax' or 'transformers', as `language.encoder_runtime`.
 
   Raises:
-    UserError: the language extra is not installed, the encoder cannot be loaded, batch_size is
-      below 1, or the cache cannot be written to.
+    UserError: packages of that runtime are not installed, the encoder cannot be loaded,
+      batch_size is below 1, or the cache cannot be written to.
   """
   folder, identity = load.resolve(encoder)
-  reader = load.load_reader(encoder, folder)
+  way = runtimes.of(encoder, folder, runtime)
+  reader = way.load_reader(encoder, folder)
   lengths = reader.lengths(texts)
-  cut = sum(length > reader.limit for length in lengths)
+  cut = sum(length > reader.context for length in lengths)
   if cut:
     logging.warning(
       "%d of %d texts are longer than the %d tokens that %s reads, and were cut",
-      *(cut, len(texts), reader.limit, encoder),
+      *(cut, len(texts), reader.context, encoder),
     )
 
   def prepare() -> Encode:
-    model = load.load_text_model(encoder, folder)
-    finish = load.load_steps(encoder, reader.layout, model.device)
-
-    def encode(rows: Sequence[int]) -> tuple[Sequence[int], Any]:
-      tokens = reader.tokens([texts[row] for row in rows])
-      tokens = {name: values.to(model.device) for name, values in tokens.items()}
-      with load.encoding(encoder):
-        output = model(**tokens)
-        return rows, finish(load.pool(output, tokens.get("attention_mask"), reader.pooling))
-
-    return encode
+    return way.text_encoder(encoder, folder, reader, texts)
 
   contents = (b"text\n" + text.encode() for text in texts)
   stored = FeatureCache(cache, identity)

@@ -4,7 +4,6 @@ The ids are those of transformers' tokenizers, whose files are read: tokenizer.j
 and merges.txt (CLIP), or spiece.model (SigLIP). open_clip's own layout takes a tokenizer.json.
 """
 
-import json
 import re
 import string
 from collections.abc import Callable, Sequence
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.language.encoders import spiece
+from lafg_jax.language.encoders import layout, spiece
 
 FAMILIES = ("clip", "siglip", "siglip2")
 # The folder of a workdir with a model's tokenizer, and the files that `load` reads beside a config.
@@ -105,8 +104,8 @@ def reading(folder: Path) -> Reading:
   Raises ValueError where config.json is no JSON object.
   """
   if not (folder / "config.json").is_file():
-    return _of_open_clip(_json(folder / _OPEN_CLIP))
-  config = _json(folder / "config.json")
+    return _of_open_clip(layout.read_object(folder / _OPEN_CLIP))
+  config = layout.read_object(folder / "config.json")
   family = str(config.get("model_type", "")).removesuffix("_text_model")
   if family not in FAMILIES:
     return Reading("", 0, None, False)
@@ -120,9 +119,11 @@ def reading(folder: Path) -> Reading:
 
 
 def _of_open_clip(config: dict[str, Any]) -> Reading:
+  if not config:
+    return Reading("", 0, None, False)
   text = config.get("model_cfg", {}).get("text_cfg")
   if not isinstance(text, dict):
-    return Reading("", 0, None, False)
+    raise ValueError(f"its {_OPEN_CLIP} has no text_cfg")
   last = text.get("pool_type") == "last"
   clean = text.get("tokenizer_kwargs", {}).get("clean") == "canonicalize"
   return Reading("siglip" if last else "clip", int(text.get("context_length", 77)), None, clean)
@@ -144,10 +145,7 @@ def load(
     ValueError: no tokenizer that can be read, or one that does not fit the model.
   """
   told = reading(folder) if told is None else told
-  settings = _json(folder / "special_tokens_map.json") | _json(folder / "tokenizer_config.json")
-  kind = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
-  if not kind and told.family == "siglip" and (folder / "spiece.model").is_file():
-    kind = "SiglipTokenizer"
+  settings, kind = _settings(folder)
   names = {name: _content(settings.get(name)) for name in _CLIP_NAMES}
   names = _NAMES.get(kind, {}) | {name: text for name, text in names.items() if text}
   fixed = told.family != "clip"
@@ -159,15 +157,14 @@ def load(
   if last is None:
     raise ValueError("its tokenizer has no end token")
   _check_end(told, after, last)
-  length = limit or settings.get("model_max_length") or (64 if kind == "SiglipTokenizer" else 0)
-  context = int(min(told.positions, length) if 0 < length else told.positions)
-  if context <= len(before) + len(after):
+  most = context(folder, limit, told)
+  if most <= len(before) + len(after):
     special = len(before) + len(after)
-    raise ValueError(f"it reads {context} tokens of a text, {special} of them special ones")
+    raise ValueError(f"it reads {most} tokens of a text, {special} of them special ones")
   pad = _id(raw, names.get("pad_token", ""))
   side = settings.get("padding_side") or ("left" if kind in _ON_THE_LEFT else "right")
   return Tokenizer(
-    *(cut, context, before[0] if before else _id(raw, start), last),
+    *(cut, most, before[0] if before else _id(raw, start), last),
     pad=last if pad is None else pad,
     before=before,
     after=after,
@@ -175,6 +172,24 @@ def load(
     left=fixed and side == "left",
     once=kind == "SiglipTokenizer",
   )
+
+
+def context(folder: Path, limit: int = 0, told: Reading | None = None) -> int:
+  """The most tokens of a text that are read, special ones included; arguments are as in `load`."""
+  positions, (settings, kind) = (told or reading(folder)).positions, _settings(folder)
+  length = limit or settings.get("model_max_length") or (64 if kind == "SiglipTokenizer" else 0)
+  return int(min(positions, length) if length > 0 else positions)
+
+
+def _settings(folder: Path) -> tuple[dict[str, Any], str]:
+  """(a tokenizer's settings, the class of transformers that it is of, without 'Fast')."""
+  names = ("special_tokens_map.json", "tokenizer_config.json")
+  first, second = (layout.read_object(folder / name) for name in names)
+  settings = first | second
+  kind = str(settings.get("tokenizer_class", "")).removesuffix("Fast")
+  if not kind and (folder / "spiece.model").is_file():
+    kind = "SiglipTokenizer"
+  return settings, kind
 
 
 def _check_end(told: Reading, after: Sequence[int], last: int) -> None:
@@ -254,8 +269,10 @@ def _of_clip(vocab: Path, merges: Path, names: dict[str, str]) -> Any:
   byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
   raw.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
   raw.add_special_tokens([AddedToken(name, normalized=False) for name in set(names.values())])
-  ends = [(names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token")]
-  raw.post_processor = processors.RobertaProcessing(*ends, False, False)
+  end, start = ((names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token"))
+  # Its stubs know no arguments.
+  roberta: Any = processors.RobertaProcessing
+  raw.post_processor = roberta(end, start, False, False)
   return raw
 
 
@@ -332,16 +349,3 @@ def _id(raw: Any, token: str) -> int | None:
 def _content(token: Any) -> str:
   """The text of a special token in a settings file: a string, or an object with `content`."""
   return str(token.get("content") or "") if isinstance(token, dict) else str(token or "")
-
-
-def _json(path: Path) -> dict[str, Any]:
-  """The JSON object of a file; {} where there is none."""
-  if not path.is_file():
-    return {}
-  try:
-    found = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as error:
-    raise ValueError(f"its {path.name} is no JSON") from error
-  if not isinstance(found, dict):
-    raise ValueError(f"its {path.name} is no JSON object")
-  return found

@@ -1,5 +1,6 @@
 """What a run reads from elsewhere, looked for before its first stage: weights, models, files."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.language import descriptions
 from lafg_jax.language.describers import endpoint, local_llm
-from lafg_jax.language.encoders import load
+from lafg_jax.language.encoders import runtimes
 from lafg_jax.models.weights import files, resolve
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
@@ -58,7 +59,9 @@ def _of_language(
   written = language.descriptions or language.describer == "file"
   asks = describes and not written and language.describer in ("transformers", "openai")
   if "encode" in names or (asks and language.num_neighbours and not language.neighbours):
-    found.append((load.check, language.encoder))
+    found.append(
+      (functools.partial(runtimes.check, asked=language.encoder_runtime), language.encoder)
+    )
   if describes and written:
     found.append((descriptions.read_file, language.descriptions))
   if asks:

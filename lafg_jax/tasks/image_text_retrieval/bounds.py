@@ -39,13 +39,13 @@ class Pairing(NamedTuple):
 class Shared(NamedTuple):
   """How the texts of each string are spread over labels (an image or a class each).
 
-  label, string, count: [P] one entry a pair that occurs. size: [P] the texts of the string, of all
+  label, string, number: [P] one entry a pair that occurs. size: [P] the texts of the string, of all
   labels.
   """
 
   label: np.ndarray
   string: np.ndarray
-  count: np.ndarray
+  number: np.ndarray
   size: np.ndarray
 
 
@@ -98,7 +98,7 @@ def _image_to_text(pairing: Pairing):
     # K texts of the string in front are all that count: where it has fewer, one of them is right.
     def of(k):
       best = np.zeros(int(shared.label.max()) + 1)
-      np.maximum.at(best, shared.label, hit(shared.count, shared.size, k))
+      np.maximum.at(best, shared.label, hit(shared.number, shared.size, k))
       return best
 
     return of
@@ -134,8 +134,8 @@ def _text_to_image(pairing: Pairing):
 
   def ceiling(shared):
     # All texts of a string rank the images alike, best one image each of the K largest labels.
-    order = np.lexsort((-shared.count, shared.string))
-    string, number = shared.string[order], shared.count[order]
+    order = np.lexsort((-shared.number, shared.string))
+    string, number = shared.string[order], shared.number[order]
     place = np.arange(len(string)) - np.searchsorted(string, string)
     return lambda k: number[place < k].sum() / len(owner)
 

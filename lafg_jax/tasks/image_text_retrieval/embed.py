@@ -30,6 +30,7 @@ def splits(
   """`embed(params) -> (images [n, d], texts [m, d])` of a split, compiled once for all parameters.
 
   The images are those of `captions.one_per_image`, in its order; the texts are those of all rows.
+  An image that cannot be read, which a warning names, is a row of zeros: nothing finds it.
   """
   of_images, of_texts = image_function(config, model), text_function(config, model)
   dataset = rows_of(captioned, captions.one_per_image(captioned))

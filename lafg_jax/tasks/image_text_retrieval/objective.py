@@ -126,9 +126,7 @@ def _weights(config, clip, params, rows, images, constants, keys) -> jax.Array:
   white = reweighting.blank_image(options.blank, rows["image"].shape[1])
   # Of the parameters alone, and so once for all rows.
   blank = features.of_images(config, clip, fixed, jnp.asarray(white))[0]
-  w = features.changes(
-    config, clip, fixed, ids, rows["ends"], words, images, blank, constants
-  )
+  w = features.changes(config, clip, fixed, ids, rows["ends"], words, images, blank, constants)
   drawn = jax.vmap(lambda key: jax.random.split(key))(keys)
   ratio = None
   if options.weights == "shuffled":

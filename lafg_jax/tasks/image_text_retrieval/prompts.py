@@ -39,7 +39,8 @@ def init(config: ConfigDict, clip: Any, words: jax.Array | None, key: jax.Array)
     key: of the random numbers.
   """
   method, found = methods.of(config), {}
-  keys = dict(zip(("text", "image", "coupling", "caa", "adapter"), jax.random.split(key, 5)))
+  names = ("text", "image", "coupling", "caa", "adapter")
+  keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
   if method.text or method.image:
     found["prompts"] = _init_prompts(config, method, clip, words, keys)
   if method.coupling != "none":
@@ -199,7 +200,10 @@ def caa(config: ConfigDict, params: Params, features: jax.Array) -> jax.Array:
 
 
 def adapted(params: Params, features: jax.Array) -> jax.Array:
-  """CLIP-Adapter on image features x [B, d]: 0.2 relu(W2 relu(W1 x)) + 0.8 x; others as they are."""
+  """Image features x [B, d] through CLIP-Adapter: 0.2 relu(W2 relu(W1 x)) + 0.8 x.
+
+  As they are where the method has no adapter.
+  """
   box = params.get("adapter")
   if box is None:
     return features

@@ -21,7 +21,7 @@ from lafg_jax.tasks.image_text_retrieval.bounds import DIRECTIONS, PROTOCOLS
 from lafg_jax.tasks.image_text_retrieval.recalls import Embedded
 from lafg_jax.training import metrics_log
 from lafg_jax.utils import files
-from lafg_jax.utils.counted import counted
+from lafg_jax.utils.counted import counted, listed
 from lafg_jax.utils.errors import UserError
 
 KS = (1, 5, 10)
@@ -230,14 +230,27 @@ def figures(workdir: str) -> dict[str, Any]:
   return kept | {"steps": result["step"], "by_class": by_class}
 
 
-def rows_of(result: dict[str, Any], part: str = "protocols") -> list[list[str]]:
-  """Head and rows, in percent, of all protocols both ways; 'with_negatives' is the harder part."""
+def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+  """Titles and rows of the tables of a report, the headline first."""
+  others = [name for name in result["protocols"]["image_to_text"] if name != HEADLINE]
+  found = [("the headline", rows_of(result, only=(HEADLINE,)))]
+  found.append((f"{listed(others)}: other protocols", rows_of(result, only=others)))
+  if "with_negatives" in result:
+    title = f"{counted(result['num_negatives'], 'wrong caption')} in the gallery too"
+    found.append((title, rows_of(result, "with_negatives")))
+  return found
+
+
+def rows_of(
+  result: dict[str, Any], part: str = "protocols", only: Sequence[str] = PROTOCOLS
+) -> list[list[str]]:
+  """Head and rows, in percent, of protocols both ways; 'with_negatives' is the harder part."""
   untrained = result.get("untrained", {}).get(part)
   columns = ["before training", "trained"] if untrained else [os.path.basename(result["source"])]
   given = [bound for bound in _BOUNDS if bound in result]
   rows = [["%", "protocol", "", *columns, *(bound.replace("_", " ") for bound in given)]]
   for direction, protocols in result[part].items():
-    for protocol, found in protocols.items():
+    for protocol, found in ((name, of) for name, of in protocols.items() if name in only):
       for name in (x for x in found if x.startswith("recall@")):
         measured = [untrained[direction][protocol][name]] if untrained else []
         cells = [*measured, found[name], *(found[bound][name] for bound in given)]
@@ -257,7 +270,7 @@ def table(result: dict[str, Any]) -> str:
   lines = [title]
   for part in ("protocols", "with_negatives"):
     if part in result:
-      lines += [] if part == "protocols" else ["with the data set's negatives in the gallery"]
+      lines += [] if part == "protocols" else ["with wrong captions in the gallery of texts"]
       lines += [
         f"{row[0]:<14}{row[1]:<10}{row[2]:<6}" + "".join(f"{cell:>17}" for cell in row[3:])
         for row in rows_of(result, part)

@@ -97,7 +97,7 @@ def measure(
       to_text, to_image = _merged(e, ks)
     else:
       matched = of_image if protocol == "instance" else of_class
-      to_text = _image_to_text(e, *matched, ks)
+      to_text = _image_to_text(e, matched[0], matched[1], ks)
       before = _before(e.texts, matched[1], e.images, matched[0])
       to_image = {f"recall@{k}": (before < k).astype(float) for k in ks}
     found["image_to_text"][protocol], found["text_to_image"][protocol] = to_text, to_image
@@ -107,13 +107,13 @@ def measure(
 def _image_to_text(e: Embedded, of_images, of_texts, ks) -> dict[str, np.ndarray]:
   """{'recall@<k>': [n]} where image i and text j match if their labels are equal."""
   shared = shares(of_texts, e.strings)
-  whole = shared.count == shared.size
+  whole = shared.number == shared.size
   pure = np.isin(e.strings, shared.string[whole])
   gallery = e.texts if e.distractors is None else np.concatenate([e.texts, e.distractors])
   # Whichever text of a string that is theirs alone comes first, it is right.
   sure = _before(e.images, of_images, gallery, _pad(np.where(pure, of_texts, -1), len(gallery)))
   image, pair = _images_of(of_images, shared.label[~whole])
-  count, size, string = (x[~whole][pair] for x in (shared.count, shared.size, shared.string))
+  count, size, string = (x[~whole][pair] for x in (shared.number, shared.size, shared.string))
   before = _before(e.images, string, gallery, _pad(e.strings, len(gallery)), image)
   found = {}
   for k in ks:

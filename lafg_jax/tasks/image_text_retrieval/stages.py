@@ -13,6 +13,7 @@ from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.data import captions
 from lafg_jax.evaluate import results
 from lafg_jax.models.weights import files
+from lafg_jax.report import image_text_page
 from lafg_jax.runtime import remote_workdir
 from lafg_jax.stages import Stage
 from lafg_jax.tasks.image_text_retrieval import (
@@ -20,6 +21,7 @@ from lafg_jax.tasks.image_text_retrieval import (
   evaluation,
   methods,
   protocol,
+  readings,
   stored_features,
   texts,
   train,
@@ -57,18 +59,30 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     )
   if wanted:
     # Its weights, and the room that prompts leave for captions.
-    texts.with_room(config, models.load(config).reader)
+    model = models.load(config)
+    texts.with_room(config, model.reader)
+    _check_similarity(config, model.clip)
   if asked:
     batches.order(found["train"], config.captions.batch_size, config.seed)
   every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
 
 
+def _check_similarity(config: ConfigDict, clip: Any) -> None:
+  """Raises UserError for hidden states of a text tower in which a token reads those after it."""
+  contextual = config.reweighting.similarity == "contextual" and methods.reweights(config)
+  if contextual and not clip.text.causal:
+    raise UserError(
+      "--config.reweighting.similarity=contextual: it takes a CLIP, whose tokens read those before "
+      f"them alone, and {config.model.pretrained} is a {clip.family}; pass context_free"
+    )
+
+
 def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   """Prints the figures of an evaluation, and which files to look at."""
   if "evaluate" in names:
     print("\n" + protocol.table(results.read_result(workdir)) + "\n")
-  for name in (results.FILE, checkpoints.FOLDER):
+  for name in (image_text_page.FILE, results.FILE, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
       print(f"  {remote_workdir.address(path)}")
@@ -151,4 +165,5 @@ _STAGES = (
   Stage("encode", _encode, _encode_inputs, lambda config: [stored_features.FILE]),
   Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),
   Stage("evaluate", evaluation.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
+  Stage("report", readings.run, readings.inputs, lambda config: [image_text_page.FILE]),
 )

@@ -1,4 +1,4 @@
-"""Captions as tokens with room for prompts, and plain texts to stored features of CLIP's own tower."""
+"""Captions as tokens with room for prompts; features of plain texts by CLIP's own tower."""
 
 import functools
 import re
@@ -72,6 +72,11 @@ def tokenised(reader: Any, texts: Sequence[str], length: int = 0) -> Tokens:
   return Tokens(found, ends, words)
 
 
+def parts(text: str) -> list[str]:
+  """The words and signs of a text, which `Tokens.words` numbers."""
+  return _PART.findall(text)
+
+
 def _words(reader: Any, texts: Sequence[str]) -> list[list[int]]:
   """The number of the word of each token, special ones left out.
 
@@ -91,13 +96,13 @@ def _words(reader: Any, texts: Sequence[str]) -> list[list[int]]:
 
 def plain_features(clip: Any, params: Any, reader: Any, texts: Sequence[str]) -> np.ndarray:
   """U [n, d] float32, L2-normalised: the features of texts by CLIP's own tower, without prompts."""
-  embed = devices.spread(functools.partial(_plain, clip), {"text": params["text"]})
+  embed = _plain_function(clip)({"text": params["text"]})
   return encoded(embed, reader, reader.ids(texts), "encode plain texts")
 
 
 def token_features(clip: Any, params: Any, reader: Any, ids: Sequence[int]) -> np.ndarray:
   """[m, d] float32, L2-normalised: the features of texts of one token each."""
-  embed = devices.spread(functools.partial(_plain, clip), {"text": params["text"]})
+  embed = _plain_function(clip)({"text": params["text"]})
   alone = [[*reader.before, one, *reader.after] for one in ids]
   return encoded(embed, reader, alone, "encode single tokens")
 
@@ -122,6 +127,12 @@ def encoded(
       found.append(embed(np.concatenate([batch, ends[:, None]], axis=1))[: len(rows)])
       progress.add(len(rows))
   return np.concatenate(found)[np.argsort(order)]
+
+
+@functools.lru_cache(maxsize=2)
+def _plain_function(clip: Any) -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
+  """`of(params)(rows) -> [B, d]`, compiled once for a CLIP."""
+  return devices.spreading(functools.partial(_plain, clip))
 
 
 def _plain(clip: Any, params: Any, rows: jax.Array) -> jax.Array:

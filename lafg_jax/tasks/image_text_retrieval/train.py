@@ -29,6 +29,7 @@ from lafg_jax.tasks.image_text_retrieval.stored_features import Stored
 from lafg_jax.training import loop
 from lafg_jax.training.best_checkpoint import Validation
 from lafg_jax.utils import config_keys, random_streams
+from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
 
@@ -84,8 +85,16 @@ def shuffled(config: ConfigDict, captioned: Captioned) -> Captioned:
 
 
 def _of_other_classes(labels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """[n] for each row a row of the class that its class is dealt; none keeps its own."""
+  """[n] for each row a row of the class that its class is dealt; none keeps its own.
+
+  Raises UserError where there are not two classes.
+  """
   order = rng.permutation(np.unique(labels))
+  if len(order) < 2:
+    raise UserError(
+      "--config.image_text.shuffle_captions=classes: it takes captions of two classes or more; "
+      "pass --config.image_text.shuffle_captions=images"
+    )
   rows_of = {label: np.flatnonzero(labels == label) for label in order.tolist()}
   source = np.empty(len(labels), int)
   for label, other in zip(order.tolist(), np.roll(order, 1).tolist(), strict=True):

@@ -3,7 +3,6 @@
 `lafg_jax/tasks/class_retrieval/variants.py` explains the names.
 """
 
-from pathlib import Path
 from typing import Any
 
 from lafg_jax.tasks.image_text_retrieval import methods

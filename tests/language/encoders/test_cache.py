@@ -139,50 +139,48 @@ def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
 
 
 def test_adding_one_class_encodes_one_class(tmp_path, logged, monkeypatch):
-  pytest.importorskip("transformers")
-  from lafg_jax.language.encoders import load
+  from lafg_jax.language.encoders import by_flax
   from lafg_jax.language.encoders import texts as encode
 
   old = ["a red finch", "a blue finch", "a red finch"]
   first = encode.encode_texts(old, "tiny_clip", 2, cache=tmp_path)
   assert "from the cache" not in logged.text
   asked = []
-  pool = load.pool
+  batch = by_flax.encoded
 
-  def counted(output, mask, pooling):
-    asked.append(len(mask))
-    return pool(output, mask, pooling)
+  def counted(rows, *rest):
+    asked.append(len(rows))
+    return batch(rows, *rest)
 
-  monkeypatch.setattr(load, "pool", counted)
+  monkeypatch.setattr(by_flax, "encoded", counted)
   new = ["a finch with a long bill", "a green finch"]
   both = encode.encode_texts([*new, *old], "tiny_clip", 1, cache=tmp_path)
   assert sum(asked) == 2 and "2 of 4 texts come from the cache" in logged.text
   np.testing.assert_array_equal(both[2:], first)
   np.testing.assert_allclose(both, encode.encode_texts([*new, *old], "tiny_clip", 5), atol=1e-6)
   asked.clear()
-  monkeypatch.setattr(load, "load_text_model", None)  # Nothing is left to encode.
+  monkeypatch.setattr(by_flax, "_loaded", None)  # Nothing is left to encode.
   np.testing.assert_array_equal(encode.encode_texts(old, "tiny_clip", 2, cache=tmp_path), first)
   assert not asked
 
 
 KILLED = """
 import sys, time
-from lafg_jax.language.encoders import load, texts
-pool, begun = load.pool, []
+from lafg_jax.language.encoders import by_flax, texts
+encoded, begun = by_flax.encoded, []
 def slow(*args):
   print("batch", flush=True)
   begun.append(args)
   # It never ends by itself, however late it is killed.
   time.sleep(0.03 if len(begun) < 20 else 10_000)
-  return pool(*args)
-load.pool = slow
+  return encoded(*args)
+by_flax.encoded = slow
 texts.FeatureCache = lambda *a, kind=texts.FeatureCache: kind(*a, seconds=0.0)
 texts.encode_texts([f"a {i} finch" for i in range(400)], "tiny_clip", 4, cache=sys.argv[1])
 """
 
 
 def test_a_kill_loses_at_most_a_batch(tmp_path, logged):
-  pytest.importorskip("transformers")
   run = subprocess.Popen(
     [sys.executable, "-c", KILLED, str(tmp_path)],
     stdout=subprocess.PIPE,

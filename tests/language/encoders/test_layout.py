@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import save_file
 
-from lafg_jax.language.encoders import images, layout, load
+from lafg_jax.language.encoders import images, layout, load, runtimes
 from lafg_jax.language.encoders import texts as encode
 from lafg_jax.utils.errors import UserError
 
@@ -190,7 +190,7 @@ def test_shards_are_read_and_a_missing_one_is_named(tmp_path, bert):
   np.testing.assert_allclose(found, encode.encode_texts(TEXTS, str(bert), 3), atol=1e-6)
   min(folder.glob("model-*.safetensors")).unlink()
   with pytest.raises(UserError, match="lacks 1 of its shards, first model-00001-of"):
-    load.check(str(folder))
+    runtimes.check(str(folder))
 
 
 def test_old_weights_are_converted_by_the_command_that_the_error_gives(tmp_path, bert):
@@ -207,7 +207,7 @@ def test_old_weights_are_converted_by_the_command_that_the_error_gives(tmp_path,
   (folder / "2_Dense" / WEIGHTS).unlink()
   for _ in range(2):
     with pytest.raises(UserError, match="pytorch_model.bin, and only model.safetensors") as error:
-      load.check(str(folder))
+      runtimes.check(str(folder))
     command = re.search(r"with: (python -c .*?)\): ", str(error.value))
     assert command and "\n" not in str(error.value)
     words = shlex.split(command[1])
@@ -243,14 +243,14 @@ CLIP_FILES = ("open_clip_config.json", "open_clip_model.safetensors")
 def test_what_cannot_be_followed_is_one_line(tmp_path, bert, kinds, config, message):
   folder = with_modules(tmp_path / "encoder", bert, [(kind, config, None) for kind in kinds])
   with pytest.raises(UserError, match=message) as error:
-    load.check(folder)
+    runtimes.check(folder)
   assert "\n" not in str(error.value) and "--config.language.encoder" in str(error.value)
 
 
 @pytest.mark.parametrize(
   ("files", "message"),
   [
-    ({name: {} for name in CLIP_FILES}, "open_clip's layout .open_clip_config.json"),
+    ({name: {"a": {}} for name in CLIP_FILES}, "no text_cfg"),
     ({"open_clip_pytorch_model.bin": {}}, "open_clip's layout .open_clip_pytorch_model.bin"),
     ({"README.md": {}}, "has no config.json"),
     ({"config.json": {}}, "no model.safetensors"),
@@ -273,7 +273,7 @@ def test_other_layouts_are_one_line(tmp_path, files, message):
   for name, value in files.items():
     write(tmp_path / name, value)
   with pytest.raises(UserError, match=message) as error:
-    load.check(str(tmp_path))
+    runtimes.check(str(tmp_path))
   assert "\n" not in str(error.value)
 
 

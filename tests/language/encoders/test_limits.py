@@ -7,7 +7,7 @@ import pytest
 import torch
 import transformers
 
-from lafg_jax.language.encoders import load
+from lafg_jax.language.encoders import by_transformers
 from lafg_jax.language.encoders import texts as encode
 from lafg_jax.utils.errors import UserError
 
@@ -36,7 +36,7 @@ ABSOLUTE = [
 @pytest.mark.parametrize(("family", "changes", "limit"), ABSOLUTE)
 def test_a_long_text_is_cut_to_the_models_positions(save_encoder, tmp_path, family, changes, limit):
   folder = save_encoder(tmp_path, family, changes)
-  assert load.load_reader(folder, tmp_path).limit == limit
+  assert by_transformers.load_reader(folder, tmp_path).context == limit
   model = transformers.AutoModel.from_pretrained(folder).eval()
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   ids = tokenizer(LONG, truncation=True, max_length=limit, return_tensors="pt")
@@ -82,8 +82,8 @@ def test_the_least_of_model_tokenizer_and_settings_counts(
   folder = save_encoder(tmp_path, family, changes, **tokenizer)
   if settings is not None:
     (tmp_path / "sentence_bert_config.json").write_text(json.dumps(settings))
-  reader = load.load_reader(folder, tmp_path)
-  assert reader.limit == limit
+  reader = by_transformers.load_reader(folder, tmp_path)
+  assert reader.context == limit
   # Qwen's tokenizer is its own.
   assert family == "qwen2" or reader.tokens([LONG, "red"])["input_ids"].shape == (2, limit)
 
@@ -104,7 +104,7 @@ def test_a_model_without_any_limit_says_so_and_reads_all(save_encoder, tmp_path,
 def test_no_room_and_other_words_are_one_line(save_encoder, tmp_path):
   folder = save_encoder(tmp_path / "a", "bert", POSITIONS, model_max_length=2)
   with pytest.raises(UserError, match="reads 2 tokens of a text, 2 of them special"):
-    load.load_reader(folder, tmp_path / "a")
+    by_transformers.load_reader(folder, tmp_path / "a")
   # A tokenizer with more words than the model.
   folder = save_encoder(tmp_path / "b", "bert", POSITIONS | {"vocab_size": 6})
   with pytest.raises(UserError, match="cannot encode .*tokenizer and its weights belong together"):

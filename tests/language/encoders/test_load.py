@@ -12,7 +12,7 @@ import transformers
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language.encoders import images, load
+from lafg_jax.language.encoders import by_flax, by_transformers, images, load
 from lafg_jax.language.encoders import texts as encode
 from lafg_jax.utils.errors import UserError
 
@@ -166,7 +166,11 @@ def test_real_siglip_tokenizer_if_sentencepiece_is_there(folders, tmp_path):
     str(tmp_path / "spiece.model"), model_max_length=CONTEXT, model_input_names=["input_ids"]
   )
   tokenizer.save_pretrained(folder)
-  found = encode.encode_texts(["A red, blue car!", "a red blue car"], str(folder), 2)
+  both = ["A red, blue car!", "a red blue car"]
+  # A model of whole words, which Flax's way does not read.
+  with pytest.raises(UserError, match="no Unigram model"):
+    encode.encode_texts(both, str(folder), 2)
+  found = encode.encode_texts(both, str(folder), 2, runtime="transformers")
   np.testing.assert_allclose(found[0], found[1], atol=1e-6)
   model = transformers.SiglipModel.from_pretrained(folder).eval()
   tokens = tokenizer(["A red, blue car!"], padding="max_length", return_tensors="pt")
@@ -203,7 +207,7 @@ def test_images_come_from_the_cache_by_content(folders, tmp_path, monkeypatch):
   folder, cache = str(folders["clip"]), tmp_path / "cache"
   first = images.encode_images(paths, folder, 2, cache=cache)
   again = [str(Path(path).rename(tmp_path / f"moved-{i}.png")) for i, path in enumerate(paths)]
-  monkeypatch.setattr(load, "load_image_model", None)
+  monkeypatch.setattr(by_flax, "_loaded", None)
   np.testing.assert_array_equal(images.encode_images(again, folder, 2, cache=cache), first)
   with pytest.raises(TypeError):  # Another image needs the model, which is gone.
     images.encode_images(arrays[:1] // 2, folder, 2, cache=cache)
@@ -277,8 +281,8 @@ def test_left_padding_pools_the_same_tokens():
   padded = torch.cat([torch.full((1, 2, 4), 9.0), states], dim=1)
   left = torch.tensor([[0, 0, 1, 1, 1]])
   for mode in ("cls", "max", "mean", "mean_sqrt_len", "weightedmean", "lasttoken"):
-    alone = load.pool({"last_hidden_state": states}, torch.ones(1, 3), (mode,))
-    found = load.pool({"last_hidden_state": padded}, left, (mode,))
+    alone = by_transformers.pool({"last_hidden_state": states}, torch.ones(1, 3), (mode,))
+    found = by_transformers.pool({"last_hidden_state": padded}, left, (mode,))
     torch.testing.assert_close(found, alone)
 
 
@@ -291,8 +295,8 @@ def test_settings_of_sentence_transformers_are_honoured(bert, tmp_path):
   (folder / "modules.json").write_text(json.dumps(modules))
   (folder / "pool").mkdir()
   (folder / "pool/config.json").write_text('{"pooling_mode": "cls"}')
-  reader = load.load_reader("x", folder)
-  assert (reader.limit, reader.lower, reader.pooling) == (4, True, ("cls",))
+  reader = by_transformers.load_reader("x", folder)
+  assert (reader.context, reader.lower, reader.pooling) == (4, True, ("cls",))
   found = encode.encode_texts(["A RED car", "a red car with a roof"], str(folder), 2)
   np.testing.assert_allclose(found[0], found[1], atol=1e-6)  # both cut after three words
 

@@ -11,7 +11,7 @@ import transformers
 from absl import logging
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-from lafg_jax.language.encoders import load, texts
+from lafg_jax.language.encoders import by_transformers, load, texts
 from lafg_jax.utils.errors import UserError
 
 WORDS = "a photo of red blue car bird with big small wings and roof".split()
@@ -108,7 +108,7 @@ def test_sentence_features_equal_a_masked_mean_by_hand(bert, batch_size):
 
 
 def test_half_precision_weights_are_computed_in_float32(bert):
-  assert load.load_text_model(bert, Path(bert)).dtype == torch.float32
+  assert by_transformers.load_text_model(bert, Path(bert)).dtype == torch.float32
 
 
 def test_long_text_is_cut_and_counted(bert, caplog):
@@ -136,6 +136,7 @@ def test_encoder_without_padding_token_pads_with_its_end(bert, tmp_path):
 def section(encoder, **changes):
   values = {"encoder": encoder, "prompt": "a photo of {}", "query": "name", "batch_size": 3}
   values |= {"long_sentences": "split", "cache": "", "num_attributes": 0}
+  values |= {"encoder_runtime": "auto"}
   return ml_collections.ConfigDict(values | changes)
 
 
@@ -241,10 +242,10 @@ def test_spoilt_encoder_folder_is_one_clear_line(clip, tmp_path, spoil):
   assert "\n" not in str(raised.value)
 
 
-def test_missing_library_names_the_extra(clip, monkeypatch):
+def test_missing_library_names_the_extra(bert, monkeypatch):
   monkeypatch.setitem(__import__("sys").modules, "transformers", None)
   with pytest.raises(UserError, match=r"transformers is not installed: pip install 'lafg_jax\["):
-    texts.encode_texts(TEXTS, clip, 2)
+    texts.encode_texts(TEXTS, bert, 2)
 
 
 def test_shipped_encoder_is_a_folder_of_the_package():
@@ -295,7 +296,7 @@ def test_run_cuts_long_sentences_if_told_to(bert, tmp_path, logged):
 
 
 def test_more_attributes_than_sentences_are_refused_before_encoding(bert, tmp_path, monkeypatch):
-  monkeypatch.setattr(load, "load_text_model", None)
+  monkeypatch.setattr(by_transformers, "load_text_model", None)
   records = [{"class": "bird", "description": text, "source": "x"} for text in ("a", "red", "red")]
   with pytest.raises(UserError, match="num_attributes=3: it takes a number in 1..2"):
     texts.compute(section(bert, num_attributes=3), records, ("bird",))

@@ -26,16 +26,12 @@ def learned(config, both):
   params = objective.init_params(config, both.clip, both.params, [5, 6])
   rng = np.random.default_rng(1)
   draw = lambda x: x + 0.3 * rng.standard_normal(x.shape).astype(np.float32)  # noqa: E731
-  return {
-    name: x if name in both.params else jax.tree.map(draw, x) for name, x in params.items()
-  }
+  return {name: x if name in both.params else jax.tree.map(draw, x) for name, x in params.items()}
 
 
 @contextlib.contextmanager
 def hooked(hooks):
-  handles = [
-    getattr(module, f"register_forward_{kind}hook")(hook) for module, kind, hook in hooks
-  ]
+  handles = [getattr(module, f"register_forward_{kind}hook")(hook) for module, kind, hook in hooks]
   try:
     yield
   finally:
@@ -108,14 +104,16 @@ def test_as_transformers_with_the_same_embeddings_put_in(
   if method == "dcar":
     drawn = np.random.default_rng(2).uniform(0.3, 3, ids.shape)
     weights = np.where(words >= 0, drawn, 1).astype(np.float32)
-  given, (first, later) = prompts.of_image(config, clip, params), prompts.of_text(config, clip, params)
+  given = prompts.of_image(config, clip, params)
+  first, later = prompts.of_text(config, clip, params)
   assert (given is None) == (method in ("zero_shot", "coop"))
   assert (first is None) == (method in ("zero_shot", "vpt_shallow", "vpt_deep"))
   assert (later is not None) == (method in ("ivlp", "maple"))
-  found = jax.jit(lambda p: features.of_texts(config, clip, p, ids, ends, weights))(params)
+  # Not under jit: all cases share the operations that are compiled one by one.
+  found = features.of_texts(config, clip, params, ids, ends, weights)
   wanted = texts_of_torch(both, ids, ends, first, later, weights)
   np.testing.assert_allclose(found, wanted, atol=1e-5)
-  found = jax.jit(lambda p: features.of_images(config, clip, p, images))(params)
+  found = features.of_images(config, clip, params, images)
   wanted = images_of_torch(both, images, given, config.prompts.place)
   np.testing.assert_allclose(found, wanted, atol=1e-5)
 
@@ -127,9 +125,7 @@ def test_weights_of_1_and_no_prompts_are_plain_clip(both, make_config, captioned
   plain = features.of_texts(config, both.clip, both.params, ids, ends)
   with_ones = features.of_texts(config, both.clip, both.params, ids, ends, ones)
   np.testing.assert_array_equal(plain, with_ones)
-  np.testing.assert_allclose(
-    plain, texts_of_torch(both, ids, ends, None, None, ones), atol=1e-5
-  )
+  np.testing.assert_allclose(plain, texts_of_torch(both, ids, ends, None, None, ones), atol=1e-5)
   np.testing.assert_allclose(
     features.of_images(config, both.clip, both.params, images),
     images_of_torch(both, images, None, "before_norm"),

@@ -120,7 +120,13 @@ def test_rows_of_the_table_have_their_bounds(written):
   assert len(others) == 2 * 3 * len(KS) - 1
   text = protocol.table(written[1])
   assert "4 images of 2 classes, 5 captions (partial copy)" in text
-  assert "with the data set's negatives in the gallery" in text
+  assert "with wrong captions in the gallery of texts" in text
+  (_, headline), (others, rows), (harder, _) = protocol.tables(written[1])
+  assert (len(headline), len(rows)) == (1 + 2 * len(KS), 1 + 4 * len(KS))
+  assert (others, harder) == (
+    "merged and class: other protocols",
+    "2 wrong captions in the gallery too",
+  )
 
 
 def test_images_may_come_once_or_with_each_of_their_captions():
