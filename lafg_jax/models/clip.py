@@ -176,20 +176,20 @@ def embed_texts(
 
 def token_embeddings(clip: Clip, params: dict[str, Any], ids: jax.Array) -> jax.Array:
   """Token ids [B, L] to their embeddings [B, L, width] float32, without positions."""
-  return clip.text.apply({"params": params["text"]}, ids, method="embed")
+  found: Any = clip.text.apply({"params": params["text"]}, ids, method="embed")
+  return found
 
 
 def _from_ids(tower: TextTower, ids: jax.Array, ends: jax.Array) -> jax.Array:
   return tower(tower.embed(ids), ends)
 
 
-def _normalised(x: jax.Array) -> jax.Array:
+def _normalised(x: Any) -> jax.Array:
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def _build(source: str, whole: Whole, image_size: int, dtype: Any, remat: str) -> Clip:
   image, (mean, std) = whole.image, whole.mean_std
-  width, depth, num_heads, mlp_dim = whole.text.sizes
   tower = ImageTower(
     image[:4],
     image.patch_size,

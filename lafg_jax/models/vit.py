@@ -227,8 +227,8 @@ class ViT(nn.Module):
       places = rotary(x.shape[1], x.shape[2], head_dim, options.rotary_base)
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
     at, block = self.num_prefix, rematerialised(Block, self.remat)
-    early = prompts is not None and self.prompts_at == "before_norm"
-    if early:
+    early = self.prompts_at == "before_norm"
+    if prompts is not None and early:
       x = with_prompts(x, prompts[0], at, replace=False)
     if options.pre_norm:
       x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="pre_norm")(x)

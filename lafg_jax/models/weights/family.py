@@ -81,7 +81,7 @@ class Family(NamedTuple):
 class TextSettings(NamedTuple):
   """The text tower of a source, as models/text.py builds it; sizes are width, depth, heads, MLP."""
 
-  sizes: tuple[int, ...]
+  sizes: tuple[int, int, int, int]
   vocabulary: int
   context: int
   dim: int

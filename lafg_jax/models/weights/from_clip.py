@@ -114,10 +114,14 @@ def _siglip_text(found: dict[str, Any]) -> TextSettings:
 
 
 def _settings(config: dict[str, Any], dim: int, **more: Any) -> TextSettings:
-  keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
   activation = config["hidden_act"]
   return TextSettings(
-    sizes=tuple(config[key] for key in keys),
+    sizes=(
+      config["hidden_size"],
+      config["num_hidden_layers"],
+      config["num_attention_heads"],
+      config["intermediate_size"],
+    ),
     vocabulary=config["vocab_size"],
     context=config["max_position_embeddings"],
     dim=dim,
