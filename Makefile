@@ -31,10 +31,18 @@ test-all: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist worksteal -q
 	LAFG_XLA_DEFAULTS=1 $(BIN)/pytest -n 2 --dist worksteal -q tests/evaluate tests/faults/test_kill.py tests/training/test_step.py tests/training/test_objective.py
 
+# One word a script; a flag goes behind a colon.
+BENCHES ?= train_step embed knn knn:--size=sop knn:--size=million single_query startup scaling profile_step memory
+# Such as --rounds=1.
+BENCH_FLAGS ?=
+
 bench: $(VENV)/.bench
-	for name in train_step embed knn "knn --size=sop" "knn --size=million" startup scaling memory; do \
-	  set -- $$name; echo; echo "== benchmarks/$$1.py $$2"; $(BIN)/python benchmarks/$$1.py $$2 || exit 1; \
+	for name in $(BENCHES); do \
+	  script=$${name%%:*}; flags=$${name#$$script}; flags=$${flags#:}; \
+	  case $$script in profile_step|memory) ;; *) flags="$$flags $(BENCH_FLAGS)" ;; esac; \
+	  echo; echo "== benchmarks/$$script.py $$flags"; $(BIN)/python benchmarks/$$script.py $$flags || exit 1; \
 	done
+	$(BIN)/python benchmarks/plots.py
 
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

@@ -12,6 +12,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import side_by_side
 
 from lafg_jax.config import shipped
 from lafg_jax.runtime import out_of_memory
@@ -46,10 +47,13 @@ def main() -> None:
   parser.add_argument("--remat", nargs="+", default=["none", "dots", "blocks"])
   args = parser.parse_args()
   print(f"{args.config}, ViT-B/16, one device of {jax.default_backend()}, jax {jax.__version__}")
+  found = {}
   for remat in args.remat:
     for rows in args.rows:
       size, seconds = planned(args.config, rows, remat)
+      found[f"{rows or 'all'} rows, remat {remat}"] = size / 2**30
       print(f"| {rows or 'all'} | {remat} | {size / 2**30:.1f} GiB | {seconds:.0f} s |", flush=True)
+  side_by_side.keep(f"memory-{args.config}", side_by_side.machine("jax"), {"GiB": found})
 
 
 if __name__ == "__main__":

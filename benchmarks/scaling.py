@@ -1,6 +1,6 @@
-"""How times grow: with image size, batch, devices and gallery, each as a line of a log-log plot.
+"""How times grow: with image size, batch, devices and gallery; `plots.py` draws them.
 
-  python benchmarks/scaling.py [--rounds 3] [--plot benchmarks/scaling.svg]
+  python benchmarks/scaling.py [--rounds 3]
 
 A small ViT (width 192, depth 4) trains on random images; a gallery of 256 numbers a row is searched
 for 1,000 queries. Devices are simulated on the CPU, in processes of their own: they share its
@@ -60,8 +60,8 @@ def search_of(count: int):
   return lambda: knn.search(queries, gallery, 10)
 
 
-def seconds_of(job, rounds: int) -> float:
-  return statistics.median(side_by_side.turns({"": job}, rounds)[""])
+def median_of(job, rounds: int) -> float:
+  return statistics.median(side_by_side.seconds_of(job, rounds))
 
 
 def on_devices(count: int, rounds: int) -> float:
@@ -72,42 +72,25 @@ def on_devices(count: int, rounds: int) -> float:
   return json.loads(done.stdout.splitlines()[-1])
 
 
-def plot(lines: dict[str, dict[int, float]], path: str) -> None:
-  import matplotlib
-
-  matplotlib.use("svg")
-  import matplotlib.pyplot as plt
-
-  figure, axes = plt.subplots(1, len(lines), figsize=(3.2 * len(lines), 3), layout="constrained")
-  for ax, (title, line) in zip(axes, lines.items(), strict=True):
-    ax.loglog(list(line), list(line.values()), marker="o")
-    ax.set(xlabel=title, ylabel="seconds")
-    ax.set_xticks(list(line), [f"{x:,}" for x in line], minor=False)
-    ax.minorticks_off()
-    ax.grid(alpha=0.3)
-  figure.savefig(path)
-
-
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--rounds", type=int, default=3)
-  parser.add_argument("--plot", default="")
   parser.add_argument("--only-devices", action="store_true", help=argparse.SUPPRESS)
   args = parser.parse_args()
   if args.only_devices:
-    print(json.dumps(seconds_of(step_of(64, 64), args.rounds)))
+    print(json.dumps(median_of(step_of(64, 64), args.rounds)))
     return
-  print(side_by_side.machine("jax", "flax"))
+  machine = side_by_side.machine("jax", "flax")
+  print(machine)
   lines = {
-    "side of an image, px": {n: seconds_of(step_of(n, 32), args.rounds) for n in SIZES},
-    "images in a batch": {n: seconds_of(step_of(64, n), args.rounds) for n in BATCHES},
+    "side of an image, px": {n: median_of(step_of(n, 32), args.rounds) for n in SIZES},
+    "images in a batch": {n: median_of(step_of(64, n), args.rounds) for n in BATCHES},
     "simulated devices": {n: on_devices(n, args.rounds) for n in DEVICES},
-    "rows of the gallery": {n: seconds_of(search_of(n), args.rounds) for n in GALLERIES},
+    "rows of the gallery": {n: median_of(search_of(n), args.rounds) for n in GALLERIES},
   }
   for title, line in lines.items():
     print(f"| {title} | " + " | ".join(f"{n:,}: {s:.3f} s" for n, s in line.items()) + " |")
-  if args.plot:
-    plot(lines, args.plot)
+  side_by_side.keep("scaling", machine, {"seconds": lines})
 
 
 if __name__ == "__main__":

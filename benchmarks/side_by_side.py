@@ -3,6 +3,7 @@
 import argparse
 import ctypes
 import importlib.metadata
+import json
 import os
 import platform
 import resource
@@ -16,6 +17,7 @@ from typing import Any
 
 # timm names torchvision's classes when it is imported, and there is no CPU build of it to match.
 STAND_IN = Path(__file__).resolve().parents[1] / "tests" / "timm_oracle"
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def machine(*packages: str) -> str:
@@ -31,6 +33,18 @@ def machine(*packages: str) -> str:
 
 def _lines(path: str) -> list[str]:
   return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def keep(name: str, machine: str, values: dict[str, Any]) -> None:
+  """Writes what was measured into results/NAME.json beside this, in place of what was there.
+
+  `plots.py` draws from these files.
+  """
+  RESULTS.mkdir(exist_ok=True)
+  content = {"machine": machine, "date": time.strftime("%Y-%m-%d"), **values}
+  path = RESULTS / f"{name}.json"
+  path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+  print(f"kept in {os.path.relpath(path)}")
 
 
 def restart_without(*variables: str) -> None:
@@ -78,7 +92,8 @@ def beside_timm(doc: str, ours: Callable[..., Any], theirs: Callable[..., Any]) 
   parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
   args = parser.parse_args()
   images = np.random.default_rng(0).integers(0, 256, (args.batch, 224, 224, 3), np.uint8)
-  print(machine("jax", "torch", "timm"))
+  where = machine("jax", "torch", "timm")
+  print(where)
   print(f"ViT of size {args.size}, batches of {args.batch}, {args.dtype}")
   common = args.size, args.batch, args.dtype, images
   jobs = {"timm, eager": theirs(*common, False), "lafg_jax": ours(*common)}
@@ -89,19 +104,34 @@ def beside_timm(doc: str, ours: Callable[..., Any], theirs: Callable[..., Any]) 
   seconds = turns(jobs, args.rounds)
   print("\n".join(table(seconds, args.batch, "images/s", "timm, eager")))
   print(f"peak memory of the process: {peak_mib():.0f} MiB")
+  backend = sys.modules["jax"].default_backend()
+  kept = {"batch": args.batch, "seconds": seconds}
+  keep(f"{Path(sys.argv[0]).stem}-{args.size}-{args.dtype}-{backend}", where, kept)
 
 
-def turns(jobs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-  """Seconds of each job in each round; each is called once before that is not counted."""
+def turns(
+  jobs: dict[str, Callable[[], object]], rounds: int, pause: float = 0.0
+) -> dict[str, list[float]]:
+  """Seconds of each job in each round; each is called once before that is not counted.
+
+  Jobs of milliseconds need a `pause` before each, in seconds: a library's threads keep a core busy
+  for a while after their work.
+  """
   for job in jobs.values():
     job()
   seconds: dict[str, list[float]] = {name: [] for name in jobs}
   for _ in range(rounds):
     for name, job in jobs.items():
+      time.sleep(pause)
       start = time.perf_counter()
       job()
       seconds[name].append(time.perf_counter() - start)
   return seconds
+
+
+def seconds_of(job: Callable[[], object], rounds: int) -> list[float]:
+  """Seconds of each of `rounds` calls, without a first one that is not counted."""
+  return turns({"": job}, rounds)[""]
 
 
 def table(seconds: dict[str, list[float]], per: float, unit: str, base: str) -> Iterable[str]:

@@ -45,7 +45,8 @@ def main() -> None:
   parser.add_argument("--rounds", type=int, default=5)
   args = parser.parse_args()
   os.environ.setdefault("JAX_PLATFORMS", "cpu")
-  print(side_by_side.machine("jax", "flax"))
+  machine = side_by_side.machine("jax", "flax")
+  print(machine)
   jobs = {
     "python -c pass": command(*PYTHON, "-c", "pass"),
     "import lafg_jax": command(*PYTHON, "-c", "import lafg_jax"),
@@ -55,6 +56,7 @@ def main() -> None:
   }
   seconds = side_by_side.turns(jobs, args.rounds)
   print("\n".join(side_by_side.table(seconds, 0, "s", "import jax")))
+  side_by_side.keep("startup", machine, {"seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -6,14 +6,17 @@
 
 safetensors: model.safetensors and config.json, which load_retriever reads, and README.md, a model
 card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
-the model. stablehlo: model.stablehlo, uint8 images [b, S, S, 3] -> unit-norm float32 [b, D] for any
-b, weights within; jax.export.deserialize runs it without this package. faiss: gallery.faiss and
-gallery.json, the index and the paths of a gallery's images, and GALLERY.md, how to use them.
+the model. A model of image-text retrieval has its tokenizer beside it, and where it has no prompts,
+transformers' CLIPModel loads the folder too. stablehlo: model.stablehlo, uint8 images [b, S, S, 3]
+-> unit-norm float32 [b, D] for any b, weights within; jax.export.deserialize runs it without this
+package; text.stablehlo, of a model that reads texts, int32 ids [b, L] and the place of each end
+token [b] -> [b, D]. faiss: gallery.faiss and gallery.json, the index and the paths of a gallery's
+images (or its captions), and GALLERY.md, how to use them.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from absl import flags, logging
@@ -24,10 +27,10 @@ from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
 FORMATS = ("safetensors", "stablehlo", "faiss")
-STABLEHLO, INDEX, PATHS = "model.stablehlo", "gallery.faiss", "gallery.json"
+STABLEHLO, TEXT_STABLEHLO = "model.stablehlo", "text.stablehlo"
+INDEX, PATHS, CAPTIONS = "gallery.faiss", "gallery.json", ".txt"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
-_AT_ONCE = 64
 
 # allow_override: other commands have flags of these names, and a process may import several.
 _WORKDIR = flags.DEFINE(
@@ -50,7 +53,10 @@ _FORMATS = flags.DEFINE_string(
   "formats", None, f"Some of {','.join(FORMATS)} (default: two; with --gallery all three)."
 )
 _GALLERY = flags.DEFINE(
-  command_line.PATH, "gallery", None, "Images of the faiss index: an npz or a folder."
+  command_line.PATH,
+  "gallery",
+  None,
+  "Images of the faiss index, an npz or a folder; or captions, a .txt with one a line.",
 )
 
 
@@ -79,7 +85,9 @@ def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
   if unknown:
     raise UserError(f"--formats={text}: it takes some of {','.join(FORMATS)}, not {unknown[0]!r}")
   if "faiss" in formats and not gallery:
-    raise UserError("--formats=faiss needs --gallery: an embeddings.npz or a folder of images")
+    raise UserError(
+      "--formats=faiss needs --gallery: an embeddings.npz, a folder of images or a .txt of captions"
+    )
   if gallery and "faiss" not in formats:
     raise UserError(f"--gallery is of the faiss index: add faiss to --formats={text}")
   return formats
@@ -100,26 +108,32 @@ def export(
   from lafg_jax.runtime import jax_settings
 
   jax_settings.check()
-  from lafg_jax.inference import bundle, index_card, model_card, retriever
+  from lafg_jax.inference import bundle, index_card, model_card, retriever, text_card
   from lafg_jax.utils.files import replacing
 
   out, gallery = places.expanded(out), gallery and places.expanded(gallery)
   model = bundle.read(source, checkpoint)
   if "safetensors" in formats and not gallery:
     index_card.check(out, model)
+  if gallery and gallery.endswith(CAPTIONS) and not bundle.reads_texts(model):
+    raise UserError(f"--gallery={gallery}: a model of task={model.config.task} embeds no captions")
   written = []
   # A library may have swallowed Ctrl-C before each of them.
   interrupts.check()
   if "safetensors" in formats:
-    bundle.write(model, out)
+    card = text_card if bundle.reads_texts(model) else model_card
+    written += bundle.write(model, out)
     with replacing(os.path.join(out, model_card.FILE)) as temporary:
-      temporary.write_text(model_card.text(model, formats), encoding="utf-8")
-    written += ["model.safetensors", "config.json", model_card.FILE]
+      temporary.write_text(card.text(model, formats), encoding="utf-8")
+    written.append(model_card.FILE)
   interrupts.check()
   if "stablehlo" in formats:
-    with replacing(os.path.join(out, STABLEHLO)) as temporary:
-      temporary.write_bytes(stablehlo(model))
-    written.append(STABLEHLO)
+    programs = {STABLEHLO: stablehlo}
+    programs |= {TEXT_STABLEHLO: text_stablehlo} if bundle.reads_texts(model) else {}
+    for name, make in programs.items():
+      with replacing(os.path.join(out, name)) as temporary:
+        temporary.write_bytes(make(model))
+      written.append(name)
   interrupts.check()
   if "faiss" in formats and gallery:
     count = write_index(retriever.of(model), gallery, out)
@@ -130,7 +144,7 @@ def export(
 
 
 def stablehlo(model: Any) -> bytes:
-  """The embedding of a `bundle.Trained` as a serialised jax.export.Exported, weights within.
+  """How a `bundle.Trained` embeds images, as a serialised jax.export.Exported, weights within.
 
   uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
 
@@ -140,22 +154,48 @@ def stablehlo(model: Any) -> bytes:
   import jax.numpy as jnp
   from jax import export as jax_export
 
-  from lafg_jax.evaluate.embed import unit_embedding
-  from lafg_jax.models import embedder as embedders
+  from lafg_jax.inference import bundle
+
+  side, task = model.config.data.image_size, bundle.task_of(model.config)
+  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
+  return _program(task.of_images(model.config, model.facts), model.params, "text", images)
+
+
+def text_stablehlo(model: Any) -> bytes:
+  """The embedding of texts, as `stablehlo`: int32 ids [b, L], ends [b] -> float32 [b, D].
+
+  L is the context less the learned prompts, which the program inserts; texts are padded to it. ends
+  are the places of the end tokens.
+  """
+  import jax
+  import jax.numpy as jnp
+  from jax import export as jax_export
+
+  from lafg_jax.inference import bundle
+
+  task, (b,) = bundle.task_of(model.config), jax_export.symbolic_shape("b")
+  length = task.length(model.config, model.facts)
+  given = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((b, length), (b,))]
+  return _program(task.of_texts(model.config, model.facts), model.params, "image", *given)
+
+
+def _program(function: Any, params: dict[str, Any], unread: str, *given: Any) -> bytes:
+  """`function(params, *given)`, exported; the tower `unread` of the parameters is left out."""
+  import jax
+  from jax import export as jax_export
+
   from lafg_jax.runtime import jax_settings
 
-  size = sum(x.nbytes for x in jax.tree.leaves(model.params))
+  params = {name: x for name, x in params.items() if name != unread}
+  size = sum(x.nbytes for x in jax.tree.leaves(params))
   if size >= 2**31 - 2**24:
     problem = (
       f"--formats=stablehlo: {size / 2**30:.1f} GiB of weights, and a file of it holds 2 GiB"
     )
     raise UserError(f"{problem}; pass --formats=safetensors")
-  embedder = embedders.build(model.config.model)
-  side = model.config.data.image_size
-  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
-  embed = jax.jit(lambda x: unit_embedding(embedder, model.params, x))
   with jax_settings.ours():
-    return bytes(jax_export.export(embed, platforms=PLATFORMS)(images).serialize())
+    embed = jax.jit(lambda *rows: function(params, *rows))
+    return bytes(jax_export.export(embed, platforms=PLATFORMS)(*given).serialize())
 
 
 def write_index(retriever: Any, gallery: str, out: str) -> int:
@@ -163,8 +203,8 @@ def write_index(retriever: Any, gallery: str, out: str) -> int:
 
   Returns G, the number of images.
 
-  `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it, or a
-  folder with images at any depth.
+  `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it; a folder
+  with images at any depth; or a .txt with a caption a line, which gallery.json then has.
   """
   import faiss
   import numpy as np
@@ -174,6 +214,9 @@ def write_index(retriever: Any, gallery: str, out: str) -> int:
 
   if os.path.isdir(gallery):
     paths, vectors = _embedded(retriever, gallery)
+  elif gallery.endswith(CAPTIONS):
+    paths = _lines(gallery)
+    vectors = retriever.embed_text(paths)
   else:
     arrays = read_npz(gallery, ("paths", "vectors"), stage=None)
     paths, vectors = [str(path) for path in arrays["paths"]], arrays["vectors"]
@@ -191,32 +234,41 @@ def write_index(retriever: Any, gallery: str, out: str) -> int:
   return len(paths)
 
 
+def _lines(path: str) -> list[str]:
+  """The captions of a text file, empty lines left out."""
+  from pathlib import Path
+
+  try:
+    lines = Path(path).read_text(encoding="utf-8").splitlines()
+  except ValueError as error:
+    raise UserError(f"--gallery={path} is no text in UTF-8: {error}") from error
+  found = [line.strip() for line in lines if line.strip()]
+  if not found:
+    raise UserError(f"--gallery={path}: it has no caption")
+  return found
+
+
 def _embedded(retriever: Any, folder: str) -> tuple[list[str], Any]:
   """Sorted paths of the readable images below a folder, and their embeddings [G, D]."""
-  import numpy as np
+  from lafg_jax.data import listing
 
-  from lafg_jax.data import images, listing
-  from lafg_jax.utils import ground
-
-  colour = ground.of(retriever.config.data)
   names, others = listing.images_below(folder)
   for line in listing.said(others):
     logging.warning("gallery: %s", line)
-  paths: list[str] = []
-  vectors = []
-  for start in range(0, len(names), _AT_ONCE):
-    interrupts.check()
-    pixels = []
-    for name in names[start : start + _AT_ONCE]:
-      try:
-        pixels.append(images.read_image(os.path.join(folder, name), colour))
-        paths.append(name)
-      except images.UnreadableImage as error:
-        logging.warning("gallery: left out: %s", error)
-    vectors.append(retriever.embed(pixels, batch_size=_AT_ONCE))
-  if not paths:
+
+  def paths() -> Iterator[str]:
+    for name in names:
+      interrupts.check()
+      yield os.path.join(folder, name)
+
+  vectors, rows, reasons = retriever.embed_readable(paths())
+  for reason in reasons.values():
+    logging.warning("gallery: left out: %s", reason)
+  if not len(rows):
     raise UserError(f"--gallery={folder}: no image below it can be read")
-  return paths, np.concatenate(vectors)
+  if reasons:
+    logging.warning("gallery: %d of %d images left out", len(reasons), len(names))
+  return [names[row] for row in rows], vectors
 
 
 if __name__ == "__main__":

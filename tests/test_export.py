@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from PIL import Image
 
 import lafg_jax
 from lafg_jax import export
+from lafg_jax.data import images
 from lafg_jax.evaluate.embed import inference_params, make_embed
 from lafg_jax.inference import bundle, index_card, model_card
 from lafg_jax.models import embedder as embedders
@@ -207,6 +209,31 @@ def test_faiss_finds_what_the_retriever_finds(written, photos, retriever):
   found_scores, found_rows = index.search(queries, 3)
   np.testing.assert_array_equal(found_rows, rows)
   np.testing.assert_allclose(found_scores, scores, atol=1e-6)
+
+
+def test_a_folder_is_decoded_in_threads_and_what_cannot_be_read_is_counted(
+  retriever, photos, tmp_path, monkeypatch, caplog
+):
+  import faiss
+
+  threads, open_image = set(), images.open_image
+
+  def opened(*args):
+    threads.add(threading.current_thread().name.split("_")[0])
+    return open_image(*args)
+
+  expected = retriever.embed([images.read_image(photos / f"{x}.jpg") for x in "abc"])
+  monkeypatch.setattr(images, "open_image", opened)
+  with caplog.at_level("WARNING", logger="absl"):
+    assert export.write_index(retriever, str(photos), str(tmp_path)) == 4
+  assert threads == {"decode"}
+  index = faiss.read_index(str(tmp_path / export.INDEX))
+  np.testing.assert_allclose(index.reconstruct_n(0, 3), expected, atol=1e-6)
+  named, counted = caplog.messages[-2:]
+  assert str(photos / "sub/broken.png") in named and counted == "gallery: 1 of 5 images left out"
+  monkeypatch.setattr(interrupts, "_asked", [2])
+  with pytest.raises(KeyboardInterrupt):
+    export.write_index(retriever, str(photos), str(tmp_path))
 
 
 def test_a_gallery_of_embeddings(retriever, tmp_path, photos):

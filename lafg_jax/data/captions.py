@@ -61,7 +61,7 @@ def check(config: Any) -> None:
       f"--config.captions.val_fraction={captions.val_fraction}: data.num_val_classes="
       f"{data.num_val_classes} holds out whole classes already; leave one of them out"
     )
-  if captions.split != "classes":
+  if captions.split != "classes" and captions.classes == "all":
     own.refuse_split_keys(data, f"captions.split={captions.split} does not read it")
 
 
@@ -70,8 +70,7 @@ def load_splits(config: Any, splits: Sequence[str] = SPLITS) -> dict[str, Captio
 
   Args:
     config: reads the section captions, and of data root, expect_counts, ground, num_val_classes,
-      max_train_classes and, under captions.split='classes', train_fraction, split_seed and
-      test_classes.
+      max_train_classes and, where classes are split, train_fraction, split_seed and test_classes.
     splits: some of 'train', 'val' and 'test'.
   """
   for split in splits:
@@ -81,6 +80,8 @@ def load_splits(config: Any, splits: Sequence[str] = SPLITS) -> dict[str, Captio
   source = config.captions.source
   listed = importlib.import_module(f"lafg_jax.data.caption_readers.{source}").read(config)
   pool, rows = _pool(config, listed)
+  if config.captions.classes != "all":
+    pool, rows = _half(config, pool, rows)
   parts = _split(config, pool, [listed.splits[row] for row in rows] if listed.splits else None)
   empty = [split for split in splits if split != "val" and not len(parts[split][0])]
   if empty:
@@ -312,12 +313,20 @@ def _as_classes(pool: Captioned, rows: np.ndarray) -> Dataset:
 
 def _halves(config: Any, pool: Captioned) -> tuple[Dataset, Dataset]:
   if not pool.class_names:
+    key = "split" if config.captions.split == "classes" else "classes"
     raise UserError(
-      "--config.captions.split=classes: the captions have no classes: add a column class, or pass "
-      "--config.captions.split=images"
+      f"--config.captions.{key}={config.captions[key]}: the captions have no classes: add a column "
+      "class, or pass --config.captions.split=images"
     )
   where = config.captions.file or "the finches"
   return own.halves(config.data, _as_classes(pool, np.arange(len(pool.captions))), where)
+
+
+def _half(config: Any, pool: Captioned, rows: list[int]) -> tuple[Captioned, list[int]]:
+  """The pairs of captions.classes alone, 'train' or 'test', and the listed row of each."""
+  half = _halves(config, pool)[config.captions.classes == "test"]
+  kept = np.sort(np.asarray(half.images, np.int64))
+  return _take(pool, pool.split, kept, half.class_names), [rows[k] for k in kept.tolist()]
 
 
 def _held_out_classes(data: Any, train: Dataset, test: Dataset) -> dict[str, _Part]:

@@ -68,8 +68,8 @@ def search(
     k: neighbours wanted per query; may be larger than G.
     exclude_self: query i is gallery row i, and is left out of its own neighbours.
     normalize: scale every embedding to unit norm first.
-    query_tile: queries per block and device, at most. Fewer queries are rounded up to a power of 2,
-      so that searches of any size share a few compiled programs.
+    query_tile: queries per block and device, at most. Fewer queries are rounded up to a power of 2
+      of at least 8, or stay one, so that searches of any size share a few compiled programs.
     gallery_tile: gallery rows per block; rounded up to a multiple of 64, at most 65,536. A placed
       gallery has its own.
 
@@ -90,7 +90,9 @@ def search(
     queries, gallery = _check_pair(queries, gallery, exclude_self, normalize)
     placed = _place(gallery, gallery_tile, jax.local_devices())
   count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.size)
-  tile = min(_tile_size(query_tile, count), max(8, 1 << (-(-count // devices) - 1).bit_length()))
+  # One query is a product of a matrix and a vector, which CPUs do in half the time of 2 to 8 rows.
+  few = 1 if count <= devices else max(8, 1 << (-(-count // devices) - 1).bit_length())
+  tile = min(_tile_size(query_tile, count), few)
   scores, indices = _run(_search, placed, tile, exclude_self, queries, k=found)
   fill = ((0, 0), (0, k - found))
   return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)

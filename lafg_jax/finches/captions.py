@@ -94,7 +94,7 @@ def image(kind: str, name: str, number: int) -> np.ndarray:
 @functools.cache
 def _shapes() -> dict[str, tuple[Attributes, bool]]:
   """{class name: its bill and tail, and whether it is seen in training}."""
-  found = {}
+  found: dict[str, tuple[Attributes, bool]] = {}
   pairs = itertools.product(*(enumerate(ATTRIBUTES[part]) for part in _SHAPE))
   for (i, bill), (j, tail) in pairs:
     name = f"{_genus('tail', tail)} {_genus('bill', bill)}"

@@ -1,9 +1,15 @@
 """A trained model as arrays and facts: read from checkpoints or an export, written as an export.
 
-An export is two files: model.safetensors, with 'params/...' (what embeds an image; LoRA merged),
-'prototypes/...' and 'readout/...', and config.json, with the training config and the other facts.
+An export is two files: model.safetensors, with 'params/...' (what embeds; LoRA merged),
+'prototypes/...' and 'readout/...', and config.json, with the training config and the other facts;
+and the tokenizer's files of a model that reads texts. A whole CLIP without prompts is written as
+transformers keeps it: our facts are then the entry 'lafg_jax' of its config.json.
+
+What is kept of a checkpoint, and how it embeds, is said by `lafg_jax.tasks.<config.task>.restore`.
 """
 
+import hashlib
+import importlib
 import json
 import os
 from pathlib import Path
@@ -15,19 +21,19 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.evaluate.embed import inference_params
 from lafg_jax.inference import locations
-from lafg_jax.models import embedder as embedders
+from lafg_jax.language.encoders import tokens
+from lafg_jax.models import clip as clips
 from lafg_jax.runtime import jax_settings
-from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
 FORMAT = 2
-_FACTS = (
-  "step checkpoint validation class_names dataset partial box sentences evaluation versions".split()
-)
+# Our entry in a config.json of transformers, and what its files of weights say of themselves.
+_OURS, _TORCH = "lafg_jax", {"format": "pt"}
+# Of every task; a task's own are its restore.FACTS.
+_FACTS = "step checkpoint validation class_names dataset partial evaluation versions".split()
 _TREES = ("params", "prototypes", "readout")
 # What reading a JSON file raises that was edited, or that is of something else.
 _FOREIGN = (ValueError, KeyError, TypeError, AttributeError)
@@ -36,19 +42,21 @@ _FOREIGN = (ValueError, KeyError, TypeError, AttributeError)
 class Trained(NamedTuple):
   """What a model needs to embed, search and be read, on the host.
 
-  config: that of its training. params: the tree that `Embedder` takes, for inference alone.
+  config: that of its training. params: the tree that embeds images and texts.
   prototypes: the language base, as `Retriever` has it. readout: of `attributes.readout`.
-  facts: JSON: 'step', 'checkpoint' ('newest' or 'best'), 'validation' ('step', 'val_map@r' and
-  'val_recall@1' that made it the best, or None), 'class_names', 'dataset', 'partial', 'box' (or
-  None), 'sentences' (of the vocabulary), 'evaluation' (evaluation.json of that very checkpoint, or
-  None) and 'versions'.
+  facts: JSON: 'step', 'checkpoint' ('newest' or 'best'), 'validation' ('step' and the figures that
+  made it the best, such as 'val_recall@1', or None), 'class_names', 'dataset', 'partial',
+  'evaluation' (evaluation.json of that very checkpoint, or None), 'versions', and those of the
+  task; of class retrieval 'box' (or None) and 'sentences' (of the vocabulary).
+  files: {name: content} of the tokenizer, {} without one.
   """
 
   config: ConfigDict
   params: dict[str, Any]
   prototypes: dict[str, np.ndarray]
-  readout: attributes.Readout
+  readout: dict[str, np.ndarray]
   facts: dict[str, Any]
+  files: dict[str, bytes] = {}
 
 
 @jax_settings.ours()
@@ -71,9 +79,26 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
   return model
 
 
-def embedding_dim(config: ConfigDict) -> int:
+def task_of(config: ConfigDict) -> Any:
+  """The module `restore` of the task of a config; UserError where there is no such task."""
+  name = str(config.task)
+  try:
+    # By name, as `lafg_jax.tasks.find`, which imports what trains.
+    return importlib.import_module(f"lafg_jax.tasks.{name}.restore")
+  except ModuleNotFoundError as error:
+    if name not in str(error):
+      raise
+    raise UserError(f"a model of task {name!r}, which this version of lafg_jax lacks") from error
+
+
+def embedding_dim(trained: Trained) -> int:
   """D of a trained model."""
-  return config.model.embedding_dim or embedders.build(config.model).backbone.width
+  return task_of(trained.config).embedding_dim(trained.config, trained.facts)
+
+
+def reads_texts(trained: Trained) -> bool:
+  """Whether the model has a text tower beside that of images."""
+  return hasattr(task_of(trained.config), "embed_texts")
 
 
 def identity(trained: Trained) -> str:
@@ -85,22 +110,30 @@ def identity(trained: Trained) -> str:
 def _of_checkpoint(workdir: str, where: str) -> Trained:
   arrays, meta = checkpoints.require(workdir, where)
   config = config_keys.nested(meta["config"])
-  params = checkpoints.subtree(arrays, "state/params")
-  prototypes = checkpoints.subtree(arrays, "prototypes")
-  readout = {}
-  if prototypes:
-    means = checkpoints.subtree(arrays, "state/averages/projectors")
-    readout = attributes.readout(config, prototypes["vocabulary"], params["projectors"], means)
-  inference = inference_params(embedders.build(config.model), params)
+  task = task_of(config)
   facts = {
-    **{name: meta[name] for name in ("step", "box", "sentences", "versions")},
+    **{name: meta[name] for name in ("step", "versions", *task.FACTS)},
     **{name: meta["dataset"][name] for name in ("class_names", "partial")},
     "dataset": meta["dataset"]["name"],
     "checkpoint": "best" if where == checkpoints.BEST else "newest",
     "validation": meta.get("validation"),
     "evaluation": _evaluation(workdir, where, meta["step"]),
   }
-  return Trained(config, jax.tree.map(np.asarray, inference), prototypes, readout, facts)
+  found = _files(os.path.join(workdir, tokens.FOLDER), facts)
+  return Trained(config, **task.trees(config, arrays), facts=facts, files=found)
+
+
+def _files(folder: str, facts: dict[str, Any]) -> dict[str, bytes]:
+  """The tokenizer's files of a folder; UserError where one is missing or another."""
+  found = {}
+  for name, wanted in facts.get("tokenizer", {}).items():
+    path = Path(folder, name)
+    if name not in tokens.FILES or not path.is_file():
+      raise UserError(f"{path} is missing, a file of the tokenizer: copy the whole model again")
+    if files.file_hash(path) != wanted:
+      raise UserError(f"{path} is not the file that the model was trained with: copy it again")
+    found[name] = path.read_bytes()
+  return found
 
 
 def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
@@ -117,20 +150,40 @@ def _evaluation(workdir: str, where: str, step: int) -> dict[str, Any] | None:
   return None
 
 
-def write(trained: Trained, folder: str) -> None:
-  """Writes model.safetensors and config.json, each whole or not at all."""
+def write(trained: Trained, folder: str) -> list[str]:
+  """Writes model.safetensors and config.json, and what else `Trained` has; the names of the files.
+
+  Each is written whole or not at all, config.json last.
+  """
   from safetensors.numpy import save
 
-  tree = {name: getattr(trained, name) for name in _TREES}
-  flat = traverse_util.flatten_dict(tree, sep="/")
-  weights = os.path.join(folder, locations.WEIGHTS)
-  with files.replacing(weights) as temporary:
-    # Not save_file, whose files only their owner may read.
-    temporary.write_bytes(save({name: np.asarray(x, order="C") for name, x in flat.items()}))
-  facts = {"library": "lafg_jax", "format": FORMAT, "weights_sha256": files.file_hash(weights)}
+  theirs = in_transformers(trained)
+  tensors, config, beside = theirs or (_flat(trained), {}, {})
+  contents = {name: json.dumps(x, indent=2).encode() + b"\n" for name, x in beside.items()}
+  # Not save_file, whose files only their owner may read.
+  weights = save({name: np.asarray(x, order="C") for name, x in tensors.items()}, _TORCH)
+  contents = {locations.WEIGHTS: weights} | contents | trained.files
+  facts = {"library": "lafg_jax", "format": FORMAT}
+  facts |= {"weights_sha256": hashlib.sha256(weights).hexdigest()}
   facts |= {"facts": trained.facts, "config": config_keys.flatten(trained.config)}
-  with files.replacing(os.path.join(folder, locations.FACTS)) as temporary:
-    temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+  facts = config | {_OURS: facts} if theirs else facts
+  contents[locations.FACTS] = json.dumps(facts, indent=2).encode() + b"\n"
+  for name, content in contents.items():
+    with files.replacing(os.path.join(folder, name)) as temporary:
+      temporary.write_bytes(content)
+  names = [locations.WEIGHTS, locations.FACTS]
+  return names + [name for name in contents if name not in names]
+
+
+def in_transformers(trained: Trained) -> tuple[Any, Any, Any] | None:
+  """(tensors, config.json, {name: JSON} beside it) where a model of transformers is the same."""
+  make = getattr(task_of(trained.config), "in_transformers", None)
+  return make(trained.config, trained.facts, trained.params, trained.files) if make else None
+
+
+def _flat(trained: Trained) -> dict[str, np.ndarray]:
+  tree = {name: getattr(trained, name) for name in _TREES}
+  return traverse_util.flatten_dict(tree, sep="/")
 
 
 def _of_export(folder: str) -> Trained:
@@ -141,6 +194,8 @@ def _of_export(folder: str) -> Trained:
   try:
     found = json.loads(Path(path).read_text(encoding="utf-8"))
     # A list or a number has no `get`.
+    theirs = _OURS in found
+    found = found.get(_OURS, found)
     ours, layout = found.get("library") == "lafg_jax", found.get("format")
   except _FOREIGN as error:
     raise UserError(f"{path} is damaged or no config of lafg_jax.export: {error}") from error
@@ -151,13 +206,21 @@ def _of_export(folder: str) -> Trained:
   try:
     if files.file_hash(weights) != found["weights_sha256"]:
       raise UserError(f"{weights} is not the file that {path} was written with: export it again")
-    flat = load_file(weights)
     config = config_keys.nested(found["config"])
-    embedding_dim(config)
-    facts = {name: found["facts"][name] for name in _FACTS}
-    trees = {name: checkpoints.subtree(flat, name) for name in _TREES}
-    return Trained(config=config, facts=facts, **trees)
+    task = task_of(config)
+    facts = {name: found["facts"][name] for name in (*_FACTS, *task.FACTS)}
+    task.embedding_dim(config, facts)
+    if theirs:
+      trees = {name: {} for name in _TREES} | {"params": _of_transformers(folder)}
+    else:
+      flat = load_file(weights)
+      trees = {name: checkpoints.subtree(flat, name) for name in _TREES}
+    return Trained(config=config, facts=facts, files=_files(folder, facts), **trees)
   except UserError:
     raise
   except (SafetensorError, *_FOREIGN) as error:
     raise UserError(f"{folder} is damaged: {error}; export it again") from error
+
+
+def _of_transformers(folder: str) -> dict[str, Any]:
+  return jax.tree.map(np.asarray, clips.load(folder)[1])

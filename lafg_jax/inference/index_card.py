@@ -5,14 +5,15 @@ import re
 from collections.abc import Sequence
 
 from lafg_jax.inference import bundle
+from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
 FILE = "GALLERY.md"
-_HEAD = """# A searchable index of {count:,} images
+_HEAD = """# A searchable index of {count:,} {kind}s
 
-`gallery.faiss` holds the embedding of each image, [{count}, {dim}] float32 of unit norm, as a faiss
-`IndexFlatIP`: exact search, and the inner products are cosines. `gallery.json` is the list of the
-images' paths, in the order of the rows{where}.
+`gallery.faiss` holds the embedding of each {kind}, [{count}, {dim}] float32 of unit norm, as a
+faiss `IndexFlatIP`: exact search, and the inner products are cosines. `gallery.json` is the list of
+the {named}, in the order of the rows{where}.
 
 | | |
 |---|---|
@@ -21,14 +22,14 @@ images' paths, in the order of the rows{where}.
 | step | {step:,} ({checkpoint} checkpoint) |
 | backbone | `{pretrained}` |
 | images | {size} px, centre of {resize} px |
-| `loss.alignment` | `{alignment}` |
+| `{key}` | `{value}` |
 | lafg_jax | {version} |
 
 Embeddings of another model mean something else: only vectors of model `{identity}` belong in this
 index or may be searched in it.
 """
 _USE = """
-It takes faiss (`pip install faiss-cpu`), and lafg_jax to embed images. lafg_jax is on no package
+It takes faiss (`pip install faiss-cpu`), and lafg_jax to embed {kind}s. lafg_jax is on no package
 index: `pip install '.[faiss]'` in a checkout of it installs both.
 
 ## Search by an image
@@ -48,7 +49,16 @@ print([paths[row] for row in rows[0]])
 
 Without faiss's search, `retriever.search("query.jpg", index.reconstruct_n(0, index.ntotal), k={k})`
 gives the same.
+"""
+_BY_TEXT = """
+## Search by a sentence
 
+```python
+cosines, rows = index.search(retriever.embed_text("a sentence about an image"), {k})
+print([paths[row] for row in rows[0]])
+```
+"""
+_ADD = """
 ## Add images
 
 ```python
@@ -57,6 +67,18 @@ index.add(retriever.embed(new))
 paths += new  # as this program finds them; those before are below the folder that is named above
 faiss.write_index(index, "gallery.faiss")
 json.dump(paths, open("gallery.json", "w", encoding="utf-8"))
+```
+"""
+
+
+_ADD_CAPTIONS = """
+## Add captions
+
+```python
+new = ["another caption"]
+index.add(retriever.embed_text(new))
+faiss.write_index(index, "gallery.faiss")
+json.dump(paths + new, open("gallery.json", "w", encoding="utf-8"))
 ```
 """
 
@@ -89,10 +111,13 @@ def text(
   """
   config, facts = model.config, model.facts
   below = f", below the folder `{gallery}`" if os.path.isdir(gallery) else f", as `{gallery}` has"
-  here = "safetensors" in formats
-  return _HEAD.format(
+  here, reads_texts = "safetensors" in formats, bundle.reads_texts(model)
+  captions, key = gallery.endswith(".txt"), "prompts.method" if reads_texts else "loss.alignment"
+  head = _HEAD.format(
     count=count,
-    dim=bundle.embedding_dim(config),
+    kind="caption" if captions else "image",
+    named="captions" if captions else "images' paths",
+    dim=bundle.embedding_dim(model),
     where=below if os.path.isdir(gallery) else f"{below} them",
     identity=bundle.identity(model),
     dataset=facts["dataset"],
@@ -102,10 +127,14 @@ def text(
     pretrained=config.model.pretrained or "random weights",
     size=config.data.image_size,
     resize=config.data.resize_size,
-    alignment=config.loss.alignment,
+    key=key,
+    value=config_keys.flatten(config)[key],
     version=facts["versions"].get("lafg_jax", "of unknown version"),
-  ) + _USE.format(
+  )
+  use = _USE + (_BY_TEXT if reads_texts else "") + (_ADD_CAPTIONS if captions else _ADD)
+  return head + use.format(
     model="." if here else os.fspath(source),
     what="this folder; config.json has every setting" if here else "the model of the table above",
+    kind="caption" if captions else "image",
     k=min(5, count),
   )

@@ -1,4 +1,4 @@
-"""What people hand to a retriever: images in any form, and vectors, told apart by plain rules.
+"""What people hand to a retriever: images in any form, vectors and texts, by plain rules.
 
 One image is a path (str, Path, file://, ~), the bytes of a file, an open file, a Pillow image, or
 an array [H, W] or [H, W, C] with C = 1, 3 or 4. Several are a list, an iterator or an array of
@@ -31,6 +31,7 @@ TAKEN = (
   "[H, W, C] or [B, H, W, C] with C = 1, 3 or 4 (uint8, or float in [0, 1]), a list or an iterator "
   "of these, or a folder"
 )
+_TEXTS = "embed_text takes a sentence, or a list, an array or an iterator of sentences"
 _CHANNELS = (1, 3, 4)
 # Closer to 1 than this, the length of a float32 vector is that of a unit vector.
 _UNIT = 1e-5
@@ -88,6 +89,31 @@ def is_one(given: Any) -> bool:
 def _has_order(given: Any) -> bool:
   sequence = hasattr(given, "__len__") and hasattr(given, "__getitem__")
   return (isinstance(given, Iterable) or sequence) and not isinstance(given, Mapping | Set)
+
+
+def texts(given: Any) -> list[str]:
+  """Sentences of what was given: one, or a list, an array or an iterator of them.
+
+  Raises:
+    UserError: at the first that is no text, says nothing, or has half a character.
+  """
+  if isinstance(given, str):
+    given = [given]
+  if isinstance(given, bytes | bytearray) or hasattr(given, "read") or not _has_order(given):
+    raise UserError(f"the input is a {_type(given)}; {_TEXTS}")
+  found = []
+  for row, item in enumerate(given):
+    if not isinstance(item, str):
+      raise UserError(f"text {row} is a {_type(item)}; {_TEXTS}")
+    if not item.strip():
+      raise UserError(f"text {row} is empty; {_TEXTS}")
+    try:
+      item.encode()
+    except UnicodeEncodeError as error:
+      raise UserError(f"text {row} has half a character, a lone surrogate: {error}") from error
+    # A plain str: NumPy has its own.
+    found.append(str(item))
+  return found
 
 
 def vectors(given: Any, width: int, what: str) -> tuple[np.ndarray | None, Any]:
@@ -193,7 +219,8 @@ def _file(item: Any, name: str) -> Any:
   if isinstance(item, str | os.PathLike):
     path = _path(item)
     if not os.path.splitext(path)[1] and not os.path.lexists(path):
-      raise UserError(f"{name}: there is no file {path}, and words are no image; {TAKEN}")
+      hint = "words are no image (embed_text and search(text=...) take them)"
+      raise UserError(f"{name}: there is no file {path}, and {hint}; {TAKEN}")
     return path
   if isinstance(item, Image.Image):
     return item

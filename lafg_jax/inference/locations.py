@@ -2,16 +2,19 @@
 
 import contextlib
 import itertools
+import json
 import os
 import shutil
 import tarfile
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from absl import logging
 
+from lafg_jax.language.encoders import tokens
 from lafg_jax.runtime import mirror
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import places
@@ -130,7 +133,8 @@ def _is_wanted(name: str, where: str) -> bool:
   parts = name.split("/")
   of_step = any(folder == where and x.isdecimal() for folder, x in itertools.pairwise(parts))
   frozen = mirror.is_frozen("/".join(parts[-2:]))
-  return of_step or frozen or parts[-1] in (WEIGHTS, FACTS, EVALUATION)
+  # A tokenizer is in a folder of a workdir, and beside the other files of an export.
+  return of_step or frozen or parts[-1] in (WEIGHTS, FACTS, EVALUATION, *tokens.FILES)
 
 
 def _from_hub(source: str) -> str:
@@ -141,14 +145,27 @@ def _from_hub(source: str) -> str:
   if paths[0] is None or paths[1] is None:
     why = f"it has no {WEIGHTS} and {FACTS} as python -m lafg_jax.export writes them"
     raise UserError(f"{source}: {why}")
+  for file in _tokenizer(paths[0]):
+    places.hub_file(name, file, problem, revision or None)
   return os.path.dirname(paths[0])
+
+
+def _tokenizer(path: str) -> list[str]:
+  """The files of a tokenizer that the config.json of an export names; [] where it is damaged."""
+  try:
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+    names = found.get("lafg_jax", found)["facts"].get("tokenizer", {})
+    return [name for name in tokens.FILES if name in names]
+  except (ValueError, KeyError, TypeError, AttributeError):
+    # `bundle.read` says what is wrong with it.
+    return []
 
 
 def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   with places.as_user_error(source):
     system, remote = places.opened(source)
     names = _listed(system, remote)
-    for name in (FACTS, WEIGHTS, EVALUATION):
+    for name in (FACTS, WEIGHTS, EVALUATION, *tokens.FILES):
       if name in names:
         system.get_file(f"{remote}/{name}", os.path.join(folder, name))
     if is_export(folder):
@@ -158,9 +175,9 @@ def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
   where = _chosen(source, checkpoint, steps)
   if not steps[where]:
     raise UserError(f"{source} has neither checkpoints/ nor {WEIGHTS} with {FACTS}")
-  if mirror.FROZEN in names:
+  for beside in {mirror.FROZEN, tokens.FOLDER} & names:
     with places.as_user_error(source):
-      _copy(system, f"{remote}/{mirror.FROZEN}", os.path.join(folder, mirror.FROZEN))
+      _copy(system, f"{remote}/{beside}", os.path.join(folder, beside))
   for step in steps[where]:
     local = os.path.join(folder, where, str(step))
     with places.as_user_error(source):

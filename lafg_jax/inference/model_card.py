@@ -24,7 +24,7 @@ gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm; 
 cosines, rows = retriever.search("query.jpg", gallery, k=1)
 ```
 """
-_INDEX = """
+INDEX = """
 `gallery.faiss` is a searchable index of images, and `gallery.json` has their paths (`GALLERY.md`
 says how to add to it). It takes `pip install faiss-cpu`:
 
@@ -45,7 +45,7 @@ _DESCRIBERS = {
   "synthetic": "those of the drawn finches, which come with lafg_jax",
 }
 # What lafg_jax.data.images does with images of 8 bits, in terms of Pillow alone.
-_BARE = """
+BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
 
 ```python
@@ -80,7 +80,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   config, facts = model.config, model.facts
   numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
   numbers["ground"] = (*ground.of(config.data), 255)
-  numbers |= {"dim": embedding_dim(config), "cut": _cut(facts["box"])}
+  numbers |= {"dim": embedding_dim(model), "cut": _cut(facts["box"])}
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
@@ -100,9 +100,9 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   if config.data.box_crop:
     parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
   if "faiss" in formats:
-    parts.append(_INDEX)
+    parts.append(INDEX)
   if "stablehlo" in formats:
-    parts.append(_BARE.format(**numbers))
+    parts.append(BARE.format(**numbers))
   return "\n".join(parts)
 
 
@@ -155,11 +155,16 @@ def _selection(model: Trained) -> str:
   )
 
 
+def not_evaluated(model: Trained) -> str:
+  """What stands in place of figures."""
+  best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
+  return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
+
+
 def _evaluation(model: Trained) -> str:
   result = model.facts["evaluation"]
   if result is None:
-    best = " --config.evaluate.source=best" if model.facts["checkpoint"] == "best" else ""
-    return f"It has not been evaluated (`--stage=evaluate{best}` does).\n"
+    return not_evaluated(model)
   before = {"before training": result["untrained"]} if "untrained" in result else {}
   columns = before | {"trained": result, "chance": result["chance"]}
   unseen = "never seen in training" if result["split"] == "test" else "held out of training"

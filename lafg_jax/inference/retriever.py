@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,9 +13,8 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
-from lafg_jax.evaluate.embed import Embed, make_embed
+from lafg_jax.evaluate.embed import Embed
 from lafg_jax.inference import bundle, inputs
-from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -34,6 +33,7 @@ class Retriever:
   without words. box: the part of each image that was shown, as `images.cut` takes it, where it is
   the same for all (without Aircraft's banner of 20 pixels), else None. sentences: of each
   vocabulary entry, those nearest to it. readout: what `attributes` reads images with.
+  text_batch: [n] texts to embeddings, None for a model without a text tower.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -46,6 +46,9 @@ class Retriever:
   box: tuple[float, ...] | None = None
   readout: reading.Readout = dataclasses.field(default_factory=dict, repr=False)
   sentences: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
+  text_batch: Callable[[Sequence[str]], np.ndarray] | None = dataclasses.field(
+    default=None, repr=False
+  )
 
   def embed(self, images: Any, batch_size: int = 64, boxes: Any = None) -> np.ndarray:
     """Embeds images, cut to their box, resized and centre-cropped as in evaluation.
@@ -70,22 +73,84 @@ class Retriever:
       UserError: an image cannot be read or is none of these, a box has no pixel of it, or there is
         not one box for each image.
     """
+    shown = _with_boxes(self.box, images, boxes)
+    vectors = [found for _, found in self._by_batches(shown, batch_size, None)]
+    return np.concatenate([np.zeros((0, self.embedding_dim), np.float32), *vectors])
+
+  def embed_readable(
+    self, images: Any, batch_size: int = 64
+  ) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    """As `embed` without boxes, but images that cannot be read are left out.
+
+    Returns:
+      vectors [n, D] of those that can be read, their rows [n] int32 among the images given, and of
+      each other row the reason, in one line.
+
+    Raises:
+      UserError: something given is no image in any of the forms that `embed` takes.
+    """
+    reasons: dict[int, str] = {}
+    rows, vectors = [], [np.zeros((0, self.embedding_dim), np.float32)]
+    shown = _with_boxes(self.box, images, None)
+    for read, found in self._by_batches(shown, batch_size, reasons):
+      rows += read
+      vectors.append(found)
+    return np.concatenate(vectors), np.array(rows, np.int32), reasons
+
+  def _by_batches(
+    self, shown: Iterator[tuple[Any, Any]], batch_size: int, reasons: dict[int, str] | None
+  ) -> Iterator[tuple[list[int], np.ndarray]]:
+    """Rows and embeddings of images with their boxes, batch by batch.
+
+    What cannot be read is left out and gets its reason, or is an error where `reasons` is None.
+    """
     data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
     colour = ground.of(data)
 
-    def crop(shown: tuple[Any, Any]) -> np.ndarray:
-      opened = inputs.opened(*shown, colour)
+    def crop(one: tuple[Any, Any]) -> np.ndarray | UserError:
+      try:
+        opened = inputs.opened(*one, colour)
+      except UserError as error:
+        if reasons is None:
+          raise
+        return error
       return image_files.resize_centre_crop(opened, data.resize_size, data.image_size)
 
-    vectors = [np.zeros((0, self.embedding_dim), np.float32)]
+    start, size = 0, 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-      for crops in _ahead(pool, crop, _with_boxes(self.box, images, boxes), batch_size):
-        # A power of 2 of them, or after a whole batch another whole one: few programs are compiled.
-        few = min(1 << (len(crops) - 1).bit_length(), batch_size)
-        size = batch_size if len(vectors) > 1 else few
-        padded = np.stack(crops + crops[:1] * (size - len(crops)))
-        vectors.append(self.embed_batch(padded)[: len(crops)])
-    return np.concatenate(vectors)
+      for batch in _ahead(pool, crop, shown, batch_size):
+        crops = {start + i: x for i, x in enumerate(batch) if isinstance(x, np.ndarray)}
+        failed = {start + i: str(x) for i, x in enumerate(batch) if isinstance(x, UserError)}
+        start += len(batch)
+        if reasons is not None:
+          reasons |= failed
+        if crops:
+          # A power of 2, or after a whole batch another whole one: few programs are compiled.
+          size = max(size, min(1 << (len(crops) - 1).bit_length(), batch_size))
+          found = list(crops.values())
+          padded = np.stack(found + found[:1] * (size - len(found)))
+          yield list(crops), self.embed_batch(padded)[: len(found)]
+
+  def embed_text(self, texts: Any) -> np.ndarray:
+    """Embeds sentences, by a model of image-text retrieval, to where its images are.
+
+    Args:
+      texts: one sentence or several, a list, an array or an iterator, and one gives [1, D]. A text
+        that is longer than the model reads is cut, with a warning.
+
+    Returns:
+      [n, D] float32, unit norm; [0, D] of no texts.
+
+    Raises:
+      UserError: something is no text, or says nothing; or the model has no text tower.
+    """
+    if self.text_batch is None:
+      raise UserError(
+        f"a model of task={self.config.task} embeds no texts: train one with "
+        "task=image_text_retrieval, whose two towers are compared"
+      )
+    said = inputs.texts(texts)
+    return self.text_batch(said) if said else np.zeros((0, self.embedding_dim), np.float32)
 
   def place(self, gallery: Any) -> knn.Placed:
     """A gallery on the devices, for `search` to look through again without copying it each time.
@@ -97,27 +162,38 @@ class Retriever:
       raise UserError("the gallery is empty: there is nothing to search")
     return knn.place(among)
 
-  def search(self, queries: Any, gallery: Any, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery rows of each query image.
+  def search(
+    self, queries: Any = None, gallery: Any = None, k: int = 10, *, text: Any = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest gallery rows of each query: an image, a text, or an embedding of either.
 
     Args:
       queries: images as `embed` takes them, without boxes, or their embeddings: floats [D] or
         [Q, D], or a list of such. Floats on one or two axes are embeddings, so that a grey image of
         floats goes in as [H, W, 1]. Embeddings are scaled to unit norm.
       gallery: what `place` returned, which is quickest where it is searched again; [G, D]
-        embeddings from `embed`; or images or a folder, which are embedded first.
+        embeddings from `embed` or `embed_text`; or images or a folder, which are embedded first.
       k: neighbours a query.
+      text: sentences as `embed_text` takes them, in place of `queries`.
 
     Returns:
       Cosines [Q, k] float32, best first, and gallery rows [Q, k] int32; where k > G the rest is
       -inf and -1. One query gives [1, k].
 
     Raises:
-      UserError: as `embed`; the gallery is empty; vectors are of another width, not finite or of
-        length 0; or k is no whole number of 1 or more.
+      UserError: as `embed` and `embed_text`; there is not one kind of queries; the gallery is
+        empty; vectors are of another width, not finite or of length 0; or k is no whole number of 1
+        or more.
     """
     k = inputs.whole(k, "k")
-    found = self._embedded(queries, "queries")
+    if (queries is None) == (text is None):
+      raise UserError(
+        "search takes one kind of queries: images or embeddings, or text=...; an image with a text "
+        "is no query of this model"
+      )
+    if gallery is None:
+      raise UserError("search lacks gallery=: embeddings, images, a folder, or what place returned")
+    found = self.embed_text(text) if queries is None else self._embedded(queries, "queries")
     among = gallery if isinstance(gallery, knn.Placed) else self.place(gallery)
     if not len(found):
       return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
@@ -138,6 +214,11 @@ class Retriever:
       UserError: as `search`; or the model was trained without a place for single entries
         (loss.alignment other than 'prototype' and 'vocabulary').
     """
+    if "loss" not in self.config:
+      raise UserError(
+        f"a model of task={self.config.task} has no vocabulary of attributes; embed_text takes any "
+        "words, whose cosines with images can be compared"
+      )
     reading.check(self.config, self.readout, self.sentences)
     k = inputs.whole(k, "k")
     found = self._embedded(images, "images")
@@ -150,18 +231,18 @@ class Retriever:
 
 
 def _ahead(
-  pool: ThreadPoolExecutor, crop: Callable[..., np.ndarray], shown: Iterator[Any], size: int
-) -> Iterator[list[np.ndarray]]:
+  pool: ThreadPoolExecutor, crop: Callable[..., Any], shown: Iterator[Any], size: int
+) -> Iterator[list[Any]]:
   """Crops, `size` at a time; the next files are decoded while those before are embedded."""
 
-  def start(one: tuple[Any, Any]) -> Callable[[], np.ndarray]:
+  def start(one: tuple[Any, Any]) -> Callable[[], Any]:
     if isinstance(one[0], str | bytes | os.PathLike):
       return pool.submit(crop, one).result
     # An iterator may give the same array or picture again, with other pixels.
     done = crop(one)
     return lambda: done
 
-  waiting: deque[list[Callable[[], np.ndarray]]] = deque()
+  waiting: deque[list[Callable[[], Any]]] = deque()
   while batch := [start(one) for one in itertools.islice(shown, size)]:
     waiting.append(batch)
     if len(waiting) > 1:
@@ -220,13 +301,17 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
-  config, facts = model.config, model.facts
+  config, facts, task = model.config, model.facts, bundle.task_of(model.config)
+  box, texts = facts.get("box"), None
+  if bundle.reads_texts(model):
+    texts = task.embed_texts(config, facts, model.params, model.files)
   return Retriever(
     **{name: getattr(model, name) for name in ("config", "prototypes", "readout")},
     **{name: facts[name] for name in ("step", "checkpoint")},
-    embedding_dim=bundle.embedding_dim(config),
-    embed_batch=make_embed(embedders.build(config.model), model.params),
+    embedding_dim=bundle.embedding_dim(model),
+    embed_batch=task.embed_images(config, facts, model.params),
     class_names=tuple(facts["class_names"]),
-    box=facts["box"] and tuple(facts["box"]),
-    sentences=tuple(map(tuple, facts["sentences"])),
+    box=box and tuple(box),
+    sentences=tuple(map(tuple, facts.get("sentences", ()))),
+    text_batch=texts,
   )

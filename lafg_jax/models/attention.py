@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 # The widest head, in channels, that cuDNN's flash attention takes with its backward pass.
 _CUDNN_WIDEST = 128
@@ -53,6 +54,6 @@ def _batched(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -
   query = query * query.shape[-1] ** -0.5
   scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
   if causal:
-    scores = jnp.where(jnp.tri(scores.shape[2], scores.shape[3], dtype=bool), scores, -jnp.inf)
+    scores = jnp.where(np.tri(*scores.shape[2:], dtype=np.bool_), scores, -jnp.inf)
   weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
   return jnp.swapaxes(jnp.einsum("bhts,bhsd->bhtd", weights, value), 1, 2)

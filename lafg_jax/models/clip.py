@@ -29,7 +29,7 @@ _KEY = "--config.model.pretrained"
 # Beside the weights: what a tokenizer is read from.
 _TOKENIZER = (
   "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
-  "config.json", "open_clip_config.json",
+  "spiece.model", "config.json", "open_clip_config.json",
 )  # fmt: skip
 # Tensors of a CLIP's file that hold nothing learned.
 _UNUSED = r"(^|\.)(position_ids|attn_mask)$|^(input_resolution|context_length|vocab_size)$"
@@ -176,8 +176,8 @@ def embed_texts(
 
 def token_embeddings(clip: Clip, params: dict[str, Any], ids: jax.Array) -> jax.Array:
   """Token ids [B, L] to their embeddings [B, L, width] float32, without positions."""
-  found: Any = clip.text.apply({"params": params["text"]}, ids, method="embed")
-  return found
+  embedded: Any = clip.text.apply({"params": params["text"]}, ids, method="embed")
+  return embedded
 
 
 def _from_ids(tower: TextTower, ids: jax.Array, ends: jax.Array) -> jax.Array:
@@ -190,6 +190,7 @@ def _normalised(x: Any) -> jax.Array:
 
 def _build(source: str, whole: Whole, image_size: int, dtype: Any, remat: str) -> Clip:
   image, (mean, std) = whole.image, whole.mean_std
+  width, depth, num_heads, mlp_dim = whole.text.sizes
   tower = ImageTower(
     image[:4],
     image.patch_size,
@@ -201,7 +202,7 @@ def _build(source: str, whole: Whole, image_size: int, dtype: Any, remat: str) -
     dtype=dtype,
     remat=remat,
   )
-  text = TextTower(*whole.text, dtype=dtype, remat=remat)
+  text = TextTower(**whole.text._asdict(), dtype=dtype, remat=remat)
   tokens = Tokens(_tokenizer_folder(source), whole.text.context)
   return Clip(tower, text, whole.text.dim, image_size, mean, std, whole.kind, tokens)
 

@@ -16,13 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from lafg_jax.models.attention import attend
+from lafg_jax.models.layers import Linear, gelu
 from lafg_jax.models.options import Options
 from lafg_jax.models.pooling import gem
 from lafg_jax.models.remat import rematerialised
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   # The exact (erf) GELU: what most published checkpoints were trained with.
-  "gelu": functools.partial(nn.gelu, approximate=False),
+  "gelu": gelu,
   "gelu_tanh": functools.partial(nn.gelu, approximate=True),
   "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
   "silu": nn.silu,
@@ -107,7 +108,7 @@ class Attention(nn.Module):
     memory = x if memory is None else memory
 
     query, key, value = (
-      nn.DenseGeneral(
+      Linear(
         (self.num_heads, width // self.num_heads),
         use_bias=name not in self.unbiased,
         dtype=self.dtype,
@@ -119,12 +120,12 @@ class Attention(nn.Module):
       query, key = rotate(query, *places), rotate(key, *places)
     x = attend(query, key, value, self.causal)
     use_bias = "out" not in self.unbiased
-    return nn.DenseGeneral(width, axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, name="out")(x)
+    return Linear(width, num_axes=2, use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
 
 def _mlp(x: jax.Array, mlp_dim: int, options: Options, dtype: Any) -> jax.Array:
   """A block's MLP over [B, T, width]; its layers belong to the module that calls this."""
-  dense = functools.partial(nn.Dense, use_bias="mlp" not in options.unbiased, dtype=dtype)
+  dense = functools.partial(Linear, use_bias="mlp" not in options.unbiased, dtype=dtype)
   activation = ACTIVATIONS[options.activation]
   if options.gated_mlp:
     y = activation(dense(mlp_dim, name="mlp_gate")(x)) * dense(mlp_dim, name="mlp_up")(x)

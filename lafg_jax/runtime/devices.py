@@ -21,6 +21,42 @@ def keep_compiled() -> None:
   jax.config.update("jax_compilation_cache_dir", os.path.expanduser(cache))
 
 
+@functools.cache
+def compiler_options() -> dict[str, str]:
+  """What XLA's compiler is told of programs that are mostly matrix products.
+
+  On the CPU it leaves them to Eigen: YNNPACK, its default, takes a tenth longer for a training step
+  (benchmarks/RESULTS.md). {} on other platforms, and where this version of XLA has no such option.
+  """
+  options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+  if jax.default_backend() != "cpu":
+    return {}
+  try:
+    jax.jit(lambda: 0, compiler_options=options).lower().compile()
+  except jax.errors.JaxRuntimeError:
+    return {}
+  return options
+
+
+def compiled(mapped: Any, *arguments: Any) -> Any:
+  """A mapped or jitted function, compiled with `compiler_options` once for all like arguments.
+
+  jax.pmap takes no options by itself. Arguments are arrays, or their shapes and dtypes.
+  """
+  leaves, tree = jax.tree.flatten(arguments)
+  key = (mapped, tree, *((x.shape, x.dtype) for x in leaves))
+  if key not in _compiled:
+    if len(_compiled) >= _MAX_COMPILED:
+      del _compiled[next(iter(_compiled))]
+    _compiled[key] = mapped.lower(*arguments).compile(compiler_options=compiler_options())
+  return _compiled[key]
+
+
+_compiled: dict[tuple, Any] = {}
+# How many a process keeps: a study's cells that differ in their seeds alone share one.
+_MAX_COMPILED = 16
+
+
 def replicate(tree: Any) -> Any:
   """One copy of every leaf on each local device, with a leading device axis."""
   of_devices = sharding()
@@ -97,7 +133,12 @@ def spreading(function: Callable[..., Any]) -> Callable[[Any], Callable[[np.ndar
   mesh = Mesh(np.array(devices), ("rows",))
   rows = NamedSharding(mesh, PartitionSpec("rows"))
   replicated = NamedSharding(mesh, PartitionSpec())
-  mapped = jax.jit(function, in_shardings=(replicated, rows), out_shardings=rows)
+  mapped = jax.jit(
+    function,
+    in_shardings=(replicated, rows),
+    out_shardings=rows,
+    compiler_options=compiler_options(),
+  )
 
   def with_params(params: Any) -> Callable[[np.ndarray], np.ndarray]:
     with jax_settings.ours():

@@ -140,7 +140,12 @@ def _steps(
   """
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
-    state, metrics, asked = mapped(state, batch, *given, stop.flag())
+    arguments = (state, batch, *given, stop.flag())
+    # Among several processes a program compiled beforehand takes no arrays of one process.
+    if step == start + 1 and devices.compiler_options() and jax.process_count() == 1:
+      mapped = devices.compiled(mapped, *arguments)
+    state, metrics, asked = mapped(*arguments)
+    del arguments
     if step == start + 1:
       logging.info("train: compiled in %.1f s", time.monotonic() - begun)
     in_flight.append((metrics["loss"], asked))
@@ -211,8 +216,8 @@ def _planner(program, objective, *arrays) -> Callable[[int], int]:
     mapped = program(rows_per_chunk)
     # Among several processes pmap plans for arrays alone, and what is planned is compiled again.
     mapped = mapped if single else devices.as_jit(mapped.__wrapped__)
-    lowered = mapped.lower(shapes[0], batch, *shapes[1:], asked)
-    return out_of_memory.planned_bytes(lowered.compile())
+    plan = devices.compiled(mapped, shapes[0], batch, *shapes[1:], asked)
+    return out_of_memory.planned_bytes(plan)
 
   return needs
 

@@ -140,8 +140,9 @@ def test_a_gallery_of_links(tree, tmp_path, monkeypatch):
   class Retriever:
     config = ConfigDict({"data": {}})
 
-    def embed(self, pixels, batch_size):
-      return np.zeros((len(pixels), 3), np.float32)
+    def embed_readable(self, images):
+      count = len(list(images))
+      return np.zeros((count, 3), np.float32), np.arange(count), {}
 
   paths, vectors = export._embedded(Retriever(), str(tree))
   inner = [f"{k}/{n}.png" for k in "abcd" for n in (0, 1)]

@@ -346,5 +346,10 @@ def test_searches_of_any_size_share_few_programs():
   placed = knn.place(unit(rng, 300, 11))
   before = knn._search._cache_size()
   for count in range(1, 70):
-    knn.search(unit(rng, count, 11), placed, 5)
-  assert knn._search._cache_size() - before <= 5, "8, 16, 32, 64 and 128 queries"
+    queries = unit(rng, count, 11)
+    found = knn.search(queries, placed, 5)
+    # The program of one query finds what those of many find.
+    one = knn.search(queries[:1], placed, 5)
+    np.testing.assert_allclose(one[0][0], found[0][0], atol=1e-6)
+    np.testing.assert_array_equal(one[1][0], found[1][0])
+  assert knn._search._cache_size() - before <= 6, "1, 8, 16, 32, 64 and 128 queries"

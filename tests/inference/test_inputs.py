@@ -191,6 +191,21 @@ def test_an_iterator_is_read_as_it_is_embedded(retriever):
   assert [size for size, _ in most] == [1, 2, 4, 8, 8, 8]
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_what_cannot_be_read_is_left_out_where_that_is_asked_for(retriever, photos, batch_size):
+  # Batches of 2: one with a fault, one of faults alone, and whole ones after them.
+  given = [photos / "z.png", b"no image", b"", photos / "none.png", RGB, *[encoded()] * 3]
+  vectors, rows, reasons = retriever.embed_readable(iter(given), batch_size)
+  assert rows.tolist() == [0, 4, 5, 6, 7] and list(reasons) == [1, 2, 3]
+  assert str(photos / "none.png") in reasons[3]
+  expected = retriever.embed([photos / "z.png", *[RGB] * 4])
+  np.testing.assert_allclose(vectors, expected, atol=1e-6)
+  vectors, rows, reasons = retriever.embed_readable([b"", b"no image"], batch_size)
+  assert vectors.shape == (0, 16) and not len(rows) and list(reasons) == [0, 1]
+  with pytest.raises(UserError, match="image 1 is a dict"):
+    retriever.embed_readable([RGB, {}], batch_size)
+
+
 def test_nothing_and_several_in_one(retriever):
   for empty in ([], (), iter(()), np.zeros((0, 20, 26, 3), np.uint8), np.array([])):
     assert retriever.embed(empty).shape == (0, 16)

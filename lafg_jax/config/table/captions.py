@@ -42,6 +42,10 @@ ROWS = (
       "'own': by the two files or the column split (finches: seen and unseen classes); 'images': "
       "captions.test_fraction of the images of each class are the test; 'classes': whole classes, "
       "by data.train_fraction, data.split_seed or data.test_classes."),
+  Key("captions.classes", "all", one_of("all", "train", "test"), "training",
+      "Under captions.split='images': all classes, or those that captions.split='classes' would "
+      "give to the training or to the test, so that one run adapts to classes another never saw.",
+      ReadBy("captions.split", ("images",), "all")),
   Key("captions.test_fraction", 0.2, within(0.01, 1), "training",
       "Part of each class for the test under captions.split='images': of 0.2 every fifth image.",
       ReadBy("captions.split", ("images",), 0.2)),

@@ -58,7 +58,7 @@ def read(config: Any) -> Listed:
   for name in ("classes", "negatives", "ids"):
     if (getattr(first, name) is None) != (getattr(second, name) is None):
       raise UserError(f"{first.where} and {second.where}: {name} must stand in both, or in neither")
-  both = {
+  both: dict[str, Any] = {
     name: None if getattr(first, name) is None else [*getattr(first, name), *getattr(second, name)]
     for name in ("paths", "captions", "classes", "negatives", "ids")
   }
@@ -233,7 +233,7 @@ def _json_lines(path: Path) -> table.Table:
     text = path.read_text(encoding="utf-8-sig")
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path} cannot be read as a text in UTF-8: {error}") from error
-  rows = []
+  rows: list[Any] = []
   # Not splitlines: a caption may hold signs that it takes for ends of lines.
   whole = text.lstrip().startswith("[")
   for number, line in enumerate([text] if whole else text.split("\n"), 1):

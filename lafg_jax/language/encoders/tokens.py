@@ -15,6 +15,12 @@ import numpy as np
 from lafg_jax.language.encoders import layout, spiece
 
 FAMILIES = ("clip", "siglip", "siglip2")
+# The folder of a workdir with a model's tokenizer, and the files that `load` reads beside a config.
+FOLDER = "tokenizer"
+FILES = (
+  "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt",
+  "spiece.model",
+)  # fmt: skip
 # What transformers assumes where config.json leaves it out.
 _POSITIONS = {"clip": 77, "siglip": 64, "siglip2": 64}
 _CLIP_END, _OLD_CLIP_END = 49407, 2
@@ -123,7 +129,9 @@ def _of_open_clip(config: dict[str, Any]) -> Reading:
   return Reading("siglip" if last else "clip", int(text.get("context_length", 77)), None, clean)
 
 
-def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
+def load(
+  folder: Path, limit: int = 0, lower: bool = False, told: Reading | None = None
+) -> Tokenizer:
   """The tokenizer of a folder with CLIP, SigLIP or SigLIP 2.
 
   Args:
@@ -131,11 +139,13 @@ def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
     limit: tokens at most, in place of what the tokenizer's own settings say; 0 takes those. No
       model reads more than it has positions for.
     lower: lower case for CLIP, whose tokenizers nearly all do that themselves.
+    told: what the model's config says; None reads it in the folder.
 
   Raises:
     ValueError: no tokenizer that can be read, or one that does not fit the model.
   """
-  told, (settings, kind) = reading(folder), _settings(folder)
+  told = reading(folder) if told is None else told
+  settings, kind = _settings(folder)
   names = {name: _content(settings.get(name)) for name in _CLIP_NAMES}
   names = _NAMES.get(kind, {}) | {name: text for name, text in names.items() if text}
   fixed = told.family != "clip"
@@ -147,7 +157,7 @@ def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
   if last is None:
     raise ValueError("its tokenizer has no end token")
   _check_end(told, after, last)
-  most = context(folder, limit)
+  most = context(folder, limit, told)
   if most <= len(before) + len(after):
     special = len(before) + len(after)
     raise ValueError(f"it reads {most} tokens of a text, {special} of them special ones")
@@ -164,9 +174,9 @@ def load(folder: Path, limit: int = 0, lower: bool = False) -> Tokenizer:
   )
 
 
-def context(folder: Path, limit: int = 0) -> int:
-  """The most tokens of a text that are read, special ones included; `limit` is that of `load`."""
-  positions, (settings, kind) = reading(folder).positions, _settings(folder)
+def context(folder: Path, limit: int = 0, told: Reading | None = None) -> int:
+  """The most tokens of a text that are read, special ones included; arguments are as in `load`."""
+  positions, (settings, kind) = (told or reading(folder)).positions, _settings(folder)
   length = limit or settings.get("model_max_length") or (64 if kind == "SiglipTokenizer" else 0)
   return int(min(positions, length) if length > 0 else positions)
 
@@ -259,8 +269,10 @@ def _of_clip(vocab: Path, merges: Path, names: dict[str, str]) -> Any:
   byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False)
   raw.pre_tokenizer = pre_tokenizers.Sequence([words, byte_level])
   raw.add_special_tokens([AddedToken(name, normalized=False) for name in set(names.values())])
-  ends = [(names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token")]
-  raw.post_processor = processors.RobertaProcessing(*ends, False, False)
+  end, start = ((names[key], raw.token_to_id(names[key])) for key in ("eos_token", "bos_token"))
+  # Its stubs know no arguments.
+  roberta: Any = processors.RobertaProcessing
+  raw.post_processor = roberta(end, start, False, False)
   return raw
 
 

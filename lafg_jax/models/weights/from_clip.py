@@ -91,6 +91,11 @@ def _of_transformers(source: str) -> Whole:
   )
 
 
+def families_of(kind: str) -> tuple[Family, Family]:
+  """The tables of names of both towers of 'clip' or 'siglip', images first."""
+  return _IMAGE[kind], _text_family(kind)
+
+
 def _text_family(kind: str) -> Family:
   # Its settings are those of the whole config, so this one is never asked for them.
   return _IMAGE[kind]._replace(name=f"{kind}'s text tower", names=NAMES[f"{kind}_text"], kernel="")

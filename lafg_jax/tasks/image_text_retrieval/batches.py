@@ -6,8 +6,8 @@ pure function of (seed, step): a resume, and another number of processes, change
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions, pipeline, sampling
 from lafg_jax.data.captions import Captioned
 from lafg_jax.tasks.image_text_retrieval import negatives
+from lafg_jax.tasks.image_text_retrieval.texts import Tokens
 from lafg_jax.training import loop
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
@@ -23,48 +24,11 @@ from lafg_jax.utils.errors import UserError
 Batch = dict[str, np.ndarray]
 
 
-class Tokenizer(Protocol):
-  """What is asked of a tokenizer (`language/encoders/tokens.py`)."""
-
-  context: int
-
-  def ids(self, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, special ones included."""
-    ...
-
-  def batch(self, ids: Sequence[Sequence[int]], length: int) -> tuple[np.ndarray, np.ndarray]:
-    """[B, length] int32 padded ids, and [B] int32 places of the end tokens."""
-    ...
-
-
-class Tokens(NamedTuple):
-  """The captions of all rows as token ids, of one length, so that steps have one shape."""
-
-  ids: np.ndarray  # [n, L] int32
-  ends: np.ndarray  # [n] int32, the place of the end token
-
-
 class Order(NamedTuple):
   """Which rows a step shows."""
 
   rows: Any  # step -> int64 [B]
   steps_per_epoch: int
-
-
-def tokens(texts: Sequence[str], tokenizer: Tokenizer, reserved: int = 0) -> Tokens:
-  """The texts as token ids [n, L]; L is the longest text's, rounded up to a multiple of 8.
-
-  L is at most the tokenizer's context without `reserved` positions, which prompts take. A longer
-  text is cut there, and keeps its end token.
-  """
-  most = tokenizer.context - reserved
-  ids = [_cut(list(row), most) for row in tokenizer.ids(texts)]
-  longest = max(map(len, ids), default=1)
-  return Tokens(*tokenizer.batch(ids, min(most, -(-longest // 8) * 8)))
-
-
-def _cut(ids: list[int], most: int) -> list[int]:
-  return ids if len(ids) <= most else [*ids[: most - 1], ids[-1]]
 
 
 def order(captioned: Captioned, batch_size: int, seed: int) -> Order:

@@ -185,11 +185,11 @@ def _folded(text: str) -> str:
 
 
 class Drawing(NamedTuple):
-  """How wrong captions are drawn: `kind` as captions.negatives has it, K = `count`."""
+  """How wrong captions are drawn: `kind` as captions.negatives has it, K = `number`."""
 
   table: Table
   kind: str
-  count: int
+  number: int
   seed: int
 
 
@@ -199,7 +199,7 @@ def draw(how: Drawing, epoch: int, rows: Sequence[int] | np.ndarray) -> Drawn:
   No wrong caption equals one of the image's own, and none is there twice. Of 'views' half are of
   the category view, one more where K is odd. Where a row has fewer, the mask says so.
   """
-  width = 1 + (0 if how.kind == "none" else how.count)
+  width = 1 + (0 if how.kind == "none" else how.number)
   rows = np.asarray(rows, np.int64)
   drawn = Drawn(
     np.repeat(how.table.own[rows, None], width, 1),
@@ -232,20 +232,20 @@ def _of_row(how: Drawing, epoch: int, row: int) -> list[tuple[int, int]]:
         found.append((string, category))
         most -= 1
 
-  of_category = how.count - how.count // 2 if kind == "views" else how.count
+  of_category = how.number - how.number // 2 if kind == "views" else how.number
   if kind in ("views", "category"):
     order = rng.permutation(table.swaps.shape[1])
     add(table.swaps[row, order].tolist(), table.swapped_to[row, order].tolist(), of_category)
   if kind in ("views", "attribute") and table.of_class:
     label = int(table.labels[row])
     order = rng.permutation(table.of_class[label])
-    most = how.count // 2 if kind == "views" else how.count
+    most = how.number // 2 if kind == "views" else how.number
     add(table.own[order].tolist(), [label] * len(order), most)
   if kind == "given":
     order = rng.permutation(table.given.shape[1])
-    add(table.given[row, order].tolist(), table.given_to[row, order].tolist(), how.count)
+    add(table.given[row, order].tolist(), table.given_to[row, order].tolist(), how.number)
   if kind == "random":
     # Enough for captions that are drawn twice or are the image's own.
-    others = rng.integers(len(table.own), size=8 * how.count + 8)
-    add(table.own[others].tolist(), table.labels[others].tolist(), how.count)
+    others = rng.integers(len(table.own), size=8 * how.number + 8)
+    add(table.own[others].tolist(), table.labels[others].tolist(), how.number)
   return found

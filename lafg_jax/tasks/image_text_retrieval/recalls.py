@@ -97,7 +97,7 @@ def measure(
       to_text, to_image = _merged(e, ks)
     else:
       matched = of_image if protocol == "instance" else of_class
-      to_text = _image_to_text(e, *matched, ks)
+      to_text = _image_to_text(e, matched[0], matched[1], ks)
       before = _before(e.texts, matched[1], e.images, matched[0])
       to_image = {f"recall@{k}": (before < k).astype(float) for k in ks}
     found["image_to_text"][protocol], found["text_to_image"][protocol] = to_text, to_image

@@ -40,8 +40,9 @@ def changes(tokens: jax.Array, words: jax.Array, images: jax.Array, blank: jax.A
   return jnp.where(content, jnp.abs(mean), 0.0)
 
 
-def ratios(w: jax.Array, words: jax.Array) -> jax.Array:
+def ratios(w: jax.typing.ArrayLike, words: jax.typing.ArrayLike) -> jax.Array:
   """w over its mean in the caption, within `LEAST` and `MOST`; 1 where that mean is 0."""
+  w, words = jnp.asarray(w), jnp.asarray(words)
   content = words >= 0
   mean = w.sum(axis=1, keepdims=True) / jnp.maximum(content.sum(axis=1, keepdims=True), 1)
   ratio = jnp.where(mean > 0, w / jnp.where(mean > 0, mean, 1.0), 1.0)
@@ -49,12 +50,17 @@ def ratios(w: jax.Array, words: jax.Array) -> jax.Array:
 
 
 def scaled(
-  w: jax.Array, words: jax.Array, gamma: float, raw: bool = False, ratio: jax.Array | None = None
+  w: jax.typing.ArrayLike,
+  words: jax.typing.ArrayLike,
+  gamma: float,
+  raw: bool = False,
+  ratio: jax.Array | None = None,
 ) -> jax.Array:
   """a [B, L], the factors of token embeddings: 1 + gamma (ratio - 1), or with `raw` w itself.
 
   1 for tokens that are no part of the caption. `ratio` stands in for that of `w` where it is given.
   """
+  w, words = jnp.asarray(w), jnp.asarray(words)
   if not raw:
     w = 1.0 + gamma * ((ratios(w, words) if ratio is None else ratio) - 1.0)
   return jnp.where(words >= 0, w, 1.0)

@@ -114,13 +114,15 @@ def encoded(
 
   embed: rows int32 [B, L + 1], ids and the place each is read at, to [B, d].
   """
+  # A power of 2: a few texts need no whole batch, and few shapes are compiled.
+  size = min(_BATCH, 1 << (len(ids) - 1).bit_length())
   order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
   found: list[np.ndarray] = []
   with Progress(what, len(ids), "texts") as progress:
-    for first in range(0, len(order), _BATCH):
-      rows = order[first : first + _BATCH]
+    for first in range(0, len(order), size):
+      rows = order[first : first + size]
       longest = -(-len(ids[rows[-1]]) // _LENGTHS) * _LENGTHS
-      padded = [ids[row] for row in rows] + [ids[rows[0]]] * (_BATCH - len(rows))
+      padded = [ids[row] for row in rows] + [ids[rows[0]]] * (size - len(rows))
       batch, ends = reader.batch(padded, min(longest, reader.context))
       found.append(embed(np.concatenate([batch, ends[:, None]], axis=1))[: len(rows)])
       progress.add(len(rows))

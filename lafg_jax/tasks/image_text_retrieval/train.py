@@ -1,6 +1,7 @@
 """The train stage of image-text retrieval: hands its objective, batches and meta to the loop."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions, pipeline
 from lafg_jax.data.captions import Captioned
 from lafg_jax.models.weights import files
+from lafg_jax.runtime import distributed
 from lafg_jax.tasks.image_text_retrieval import (
   batches,
   embed,
   methods,
   objective,
   protocol,
+  restore,
   stored_features,
   texts,
 )
@@ -40,15 +43,22 @@ def run(
   captioned = shuffled(config, captioned)
   stored, model = stored_features.load(config, workdir, captioned), models.load(config)
   words = texts.tokenised(texts.with_room(config, model.reader), captioned.captions)
+
+  def start() -> Any:
+    # Here, where the run is known to be that of the workdir's checkpoints.
+    keep = functools.partial(restore.keep_tokenizer, workdir, model.clip)
+    distributed.agree("the tokenizer's files", keep)
+    return make_objective(config, model, captioned, words, stored)
+
   measure = None
   if val is not None and config.train.validate_every:
     measure = protocol.make_validation(embed.splits(config, model, val), val)
   return loop.run(
     config,
     workdir,
-    lambda: make_objective(config, model, captioned, words, stored),
+    start,
     make_feed(config, captioned, words, stored),
-    meta=meta(config, captioned, stored, words),
+    meta=meta(config, captioned, stored, words) | restore.facts_of(model.clip),
     validation=Validation(measure, "val_recall@1") if measure else None,
   )
 

@@ -1,15 +1,23 @@
 """What training does to retrieval, and an embeddings file that cannot be evaluated."""
 
+import functools
 import re
 import shutil
+import socket
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import lafg_jax
 from lafg_jax import export, tasks
 from lafg_jax.data import datasets, pipeline
 from lafg_jax.evaluate import results
+from lafg_jax.evaluate.embed import unit_embedding
+from lafg_jax.inference import bundle
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models import options
 from lafg_jax.tasks.class_retrieval import protocol, train
 from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
@@ -91,6 +99,55 @@ def test_a_finished_run_is_evaluated_without_the_hub_its_weights_came_from(
   best, _ = offline(evaluate__source="best")
   assert best["source"] == "best" and best["untrained"] == before["untrained"]
   assert not any("left out" in line for line in caplog.messages)
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+  """Names and addresses that somebody asks for: none is reached, and nothing says "offline"."""
+  asked = []
+
+  def refuse(*args, **unused):
+    asked.append(args[-1] if isinstance(args[0], socket.socket) else args[0])
+    raise OSError("no network in this test")
+
+  for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+  for name in ("connect", "connect_ex", "sendto"):
+    monkeypatch.setattr(socket.socket, name, refuse)
+  for name in ("getaddrinfo", "gethostbyname", "create_connection"):
+    monkeypatch.setattr(socket, name, refuse)
+  return asked
+
+
+def test_a_finished_run_is_evaluated_exported_and_restored_without_network(
+  trained_from_the_hub, offline, no_network, tmp_path
+):
+  (offline.workdir / results.FILE).unlink()
+  assert offline()[0] == results.read_result(str(trained_from_the_hub[0]))
+  out = tmp_path / "exported"
+  export.export(str(offline.workdir), str(out), ("safetensors", "stablehlo"))
+  pixels = np.zeros((1, 16, 16, 3), np.uint8)
+  found = [lafg_jax.load_retriever(x).embed(pixels) for x in (offline.workdir, out)]
+  np.testing.assert_array_equal(*found)
+  assert not no_network
+  # The guard sees what a source of weights asks for.
+  with pytest.raises(UserError, match="me/tiny"):
+    offline(evaluate__source="pretrained")
+  assert "huggingface.co" in str(no_network)
+
+
+@pytest.mark.parametrize("size", [*options.SIZES, "resnet50"])
+def test_a_checkpoint_of_any_size_is_built_without_network(config_with, no_network, size):
+  # As in a checkpoint, which holds no 'auto' and names weights that cannot be reached.
+  config = config_with(model__pretrained="me/no-such", model__size=size, model__embedding_dim=0)
+  config.model.update(options="", pool="mean", patch_size=8, layer_norm_eps=1e-6)
+  config.model.update(mean=(0.5,) * 3, std=(0.5,) * 3)
+  embedder = embedders.build(config.model)
+  images = jax.ShapeDtypeStruct((1, 16, 16, 3), "uint8")
+  params = jax.eval_shape(embedder.init, jax.random.key(0), images)["params"]
+  found = jax.eval_shape(functools.partial(unit_embedding, embedder), params, images)
+  assert found.shape == (1, bundle.embedding_dim(config)) and not no_network
 
 
 @pytest.mark.parametrize("lost", ["nothing", "its content"])

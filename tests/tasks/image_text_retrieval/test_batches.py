@@ -11,22 +11,17 @@ from PIL import Image
 from lafg_jax.config import keys
 from lafg_jax.data import captions
 from lafg_jax.tasks.image_text_retrieval import batches, negatives
+from lafg_jax.tasks.image_text_retrieval.texts import Tokens
 from lafg_jax.utils.errors import UserError
 
 
-class Letters:
-  """A tokenizer of letters: 1 starts, 2 ends, 0 pads."""
-
-  context = 20
-
-  def ids(self, texts):
-    return [[1, *(ord(x) % 90 + 3 for x in text)][: self.context - 1] + [2] for text in texts]
-
-  def batch(self, ids, length):
-    table = np.zeros((len(ids), length), np.int32)
-    for k, row in enumerate(ids):
-      table[k, : len(row)] = row
-    return table, np.array([len(row) - 1 for row in ids], np.int32)
+def letters(texts):
+  """One token a letter: 1 starts, 2 ends, 0 pads."""
+  ids = [[1, *(ord(x) % 90 + 3 for x in text), 2] for text in texts]
+  table = np.zeros((len(ids), max(map(len, ids))), np.int32)
+  for k, row in enumerate(ids):
+    table[k, : len(row)] = row
+  return Tokens(table, np.array([len(row) - 1 for row in ids], np.int32), np.full_like(table, -1))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +51,7 @@ def made(files):
   data = captions.load_splits(config, ["train"])["train"]
   table = negatives.build(data)
   how = negatives.Drawing(table, "views", 4, 0)
-  return config, data, batches.tokens(data.captions, Letters()), how
+  return config, data, letters(data.captions), how
 
 
 def read(made, start, steps, **share):
@@ -126,15 +121,6 @@ def test_an_image_without_a_stand_in_and_a_batch_that_is_too_large_are_one_line(
     read(made, 0, 1)
   with pytest.raises(UserError, match=r"captions.batch_size=31: there are 30 training images"):
     batches.order(data, 31, seed=0)
-
-
-def test_tokens_have_one_length_and_keep_the_end_where_they_are_cut():
-  texts = ["ab", "abcdefghij", "x" * 40]
-  found = batches.tokens(texts, Letters(), reserved=5)
-  assert found.ids.shape == (3, 15) and found.ends.tolist() == [3, 11, 14]
-  assert [found.ids[k, end] for k, end in enumerate(found.ends)] == [2, 2, 2]
-  np.testing.assert_array_equal(found.ids[2, :14], Letters().ids(texts)[2][:14])
-  assert batches.tokens(["ab"], Letters()).ids.shape == (1, 8)
 
 
 def test_the_feed_names_what_a_step_shows(made):
