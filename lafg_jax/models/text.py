@@ -95,5 +95,5 @@ class TextTower(nn.Module):
         x = with_prompts(x, prompts[i - 1], at, replace=True)
       x = block(x)
     if not states:
-      x = x[:, -1] if self.pool == "last" else x[jnp.arange(len(x)), ends]
+      x = x[:, -1] if self.pool == "last" else x[jnp.arange(x.shape[0]), ends]
     return self.projection(self.norm(x.astype(jnp.float32)))

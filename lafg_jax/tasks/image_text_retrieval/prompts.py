@@ -175,7 +175,7 @@ def inserted(
   """Embeddings [B, L, w] with k prompts [k, w] before place `at`, and where the texts end now."""
   if prompts is None:
     return embeddings, ends
-  rows = jnp.broadcast_to(prompts, (len(embeddings), *prompts.shape))
+  rows = jnp.broadcast_to(prompts, (embeddings.shape[0], *prompts.shape))
   joined = jnp.concatenate([embeddings[:, :at], rows, embeddings[:, at:]], axis=1)
   return joined, ends + len(prompts)
 
