@@ -225,6 +225,8 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_transformers_reads_the_export_of_a_fine_tuned_model",
+  "test_it_searches_by_words_with_a_model_that_reads_texts",
   "test_gradients_on_eight_devices_equal_those_on_one",
   "test_smollm2_describes_or_is_recorded",
   "test_the_commands_of_the_start_pages_write_what_they_say",

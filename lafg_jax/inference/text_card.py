@@ -24,7 +24,7 @@ cosines, rows = retriever.search("a.jpg", texts, k=1)  # the sentence nearest to
 """
 _BARE = """
 Its texts, in the same program (`pip install tokenizers`), to embeddings that are compared with
-those of images; the learned prompts are within:
+those of images; what was learned is within:
 
 ```python
 from tokenizers import Tokenizer

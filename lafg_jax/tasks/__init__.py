@@ -1,6 +1,6 @@
 """The tasks, a folder each: `config.task` is the folder's name.
 
-`lafg_jax.main` and `lafg_jax.ablate` ask three of a task's modules. `default` imports no jax:
+`lafg_jax.main` and `lafg_jax.ablate` ask three of a task's modules, restored models a fourth. `default` imports no jax:
 
   SECTIONS: the sections of its config.
   STAGES, ON_REQUEST: names of the stages of a bare run, and of those that run when they are named.
@@ -13,6 +13,15 @@
     run after hours.
   summary(config, workdir, names): prints the results of the stages that ran, and where to look.
   studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
+
+`restore` is asked by `lafg_jax.inference`, with a config and `facts`, JSON about the model:
+
+  FACTS: those of a checkpoint's meta that the model keeps.
+  trees(config, arrays): {'params', 'prototypes', 'readout'} of a checkpoint's arrays.
+  embedding_dim(config, facts): D.
+  of_images(config, facts), of_texts: pure functions of parameters and rows, to be exported.
+  embed_images(config, facts, params), embed_texts(config, facts, params, files): the same compiled;
+    a task without texts has neither `of_texts` nor `embed_texts`.
 
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
 TUNED, the file of tuned settings, and decided_by(config, trains, remembered), what the figures of a

@@ -10,19 +10,25 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
+from configs.image_text import finches
+from lafg_jax import tasks
+
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "notebooks/restore_in_colab.ipynb"
 
 
 @pytest.fixture(scope="module")
 def ran(trained_run, dataset, tmp_path_factory):
+  return run_with(trained_run, dataset, tmp_path_factory.mktemp("notebook"))
+
+
+def run_with(model, dataset, folder):
   """The notebook's cells after it ran with a model and photographs of one's own, and its folder."""
-  folder = tmp_path_factory.mktemp("notebook")
   for row in range(0, 60, 6):
     Image.fromarray(dataset.images[row]).save(folder / f"finch {row}.png")
   notebook = nbformat.read(PATH, as_version=4)
   at = [cell["metadata"].get("tags") == ["parameters"] for cell in notebook.cells].index(True)
-  own = f"MODEL, IMAGES, PACKAGE = {str(trained_run)!r}, {str(folder)!r}, 'not needed'"
+  own = f"MODEL, IMAGES, PACKAGE = {str(model)!r}, {str(folder)!r}, 'not needed'"
   notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(own))
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
   # In the user's folder: nothing may be read from the checkout.
@@ -62,6 +68,25 @@ def test_it_shows_pictures_and_attributes(ran):
     entries = lines[at + 1 : at + 6]
     assert sum(line.startswith("  *") for line in entries) == shared
     assert all("nearest to entry" in line for line in entries)
+
+
+def test_a_model_of_images_alone_is_not_searched_by_words(ran):
+  says = "a model of task=class_retrieval embeds no texts"
+  assert printed(ran[0], "search(text=TEXT").startswith(says)
+
+
+def test_it_searches_by_words_with_a_model_that_reads_texts(dataset, tmp_path):
+  config = finches.get_config()
+  config.train.update(steps=1, checkpoint_every=1)
+  config.captions.update(batch_size=8, images_per_class=1)
+  (tmp_path / "photos").mkdir()
+  tasks.run(config, str(tmp_path / "run"), ("encode", "train"))
+  cells, folder = run_with(tmp_path / "run", dataset, tmp_path / "photos")
+  assert "trained on 8 classes" in printed(cells, "load_retriever(MODEL)")
+  text, found = printed(cells, "search(text=TEXT").strip().split(" -> ")
+  assert text == "a bird with a red crown"
+  assert len(set(found.split(", "))) == 5 and (folder / found.split(", ")[0]).is_file()
+  assert "has no vocabulary of attributes" in printed(cells, "retriever.attributes")
 
 
 def test_it_says_what_to_fill_in_and_installs_nothing_else(tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,24 +112,45 @@ def test_it_gives_what_the_evaluation_gave_without_source_and_network(
   assert found.step == 1 and found.embedding_dim == 64 and len(found.class_names) == 8
 
 
-def test_plain_clip_is_that_of_transformers():
+def unit(x):
+  return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def of_transformers(folder, pixels):
+  """Features of SAID and of images by transformers alone, from a folder of a whole CLIP."""
   import torch
   import transformers
 
-  config, model = small("zero_shot"), models.load(small("zero_shot"))
-  facts = restore.facts_of(model.clip) | {"step": 0, "checkpoint": "newest", "class_names": []}
-  folder = files.local("tiny_clip")
-  content = {name: open(f"{folder}/{name}", "rb").read() for name in facts["tokenizer"]}
-  found = retriever.of(bundle.Trained(config, model.params, {}, {}, facts, content))
-  oracle = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+  model = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
   words = transformers.AutoTokenizer.from_pretrained(folder)
   given = words(SAID, padding=True, truncation=True, max_length=80, return_tensors="pt")
+  given = {name: given[name] for name in ("input_ids", "attention_mask")}
+  prepare = transformers.AutoImageProcessor.from_pretrained(folder)
+  x = prepare(images=pixels, return_tensors="pt")["pixel_values"]
   with torch.no_grad():
-    wanted = oracle.get_text_features(
-      input_ids=given["input_ids"], attention_mask=given["attention_mask"]
-    ).pooler_output.numpy()
-  wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
-  np.testing.assert_allclose(found.embed_text(SAID), wanted, atol=1e-5)
+    of_images = model.get_image_features(pixel_values=x).pooler_output.numpy()
+    return unit(model.get_text_features(**given).pooler_output.numpy()), unit(of_images)
+
+
+def test_plain_clip_is_that_of_transformers_and_is_written_for_it(pixels, tmp_path):
+  config, model = small("zero_shot"), models.load(small("zero_shot"))
+  facts = dict.fromkeys(("validation", "dataset", "evaluation"), None)
+  facts |= {"step": 0, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
+  facts |= restore.facts_of(model.clip)
+  folder = Path(files.local("tiny_clip"))
+  content = {name: (folder / name).read_bytes() for name in facts["tokenizer"]}
+  read = bundle.Trained(config, model.params, {}, {}, facts, content)
+  found = retriever.of(read)
+  ours = found.embed_text(SAID), found.embed(pixels)
+  assert sorted(bundle.write(read, str(tmp_path))) == sorted(
+    path.name for path in tmp_path.iterdir()
+  )
+  for source in (folder, tmp_path):
+    for theirs, own in zip(of_transformers(source, pixels), ours, strict=True):
+      np.testing.assert_allclose(own, theirs, atol=1e-5)
+  copy = bundle.read(str(tmp_path))
+  assert bundle.identity(copy) == bundle.identity(read) and copy.files == content
+  np.testing.assert_array_equal(retriever.of(copy).embed_text(SAID), ours[0])
 
 
 def test_search_both_ways(run, pixels):
@@ -196,39 +218,36 @@ def test_a_model_of_images_alone_says_so(trained_run, tmp_path):
   assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-  ("method", "ours"), [("finetune", False), ("dcar", True)], ids=["finetune", "dcar"]
-)
-def test_an_export_is_the_model_and_transformers_reads_what_it_can(
-  run, exported, pixels, method, ours
-):
-  import torch
-  import transformers
-
-  folder, workdir = exported(method), lafg_jax.load_retriever(run(method))
-  copy = lafg_jax.load_retriever(folder)
-  np.testing.assert_array_equal(copy.embed_text(SAID), workdir.embed_text(SAID))
-  np.testing.assert_array_equal(copy.embed(pixels), workdir.embed(pixels))
-  assert copy.config.to_dict() == workdir.config.to_dict()
+def same_as_exported(folder, workdir, pixels):
+  found, copy = lafg_jax.load_retriever(workdir), lafg_jax.load_retriever(folder)
+  np.testing.assert_array_equal(copy.embed_text(SAID), found.embed_text(SAID))
+  np.testing.assert_array_equal(copy.embed(pixels), found.embed(pixels))
+  assert copy.config.to_dict() == found.config.to_dict()
   identity = bundle.identity(bundle.read(str(folder)))
+  assert identity == bundle.identity(bundle.read(str(workdir)))
+  assert identity in (folder / "README.md").read_text()
+  return copy
+
+
+def test_an_export_with_prompts_is_the_model_and_says_that_it_is_ours_alone(run, exported, pixels):
+  folder = exported("dcar")
+  same_as_exported(folder, run("dcar"), pixels)
   card = (folder / "README.md").read_text()
-  assert identity == bundle.identity(bundle.read(str(run(method)))) and identity in card
-  assert (f"no model there has a place for what `prompts.method={method}`" in card) is ours
-  if ours:
-    assert "model_type" not in json.loads((folder / "config.json").read_text())
-    return
-  model = transformers.CLIPModel.from_pretrained(folder).eval()
-  words = transformers.AutoTokenizer.from_pretrained(folder)
-  prepare = transformers.AutoImageProcessor.from_pretrained(folder)
-  with torch.no_grad():
-    given = words(SAID[:2], padding=True, return_tensors="pt")
-    of_texts = model.get_text_features(
-      input_ids=given["input_ids"], attention_mask=given["attention_mask"]
-    ).pooler_output.numpy()
-    x = prepare(images=pixels, return_tensors="pt")["pixel_values"]
-    of_images = model.get_image_features(pixel_values=x).pooler_output.numpy()
-  for theirs, own in ((of_texts, copy.embed_text(SAID[:2])), (of_images, copy.embed(pixels))):
-    np.testing.assert_allclose(theirs / np.linalg.norm(theirs, axis=1)[:, None], own, atol=1e-5)
+  assert "no model there has a place for what `prompts.method=dcar`" in card
+  assert "| image to text | instance | R@1 |" in card
+  assert "model_type" not in json.loads((folder / "config.json").read_text())
+
+
+def test_transformers_reads_the_export_of_a_fine_tuned_model(run, exported, pixels):
+  folder = exported("finetune")
+  copy = same_as_exported(folder, run("finetune"), pixels)
+  assert "`CLIPModel.from_pretrained`, and computes the same" in (folder / "README.md").read_text()
+  ours = copy.embed_text(SAID), copy.embed(pixels)
+  for theirs, own in zip(of_transformers(folder, pixels), ours, strict=True):
+    np.testing.assert_allclose(own, theirs, atol=1e-5)
+  # It is not the model that it started from.
+  start = of_transformers(files.local("tiny_clip"), pixels)
+  assert np.abs(start[1] - ours[1]).max() > 1e-3
 
 
 def python_of(page, bare):

@@ -53,12 +53,14 @@ def test_devices_are_shared_out(stand_ins, fake_python):
     assert environment["JAX_PLATFORMS"] == "cpu"
 
 
-def test_a_dry_run_prints_what_would_run(stand_ins, fake_python, commands):
-  done = stand_ins.run(LOCAL, "--dry-run", "--processes=2", "--port=7", *CONFIG, *AWKWARD)
+@pytest.mark.parametrize("config", [CONFIG[1], "configs/image_text/finches.py:seen"])
+def test_a_dry_run_prints_what_would_run(stand_ins, fake_python, commands, config):
+  words = ("--config", config, *AWKWARD)
+  done = stand_ins.run(LOCAL, "--dry-run", "--processes=2", "--port=7", *words)
   for process, command in enumerate(commands(done)):
     assert command[:2] == ["env", f"PYTHONPATH={ROOT}"] or "PYTHONPATH" in os.environ
     main = command[command.index("python") :]
-    assert main == ["python", "-m", "lafg_jax.main", *CONFIG, *AWKWARD, *own(process, 2)]
+    assert main == ["python", "-m", "lafg_jax.main", *words, *own(process, 2)]
   assert not list(stand_ins.folder.glob("main-*"))
 
 
