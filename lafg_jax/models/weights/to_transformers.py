@@ -54,7 +54,11 @@ def config(clip: Any, special: dict[str, int]) -> dict[str, Any]:
     of_text["projection_dim"] = of_image["projection_dim"] = clip.dim
   else:
     of_text["projection_size"] = clip.dim
-  found = {"architectures": [f"{_HEAD[name]}Model"], "model_type": name, "dtype": "float32"}
+  found: dict[str, Any] = {
+    "architectures": [f"{_HEAD[name]}Model"],
+    "model_type": name,
+    "dtype": "float32",
+  }
   found |= {"text_config": of_text, "vision_config": of_image}
   return found | ({"projection_dim": clip.dim} if name == "clip" else {})
 
