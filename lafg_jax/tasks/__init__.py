@@ -1,6 +1,7 @@
 """The tasks, a folder each: `config.task` is the folder's name.
 
-`lafg_jax.main` and `lafg_jax.ablate` ask three of a task's modules, restored models a fourth. `default` imports no jax:
+`lafg_jax.main` and `lafg_jax.ablate` ask three of a task's modules, restored models a fourth.
+`default` imports no jax:
 
   SECTIONS: the sections of its config.
   STAGES, ON_REQUEST: names of the stages of a bare run, and of those that run when they are named.
