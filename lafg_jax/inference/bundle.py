@@ -211,7 +211,7 @@ def _of_export(folder: str) -> Trained:
     facts = {name: found["facts"][name] for name in (*_FACTS, *task.FACTS)}
     task.embedding_dim(config, facts)
     if theirs:
-      trees = {name: {} for name in _TREES} | {"params": _of_transformers(folder)}
+      trees: dict[str, Any] = {name: {} for name in _TREES} | {"params": _of_transformers(folder)}
     else:
       flat = load_file(weights)
       trees = {name: checkpoints.subtree(flat, name) for name in _TREES}

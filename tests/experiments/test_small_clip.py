@@ -84,16 +84,14 @@ def test_the_trained_clip_is_one_of_transformers(trained):
 
   theirs = transformers.CLIPModel.from_pretrained(trained / "clip").eval()
   start = transformers.CLIPModel.from_pretrained(trained / "start")
-  moved = [
-    bool((a != b).any()) for a, b in zip(theirs.parameters(), start.parameters(), strict=True)
-  ]
+  both = zip(theirs.parameters(), start.parameters(), strict=True)
   assert all(bool((a != b).any()) for a, b in both)
   tokenizer = transformers.AutoTokenizer.from_pretrained(trained / "clip")
   clip, params = clips.load(str(trained / "clip"))
   reader = texts.tokenizer(clip)
   said = ["Fossil Men Black Watch, Casual Black Watches for Men", "a 2-in-1 belt"]
-  ids, ends = reader.batch(reader.ids(said), 60)
-  given = tokenizer(said, padding="max_length", max_length=60, return_tensors="pt")
+  ids, ends = reader.batch(reader.ids(said), reader.context)
+  given = tokenizer(said, padding="max_length", max_length=reader.context, return_tensors="pt")
   np.testing.assert_array_equal(given["input_ids"].numpy(), ids)
   images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), np.uint8)
   pixels = torch.from_numpy((images / 127.5 - 1).transpose(0, 3, 1, 2)).float()
@@ -135,7 +133,7 @@ ADAPTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ADAPTED)
+@pytest.mark.parametrize("name", ["fashion", pytest.param("cars", marks=pytest.mark.long)])
 def test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen(name, trained, some, tmp_path):
   kinds = ("2012 Audi A5 Coupe", "2012 BMW Z4 Convertible")
   some.with_name("cars.txt").write_text("\n".join(kinds))
@@ -145,7 +143,9 @@ def test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen(name, trained,
   found = json.loads((tmp_path / "evaluation.json").read_text())
   names = np.load(tmp_path / "embeddings.npz")["class_names"]
   assert sorted(names) == sorted(OTHERS if name == "fashion" else kinds)
-  assert found["step"] == 2 and found["untrained"]["num_images"] == found["num_images"] > 7
+  assert found["step"] == 2 and found["num_images"] == (8 if name == "fashion" else 16)
+  # The small CLIP without prompts, beside it.
+  assert found["untrained"] and found["untrained"] != found
 
 
 def of_cars(variant, split):

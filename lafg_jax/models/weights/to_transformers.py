@@ -54,8 +54,8 @@ def config(clip: Any, special: dict[str, int]) -> dict[str, Any]:
     of_text["projection_dim"] = of_image["projection_dim"] = clip.dim
   else:
     of_text["projection_size"] = clip.dim
-  found = {"architectures": [f"{_HEAD[name]}Model"], "model_type": name, "dtype": "float32"}
-  found |= {"text_config": of_text, "vision_config": of_image}
+  found: dict[str, Any] = {"architectures": [f"{_HEAD[name]}Model"], "model_type": name}
+  found |= {"dtype": "float32", "text_config": of_text, "vision_config": of_image}
   return found | ({"projection_dim": clip.dim} if name == "clip" else {})
 
 

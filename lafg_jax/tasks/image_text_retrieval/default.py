@@ -51,14 +51,14 @@ def small_photographs(config: ConfigDict, from_scratch: bool) -> None:
   """
   config.data.update(image_size=64, resize_size=64)
   config.train.update(optimizer="adamw", learning_rate=1e-3, log_every=20)
-  config.train.update(steps=300, checkpoint_every=300)
+  config.train.update(steps=200, checkpoint_every=200)
   if not from_scratch:
     return
   config.prompts.method = "finetune"
   config.image_text.logit_scale = "learned"
   config.data.crop_scale = (0.5, 1.0)
   config.train.update(weight_decay=0.1, clip_norm=1.0)
-  config.train.update(steps=2000, checkpoint_every=200)
+  config.train.update(steps=1400, checkpoint_every=100)
 
 
 def default_names(config: ConfigDict) -> list[str]:

@@ -65,8 +65,8 @@ def _parameters(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], int]:
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
   """Raises UserError where a checkpoint is of another model or split of the captions."""
   names = keys.deciding(config, "embedding")
-  split = ("source", "layout", "class_column", "template", "finches", "images_per_class", "split")
-  split += ("classes", "test_fraction", "val_fraction")
+  split = ["source", "layout", "class_column", "template", "finches", "images_per_class", "split"]
+  split += ["classes", "test_fraction", "val_fraction"]
   names |= {f"captions.{x}": config.captions[x] for x in split}
   changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
   if changed:

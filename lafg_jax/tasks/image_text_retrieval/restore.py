@@ -143,8 +143,8 @@ def in_transformers(
   if learned or not to_transformers.kind(clip):
     return None
   reader = tokenizer(facts, found)
-  special = {"bos_token_id": reader.start, "eos_token_id": reader.end, "pad_token_id": reader.pad}
-  special = {name: x for name, x in special.items() if x is not None}
+  named = {"bos_token_id": reader.start, "eos_token_id": reader.end, "pad_token_id": reader.pad}
+  special = {name: x for name, x in named.items() if x is not None}
   return (
     to_transformers.tensors(clip, params),
     to_transformers.config(clip, special),

@@ -15,10 +15,9 @@ from lafg_jax import export, tasks
 from lafg_jax.data import datasets, pipeline
 from lafg_jax.evaluate import results
 from lafg_jax.evaluate.embed import unit_embedding
-from lafg_jax.inference import bundle
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import options
-from lafg_jax.tasks.class_retrieval import protocol, train
+from lafg_jax.tasks.class_retrieval import protocol, restore, train
 from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
 
@@ -147,7 +146,7 @@ def test_a_checkpoint_of_any_size_is_built_without_network(config_with, no_netwo
   images = jax.ShapeDtypeStruct((1, 16, 16, 3), "uint8")
   params = jax.eval_shape(embedder.init, jax.random.key(0), images)["params"]
   found = jax.eval_shape(functools.partial(unit_embedding, embedder), params, images)
-  assert found.shape == (1, bundle.embedding_dim(config)) and not no_network
+  assert found.shape == (1, restore.embedding_dim(config, {})) and not no_network
 
 
 @pytest.mark.parametrize("lost", ["nothing", "its content"])
