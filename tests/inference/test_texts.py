@@ -112,6 +112,28 @@ def test_it_gives_what_the_evaluation_gave_without_source_and_network(
   assert found.step == 1 and found.embedding_dim == 64 and len(found.class_names) == 8
 
 
+def test_it_comes_whole_from_a_url_and_from_the_hub(run, exported, bucket, tmp_path, monkeypatch):
+  wanted = bundle.read(str(run("dcar")))
+  shutil.copytree(run("dcar"), bucket / "run")
+  shutil.copytree(exported("dcar"), bucket / "export")
+  # What the hub's client asked for earlier; no network here.
+  repo = tmp_path / "models--me--finches"
+  shutil.copytree(exported("dcar"), repo / "snapshots" / ("a" * 40))
+  (repo / "refs").mkdir()
+  (repo / "refs/main").write_text("a" * 40)
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+  monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+  for source in ("gs://bucket/run", "gs://bucket/export", "hf://me/finches"):
+    found = bundle.read(source)
+    assert bundle.identity(found) == bundle.identity(wanted)
+    assert found.files == wanted.files and "tokenizer.json" in found.files
+    assert found.facts["clip"] == wanted.facts["clip"]
+  # Files of the tokenizer are fetched one by one.
+  (repo / "snapshots" / ("a" * 40) / "tokenizer.json").unlink()
+  with pytest.raises(UserError, match="hf://me/finches: the hub did not give it"):
+    bundle.read("hf://me/finches")
+
+
 def unit(x):
   return x / np.linalg.norm(x, axis=1, keepdims=True)
 
