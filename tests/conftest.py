@@ -129,6 +129,27 @@ def trained_run(config_with, dataset, prototypes, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def text_model(tmp_path_factory):
+  """The tiny CLIP as a model of image-text retrieval, as it is before any training, read only."""
+  from configs.image_text import finches
+  from lafg_jax.inference import bundle
+  from lafg_jax.models.weights import files
+  from lafg_jax.tasks.image_text_retrieval import model, restore
+
+  config = finches.get_config()
+  config.prompts.method = "zero_shot"
+  facts = dict.fromkeys(("validation", "dataset", "evaluation"))
+  facts |= {"step": 0, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
+  found = model.load(config)
+  facts |= restore.facts_of(found.clip)
+  shipped = Path(files.local("tiny_clip"))
+  content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
+  folder = tmp_path_factory.mktemp("text_model")
+  bundle.write(bundle.Trained(config, found.params, {}, {}, facts, content), str(folder))
+  return folder
+
+
+@pytest.fixture(scope="session")
 def site_of(tmp_path_factory):
   """`site_of(*packages)`: a folder with these, all that they require, and nothing else installed.
 

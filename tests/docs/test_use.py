@@ -11,7 +11,9 @@ import lafg_jax
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/use.md"
 
 
-def test_the_python_of_the_page_does_what_it_says(trained_run, tmp_path, monkeypatch, capsys):
+def test_the_python_of_the_page_does_what_it_says(
+  trained_run, text_model, tmp_path, monkeypatch, capsys
+):
   rng = np.random.default_rng(0)
   for name in ("photos/b/1.png", "photos/a.png", "query.jpg"):
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -20,8 +22,9 @@ def test_the_python_of_the_page_does_what_it_says(trained_run, tmp_path, monkeyp
   pixels.save(tmp_path / "photos/c.png")
   (tmp_path / "runs").mkdir()
   (tmp_path / "runs/demo").symlink_to(trained_run)
+  (tmp_path / "runs/captions").symlink_to(text_model)
   monkeypatch.chdir(tmp_path)
-  (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+  code, of_texts = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
   found: dict = {}
   exec(code, found)
   assert found["vector"].shape == (1, 16) and found["gallery"].shape == (3, 16)
@@ -31,3 +34,6 @@ def test_the_python_of_the_page_does_what_it_says(trained_run, tmp_path, monkeyp
   assert all(line.startswith("Attribute(row=") for line in printed[1:])
   want = lafg_jax.load_retriever(trained_run).embed(["photos/a.png", "photos/b/1.png"])
   np.testing.assert_allclose(found["gallery"][:2], want, atol=1e-6)
+  exec(of_texts, found)
+  assert found["texts"].shape == (2, 64) and found["rows"].shape == (1, 1)
+  assert capsys.readouterr().out.strip() in found["captions"]

@@ -47,7 +47,7 @@ def test_it_restores_embeds_and_finds(ran):
   cells, folder = ran
   assert "trained on 40 classes" in printed(cells, "load_retriever(MODEL)")
   assert "10 images -> float32 (10, 16)" in printed(cells, "retriever.embed(paths)")
-  lines = printed(cells, "retriever.search").splitlines()
+  lines = printed(cells, "retriever.search(gallery[queries]").splitlines()
   assert len(lines) == 4
   for line in lines:
     query, hits = line.split(" -> ")
@@ -58,7 +58,7 @@ def test_it_restores_embeds_and_finds(ran):
 
 def test_it_shows_pictures_and_attributes(ran):
   cells, _ = ran
-  (cell,) = [c for c in cells if c.cell_type == "code" and "retrieval_grid" in c.source]
+  (cell,) = [c for c in cells if c.cell_type == "code" and "retrieval_grid(lines" in c.source]
   assert any("image/png" in output.get("data", {}) for output in cell.outputs)
   lines = printed(cells, "retriever.attributes").splitlines()
   heads = [at for at, line in enumerate(lines) if " share " in line]
