@@ -246,6 +246,9 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_a_random_chat_model_fails_for_every_class_with_exit_code_1",
+  "test_every_target_trains_and_the_table_has_the_paired_differences",
+  "test_the_command_describes_super_classes_and_needs_images",
   "test_transformers_reads_the_export_of_a_fine_tuned_model",
   "test_it_searches_by_words_with_a_model_that_reads_texts",
   "test_gradients_on_eight_devices_equal_those_on_one",

@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = ("--config", "configs/synthetic.py:prototypes")
 COMMAND = [sys.executable, "-m", "lafg_jax.ablate", *CONFIG]
+# What most misuses get as far as.
+IMPORTS = ("lafg_jax.ablation.plan", "lafg_jax.tasks.class_retrieval.stages")
 # Every process of a run inherits it, orphans too.
 MARK = "LAFG_JAX_ABLATE_TEST"
 PATIENCE_S = 900
@@ -170,7 +172,9 @@ def test_every_misuse_is_one_line(tmp_path, small, variants, forked):
     (("nowhere.py",), "--variants=nowhere.py: no such file"),
   ]  # fmt: skip
   lines = [[*CONFIG, *arguments(small, path, tmp_path / "w", *more)] for (path, *more), _ in cases]
-  for (given, wanted), (code, said) in zip(cases, forked("ablate", lines, tmp_path), strict=True):
+  for (given, wanted), (code, said) in zip(
+    cases, forked("ablate", lines, tmp_path, imports=IMPORTS), strict=True
+  ):
     errors = [line for line in said.splitlines() if line.startswith("error: ")]
     assert code == 2 and len(errors) == 1 and wanted in errors[0], (given, code, said)
     assert "Traceback" not in said and said.splitlines()[-1] == errors[0]

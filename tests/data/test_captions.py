@@ -214,6 +214,31 @@ def test_whole_classes_and_what_is_held_out_for_validation(tmp_path):
   assert [len(x) for x in names] == [2, 1, 1] and len(set().union(*names)) == 4
 
 
+def test_the_images_of_one_half_of_the_classes(tmp_path):
+  table, half = write(tmp_path, PAIRS), {"split": "images", "data__train_fraction": 0.7}
+  seen, unseen, every, apart = (
+    captions.load_splits(config_of(**table, **more))
+    for more in (
+      *(half | {"classes": side} for side in ("train", "test")),
+      {"split": "images"},
+      half | {"split": "classes"},
+    )
+  )
+  for found, name in ((seen, "train"), (unseen, "test")):
+    both = found["train"].ids + found["test"].ids
+    assert sorted(both) == sorted(apart[name].ids)
+    assert found["train"].class_names == found["test"].class_names == apart[name].class_names
+    labels = [found["test"].class_names[k] for k in found["test"].labels]
+    own = [PAIRS[int(x[2:-4])]["class"].replace("_", " ") for x in found["test"].ids]
+    assert labels == own
+  # An image is on the same side, whichever classes take part.
+  assert sorted(seen["test"].ids + unseen["test"].ids) == sorted(every["test"].ids)
+  assert unseen["train"].image_of.tolist() == list(range(len(unseen["train"].ids)))
+  bare = [{"image": row["image"], "caption": row["caption"]} for row in PAIRS]
+  refused("captions.classes=test: the captions have no classes",
+          **write(tmp_path, bare), split="images", classes="test")  # fmt: skip
+
+
 def test_splits_of_a_column_and_of_a_second_file(tmp_path):
   side = ["train"] * 9 + ["validation"] * 2 + ["test"] * 5
   rows = [row | {"split": split} for row, split in zip(PAIRS, side, strict=True)]

@@ -58,7 +58,7 @@ def small_photographs(config: ConfigDict, from_scratch: bool) -> None:
   config.image_text.logit_scale = "learned"
   config.data.crop_scale = (0.5, 1.0)
   config.train.update(weight_decay=0.1, clip_norm=1.0)
-  config.train.update(steps=1400, checkpoint_every=100)
+  config.train.update(steps=1200, checkpoint_every=100)
 
 
 def default_names(config: ConfigDict) -> list[str]:

@@ -102,10 +102,11 @@ def test_teacher_features_of_another_model_are_one_line(config_with):
   "changes",
   [
     {},
-    {"loss.alignment": "none"},
-    {"loss.alignment": "orthogonal"},
+    # `make test-all` runs the other targets; what they add is tested by itself.
+    pytest.param({"loss.alignment": "none"}, marks=pytest.mark.long),
+    pytest.param({"loss.alignment": "orthogonal"}, marks=pytest.mark.long),
     # An axis for each attribute, beside the space of the texts.
-    {"language.prototype": "profile"},
+    pytest.param({"language.prototype": "profile"}, marks=pytest.mark.long),
     # The default of the finches.
     default.TEACHER
     | {"loss.alignment": "orthogonal", "data.recoloured_per_batch": 6, "data.recolourings": 2},
