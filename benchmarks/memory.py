@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import side_by_side
 
 from lafg_jax.config import shipped
-from lafg_jax.runtime import out_of_memory
+from lafg_jax.runtime import devices, out_of_memory
 from lafg_jax.tasks.class_retrieval import objective
 from lafg_jax.training import step as training_step
 
@@ -36,7 +36,7 @@ def planned(name: str, rows: int, remat: str, batch: int = 0) -> tuple[int, floa
   images = {k: jax.ShapeDtypeStruct((made.rows, *x.shape), x.dtype) for k, x in reads.items()}
   given = jax.tree.map(shape, (state, images, made.constants, jnp.uint32(0)))
   start = time.perf_counter()
-  compiled = jax.jit(step, donate_argnums=0).lower(*given).compile()
+  compiled = devices.compiled(jax.jit(step, donate_argnums=0), *given)
   return out_of_memory.planned_bytes(compiled), time.perf_counter() - start
 
 

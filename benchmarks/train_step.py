@@ -13,6 +13,7 @@ import side_by_side
 import torch
 
 from lafg_jax.models.options import SIZES
+from lafg_jax.runtime import devices
 from lafg_jax.tasks.class_retrieval import objective
 from lafg_jax.training import step as training_step
 
@@ -31,7 +32,8 @@ def our_program(size: str, batch: int, dtype: str, images: np.ndarray):
   given = {"image": jax.device_put(images), "label": np.arange(batch, dtype=np.int32) % CLASSES}
   given["label"] = jax.device_put(given["label"])
   held, fixed = [jax.device_put(state)], (given, made.constants, np.uint32(0))
-  compiled = jax.jit(step, donate_argnums=0).lower(held[0], *fixed).compile()
+  # As the loop compiles it.
+  compiled = devices.compiled(jax.jit(step, donate_argnums=0), held[0], *fixed)
 
   def run() -> None:
     held[0], metrics = compiled(held[0], *fixed)
