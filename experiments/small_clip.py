@@ -23,21 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import safetensors.numpy
 import tokenizers as tk
 from absl import app, flags, logging
-from flax import traverse_util
 from ml_collections import ConfigDict
 
 from lafg_jax import tasks
 from lafg_jax.config import shipped
 from lafg_jax.data import captions
-from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
 from lafg_jax.models.text import TextTower
-from lafg_jax.models.weights import family as families
-from lafg_jax.models.weights import from_transformers
+from lafg_jax.models.weights import to_transformers
 from lafg_jax.runtime import malloc
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.files import replacing
@@ -99,15 +95,17 @@ def start(seen: ConfigDict, folder: Path) -> None:
   context = -(-int(LONGER * longest + PROMPTS) // 8) * 8
   image_size = seen.data.image_size
   special = {f"{name.lower()[1:-1]}_token": name for name in SPECIAL}
+  ids = {f"{key}_id": bpe.token_to_id(name) for key, name in special.items() if key != "unk_token"}
   settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
   folder.mkdir(parents=True, exist_ok=True)
   write(folder / "tokenizer.json", bpe.to_str(pretty=True))
   write(folder / "tokenizer_config.json", json.dumps(settings, indent=2))
   clip = towers(image_size, bpe.get_vocab_size(), context)
-  write(folder / "config.json", json.dumps(described(clip), indent=2))
-  write(folder / "preprocessor_config.json", json.dumps(preprocessor(clip), indent=2))
+  write(folder / "config.json", json.dumps(to_transformers.config(clip, ids), indent=2))
+  crops = to_transformers.preprocessor(clip, seen.data.resize_size)
+  write(folder / "preprocessor_config.json", json.dumps(crops, indent=2))
   params = clips.init(clip, jax.random.key(seen.seed))
-  write_tensors(folder, params)
+  write_tensors(folder, clip, params)
   count = sum(x.size for x in jax.tree.leaves(params))
   logging.info("%s: %d parameters, %d tokens, context %d", folder, count, clip.text.vocabulary,
                context)  # fmt: skip
@@ -145,62 +143,11 @@ def towers(image_size: int, vocabulary: int, context: int) -> clips.Clip:
   return clips.Clip(image, text, DIM, image_size, half, half, "clip", clips.Tokens("", context))
 
 
-def described(clip: clips.Clip) -> dict[str, Any]:
-  """config.json of transformers."""
-  names = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-  shared = {"hidden_act": "gelu", "layer_norm_eps": 1e-5, "projection_dim": clip.dim}
-  ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
-  text = dict(zip(names, clip.text.sizes, strict=True)) | shared | ids
-  text |= {"vocab_size": clip.text.vocabulary, "max_position_embeddings": clip.text.context}
-  image = dict(zip(names, clip.image.sizes, strict=True)) | shared
-  image |= {"image_size": clip.image_size, "patch_size": clip.image.patch_size}
-  found = {"model_type": "clip", "architectures": ["CLIPModel"], "projection_dim": clip.dim}
-  return found | {"text_config": text, "vision_config": image}
-
-
-def preprocessor(clip: clips.Clip) -> dict[str, Any]:
-  """preprocessor_config.json of transformers."""
-  side = clip.image_size
-  return {
-    "image_processor_type": "CLIPImageProcessor",
-    "do_convert_rgb": True,
-    **{"do_resize": True, "size": {"shortest_edge": side}, "resample": 3},
-    **{"do_center_crop": True, "crop_size": {"height": side, "width": side}},
-    **{"do_rescale": True, "rescale_factor": 1 / 255},
-    **{"do_normalize": True, "image_mean": clip.mean, "image_std": clip.std},
-  }
-
-
-def write_tensors(folder: Path, params: dict[str, Any]) -> None:
+def write_tensors(folder: Path, clip: clips.Clip, params: dict[str, Any]) -> None:
   """model.safetensors of both towers' parameters, under transformers' names."""
-  image = next(found for found in from_transformers.FAMILIES if found.name == "CLIP")
-  text = image._replace(names=families.NAMES["clip_text"])
-  projection = {"projection": params["image"]["projection"]}
-  found = {"logit_scale": np.asarray(params["logit_scale"], np.float32)}
-  found |= renamed(image, params["image"]["vit"], image.prefix)
-  found |= renamed(image, projection) | renamed(text, params["text"])
   with replacing(folder / "model.safetensors") as temporary:
+    found = to_transformers.tensors(clip, params)
     safetensors.numpy.save_file(found, temporary, {"format": "pt"})
-
-
-def renamed(
-  family: families.Family, params: dict[str, Any], prefix: str = ""
-) -> dict[str, np.ndarray]:
-  """Our parameters as torch's layers have them: the inverse of `weights.load.fill` for CLIP."""
-  found = {}
-  for path, x in traverse_util.flatten_dict(params, sep="/").items():
-    x, inside = np.asarray(x, np.float32), "/attention/" in path
-    if path.endswith("kernel"):
-      if inside:
-        x = x.reshape(-1, x.shape[-1]) if path.endswith("out/kernel") else x.reshape(len(x), -1)
-      x = x.transpose(3, 2, 0, 1) if x.ndim == 4 else x.T
-    elif inside:
-      x = x.reshape(-1)
-    elif path in ("class_token", "position_embedding"):
-      x = x.reshape(-1) if path == "class_token" else x[0]
-    place = families.place(family, path)
-    found[prefix + place.name] = np.ascontiguousarray(x)
-  return found
 
 
 def save(seen: ConfigDict, workdir: Path, folder: Path) -> None:
@@ -210,8 +157,8 @@ def save(seen: ConfigDict, workdir: Path, folder: Path) -> None:
   names = ("config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json")
   for name in names:
     write(folder / name, Path(seen.model.pretrained, name).read_text("utf-8"))
-  write_tensors(folder, checkpoints.subtree(arrays, "state/params"))
-  tokens.load(folder)
+  clip, _ = clips.load(seen.model.pretrained)
+  write_tensors(folder, clip, checkpoints.subtree(arrays, "state/params"))
 
 
 def write(path: Path, text: str) -> None:
