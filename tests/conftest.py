@@ -246,6 +246,11 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_the_trained_clip_is_one_of_transformers",
+  "test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen",
+  "test_a_fitted_chat_model_describes_every_class",
+  "test_two_real_processes_train",
+  "test_sigterm_to_one_stops_all_at_one_step_and_a_hung_one_is_named",
   "test_a_random_chat_model_fails_for_every_class_with_exit_code_1",
   "test_every_target_trains_and_the_table_has_the_paired_differences",
   "test_the_command_describes_super_classes_and_needs_images",

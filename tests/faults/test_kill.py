@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).with_name("kill.py")
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_killed_at_random_and_rerun_equals_unbroken(tmp_path):
-  command = [sys.executable, str(SCRIPT), "--kills=2", "--steps=200", f"--workdir={tmp_path}"]
+  command = [sys.executable, str(SCRIPT), "--kills=2", "--steps=100", f"--workdir={tmp_path}"]
   done = subprocess.run(command, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout + done.stderr
   row = done.stdout.splitlines()[-1]

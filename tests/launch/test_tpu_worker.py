@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import time
 import subprocess
 from pathlib import Path
 
@@ -131,6 +132,10 @@ def test_a_killed_run_is_no_success(pod):
   running = pod.begin(*pod.command, *WORDS, PIP="0", WAIT="1")
   pod.main(1)
   group = home(pod) / "lafg_jax" / "run" / "group"
+  # The worker writes it once main runs.
+  deadline = time.monotonic() + 30
+  while not (group.exists() and group.read_text()) and time.monotonic() < deadline:
+    time.sleep(0.05)
   os.killpg(int(group.read_text()), signal.SIGKILL)
   running.communicate(timeout=60)
   assert running.returncode == 137
