@@ -3,8 +3,8 @@
 import os
 import shutil
 import signal
-import time
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
