@@ -56,7 +56,7 @@ def test_prototypes_equal_the_formula(drawn):
   # Cosines are in float32, and the temperature divides what they are rounded by.
   np.testing.assert_allclose(found[0], expected[0], atol=1e-6 + 1e-7 / tau_k)
   np.testing.assert_array_equal(found[1], expected[1])
-  np.testing.assert_allclose(found[2], expected[2], atol=1e-6)
+  np.testing.assert_allclose(found[2], expected[2], atol=1e-6 + 1e-7 / tau_k)
   assert [array.dtype for array in found] == [np.float32, np.int32, np.float32]
 
 
