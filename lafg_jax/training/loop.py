@@ -25,6 +25,8 @@ from lafg_jax.utils.counted import counted
 MAX_IN_FLIGHT = 2
 # Compiled steps that a process keeps.
 MAX_PROGRAMS = 16
+# Bytes of parameters and optimiser from which on a step is compiled beforehand: 8 million floats.
+_LARGE = 32 * 2**20
 # step, state, metrics and unreadable rows
 Stepped = tuple[int, TrainState, dict[str, jax.Array], np.ndarray]
 
@@ -103,12 +105,15 @@ def run(
     # Its arrays are on the devices now, and need not be held twice.
     made = made._replace(params={}, constants={})
     program = functools.partial(_mapped_step, made, optimizer, config)
-    needs = _planner(program, made, state, *given)
+    beforehand = _is_compiled_beforehand(size)
+    needs = _planner(program, made, beforehand, state, *given)
     logging.info("train: compiling the step, which takes a while")
     begun = time.monotonic()
     rows = _rows_per_chunk(config, made, size, needs, workdir)
     reads = (*made.embed_reads, *made.loss_reads)
-    steps = _steps(program(rows), step, state, given, to_devices(batches, reads), stop, begun)
+    steps = _steps(
+      program(rows), step, state, given, to_devices(batches, reads), stop, begun, beforehand
+    )
     del state, given, fixed, found
     with (
       out_of_memory.as_user_error(feed.batch, rows, needs),
@@ -132,6 +137,7 @@ def _steps(
   batches: Iterator[tuple],
   stop: StopRequest,
   begun: float,
+  beforehand: bool,
 ) -> Iterator[Stepped]:
   """Each step after `start`, without waiting for it.
 
@@ -141,8 +147,7 @@ def _steps(
   in_flight: collections.deque = collections.deque()
   for step, (host, batch) in enumerate(batches, start=start + 1):
     arguments = (state, batch, *given, stop.flag())
-    # Among several processes a program compiled beforehand takes no arrays of one process.
-    if step == start + 1 and devices.compiler_options() and jax.process_count() == 1:
+    if step == start + 1 and beforehand:
       mapped = devices.compiled(mapped, *arguments)
     state, metrics, asked = mapped(*arguments)
     del arguments
@@ -194,7 +199,16 @@ def _rows_per_chunk(config, objective, fixed, needs, workdir) -> int:
   return chunks.choose(config.train.rows_per_chunk, rows, fixed, needs, workdir, program)
 
 
-def _planner(program, objective, *arrays) -> Callable[[int], int]:
+def _is_compiled_beforehand(size: int) -> bool:
+  """Whether the step is compiled with `devices.compiler_options`; `size` is that of its state.
+
+  jax.pmap takes no options, and a program that is compiled beforehand costs some milliseconds a
+  call: too many for a small model. Among several processes it takes no arrays of one of them.
+  """
+  return size >= _LARGE and jax.process_count() == 1 and bool(devices.compiler_options())
+
+
+def _planner(program, objective, beforehand: bool, *arrays) -> Callable[[int], int]:
   """rows per chunk -> bytes that each device needs for a step, as XLA plans it.
 
   `arrays` are the replicated state, constants and seed. In a run of one process, the first call of
@@ -216,7 +230,8 @@ def _planner(program, objective, *arrays) -> Callable[[int], int]:
     mapped = program(rows_per_chunk)
     # Among several processes pmap plans for arrays alone, and what is planned is compiled again.
     mapped = mapped if single else devices.as_jit(mapped.__wrapped__)
-    plan = devices.compiled(mapped, shapes[0], batch, *shapes[1:], asked)
+    given = (shapes[0], batch, *shapes[1:], asked)
+    plan = devices.compiled(mapped, *given) if beforehand else mapped.lower(*given).compile()
     return out_of_memory.planned_bytes(plan)
 
   return needs

@@ -86,8 +86,6 @@ def test_memory_that_runs_out_says_how_many_rows_fit(tmp_path, dataset, config, 
   pmap, make_planner = jax.pmap, loop._planner
   monkeypatch.setattr(jax, "pmap", lambda *args, **kwargs: NoMemory(pmap(*args, **kwargs)))
   monkeypatch.setattr(loop, "_planner", planner)
-  # As on an accelerator: the step is called, and not compiled beforehand.
-  monkeypatch.setattr(loop.devices, "compiler_options", dict)
   monkeypatch.setattr(out_of_memory, "device_bytes", lambda: limit[0])
   monkeypatch.setattr(out_of_memory, "_USABLE", 1)
   monkeypatch.setattr(loop, "_mapped_steps", {})

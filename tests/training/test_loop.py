@@ -299,3 +299,18 @@ def test_the_guard_sees_a_copy():
   double = jax.jit(lambda x: x * 2)
   with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallowed"):
     double(np.ones(3))
+
+
+def test_a_step_that_is_compiled_beforehand_learns_the_same(
+  tmp_path, dataset, config_with, monkeypatch
+):
+  config = config_with(loss__alignment="none", train__steps=3, train__optimizer="sgd")
+  train.run(config, str(tmp_path / "called"), dataset, None)
+  monkeypatch.setattr(loop, "_LARGE", 0)
+  compiled = dict(loop.devices._compiled)
+  train.run(config, str(tmp_path / "compiled"), dataset, None)
+  # Once: the plan's program is that of the steps.
+  assert len(loop.devices._compiled) == len(compiled) + 1
+  called, beforehand = (checkpoints.read(str(tmp_path / x), 3)[0] for x in ("called", "compiled"))
+  for path, x in called.items():
+    np.testing.assert_allclose(beforehand[path], x, rtol=1e-4, atol=1e-5, err_msg=path)
