@@ -84,7 +84,10 @@ def beside_timm(doc: str, ours: Callable[..., Any], theirs: Callable[..., Any]) 
   import numpy as np
 
   from lafg_jax.models.options import SIZES
+  from lafg_jax.runtime import malloc
 
+  # As a run trains; on both sides, which share the process.
+  malloc.keep_freed()
   parser = argparse.ArgumentParser(description=doc.splitlines()[0])
   parser.add_argument("--size", default="small", choices=SIZES)
   parser.add_argument("--batch", type=int, default=32)
