@@ -36,6 +36,8 @@ from lafg_jax.utils.errors import UserError
 # Folders of the newest checkpoints and, of train.keep_best, of the best on the validation classes.
 FOLDER, BEST = "checkpoints", "best"
 FORMAT = 3
+# Where Orbax keeps the meta within the folder of a checkpoint.
+_META = ("meta", "metadata")
 # What Orbax, tensorstore and JSON raise for files that are missing, cut or overwritten.
 _CORRUPT = (OSError, ValueError, KeyError, TypeError, RuntimeError, AssertionError)
 # How tensorstore names the operating system's reason.
@@ -230,6 +232,16 @@ def steps(workdir: str, where: str = FOLDER) -> list[int]:
   return sorted((int(n) for n in names if re.fullmatch(r"\d+", n)), reverse=True)
 
 
+def where_of(source: str) -> str:
+  """The folder of the checkpoint that evaluate.source means."""
+  return BEST if source == "best" else FOLDER
+
+
+def newest_meta(workdir: str, where: str = FOLDER) -> list[Path]:
+  """The meta of the newest finished checkpoint, in a list; an empty one where there is none."""
+  return [Path(_path(workdir, step, where), *_META) for step in steps(workdir, where)[:1]]
+
+
 def read(workdir: str, step: int, where: str = FOLDER) -> tuple[Arrays, dict[str, Any]]:
   """The arrays and meta of one checkpoint, frozen weights too, every checksum verified.
 
@@ -264,7 +276,7 @@ def _path(workdir: str, step: int, where: str) -> str:
 
 def _read_meta(workdir: str, step: int, where: str) -> dict[str, Any]:
   path = _path(workdir, step, where)
-  with open(os.path.join(path, "meta", "metadata"), encoding="utf-8") as file:
+  with open(os.path.join(path, *_META), encoding="utf-8") as file:
     meta = json.load(file)
   if meta["crc32"] != _meta_crc(meta):
     raise ValueError("the meta differs from its checksum")

@@ -129,6 +129,31 @@ def run(
       return step, stop.agreed
 
 
+def completed(config: ConfigDict, step: int, stopped: bool) -> bool:
+  """Whether a run, whose result these are, came to its end; the log has where it stopped if not."""
+  if stopped:
+    saved = ", saved" if step else ""
+    steps = config.train.steps
+    logging.info("stopped at step %d of %d%s; the same command goes on", step, steps, saved)
+  return not stopped
+
+
+def outputs(config: ConfigDict) -> list[str]:
+  """What a whole run leaves in its workdir: the checkpoint of its last step."""
+  return [f"{checkpoints.FOLDER}/{config.train.steps}"]
+
+
+def share(config: ConfigDict, start: int) -> dict[str, int]:
+  """Which batches a process makes from step `start` on, as `pipeline.train_batches` takes it."""
+  return {
+    "start_step": start,
+    "num_steps": config.train.steps - start,
+    "num_devices": jax.device_count(),
+    "process_index": jax.process_index(),
+    "process_count": jax.process_count(),
+  }
+
+
 def _steps(
   mapped: Any,
   start: int,

@@ -13,6 +13,7 @@ import numpy as np
 from lafg_jax.models.weights import from_vit_jax
 from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint
 
 # The image tower of the shipped text encoder, of 48 px.
 SHIPPED = "tiny_clip"
@@ -145,6 +146,11 @@ def local(source: str) -> str | None:
   """The path of a source that lies on this machine; None for '', a hub id or a URL."""
   path = os.path.join(*_split(source)) if source else ""
   return path if path and os.path.exists(path) else None
+
+
+def content_hash(source: str, names: tuple[str, ...] = (_WEIGHTS,)) -> str | None:
+  """Hash of the files of a source, as `find` has them; None for '', a hub id or a URL."""
+  return fingerprint([Path(path) for path in find(source, names)]) if local(source) else None
 
 
 def _split(source: str) -> tuple[str, str]:

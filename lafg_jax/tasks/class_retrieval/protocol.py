@@ -38,7 +38,7 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
-    where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
+    where = checkpoints.where_of(source)
     result = _evaluate_checkpoint(config, workdir, where)
   elif source in ("pretrained", "untrained"):
     if source == "pretrained":

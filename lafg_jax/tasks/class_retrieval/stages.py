@@ -31,7 +31,7 @@ from lafg_jax.tasks.class_retrieval import (
   train,
 )
 from lafg_jax.tasks.class_retrieval.default import ON_REQUEST, STAGES, default_names
-from lafg_jax.training import board, checkpoints, metrics_log
+from lafg_jax.training import board, checkpoints, loop, metrics_log
 
 # What the page of the language base is made from.
 _OF_LANGUAGE = ("describe", "encode", "prototypes")
@@ -213,16 +213,8 @@ def _train(config: ConfigDict, workdir: str) -> bool:
     loaded = teacher_features.load(config, Path(workdir, "prototypes.npz"), splits["train"])
     said = dict.fromkeys(itertools.chain.from_iterable(loaded.sentences))
     leaks.refuse(said, *described(config)[:2], f"{workdir}/prototypes.npz")
-  step, stopped = train.run(config, workdir, splits["train"], loaded, splits.get("val"))
-  if stopped:
-    saved = ", saved" if step else ""
-    steps = config.train.steps
-    logging.info("stopped at step %d of %d%s; the same command goes on", step, steps, saved)
-  return not stopped
-
-
-def _train_outputs(config: ConfigDict) -> list[str]:
-  return [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
+  reached = train.run(config, workdir, splits["train"], loaded, splits.get("val"))
+  return loop.completed(config, *reached)
 
 
 def _pretrained_file(config: ConfigDict) -> Path | None:
@@ -235,9 +227,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   read: list[Path | None] = [Path(source)]
   if source in OF_MODELS:
     content = datasets.content_fingerprint(config.data, config.evaluate.split)
-    where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
-    folder, newest = checkpoints.folder(workdir, where), checkpoints.steps(workdir, where)[:1]
-    read = [Path(folder, str(step), "meta", "metadata") for step in newest]
+    read = [*checkpoints.newest_meta(workdir, checkpoints.where_of(source))]
   if source == "pretrained":
     read = [_pretrained_file(config)]
   return [keys.deciding(config, "embedding", "evaluation"), content, read]
@@ -277,7 +267,7 @@ _STAGES = (
   Stage("describe", _describe, _describe_inputs, _describe_outputs),
   Stage("encode", _encode, _encode_inputs, _encode_outputs),
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
-  Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),
+  Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
   Stage("report", _report, _report_inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.

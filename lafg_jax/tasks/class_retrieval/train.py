@@ -1,9 +1,7 @@
 """The train stage of class retrieval: hands its objective, batches and meta to the loop."""
 
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -55,17 +53,8 @@ def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:
       embedder = embedders.build(config.model)
       cached = frozen_features.features(config, workdir, dataset, embedder, params, stopped)
       return None if cached is None else frozen_features.batches(config, dataset, cached, start)
-    return pipeline.train_batches(
-      dataset,
-      data,
-      plan,
-      seed=config.seed,
-      start_step=start,
-      num_steps=config.train.steps - start,
-      num_devices=jax.device_count(),
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
+    shared = loop.share(config, start)
+    return pipeline.train_batches(dataset, data, plan, seed=config.seed, **shared)
 
   def names_in(step: int) -> list[str]:
     of_classes = data.classes_per_batch * data.images_per_class
@@ -101,19 +90,13 @@ def meta(
       "the training images or classes": fingerprint(of_dataset),
       # A pack may be moved within a run, but not left out, added or made in another size.
       "data.pack": f"with {pack.side(config.data)} px" if config.data.pack else "without",
-      "the pretrained weights": _weights_hash(config.model.pretrained),
+      "the pretrained weights": files.content_hash(config.model.pretrained),
       "the prototypes": words,
     },
     "box": shared_box(dataset),
     # The descriptions nearest to each row of the vocabulary.
     "sentences": [] if prototypes is None else [list(row) for row in prototypes.sentences],
   }
-
-
-def _weights_hash(source: str) -> str | None:
-  """Hash of the files of pretrained weights; None without any, and for those of a hub or a URL."""
-  local = files.local(source) is not None
-  return fingerprint([Path(path) for path in files.find(source)]) if local else None
 
 
 def shared_box(dataset: Dataset) -> list[float] | None:

@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -94,14 +93,12 @@ def train_batches(
   how: negatives.Drawing,
   *,
   start_step: int,
-  num_steps: int,
-  num_devices: int = 1,
-  process_index: int = 0,
-  process_count: int = 1,
+  **shared: int,
 ) -> Iterator[Batch]:
   """Yields this process's share of the batches from `start_step` on: b rows each.
 
-  Of B rows, captions.batch_size, padded and shared as `pipeline.train_batches` does:
+  `start_step` and `shared` are as `loop.share` has them. Of B rows, captions.batch_size, padded and
+  shared as `pipeline.train_batches` does:
     image: uint8 [b, S, S, 3], cropped as the section data says.
     row: int32 [b], of `captioned`; of the image that is shown, also where it is a stand-in.
     tokens: int32 [b, L], its caption, and ends: int32 [b], the place of the end token.
@@ -118,10 +115,7 @@ def train_batches(
     plan(captioned, which),
     seed=config.seed,
     start_step=start_step,
-    num_steps=num_steps,
-    num_devices=num_devices,
-    process_index=process_index,
-    process_count=process_count,
+    **shared,
   )
   return _with_words(images, words, how, which, start_step)
 
@@ -155,17 +149,7 @@ def feed(
 
   def batches(start: int, params: dict[str, Any], stopped: Any) -> Iterator[Batch]:
     del params, stopped
-    return train_batches(
-      config,
-      captioned,
-      words,
-      how,
-      start_step=start,
-      num_steps=config.train.steps - start,
-      num_devices=jax.device_count(),
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
-    )
+    return train_batches(config, captioned, words, how, **loop.share(config, start))
 
   def names_in(step: int) -> list[str]:
     return [captioned.ids[row] for row in which.rows(step - 1)]

@@ -55,7 +55,7 @@ def _parameters(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], int]:
   source = config.evaluate.source
   if source == "untrained":
     return models.init_params(config, models.load(config)), 0
-  where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
+  where = checkpoints.where_of(source)
   arrays, meta = checkpoints.require(workdir, where)
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])

@@ -42,7 +42,7 @@ def inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 
 def _params(config: ConfigDict, workdir: str) -> Any:
-  where = checkpoints.BEST if config.evaluate.source == "best" else checkpoints.FOLDER
+  where = checkpoints.where_of(config.evaluate.source)
   return checkpoints.subtree(checkpoints.require(workdir, where)[0], "state/params")
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
@@ -28,7 +27,7 @@ from lafg_jax.tasks.image_text_retrieval import (
 )
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.tasks.image_text_retrieval.default import default_names
-from lafg_jax.training import checkpoints
+from lafg_jax.training import checkpoints, loop
 from lafg_jax.utils.errors import UserError
 
 
@@ -134,16 +133,8 @@ def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 def _train(config: ConfigDict, workdir: str) -> bool:
   splits = captions.load_splits(config, ("train", "val"))
-  step, stopped = train.run(config, workdir, splits["train"], splits.get("val"))
-  if stopped:
-    saved = ", saved" if step else ""
-    steps = config.train.steps
-    logging.info("stopped at step %d of %d%s; the same command goes on", step, steps, saved)
-  return not stopped
-
-
-def _train_outputs(config: ConfigDict) -> list[str]:
-  return [os.path.join(checkpoints.FOLDER, str(config.train.steps))]
+  reached = train.run(config, workdir, splits["train"], splits.get("val"))
+  return loop.completed(config, *reached)
 
 
 def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
@@ -151,9 +142,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   read: list[Any] = [Path(source)]
   if source in OF_MODELS:
     content = _content(config, config.evaluate.split)
-    where = checkpoints.BEST if source == "best" else checkpoints.FOLDER
-    folder, newest = checkpoints.folder(workdir, where), checkpoints.steps(workdir, where)[:1]
-    read = [Path(folder, str(step), "meta", "metadata") for step in newest]
+    read = [*checkpoints.newest_meta(workdir, checkpoints.where_of(source))]
   return [keys.deciding(config, "embedding", "evaluation"), content, read, weights(config)]
 
 
@@ -163,7 +152,7 @@ def _evaluate_outputs(config: ConfigDict) -> list[str]:
 
 _STAGES = (
   Stage("encode", _encode, _encode_inputs, lambda config: [stored_features.FILE]),
-  Stage("train", _train, _train_inputs, _train_outputs, all_processes=True),
+  Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
   Stage("evaluate", evaluation.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
   Stage("report", readings.run, readings.inputs, lambda config: [image_text_page.FILE]),
 )

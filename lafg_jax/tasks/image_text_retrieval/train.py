@@ -3,10 +3,8 @@
 import contextlib
 import functools
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -157,11 +155,7 @@ def _other_images(config: ConfigDict, captioned: Captioned, start: int) -> Itera
     config.data,
     plan,
     seed=config.seed,
-    start_step=start,
-    num_steps=config.train.steps - start,
-    num_devices=jax.device_count(),
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    **loop.share(config, start),
   )
 
 
@@ -180,14 +174,7 @@ def meta(
     "dataset": of_dataset,
     "made_of": {
       "the training images or captions": fingerprint(of_dataset, words.ids),
-      "the pretrained weights": _weights_hash(config.model.pretrained),
+      "the pretrained weights": files.content_hash(config.model.pretrained, files.WHOLE),
       "the stored text features": fingerprint(stored.features, stored.token_features),
     },
   }
-
-
-def _weights_hash(source: str) -> str | None:
-  """Hash of the files of CLIP's weights; None for those of a hub or a URL."""
-  if files.local(source) is None:
-    return None
-  return fingerprint([Path(path) for path in files.find(source, files.WHOLE)])
