@@ -24,13 +24,13 @@ from typing import Any
 
 import jax
 import safetensors.numpy
-import tokenizers as tk
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from lafg_jax import tasks
 from lafg_jax.config import shipped
 from lafg_jax.data import captions
+from lafg_jax.finches.train_tiny_clip import SPECIAL_TOKENS, learned_bpe
 from lafg_jax.models import clip as clips
 from lafg_jax.models.text import TextTower
 from lafg_jax.models.weights import to_transformers
@@ -43,8 +43,6 @@ IMAGE, PATCH, TEXT, DIM = (192, 6, 4, 768), 8, (160, 3, 4, 640), 128
 VOCABULARY = 2000
 # CoOp's prompts stand before a caption; captions of unseen classes are cut into more pieces.
 PROMPTS, LONGER = 16, 1.5
-# The end token is not number 2, which transformers takes for that of an old, broken config.
-SPECIAL = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
 OF = ("fashion", "cars")
 
 _OF = flags.DEFINE_enum("of", "fashion", OF, "The config of the data: configs/image_text/NAME.py.")
@@ -90,11 +88,11 @@ def config(variant: str, clip: Path) -> ConfigDict:
 def start(seen: ConfigDict, folder: Path) -> None:
   """Writes a CLIP of random weights; the same one for the same captions and seed."""
   texts = captions.load_splits(seen, ("train",))["train"].captions
-  bpe = learned_tokenizer(texts)
+  bpe = learned_bpe(texts, VOCABULARY, "abcdefghijklmnopqrstuvwxyz0123456789-',.()&%/")
   longest = max(len(found.ids) for found in bpe.encode_batch(texts))
   context = -(-int(LONGER * longest + PROMPTS) // 8) * 8
   image_size = seen.data.image_size
-  special = {f"{name.lower()[1:-1]}_token": name for name in SPECIAL}
+  special = {f"{name.lower()[1:-1]}_token": name for name in SPECIAL_TOKENS}
   ids = {f"{key}_id": bpe.token_to_id(name) for key, name in special.items() if key != "unk_token"}
   settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
   folder.mkdir(parents=True, exist_ok=True)
@@ -109,30 +107,6 @@ def start(seen: ConfigDict, folder: Path) -> None:
   count = sum(x.size for x in jax.tree.leaves(params))
   logging.info("%s: %d parameters, %d tokens, context %d", folder, count, clip.text.vocabulary,
                context)  # fmt: skip
-
-
-def learned_tokenizer(texts: list[str]) -> tk.Tokenizer:
-  """A lower-cased BPE of some texts."""
-  bpe = tk.Tokenizer(tk.models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
-  bpe.normalizer = tk.normalizers.Sequence([tk.normalizers.NFKC(), tk.normalizers.Lowercase()])
-  bpe.pre_tokenizer = tk.pre_tokenizers.Whitespace()
-  bpe.decoder = tk.decoders.BPEDecoder(suffix="</w>")
-  trainer = tk.trainers.BpeTrainer(
-    vocab_size=VOCABULARY,
-    special_tokens=list(SPECIAL),
-    end_of_word_suffix="</w>",
-    initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789-',.()&%/"),
-    show_progress=False,
-  )
-  bpe.train_from_iterator(texts, trainer)
-  # The library numbers tokens in an order that changes from run to run.
-  learned = json.loads(bpe.to_str())
-  words = sorted(set(learned["model"]["vocab"]) - set(SPECIAL))
-  learned["model"]["vocab"] = {word: i for i, word in enumerate([*SPECIAL, *words])}
-  bpe = tk.Tokenizer.from_str(json.dumps(learned))
-  ids = [(token, bpe.token_to_id(token)) for token in ("[BOS]", "[EOS]")]
-  bpe.post_processor = tk.processors.TemplateProcessing("[BOS] $A [EOS]", None, ids)
-  return bpe
 
 
 def towers(image_size: int, vocabulary: int, context: int) -> clips.Clip:

@@ -26,6 +26,7 @@ from lafg_jax.finches.text import ATTRIBUTES, Attributes, Claim, choose
 from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
+# The end token is not number 2, which transformers takes for that of an old, broken config.
 SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
 VOCABULARY_SIZE = 800
 CONTEXT_LENGTH = 80
@@ -79,30 +80,25 @@ def matches(claims: list[set[Claim]], attributes: list[Attributes]) -> np.ndarra
   return np.stack([np.broadcast_to(row, len(attributes)) for row in true])
 
 
-def build_tokenizer(seed: int):
-  """A small lower-cased BPE tokenizer learnt from sampled captions, classes' own words included.
+def learned_bpe(texts: list[str], size: int, alphabet: str):
+  """A lower-cased BPE tokenizer of `size` tokens, learnt from texts, with `SPECIAL_TOKENS` first.
 
-  Learning from words (never from combinations) makes every attribute word one token.
+  The same texts give the same tokens and numbers. `alphabet`: signs that have a token in any case.
   """
   import tokenizers as tk
-  import transformers
 
-  rng = np.random.default_rng((seed, 1))
-  corpus = [sample_caption(c, rng)[0] for c in sample_combinations(20000, rng)]
-  corpus += [*finch_text.NEUTRAL_EPITHETS, *finch_text.NEUTRAL_GENERA] * 20
-  corpus += [*finch_text.CHATTER] * 20
   bpe = tk.Tokenizer(tk.models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
   bpe.normalizer = tk.normalizers.Sequence([tk.normalizers.NFKC(), tk.normalizers.Lowercase()])
   bpe.pre_tokenizer = tk.pre_tokenizers.Whitespace()
   bpe.decoder = tk.decoders.BPEDecoder(suffix="</w>")
   trainer = tk.trainers.BpeTrainer(
-    vocab_size=VOCABULARY_SIZE,
+    vocab_size=size,
     special_tokens=list(SPECIAL_TOKENS),
     end_of_word_suffix="</w>",
-    initial_alphabet=list("abcdefghijklmnopqrstuvwxyz0123456789-',.()"),
+    initial_alphabet=list(alphabet),
     show_progress=False,
   )
-  bpe.train_from_iterator(corpus, trainer)
+  bpe.train_from_iterator(texts, trainer)
   # The library numbers tokens in an order that changes from run to run.
   learnt = json.loads(bpe.to_str())
   words = sorted(set(learnt["model"]["vocab"]) - set(SPECIAL_TOKENS))
@@ -110,6 +106,21 @@ def build_tokenizer(seed: int):
   bpe = tk.Tokenizer.from_str(json.dumps(learnt))
   ids = [(token, bpe.token_to_id(token)) for token in ("[BOS]", "[EOS]")]
   bpe.post_processor = tk.processors.TemplateProcessing("[BOS] $A [EOS]", None, ids)
+  return bpe
+
+
+def build_tokenizer(seed: int):
+  """A small lower-cased BPE tokenizer learnt from sampled captions, classes' own words included.
+
+  Learning from words (never from combinations) makes every attribute word one token.
+  """
+  import transformers
+
+  rng = np.random.default_rng((seed, 1))
+  corpus = [sample_caption(c, rng)[0] for c in sample_combinations(20000, rng)]
+  corpus += [*finch_text.NEUTRAL_EPITHETS, *finch_text.NEUTRAL_GENERA] * 20
+  corpus += [*finch_text.CHATTER] * 20
+  bpe = learned_bpe(corpus, VOCABULARY_SIZE, "abcdefghijklmnopqrstuvwxyz0123456789-',.()")
   return transformers.PreTrainedTokenizerFast(
     tokenizer_object=bpe,
     model_max_length=CONTEXT_LENGTH,

@@ -17,7 +17,7 @@ from absl import logging
 
 from lafg_jax.models.options import Options
 from lafg_jax.models.text import TextTower
-from lafg_jax.models.vit import ViT
+from lafg_jax.models.vit import ViT, normalised
 from lafg_jax.models.weights import files, from_clip
 from lafg_jax.models.weights import load as weights
 from lafg_jax.models.weights.family import Whole
@@ -154,8 +154,7 @@ def embed_images(
 
   prompts: [J, k, width], as `ImageTower` takes them.
   """
-  x = images.astype(jnp.float32) / 255.0
-  x = (x - jnp.asarray(clip.mean, jnp.float32)) / jnp.asarray(clip.std, jnp.float32)
+  x = normalised(images, clip.mean, clip.std)
   return _normalised(clip.image.apply({"params": params["image"]}, x, prompts))
 
 

@@ -10,13 +10,12 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.models import lora
 from lafg_jax.models.options import RESNET, parse_options, sizes_of
 from lafg_jax.models.resnet import ResNet
-from lafg_jax.models.vit import ViT
+from lafg_jax.models.vit import ViT, normalised, prompt_init
 from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
@@ -56,29 +55,20 @@ class Embedder(nn.Module):
     if self.num_prompts:
       layers = self.backbone.depth if self.prompts_depth == "deep" else 1
       shape = (layers, self.num_prompts, self.backbone.width)
-      self.prompts = self.param("prompts", _prompt_init, shape, self.backbone.patch_size)
+      self.prompts = self.param("prompts", prompt_init, shape, self.backbone.patch_size)
 
   def __call__(self, images: jax.Array) -> jax.Array:
     return self.head(self.features(images))
 
   def features(self, images: jax.Array) -> jax.Array:
     """uint8 images [B, S, S, 3] to the backbone's pooled features [B, width] float32."""
-    # Normalised here and not on the host, since uint8 is a quarter of the transfer.
-    x = images.astype(jnp.float32) / 255.0
-    x = (x - jnp.asarray(self.mean)) / jnp.asarray(self.std)
     prompted = {"prompts": self.prompts} if self.num_prompts else {}
-    return self.backbone(x, gem_p=self.gem_p, **prompted)
+    return self.backbone(normalised(images, self.mean, self.std), gem_p=self.gem_p, **prompted)
 
   def head(self, features: jax.Array) -> jax.Array:
     """Features [B, width] to embeddings [B, D], before L2 normalisation."""
     x = self.norm(features) if self.embedding_norm == "layer" else features
     return self.embedding(x) if self.embedding_dim else x
-
-
-def _prompt_init(key: jax.Array, shape: tuple[int, ...], patch_size: int) -> jax.Array:
-  """Uniform within Xavier's bound for a layer from a patch to a token (Jia et al., ECCV 2022)."""
-  bound = np.sqrt(6.0 / (3 * patch_size**2 + shape[-1]))
-  return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def build(model: ConfigDict) -> Embedder:

@@ -30,6 +30,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
+def normalised(images: jax.Array, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+  """uint8 images [B, S, S, 3] as a backbone takes them: (x / 255 - mean) / std, float32.
+
+  On the device and not on the host, since uint8 is a quarter of the transfer.
+  """
+  x = images.astype(jnp.float32) / 255.0
+  return (x - jnp.asarray(mean, jnp.float32)) / jnp.asarray(std, jnp.float32)
+
+
 class PatchEmbedding(nn.Module):
   """Images [B, H, W, 3] to patch tokens [B, H/p, W/p, width]."""
 
@@ -184,6 +193,12 @@ def with_prompts(x: jax.Array, prompts: jax.Array, at: int, replace: bool) -> ja
   rows = jnp.broadcast_to(prompts.astype(x.dtype), (x.shape[0], *prompts.shape))
   rest = at + len(prompts) if replace else at
   return jnp.concatenate([x[:, :at], rows, x[:, rest:]], axis=1)
+
+
+def prompt_init(key: jax.Array, shape: tuple[int, ...], patch_size: int) -> jax.Array:
+  """Uniform within Xavier's bound for a layer from a patch to a token (Jia et al., ECCV 2022)."""
+  bound = np.sqrt(6.0 / (3 * patch_size**2 + shape[-1]))
+  return jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 class ViT(nn.Module):

@@ -100,15 +100,25 @@ def weights(
   return np.concatenate(found)
 
 
+def sampled(
+  config: ConfigDict, model: Any, params: Any, captioned: Captioned, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """At most so many rows of a split, evenly spaced, and their images' embeddings.
+
+  Rows whose image cannot be read, which a warning names, are left out.
+  """
+  count = len(captioned.captions)
+  rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
+  of_images, dataset = image_function(config, model)(params), rows_of(captioned, rows)
+  (images,), seen = embed_dataset([of_images], dataset, config.data, config.evaluate.batch_size)
+  return rows[seen], images
+
+
 def quantiles(
   config: ConfigDict, model: Any, params: Any, captioned: Captioned, words: texts.Tokens, constants
 ) -> np.ndarray:
   """[Q] quantiles of the weights that a sample of captions has of their own images."""
-  count = len(captioned.captions)
-  rows = np.unique(np.linspace(0, count - 1, min(_SAMPLE, count)).astype(int))
-  embed = image_function(config, model)(params)
-  dataset = rows_of(captioned, rows)
-  (images,), seen = embed_dataset([embed], dataset, config.data, config.evaluate.batch_size)
-  of = texts.Tokens(*(x[rows[seen]] for x in words))
+  rows, images = sampled(config, model, params, captioned, _SAMPLE)
+  of = texts.Tokens(*(x[rows] for x in words))
   w = weights(config, model, params, of, images, constants)
   return reweighting.quantiles_of(np.asarray(reweighting.ratios(w, of.words)), of.words)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lafg_jax.losses.contrastive import unit
+from lafg_jax.models.vit import normalised
 from lafg_jax.tasks.image_text_retrieval import prompts, reweighting
 
 # The largest factor of cosines that is learned (CLIP's own bound).
@@ -26,8 +27,8 @@ def towers(config: ConfigDict, clip: Any) -> Any:
 
 def of_images(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> jax.Array:
   """Images uint8 [B, S, S, 3] to I [B, d] float32, L2-normalised."""
-  x = (images.astype(jnp.float32) / 255.0 - jnp.asarray(clip.mean)) / jnp.asarray(clip.std)
   given = prompts.of_image(config, clip, params)
+  x = normalised(images, clip.mean, clip.std)
   x = clip.image.apply({"params": params["image"]}, x, given)
   return unit(prompts.adapted(params, x))
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.losses.contrastive import unit
+from lafg_jax.models.vit import prompt_init
 from lafg_jax.tasks.image_text_retrieval import methods
 
 Params = dict[str, Any]
@@ -85,11 +85,10 @@ def _init_prompts(config, method, clip, words, keys) -> Params:
     if count > 1:
       found["text_deep"] = drawn[1:]
   if method.image and method.coupling == "none":
-    drawn = _DEVIATION * jax.random.normal(keys["image"], (of_image, k, image_width))
+    shape = (of_image, k, image_width)
+    drawn = _DEVIATION * jax.random.normal(keys["image"], shape)
     if method.init == "uniform":
-      # VPT's own (Jia et al., ECCV 2022), of patches of side P and width W.
-      limit = float(np.sqrt(6.0 / (3 * clip.image.patch_size**2 + image_width)))
-      drawn = jax.random.uniform(keys["image"], drawn.shape, minval=-limit, maxval=limit)
+      drawn = prompt_init(keys["image"], shape, clip.image.patch_size)
     found["image"] = drawn[0]
     if of_image > 1:
       found["image_deep"] = drawn[1:]

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate import results
-from lafg_jax.evaluate.embed import embed_dataset
 from lafg_jax.report import image_text_page
 from lafg_jax.report.word_weights import Weights
 from lafg_jax.tasks.image_text_retrieval import embed, methods, protocol, reweighting, texts
@@ -52,12 +51,8 @@ def words_of(config: ConfigDict, params: Any, captioned: Captioned, most: int = 
   The weights are those of training, reweighting.gamma included; in evaluation all are 1. A caption
   whose tokens are not those of its words one by one is left out.
   """
-  model, count = models.load(config), len(captioned.captions)
-  rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
-  of_images = embed.image_function(config, model)(params)
-  dataset = embed.rows_of(captioned, rows)
-  (images,), seen = embed_dataset([of_images], dataset, config.data, config.evaluate.batch_size)
-  rows = rows[seen]
+  model = models.load(config)
+  rows, images = embed.sampled(config, model, params, captioned, most)
   reader = texts.with_room(config, model.reader)
   tokens = texts.tokenised(reader, [captioned.captions[row] for row in rows])
   w = embed.weights(config, model, params, tokens, images, _of_tokens(config, model, tokens.ids))
