@@ -1,7 +1,16 @@
 """The table of config keys: one row (`record.Key`) has all facts about a key."""
 
 from lafg_jax.config.record import NAMED, Key, Rule
-from lafg_jax.config.table import captions, data, image_text, language, loss, model, train
+from lafg_jax.config.table import (
+  captions,
+  composed,
+  data,
+  image_text,
+  language,
+  loss,
+  model,
+  train,
+)
 
 # fmt: off
 _OF_ALL = (
@@ -12,7 +21,7 @@ _OF_ALL = (
 )
 # fmt: on
 
-_SECTIONS = (data, captions, language, model, loss, image_text, train)
+_SECTIONS = (data, captions, composed, language, model, loss, image_text, train)
 ROWS: dict[str, Key] = {
   row.name: row for row in (*_OF_ALL, *(row for section in _SECTIONS for row in section.ROWS))
 }

@@ -1,0 +1,56 @@
+"""Composed queries: the section `composed` of a config in, `Composed` parts out.
+
+A query is a reference image with a text; its answer is a ranking of a gallery. No image is opened
+here. Each source has a module in `composed_readers`. All functions raise a UserError of one line.
+"""
+
+import importlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Query(NamedTuple):
+  """One composed query.
+
+  id: its name in the part, as the benchmark's submissions have it (CIRR's pairid, CIRCO's id).
+  reference: id of the reference image. text: the modification. targets: ids of the right answers,
+  the main one first; () where they are secret. members: CIRR's subset, the reference included.
+  kinds: what it asks (CIRCO's aspects, kinds of sentences on finches, the column of a table).
+  edited: a true description of a right answer, where it is known ('' elsewhere).
+  """
+
+  id: str
+  reference: str
+  text: str
+  targets: tuple[str, ...] = ()
+  members: tuple[str, ...] = ()
+  kinds: tuple[str, ...] = ()
+  edited: str = ""
+
+
+class Composed(NamedTuple):
+  """The queries of one part (a category of FashionIQ, or all), and the images they are about."""
+
+  name: str  # 'dress', 'cirr', 'circo', 'finches'
+  split: str
+  queries: tuple[Query, ...]
+  ids: tuple[str, ...]  # [n] of all images: the gallery, and references outside of it
+  images: Any  # [n] as `Dataset.images`
+  gallery: np.ndarray  # [G] int32, which of them are the gallery, in its order
+  about: str  # of the gallery, for people: 'original split, 3,817 images'
+  drop_reference: bool  # resolved composed.drop_reference
+  protocol: str  # 'fashioniq' | 'cirr' | 'circo' | 'targets'
+  content: str  # changes when queries, gallery or sizes of images do
+  missing: tuple[str, ...] = ()  # ids that are listed and not there; the result is partial
+  ground: tuple[int, int, int] = (0, 0, 0)
+
+
+def load(config: Any) -> list[Composed]:
+  """The parts of `composed.source` and `composed.split`.
+
+  Raises UserError: a file is missing or damaged, or images are missing under composed.missing.
+  """
+  reader = importlib.import_module(f"lafg_jax.data.composed_readers.{config.composed.source}")
+  found: list[Composed] = reader.read(config)
+  return found

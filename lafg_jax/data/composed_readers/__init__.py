@@ -1,0 +1,1 @@
+"""Where composed queries come from: a module for each `composed.source`, with `read(config)`."""

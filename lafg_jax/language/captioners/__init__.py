@@ -1,0 +1,1 @@
+"""Who captions images, and the file of captions."""

@@ -1,0 +1,1 @@
+"""Who writes descriptions of edited images, and the file of them."""
