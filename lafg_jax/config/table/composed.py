@@ -69,9 +69,6 @@ ROWS = (
   Key("composed.shared_concept", False, BOOL, "evaluation",
       "CIRCO: join its shared_concept to the text. Published figures do not.",
       ReadBy("composed.source", ("circo",), unset=False)),
-  Key("composed.pad", "target", one_of("target", "none"), "embedding",
-      "'target': images longer than 1.25 times their width are padded to that before the crop, as "
-      "SEARLE, LinCIR and CVSI have it."),
   Key("composed.type_column", "", TEXT, "evaluation",
       "'attributes': the column whose values are kinds of things, of which half are unseen; '' is "
       "'type' or 'class'.", ReadBy("composed.source", ("attributes",), unset="")),
