@@ -183,6 +183,8 @@ ROWS = (
   Key("query.use_image", True, BOOL, "evaluation", "q_v."),
   Key("query.use_captions", True, BOOL, "evaluation", "t_c; without it gamma is 0."),
   Key("query.use_added", True, BOOL, "evaluation", "The added objects in q_f's text."),
+  Key("query.words", "own", one_of("own", "other"), "evaluation",
+      "Control: 'other' puts another reference image's pseudo word into q_f."),
   Key("query.normalize_captions", False, BOOL, "evaluation",
       "Normalise t_c, the mean over an image's captions, again (CVSI's code: FashionIQ alone)."),
   Key("query.normalize_fused", False, BOOL, "evaluation",
