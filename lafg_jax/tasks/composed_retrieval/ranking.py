@@ -11,11 +11,14 @@ import numpy as np
 from lafg_jax.data.composed import Composed
 from lafg_jax.evaluate import target_ranks
 from lafg_jax.evaluate.target_ranks import Ranked
+from lafg_jax.tasks.composed_retrieval import protocol
 from lafg_jax.utils import files
 
 FILE = "rankings.jsonl"
 # Names that a line of the file has, and of how many each term's share is told.
 NAMES, SHARES = 50, 10
+# Queries whose shares are computed at a time.
+_BLOCK = 512
 
 
 def rank(part: Composed, q: np.ndarray, t: np.ndarray, k: int) -> Ranked:
@@ -25,6 +28,7 @@ def rank(part: Composed, q: np.ndarray, t: np.ndarray, k: int) -> Ranked:
   order; [Q, 0] elsewhere.
   """
   row_of = {part.ids[row]: place for place, row in enumerate(part.gallery.tolist())}
+  members = protocol.members(part)
   references = [query.reference for query in part.queries]
   dropped = [row_of.get(name, -1) if part.drop_reference else -1 for name in references]
   found = target_ranks.rank(
@@ -33,7 +37,7 @@ def rank(part: Composed, q: np.ndarray, t: np.ndarray, k: int) -> Ranked:
     k,
     targets=_places(row_of, [query.targets for query in part.queries]),
     dropped=np.array(dropped, np.int32),
-    members=_places(row_of, [query.members for query in part.queries]),
+    members=None if members is None else _in_gallery(part, members),
   )
   rows, members = (_of_ids(part, x) for x in (found.rows, found.members))
   return Ranked(rows, found.scores, members)
@@ -47,14 +51,26 @@ def _places(row_of: Mapping[str, int], names: list[tuple[str, ...]]) -> np.ndarr
   return found
 
 
+def _in_gallery(part: Composed, rows: np.ndarray) -> np.ndarray:
+  """Rows of part.ids as places in its gallery; -1 stays."""
+  place = np.full(len(part.ids) + 1, -1, np.int32)
+  place[part.gallery] = np.arange(len(part.gallery))
+  return place[rows]
+
+
 def _of_ids(part: Composed, places: np.ndarray) -> np.ndarray:
   return np.where(places < 0, -1, part.gallery[np.maximum(places, 0)]).astype(np.int32)
 
 
 def shares(pieces: Mapping[str, np.ndarray], t: np.ndarray, places: np.ndarray) -> dict[str, Any]:
   """{term: [Q, n] float32}: what each piece of the query adds to the score of the rows `places`."""
-  near = t[np.maximum(places, 0)]
-  return {name: np.einsum("qd,qnd->qn", x, near) for name, x in pieces.items()}
+  found = {name: np.zeros(places.shape, np.float32) for name in pieces}
+  for first in range(0, len(places), _BLOCK):
+    rows = slice(first, first + _BLOCK)
+    near = t[np.maximum(places[rows], 0)]
+    for name, x in pieces.items():
+      found[name][rows] = np.einsum("qd,qnd->qn", x[rows], near)
+  return found
 
 
 @contextlib.contextmanager

@@ -58,7 +58,8 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   """Prints the figures of an evaluation, and which files to look at."""
   if "evaluate" in names:
     print("\n" + tables.table(results.read_result(workdir)) + "\n")
-  written = (composed_page.FILE, results.FILE, ranking.FILE, *submission.FILES)
+  submitted = [name for of in submission.FILES.values() for name in of.values()]
+  written = (composed_page.FILE, results.FILE, ranking.FILE, *submitted)
   for name in (*written, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
