@@ -69,6 +69,9 @@ ROWS = (
       "Where images are missing: 'refuse'; 'partial' goes on without them, with counts, and marks "
       "the result; 'annotations' looks for no image, for features that are there already.",
       ReadBy("composed.source", _READ, unset="refuse")),
+  Key("composed.features", "", TEXT, "nothing",
+      "npz with `ids` [n] and `vectors` [n, D]: image features f_v that are there already, not "
+      "normalised, in place of reading images.", path=True),
   Key("composed.drop_reference", "auto", one_of("auto", "always", "never"), "evaluation",
       "Whether a query's reference image is left out of its ranking; 'auto': as the benchmark has "
       "it (CIRR leaves it out, FashionIQ and CIRCO keep it; finches and tables leave it out)."),

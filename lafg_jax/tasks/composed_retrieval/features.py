@@ -19,7 +19,8 @@ from lafg_jax.losses.contrastive import unit
 from lafg_jax.tasks.composed_retrieval import encode, kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
-from lafg_jax.utils.files import fingerprint
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint, read_npz
 
 FOLDER = "features"
 # Rows of one file: what a run that is killed makes again.
@@ -102,6 +103,8 @@ def _kept(
 def _images(
   config: ConfigDict, workdir: str, model: Model, part: Composed, made_of: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
+  if config.composed.features:
+    return _given(config, part, model.clip.dim)
   dataset, images = as_dataset(part), part.images
   crop = [config.data.resize_size, config.data.pad, part.content, part.ids]
 
@@ -118,6 +121,24 @@ def _images(
 
   found = _kept(workdir, "images", [*made_of, crop], len(dataset), make)
   return found["vectors"], found["there"]
+
+
+def _given(config: ConfigDict, part: Composed, dim: int) -> tuple[np.ndarray, np.ndarray]:
+  """The features of composed.features for a part's images; UserError where they do not fit."""
+  path = config.composed.features
+  key = f"--config.composed.features={path}"
+  arrays = read_npz(path, ("ids", "vectors"), stage=None)
+  ids, vectors = arrays["ids"].tolist(), arrays["vectors"]
+  if vectors.shape != (len(ids), dim) or vectors.dtype.kind != "f":
+    what = f"vectors are {vectors.dtype} {vectors.shape}"
+    raise UserError(f"{key}: {what}, not real numbers ({len(ids)}, {dim}), D of model.pretrained")
+  row_of = {str(name): row for row, name in enumerate(ids)}
+  missing = [name for name in part.ids if name not in row_of]
+  if missing:
+    many = f"{len(missing):,} of {len(part.ids):,} images of {part.name}"
+    raise UserError(f"{key}: it lacks {many}, such as {missing[0]}")
+  found = vectors[[row_of[name] for name in part.ids]].astype(np.float32)
+  return found, found.any(axis=1)
 
 
 def as_dataset(part: Composed) -> Dataset:
