@@ -163,13 +163,19 @@ ROWS = (
       "Phi that is trained already: a torch checkpoint of SEARLE, LinCIR or Pic2Word, or a "
       "workdir; '' trains one.", path=True),
   Key("mapping.texts", "", TEXT, "training",
-      "'lincir': file with a text a line (or a column caption); '' takes the captions of the "
-      "source's training images.", path=True),
+      "File with a text a line, or a CSV with a column caption: what 'lincir' trains on, and whose "
+      "nouns are the concepts of 'searle'; '' takes the captions of the source's training images.",
+      path=True),
   Key("mapping.images", "", TEXT, "training",
       "'searle' and 'pic2word': folder of training images; '' takes those of the source.",
       path=True),
+  Key("mapping.views", 4, at_least(0), "training",
+      "'pic2word': random crops of an image (data.crop_scale) whose features are computed once, "
+      "and of which epochs take one after the other; 0: the centre crop.",
+      ReadBy("mapping.method", ("pic2word",), unset=4)),
   Key("mapping.phrases", "rules", one_of("rules", "spacy"), "training",
-      "'lincir': key phrases by a few rules, or by spaCy's en_core_web_sm as published.",
+      "'lincir': key phrases by lists of words and endings of English, or by spaCy's "
+      "en_core_web_sm as published.",
       ReadBy("mapping.method", ("lincir",), unset="rules")),
   Key("mapping.hidden", 0, at_least(0), "embedding",
       "Width of Phi's two hidden layers; 'auto' (or 0): 4 d, or 512 for 'pic2word'.", auto=0),
