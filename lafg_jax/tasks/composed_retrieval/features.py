@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 from lafg_jax.data.composed import Composed
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.losses.contrastive import unit
-from lafg_jax.tasks.composed_retrieval import encode, kept, pseudo_words
+from lafg_jax.tasks.composed_retrieval import kept, pseudo_words
+from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.utils.errors import UserError
@@ -63,11 +64,11 @@ def fixed(
 
   captions: {image id: texts}, edits: {(part, query id): Edit}; each may lack any, and be empty.
   """
-  made_of = [fingerprint(encode.weights(config)), config.data.image_size, config.model.dtype]
+  made_of = [fingerprint(models.weights(config)), config.data.image_size, config.model.dtype]
 
   def of_texts(what: str, said: Sequence[str]) -> np.ndarray:
     def make(rows: range) -> kept.Arrays:
-      return {"vectors": encode.text_features(model, [said[x] for x in rows], f"encode {what}")}
+      return {"vectors": models.text_features(model, [said[x] for x in rows], f"encode {what}")}
 
     return _kept(workdir, what, [*made_of, said], len(said), make)["vectors"]
 
@@ -116,7 +117,7 @@ def _images(
       labels=dataset.labels[at],
       ids=dataset.ids[rows.start : rows.stop],
     )
-    vectors = encode.image_features(config, model, of)
+    vectors = models.image_features(config, model, of)
     return {"vectors": vectors, "there": vectors.any(axis=1)}
 
   found = _kept(workdir, "images", [*made_of, crop], len(dataset), make)
@@ -176,7 +177,7 @@ def _captions(
 
   def make(rows: range) -> kept.Arrays:
     texts = of[rows.start : rows.stop]
-    flat = encode.text_features(model, [x for one in texts for x in one], "encode captions")
+    flat = models.text_features(model, [x for one in texts for x in one], "encode captions")
     vectors, there = means(flat, texts)
     return {"vectors": vectors, "there": there}
 
@@ -226,7 +227,7 @@ def _of_phrases(
 ) -> np.ndarray:
   """In batches of one shape: `words` [n, width] in the template around each text."""
   phrases = pseudo_words.phrases(model.reader, TEMPLATES[template], texts, added)
-  size = min(encode.BATCH, 1 << (len(texts) - 1).bit_length())
+  size = min(models.BATCH, 1 << (len(texts) - 1).bit_length())
   found = []
   for first in range(0, len(texts), size):
     rows = np.minimum(np.arange(first, first + size), len(texts) - 1)

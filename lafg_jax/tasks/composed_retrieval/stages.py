@@ -16,7 +16,6 @@ from lafg_jax.stages import Stage
 from lafg_jax.tasks.composed_retrieval import (
   captions,
   edits,
-  encode,
   evaluation,
   methods,
   ranking,
@@ -78,7 +77,7 @@ def _section(config: ConfigDict, name: str, *kinds: str) -> dict[str, Any]:
 
 def _caption_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   of = config.captioner
-  clip = [encode.weights(config), config.data.image_size] if of.kind == "attributes" else None
+  clip = [models.weights(config), config.data.image_size] if of.kind == "attributes" else None
   return [_section(config, "captioner", "words"), _content(config), Path(of.file), clip]
 
 
@@ -102,11 +101,16 @@ def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
     for key, value in keys.deciding(config, "embedding", "training").items()
     if keys.is_read(config, key)
   }
-  return [deciding, train.content(config), encode.weights(config)]
+  return [deciding, corpus.content(config, corpus.training(config)), models.weights(config)]
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:
-  reached = train.run(config, workdir)
+  validation = None
+  if config.train.validate_every:
+    validation = validating.of(config, workdir)
+  facts = kept_clip.facts_of(models.load(config).clip)
+  distributed.agree("the tokenizer's files", lambda: kept_clip.keep_tokenizer(workdir, clip))
+  reached = train.run(config, workdir, corpus.training(config), validation, facts)
   return loop.completed(config, *reached)
 
 
@@ -117,7 +121,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   if methods.trains(config) and config.evaluate.source in ("checkpoint", "best"):
     read += checkpoints.newest_meta(workdir, checkpoints.where_of(config.evaluate.source))
   deciding = keys.deciding(config, "embedding", "evaluation")
-  weights = [encode.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
+  weights = [models.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
   return [deciding, config.mapping.method, config.seed, _content(config), read, weights]
 
 
