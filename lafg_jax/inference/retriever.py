@@ -126,7 +126,8 @@ class Retriever:
         if reasons is None:
           raise
         return error
-      return image_files.resize_centre_crop(opened, data.resize_size, data.image_size)
+      sizes = data.resize_size, data.image_size
+      return image_files.resize_centre_crop(opened, *sizes, data.pad)
 
     start, size = 0, 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:

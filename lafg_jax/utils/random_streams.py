@@ -77,6 +77,21 @@ def wording_of_finch(label: int, number: int) -> Generator:
   return np.random.default_rng([label, number, 0, 12])
 
 
+def masked_word(seed: int, row: int) -> Generator:
+  """The word that stands for a key phrase, in text `row` that has none."""
+  return np.random.default_rng([seed, row, 0, 21])
+
+
+def concept_phrases(seed: int, step: int) -> Generator:
+  """Which phrases about their concepts the images of a batch have, in SEARLE's distillation."""
+  return np.random.default_rng([seed, step, 0, 22])
+
+
+def inversion(seed: int, image: int) -> Generator:
+  """Start, templates and phrases of the inversion of an image, by a number of its feature."""
+  return np.random.default_rng([seed, image, 0, 23])
+
+
 def recolouring(row: int, version: int) -> Generator:
   """The colours of image `row` in one version, whatever the seed of the run."""
   return np.random.default_rng([row, version, 5])

@@ -36,10 +36,12 @@ def warn_of_cuts(reader: Any, said: Sequence[str]) -> None:
     )
 
 
-def plain_features(clip: Any, params: Any, reader: Any, texts: Sequence[str]) -> np.ndarray:
+def plain_features(
+  clip: Any, params: Any, reader: Any, texts: Sequence[str], what: str = "encode plain texts"
+) -> np.ndarray:
   """U [n, d] float32, L2-normalised: the features of texts by CLIP's own tower, without prompts."""
   embed = _plain_function(clip)({"text": params["text"]})
-  return encoded(embed, reader, reader.ids(texts), "encode plain texts")
+  return encoded(embed, reader, reader.ids(texts), what)
 
 
 def token_features(clip: Any, params: Any, reader: Any, ids: Sequence[int]) -> np.ndarray:

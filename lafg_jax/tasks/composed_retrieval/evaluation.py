@@ -1,0 +1,202 @@
+"""The evaluate stage: features, queries and rankings -> evaluation.json and rankings.jsonl."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax.data import composed
+from lafg_jax.data.composed import Composed
+from lafg_jax.evaluate import results
+from lafg_jax.evaluate.target_ranks import Ranked
+from lafg_jax.tasks.composed_retrieval import (
+  captions,
+  edits,
+  features,
+  methods,
+  protocol,
+  queries,
+  ranking,
+  submission,
+  words,
+)
+from lafg_jax.tasks.composed_retrieval import model as models
+from lafg_jax.tasks.composed_retrieval.features import Fixed
+from lafg_jax.tasks.composed_retrieval.methods import Method
+from lafg_jax.tasks.composed_retrieval.model import Model
+from lafg_jax.training import metrics_log
+from lafg_jax.utils import files
+
+# (template, whose pseudo words) -> q_f [Q, D].
+Pseudo = Callable[[str, str], np.ndarray]
+
+
+class Vectors(NamedTuple):
+  """pieces: {term: its part of q [Q, D]}; gallery: t [G, D]."""
+
+  pieces: dict[str, np.ndarray]
+  gallery: np.ndarray
+
+  @property
+  def query(self) -> np.ndarray:
+    """q [Q, D]."""
+    first, *others = self.pieces.values()
+    return sum(others, start=first)
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+  """Evaluates query.method, and what is free beside it; writes all files of the stage."""
+  config = methods.resolve(config)
+  parts, model = composed.load(config), models.load(config)
+  source, texts = words.load(config, workdir, model), read_texts(config, workdir)
+  measured: dict[str, list[dict[str, Any]]] = {}
+  rankings: list[Ranked] = []
+  result: dict[str, Any] = {}
+  with ranking.writing(workdir) as file:
+    for part in parts:
+      fixed = features.fixed(config, workdir, model, part, *texts)
+      table = methods.beside(config, there(config, fixed, source), fixed.perfect is not None)
+      pseudo = pseudo_of(model, part, fixed, source)
+      for name, method in table.items():
+        vectors = vectors_of(config, part, fixed, method, pseudo)
+        ranked = ranking.rank(part, vectors.query, vectors.gallery, _depth(part))
+        measured.setdefault(name, []).append(figures_of(part, ranked))
+        if name == config.query.method:
+          rankings.append(ranked)
+          ranking.write(file, part, ranked, _shares(part, vectors, ranked))
+          result = _about(config, part, fixed, table)
+  result |= _result(config, parts, measured) | source.about
+  _write(config, workdir, parts, rankings, result)
+
+
+def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
+  """The captions of images and the edits of queries that the stages before wrote."""
+  reads = methods.reads(config)
+  said = captions.read(workdir) if "captions" in reads else {}
+  return said, edits.read(workdir) if "edit" in reads else {}
+
+
+def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:
+  """Which of 'edit', 'phi' and 'captions' are there; what a config asks for beyond is logged."""
+  has = {"edit": fixed.edited, "phi": source.of, "captions": fixed.captions}
+  found = {name for name, x in has.items() if x is not None}
+  wanted = methods.of(config)
+  own = methods.available(wanted, found)
+  if (own.weights, own.gamma) != (wanted.weights, wanted.gamma):
+    asked = {"edit": wanted.weights.alpha, "phi": wanted.weights.beta, "captions": wanted.gamma}
+    lost = sorted(name for name, weight in asked.items() if weight and name not in found)
+    shown = ", ".join(f"{name} {x:.3g}" for name, x in own.weights._asdict().items())
+    logging.info("evaluate: without %s; weights are %s, gamma %g", lost, shown, own.gamma)
+  return found
+
+
+def pseudo_of(model: Model, part: Composed, fixed: Fixed, source: words.Source) -> Pseudo:
+  """q_f of a part by template and by whose words, each computed once."""
+  kept: dict[tuple[str, str], np.ndarray] = {}
+
+  def of(template: str, whose: str) -> np.ndarray:
+    asked = (template, whose)
+    if asked not in kept:
+      assert source.of is not None
+      kept[asked] = features.pseudo(model, part, fixed, source.of, template, whose)
+    return kept[asked]
+
+  return of
+
+
+def vectors_of(
+  config: ConfigDict, part: Composed, fixed: Fixed, method: Method, pseudo: Pseudo
+) -> Vectors:
+  """The queries and the gallery of a method on one part."""
+  weights, options = method.weights, config.query
+  q_m = {"all": fixed.edited, "first": fixed.first, "perfect": fixed.perfect}[method.edits]
+  pieces = queries.pieces(
+    q_m if weights.alpha else None,
+    pseudo(method.template, method.words) if weights.beta else None,
+    queries.unit(fixed.images[fixed.references]),
+    weights,
+    fixed.text,
+    None if method.edits == "perfect" else fixed.has_edit,
+  )
+  gallery = queries.gallery(
+    queries.unit(fixed.images[part.gallery]),
+    fixed.captions,
+    method.gamma,
+    captioned=fixed.captioned,
+    normalize_captions=options.normalize_captions,
+    normalize_fused=options.normalize_fused,
+  )
+  return Vectors(pieces, gallery)
+
+
+def figures_of(part: Composed, ranked: Ranked) -> dict[str, Any]:
+  """What `protocol.figures` measures of a ranking; {} where the answers are secret."""
+  if not any(query.targets for query in part.queries):
+    return {}
+  subset = ranked.members if ranked.members.shape[1] else None
+  found: dict[str, Any] = protocol.figures(part, ranked.rows, subset)
+  return found
+
+
+def _depth(part: Composed) -> int:
+  return max(protocol.depth(part), ranking.NAMES)
+
+
+def _shares(part: Composed, vectors: Vectors, ranked: Ranked) -> Mapping[str, np.ndarray]:
+  place = np.zeros(len(part.ids), np.int32)
+  place[part.gallery] = np.arange(len(part.gallery))
+  return ranking.shares(vectors.pieces, vectors.gallery, place[ranked.rows[:, : ranking.SHARES]])
+
+
+def _about(
+  config: ConfigDict, part: Composed, fixed: Fixed, table: dict[str, Method]
+) -> dict[str, Any]:
+  """What stands in the result of how queries and gallery were made."""
+  weights = {
+    name: {**method.weights._asdict(), "gamma": method.gamma, "template": method.template}
+    for name, method in table.items()
+  }
+  found: dict[str, Any] = {"method": config.query.method, "weights": weights}
+  found["clip"] = {"name": config.model.pretrained, "image_size": config.data.image_size}
+  for name, has in (("edit", fixed.has_edit), ("caption", fixed.captioned)):
+    if has is not None and not has.all():
+      found[f"num_without_{name}"] = int((~has).sum())
+  return found
+
+
+def _result(
+  config: ConfigDict, parts: list[Composed], measured: dict[str, list[dict[str, Any]]]
+) -> dict[str, Any]:
+  """The figures of the config's method, and of each other one beside it."""
+  by_method = {name: protocol.merged(of) for name, of in measured.items() if all(of)}
+  first = parts[0]
+  result: dict[str, Any] = dict(by_method.get(config.query.method, {"chance": {}}))
+  result["by_method"] = by_method
+  result |= {"dataset": first.name if len(parts) == 1 else config.composed.source}
+  result |= {"split": first.split, "source": config.evaluate.source, "num_classes": 0}
+  result["num_queries"] = sum(len(part.queries) for part in parts)
+  result["num_gallery"] = sum(len(part.gallery) for part in parts)
+  result["gallery"] = {part.name: part.about for part in parts}
+  result["drop_reference"] = first.drop_reference
+  if missing := {part.name: len(part.missing) for part in parts if part.missing}:
+    result |= {"partial": True, "missing": missing}
+  return result
+
+
+def _write(
+  config: ConfigDict,
+  workdir: str,
+  parts: list[Composed],
+  rankings: list[Ranked],
+  result: dict[str, Any],
+) -> None:
+  if jax.process_index() == 0:
+    with files.replacing(os.path.join(workdir, results.FILE)) as temporary:
+      temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    submission.write(workdir, parts, rankings)
+  metrics_log.evaluated(workdir, result)

@@ -1,0 +1,133 @@
+"""The stages of composed retrieval: what each runs, reads and writes."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from lafg_jax.config import keys
+from lafg_jax.data import composed
+from lafg_jax.evaluate import results
+from lafg_jax.report import composed_page
+from lafg_jax.runtime import remote_workdir
+from lafg_jax.stages import Stage
+from lafg_jax.tasks.composed_retrieval import (
+  captions,
+  edits,
+  encode,
+  evaluation,
+  methods,
+  ranking,
+  readings,
+  submission,
+  tables,
+  train,
+)
+from lafg_jax.tasks.composed_retrieval import model as models
+from lafg_jax.tasks.composed_retrieval.default import default_names
+from lafg_jax.training import checkpoints, loop
+
+
+def studied(config: ConfigDict) -> list[str]:
+  """The stages of a cell of the study."""
+  return [name for name in default_names(config) if name != "report"]
+
+
+def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  """What the study keeps of a cell."""
+  return evaluation.figures(workdir)
+
+
+def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
+  """The stages to run, and the config for them.
+
+  Raises UserError for queries, images or weights that would stop the run later.
+  """
+  config = methods.resolve(config)
+  if {"caption", "edit", "evaluate"} & {*names}:
+    composed.load(config)
+  if {"train", "evaluate"} & {*names}:
+    models.load(config)
+  every = {stage.name: stage for stage in _STAGES}
+  return config, [every[name] for name in names]
+
+
+def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
+  """Prints the figures of an evaluation, and which files to look at."""
+  if "evaluate" in names:
+    print("\n" + tables.table(results.read_result(workdir)) + "\n")
+  written = (composed_page.FILE, results.FILE, ranking.FILE, *submission.FILES)
+  for name in (*written, checkpoints.FOLDER):
+    path = os.path.join(workdir, name)
+    if os.path.exists(path):
+      print(f"  {remote_workdir.address(path)}")
+
+
+def _content(config: ConfigDict) -> list[str]:
+  return [part.content for part in composed.load(config)]
+
+
+def _section(config: ConfigDict, name: str, *kinds: str) -> dict[str, Any]:
+  """The keys of a section that decide something, without those that another key leaves unread."""
+  found = keys.deciding(config, *kinds)
+  return {k: x for k, x in found.items() if k.startswith(f"{name}.") and keys.is_read(config, k)}
+
+
+def _caption_inputs(config: ConfigDict, workdir: str) -> list[Any]:
+  of = config.captioner
+  clip = [encode.weights(config), config.data.image_size] if of.kind == "attributes" else None
+  return [_section(config, "captioner", "words"), _content(config), Path(of.file), clip]
+
+
+def _caption(config: ConfigDict, workdir: str) -> None:
+  captions.run(config, workdir, composed.load(config))
+
+
+def _edit_inputs(config: ConfigDict, workdir: str) -> list[Any]:
+  said = Path(workdir, captions.FILE) if methods.edits_captions(config) else None
+  return [_section(config, "editor", "words"), _content(config), Path(config.editor.file), said]
+
+
+def _edit(config: ConfigDict, workdir: str) -> None:
+  said = captions.read(workdir) if methods.edits_captions(config) else {}
+  edits.run(config, workdir, composed.load(config), said)
+
+
+def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
+  deciding = {
+    key: value
+    for key, value in keys.deciding(config, "embedding", "training").items()
+    if keys.is_read(config, key)
+  }
+  return [deciding, train.content(config), encode.weights(config)]
+
+
+def _train(config: ConfigDict, workdir: str) -> bool:
+  reached = train.run(config, workdir)
+  return loop.completed(config, *reached)
+
+
+def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
+  reads = methods.reads(config)
+  read: list[Any] = [Path(workdir, captions.FILE)] if "captions" in reads else []
+  read += [Path(workdir, edits.FILE)] if "edit" in reads else []
+  if methods.trains(config) and config.evaluate.source in ("checkpoint", "best"):
+    read += checkpoints.newest_meta(workdir, checkpoints.where_of(config.evaluate.source))
+  deciding = keys.deciding(config, "embedding", "evaluation")
+  weights = [encode.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
+  return [deciding, config.mapping.method, config.seed, _content(config), read, weights]
+
+
+_STAGES = (
+  Stage("caption", _caption, _caption_inputs, lambda config: [captions.FILE]),
+  Stage("edit", _edit, _edit_inputs, lambda config: [edits.FILE]),
+  Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
+  Stage(
+    *("evaluate", evaluation.run, _evaluate_inputs),
+    lambda config: [results.FILE, ranking.FILE],
+    all_processes=True,
+  ),
+  Stage("report", readings.run, readings.inputs, lambda config: [composed_page.FILE]),
+)

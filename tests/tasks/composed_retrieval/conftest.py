@@ -1,0 +1,62 @@
+"""A small CLIP of transformers with random weights and CLIP's own kind of tokenizer, and in Flax."""
+
+import json
+from typing import Any, NamedTuple
+
+import pytest
+
+
+class SmallClip(NamedTuple):
+  """The same CLIP in PyTorch and in Flax, and its tokenizer here and there."""
+
+  torch: Any
+  clip: Any
+  params: Any
+  reader: Any
+  tokenizer: Any
+  folder: str
+
+
+@pytest.fixture(scope="session")
+def small_clip(tmp_path_factory):
+  import torch
+  import transformers
+
+  from lafg_jax.language.encoders import tokens
+  from lafg_jax.models import clip as clips
+
+  folder = tmp_path_factory.mktemp("small_clip")
+  # Byte-level BPE: single signs, and words of the tests as merges of two pieces.
+  signs = [chr(x) for x in range(33, 127)]
+  vocab = {x: i for i, x in enumerate([*signs, *(f"{x}</w>" for x in signs)])}
+  merges = []
+  for word in "a photo of that is red and has no wings very dog beside costs not".split():
+    pieces = [*word[:-1], f"{word[-1]}</w>"]
+    while len(pieces) > 1:
+      merges.append((pieces[0], pieces[1]))
+      pieces = [pieces[0] + pieces[1], *pieces[2:]]
+      vocab.setdefault(pieces[0], len(vocab))
+  merges = list(dict.fromkeys(merges))
+  start, end = len(vocab), len(vocab) + 1
+  vocab |= {"<|startoftext|>": start, "<|endoftext|>": end}
+  (folder / "vocab.json").write_text(json.dumps(vocab))
+  lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
+  (folder / "merges.txt").write_text("\n".join(lines))
+  tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
+  sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+  text = sizes | {"intermediate_size": 48, "vocab_size": len(vocab), "eos_token_id": end}
+  text |= {"max_position_embeddings": 40, "bos_token_id": start, "pad_token_id": end}
+  vision = sizes | {"hidden_size": 24, "intermediate_size": 40, "image_size": 16, "patch_size": 8}
+  torch.manual_seed(0)
+  config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+  model = transformers.CLIPModel(config).eval()
+  with torch.no_grad():
+    for x in model.parameters():
+      # Enough that a mistake shows: transformers starts near zero.
+      x.add_(0.1 * torch.randn(x.shape))
+    model.logit_scale.fill_(2.0)
+  model.save_pretrained(folder)
+  tokenizer.save_pretrained(folder)
+  return SmallClip(
+    model, *clips.load(str(folder)), tokens.load(folder), tokenizer, str(folder)
+  )
