@@ -147,7 +147,7 @@ def test_one_image_goes_with_all_texts_and_one_text_with_all_images(retriever, p
   np.testing.assert_allclose(retriever.embed_query(pixels[0], SAID), every, atol=1e-6)
   every = retriever.embed_query(pixels, [SAID[0]] * 3)
   np.testing.assert_allclose(retriever.embed_query(pixels, SAID[0]), every, atol=1e-6)
-  assert retriever.embed_query(pixels, []).shape == (0, 64)
+  assert retriever.embed_query(pixels[0], []).shape == (0, 64)
   assert retriever.embed_query([], SAID[0]).shape == (0, 64)
   # A text of its own for each query, in every form.
   forms = ([of[0] for of in EDITED], [[of[0]] for of in EDITED], np.array([of[0] for of in EDITED]))
@@ -181,6 +181,7 @@ def test_without_pseudo_words_it_is_the_sum(text_model, pixels):
     (lambda r, x: r.search(image=x, gallery=x, edited="a"), "edited= without image= and text="),
     (lambda r, x: r.search(text="a", gallery=x, edited="a"), "edited= without image= and text="),
     (lambda r, x: r.embed_query(x, ["a", "b"]), "search has 3 images and 2 texts"),
+    (lambda r, x: r.embed_query(x, []), "search has 3 images and 0 texts"),
     (lambda r, x: r.embed_query(x, ""), "text 0 is empty"),
     (lambda r, x: r.embed_query(x, 7), "the input is a int"),
     (lambda r, x: r.embed_query("nothing.jpg", "a"), "nothing.jpg"),

@@ -125,7 +125,8 @@ def compose(
 
   @jax_settings.ours()
   def of_phrases(v: np.ndarray, said: Sequence[str]) -> np.ndarray:
-    rows = pseudo_words.phrases(reader, template, said)
+    given = [template.format(text=text) for text in said]
+    rows = pseudo_words.phrases(reader, f"{pseudo_words.PLAIN} {{text}}", given)
     parts = []
     for first in range(0, len(v), _BATCH):
       part = np.arange(first, min(first + _BATCH, len(v)))
@@ -148,7 +149,7 @@ def compose(
 
 
 def _template(config: ConfigDict) -> str:
-  """That of the config's method, without the objects that an editor adds."""
+  """How q_f goes on behind its pseudo word, without the objects that an editor adds."""
   name = methods.of(config).template
   return methods.TEMPLATES["without_added" if name == "cvsi" else name]
 
