@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 
 from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
@@ -24,6 +25,15 @@ def tokenizer(clip: Any) -> Any:
     return tokens.load(Path(clip.tokens.folder))
   except ValueError as error:
     raise UserError(f"--config.model.pretrained: {error}") from error
+
+
+def warn_of_cuts(reader: Any, said: Sequence[str]) -> None:
+  """Logs how many texts are longer than a tokenizer's context, and are cut."""
+  if cut := sum(length > reader.context for length in reader.lengths(said)):
+    logging.warning(
+      "%d of %d texts are longer than the %d tokens that the model reads, and were cut",
+      *(cut, len(said), reader.context),
+    )
 
 
 def plain_features(

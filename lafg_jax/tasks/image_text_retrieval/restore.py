@@ -9,11 +9,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.evaluate.embed import Embed
-from lafg_jax.language.encoders import kept_clip
+from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip_record
 from lafg_jax.models.weights import to_transformers
 from lafg_jax.tasks.image_text_retrieval import embed, features, methods, texts
@@ -73,11 +72,7 @@ def embed_texts(
   room = texts.with_room(config, reader)
 
   def embed_all(said: Sequence[str]) -> np.ndarray:
-    if cut := sum(length > room.context for length in room.lengths(said)):
-      logging.warning(
-        "%d of %d texts are longer than the %d tokens that the model reads, and were cut",
-        *(cut, len(said), room.context),
-      )
+    clip_texts.warn_of_cuts(room, said)
     return spread(said)
 
   return embed_all
