@@ -1,9 +1,10 @@
 """An editor of captions by a small grammar, without a language model: it knows what stands here.
 
 It finds the phrases of a caption that tell an attribute, reads in a sentence which attributes are
-to change, and puts other phrases in their place. It reads the phrases of captions, words for colours,
-shapes and parts of the bird, negation, and comparison of bars and tails. It was written for the
-wordings that wordings.json calls known. What is said otherwise may be read wrongly, or not at all.
+to change, and puts other phrases in their place. It reads the phrases of captions, words for
+colours, shapes and parts of the bird, negation, and comparison of bars and tails. It was written
+for the wordings that wordings.json calls known, and must not be tuned on those held out. What is
+said otherwise may be read wrongly, or not at all.
 """
 
 import functools
