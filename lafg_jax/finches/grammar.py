@@ -76,6 +76,11 @@ def stated(caption: str) -> dict[str, str]:
   return dict(_phrases()[found.group().lower()] for found in _phrase().finditer(caption))
 
 
+def same(caption: str, truth: str) -> bool:
+  """Whether a caption states all that another one states, and the same of it."""
+  return stated(caption) == stated(truth)
+
+
 def edit(caption: str, text: str) -> str | None:
   """A caption of a finch, changed as a sentence asks.
 

@@ -16,7 +16,8 @@ import numpy as np
 from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.text import ATTRIBUTES, COLOURS, Attributes, choose
 
-KINDS = ("change", "addition", "negation", "comparison")
+# 'colour': a part in another colour; 'form': another bill, tail, pattern or ring.
+KINDS = ("colour", "form", "addition", "negation", "comparison")
 WORDINGS = ("known", "held_out")
 # Values that are told by what is not there.
 NOTHING = {"pattern": "plain", "ring": "none"}
@@ -61,12 +62,14 @@ def forms(wordings: str) -> frozenset[str]:
 
 def _kinds(attribute: str, old: str, new: str) -> list[str]:
   """The kinds of sentences that may ask for a change."""
+  if ATTRIBUTES[attribute] is COLOURS:
+    return ["colour"]
   steps = STEPS.get(attribute, ())
   nothing = NOTHING.get(attribute)
   if nothing in (old, new):
     found = ["addition" if old == nothing else "negation"]
   else:
-    found = ["change"]
+    found = ["form"]
   if old in steps and new in steps and abs(steps.index(old) - steps.index(new)) == 1:
     found.append("comparison")
   return found
@@ -77,7 +80,7 @@ def _request(style: dict[str, list[str]], change: Change, rng: np.random.Generat
   kind, attribute, old, new = change
   form = choose(rng, style[_form(change)])
   said: dict[str, Any] = {}
-  if ATTRIBUTES[attribute] is COLOURS:
+  if kind == "colour":
     shade, old_shade = (choose(rng, finch_text.shades(colour)) for colour in (new, old))
     article = "an" if shade[0] in "aeiou" else "a"
     said = {"c": shade, "old_c": old_shade, "a": f"{article} {shade}"}
@@ -96,6 +99,4 @@ def _form(change: Change) -> str:
   if change.kind == "comparison":
     steps = STEPS[change.attribute]
     return _STEP_NAMES[change.attribute][steps.index(change.new) > steps.index(change.old)]
-  if change.kind == "change" and ATTRIBUTES[change.attribute] is COLOURS:
-    return "recolour"
   return change.kind
