@@ -31,10 +31,12 @@ from lafg_jax.tasks.composed_retrieval.methods import Method
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import metrics_log
 from lafg_jax.utils import files
+from lafg_jax.utils.errors import UserError
 
-# (template, whose pseudo words) -> q_f [Q, D].
 # Of a part's figures, what the result has at its top.
 _SAID_ONCE = ("chance", "num_queries", "num_gallery", "gallery", "answers", "reference", "split")
+_NOT_KEPT = ("source", "step", "by_method", "by_kind", "chance", "weights", "parts", "gallery")
+# (template, whose pseudo words) -> q_f [Q, D].
 Pseudo = Callable[[str, str], np.ndarray]
 
 
@@ -76,6 +78,41 @@ def run(config: ConfigDict, workdir: str) -> None:
   _write(workdir, parts, rankings, result)
 
 
+def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  """What the study keeps of an evaluation.
+
+  Returns:
+    evaluation.json without the figures of other methods and of kinds; 'steps'; and 'by_class',
+    {'num_queries', 'recall@1', ...: [C]}: the queries of each reference image, and their means, so
+    that intervals are over images and not over queries that share one. Also 'kinds', {kind: the
+    figures of its queries}.
+
+  Raises:
+    UserError: evaluation.json or rankings.jsonl is missing or damaged, or has no figures.
+  """
+  result, parts = results.read_result(workdir), composed.load(config)
+  if any(part.secret for part in parts):
+    raise UserError(
+      f"--config.composed.split={config.composed.split}: its right answers are secret, so that a "
+      "study has nothing to compare; pass --config.composed.split=val"
+    )
+  lines = ranking.read(workdir)
+  of = [ranking.of_lines(part, lines) for part in parts]
+  measured = [protocol.per_query(part, *ranked) for part, ranked in zip(parts, of, strict=True)]
+  references = [(part.name, query.reference) for part in parts for query in part.queries]
+  number = {name: k for k, name in enumerate(dict.fromkeys(references))}
+  labels = np.array([number[name] for name in references])
+  counts = np.bincount(labels)
+  by_class: dict[str, Any] = {"num_queries": counts.tolist()}
+  for name in measured[0]:
+    sums = np.bincount(labels, np.concatenate([one[name] for one in measured]))
+    by_class[name] = (sums / counts).round(6).tolist()
+  kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
+  kinds = {kind: results.metrics_only(x) for kind, x in (result.get("by_kind") or {}).items()}
+  more = {"steps": result["step"], "by_class": by_class, "num_classes": len(counts)}
+  return kept | more | {"kinds": kinds, "of": ("queries", "reference images")}
+
+
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
   """The captions of images and the edits of queries that the stages before wrote."""
   reads = methods.reads(config)
@@ -95,6 +132,17 @@ def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:
     shown = ", ".join(f"{name} {x:.3g}" for name, x in own.weights._asdict().items())
     logging.info("evaluate: without %s; weights are %s, gamma %g", lost, shown, own.gamma)
   return found
+
+
+def measured(
+  config: ConfigDict, model: Model, part: Composed, fixed: Fixed, source: words.Source
+) -> dict[str, Any]:
+  """The figures of the config's own method on a part, with the terms that are there."""
+  has = {"edit": fixed.edited, "phi": source.of, "captions": fixed.captions}
+  found = {name for name, x in has.items() if x is not None}
+  method = methods.available(methods.of(config), found)
+  vectors = vectors_of(config, part, fixed, method, pseudo_of(model, part, fixed, source))
+  return figures_of(part, ranking.rank(part, vectors.query, vectors.gallery, _depth(part)))
 
 
 def pseudo_of(model: Model, part: Composed, fixed: Fixed, source: words.Source) -> Pseudo:

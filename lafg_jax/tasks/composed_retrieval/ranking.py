@@ -13,6 +13,7 @@ from lafg_jax.evaluate import target_ranks
 from lafg_jax.evaluate.target_ranks import Ranked
 from lafg_jax.tasks.composed_retrieval import protocol
 from lafg_jax.utils import files
+from lafg_jax.utils.errors import UserError
 
 FILE = "rankings.jsonl"
 # Names that a line of the file has, and of how many each term's share is told.
@@ -94,6 +95,33 @@ def write(file: TextIO, part: Composed, ranked: Ranked, terms: Mapping[str, np.n
     if ranked.members.shape[1]:
       line["subset"] = [part.ids[x] for x in ranked.members[row] if x >= 0]
     file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read(workdir: str) -> dict[tuple[str, str], dict[str, Any]]:
+  """{(part, query id): line} of the file; UserError where it is missing or damaged."""
+  path = Path(workdir, FILE)
+  if not path.is_file():
+    raise UserError(f"{path} does not exist: run --stage=evaluate first")
+  try:
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return {(line["part"], line["id"]): line for line in found if line["ranked"] is not None}
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+
+
+def of_lines(part: Composed, lines: Mapping) -> tuple[np.ndarray, np.ndarray | None]:
+  """The rankings [Q, K] of a part, and those of its subsets [Q, M] or None, as lines have them."""
+  row_of = {name: row for row, name in enumerate(part.ids)}
+  mine = [lines[part.name, query.id] for query in part.queries]
+
+  def rows(name: str) -> np.ndarray:
+    most = max(len(line[name]) for line in mine)
+    found = np.full((len(mine), most), -1, np.int32)
+    for row, line in enumerate(mine):
+      found[row, : len(line[name])] = [row_of[x] for x in line[name]]
+    return found
+
+  return rows("ranked"), rows("subset") if "subset" in mine[0] else None
 
 
 def _rounded(x: np.ndarray) -> list[float]:

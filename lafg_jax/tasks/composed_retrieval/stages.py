@@ -15,14 +15,17 @@ from lafg_jax.runtime import remote_workdir
 from lafg_jax.stages import Stage
 from lafg_jax.tasks.composed_retrieval import (
   captions,
+  corpus,
   edits,
   evaluation,
   methods,
   ranking,
   readings,
+  restore,
   submission,
   tables,
   train,
+  validating,
 )
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.default import default_names
@@ -105,11 +108,9 @@ def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:
-  validation = None
-  if config.train.validate_every:
-    validation = validating.of(config, workdir)
-  facts = kept_clip.facts_of(models.load(config).clip)
-  distributed.agree("the tokenizer's files", lambda: kept_clip.keep_tokenizer(workdir, clip))
+  clip = models.load(config).clip
+  validation = validating.of(config, workdir) if config.train.validate_every else None
+  facts = restore.facts_of(clip, config.mapping.method)
   reached = train.run(config, workdir, corpus.training(config), validation, facts)
   return loop.completed(config, *reached)
 
