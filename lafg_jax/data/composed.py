@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lafg_jax.utils import ground as grounds
+
 
 class Query(NamedTuple):
   """One composed query.
@@ -43,7 +45,34 @@ class Composed(NamedTuple):
   protocol: str  # 'fashioniq' | 'cirr' | 'circo' | 'targets'
   content: str  # changes when queries, gallery or sizes of images do
   missing: tuple[str, ...] = ()  # ids that are listed and not there; the result is partial
-  ground: tuple[int, int, int] = (0, 0, 0)
+  ground: tuple[int, int, int] = grounds.rgb(grounds.DEFAULT)
+  # Counts are not the published ones, also where what is missing has no names.
+  incomplete: bool = False
+
+  @property
+  def partial(self) -> bool:
+    """Whether images or queries of the benchmark are missing, so that figures are its no more."""
+    return self.incomplete or bool(self.missing)
+
+  @property
+  def secret(self) -> bool:
+    """Whether the right answers are not known: there is a submission, and no figure.
+
+    Raises ValueError where they are known for some queries alone.
+    """
+    known = {bool(query.targets) for query in self.queries}
+    if len(known) > 1:
+      raise ValueError(f"{self.name}: some queries have targets and others have none")
+    return known == {False}
+
+
+class Training(NamedTuple):
+  """What a source has to train Phi on: images, their ids, and texts that may be of other images."""
+
+  images: Any  # [n] as `Dataset.images`
+  texts: tuple[str, ...]  # () where the source has none
+  ids: tuple[str, ...] = ()  # [n]
+  ground: tuple[int, int, int] = grounds.rgb(grounds.DEFAULT)
 
 
 def load(config: Any) -> list[Composed]:
@@ -51,6 +80,19 @@ def load(config: Any) -> list[Composed]:
 
   Raises UserError: a file is missing or damaged, or images are missing under composed.missing.
   """
-  reader = importlib.import_module(f"lafg_jax.data.composed_readers.{config.composed.source}")
-  found: list[Composed] = reader.read(config)
+  found: list[Composed] = _reader(config).read(config)
   return found
+
+
+def training(config: Any) -> Training:
+  """The training images and texts of `composed.source`.
+
+  Raises UserError: the source has none, so that mapping.texts or mapping.images must name some; or
+  its files are missing or damaged.
+  """
+  found: Training = _reader(config).training(config)
+  return found
+
+
+def _reader(config: Any) -> Any:
+  return importlib.import_module(f"lafg_jax.data.composed_readers.{config.composed.source}")

@@ -86,16 +86,21 @@ ROWS = (
   Key("composed.num_queries", 0, at_least(0), "evaluation",
       "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: all, or "
       "the default number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+  Key("composed.wordings", "held_out", one_of("held_out", "known"), "evaluation",
+      "Finches: sentences in wordings that the editor's grammar was not written for, or in those "
+      "that it knows.", ReadBy("composed.source", ("finches",), unset="held_out")),
 
   Key("captioner.kind", "none", one_of("none", "file", "attributes", *LLM), "words",
       "Who captions images: 'file' (captioner.file), 'attributes' (CLIP chooses a phrase for each "
       "attribute; no language model), an image-to-text model of 'transformers' (BLIP, BLIP-2), or "
       "'openai' (any OpenAI-compatible endpoint that takes images)."),
   Key("captioner.file", "", TEXT, "words",
-      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE.',
-      ReadBy("captioner.kind", ("file",), unset=""), path=True),
+      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE; for \'attributes\' a JSON '
+      "{attribute: {value: phrase, or list of phrases}} ('': the finches').",
+      ReadBy("captioner.kind", ("file", "attributes"), unset=""), path=True),
   Key("captioner.model", "", TEXT, "words",
-      "Hub id or folder ('transformers'), or the model's name ('openai').", path=True),
+      "Hub id or folder ('transformers'), the model's name ('openai'), or the CLIP of 'attributes' "
+      "('': the shipped tiny_clip).", path=True),
   Key("captioner.number", 15, at_least(1), "words", "N: captions of an image."),
   Key("captioner.gallery", True, BOOL, "words",
       "Caption the gallery too; False: the reference images alone (gamma is 0 then)."),
