@@ -133,15 +133,16 @@ def text_model(tmp_path_factory):
   """The tiny CLIP as a model of image-text retrieval, as it is before any training, read only."""
   from configs.image_text import finches
   from lafg_jax.inference import bundle
+  from lafg_jax.language.encoders import kept_clip
   from lafg_jax.models.weights import files
-  from lafg_jax.tasks.image_text_retrieval import model, restore
+  from lafg_jax.tasks.image_text_retrieval import model
 
   config = finches.get_config()
   config.prompts.method = "zero_shot"
   facts = dict.fromkeys(("validation", "dataset", "evaluation"))
   facts |= {"step": 0, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
   found = model.load(config)
-  facts |= restore.facts_of(found.clip)
+  facts |= kept_clip.facts_of(found.clip)
   shipped = Path(files.local("tiny_clip"))
   content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
   folder = tmp_path_factory.mktemp("text_model")

@@ -129,7 +129,7 @@ def _pool(config: Any, listed: Listed) -> tuple[Captioned, list[int]]:
       f"none of the images of {listed.where} is below {root}: pass --config.data.root=FOLDER"
     )
   # Stable: captions of an image stay in their order.
-  rows.sort(key=lambda row: _natural(listed.paths[row]))
+  rows.sort(key=lambda row: natural(listed.paths[row]))
   paths = [listed.paths[row] for row in rows]
   captions = [listed.captions[row] for row in rows]
   classes = None if listed.classes is None else [listed.classes[row] for row in rows]
@@ -204,7 +204,7 @@ def _ids(listed: Listed, rows: Sequence[int], paths: Sequence[str]) -> list[str]
   return ids
 
 
-def _natural(path: str) -> list[tuple[int, str]]:
+def natural(path: str) -> list[tuple[int, str]]:
   """A key that sorts 'a_9' before 'a_10'."""
   parts = re.split(r"(\d+)", path)
   return [(int(part), part) if part.isdecimal() else (-1, part) for part in parts]
@@ -284,16 +284,22 @@ def _check_apart(pool: Captioned, side: np.ndarray) -> None:
 
 
 def _every(pool: Captioned, rows: np.ndarray, fraction: float) -> np.ndarray:
-  """[rows] bool: that part of the images of each class, evenly spaced in their order.
+  """[rows] bool: the rows of that part of the images of each class; see `held_out`."""
+  return held_out(pool.image_of[rows], pool.labels[rows], fraction)
+
+
+def held_out(image_of: np.ndarray, labels: np.ndarray, fraction: float) -> np.ndarray:
+  """[n] bool: the rows of that part of the images of each class, evenly spaced in their order.
 
   Image k of a class, from 1 on, is taken where k times the fraction passes a whole number: of 0.2
   the 5th, the 10th and so on. All rows of an image go with it.
+
+  image_of: [n] the image of each row. labels: [n] its class.
   """
-  taken = np.zeros(len(rows), bool)
+  taken = np.zeros(len(labels), bool)
   count: dict[int, int] = {}
   chosen: dict[int, bool] = {}
-  for k, row in enumerate(rows.tolist()):
-    image, label = int(pool.image_of[row]), int(pool.labels[row])
+  for k, (image, label) in enumerate(zip(image_of.tolist(), labels.tolist(), strict=True)):
     if image not in chosen:
       count[label] = number = count.get(label, 0) + 1
       # The small number makes up for fractions such as 0.2, which are a little off.

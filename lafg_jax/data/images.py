@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from lafg_jax.data import bare, pixels
 from lafg_jax.utils import ground
@@ -218,11 +218,36 @@ def resize_random_crop(img: Any, rng: np.random.Generator, resize: int, size: in
   return _crop_of_resized(img, (width, height), (x, y), size)
 
 
-def resize_centre_crop(img: Any, resize: int, size: int) -> np.ndarray:
-  """Shorter side resized to `resize` >= `size`, then the centre: uint8 [size, size, 3]."""
+def resize_centre_crop(img: Any, resize: int, size: int, pad: str = "none") -> np.ndarray:
+  """Shorter side resized to `resize` >= `size`, then the centre: uint8 [size, size, 3].
+
+  With pad='target' the image is `padded` before.
+  """
+  img = padded(img) if pad == "target" else img
   width, height = resized(*size_of(img), resize)
   offset = (width - size) // 2, (height - size) // 2
   return _crop_of_resized(img, (width, height), offset, size)
+
+
+def padded(img: Any, ratio: float = 1.25) -> Any:
+  """The image between black bars where its long side is `ratio` times the short one or more.
+
+  The short side becomes the long one divided by `ratio`, so that of 400 x 200 pixels 400 x 320 are
+  left and a square crop cuts a fifth of the long side ("targetpad" of CLIP4Cir and SEARLE, Baldrati
+  et al., ICCV 2023). Any other image is returned as it is.
+  """
+  width, height = size_of(img)
+  if max(width, height) < ratio * min(width, height):
+    return img
+  side = max(width, height) / ratio
+  across, down = (max(int((side - x) / 2), 0) for x in (width, height))
+  if not isinstance(img, Shrunk):
+    return ImageOps.expand(_decoded(img), (across, down))
+  # Its crops are drawn in the pixels of the original.
+  small = Image.fromarray(img.pixels)
+  bars = round(across * small.width / width), round(down * small.height / height)
+  pixels = np.asarray(ImageOps.expand(small, bars))
+  return Shrunk(pixels, width + 2 * across, height + 2 * down)
 
 
 def flip(img: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -110,9 +110,9 @@ def eval_batches(
     index: int32 [B], row of the dataset; -1 for padding and for an image that cannot be read.
     unreadable: int32 [B], the row that cannot be read, else -1; its name is dataset.ids[row].
 
-  `data` is the section `config.data`; image_size, resize_size, num_workers and prefetch are read.
-  Images are decoded whole: figures do not depend on data.scaled_decoding. The iterator has close(),
-  as that of `train_batches`. Raises UserError for an impossible setting.
+  `data` is the section `config.data`; image_size, resize_size, pad, num_workers and prefetch are
+  read. Images are decoded whole: figures do not depend on data.scaled_decoding. The iterator has
+  close(), as that of `train_batches`. Raises UserError for an impossible setting.
   """
   make = functools.partial(
     _filled,
@@ -214,8 +214,8 @@ def _blank(rows: int) -> Batch:
 def _centre_crop(data: Any) -> Callable[[Any, Any], np.ndarray]:
   """crop(image, unused) -> uint8 [S, S, 3]."""
   _check_sizes(data)
-  resize, size = data.resize_size, data.image_size
-  return lambda img, _: images.resize_centre_crop(img, resize, size)
+  resize, size, pad = data.resize_size, data.image_size, data.pad
+  return lambda img, _: images.resize_centre_crop(img, resize, size, pad)
 
 
 def _augmentation(data: Any) -> Callable[[Any, np.random.Generator], np.ndarray]:

@@ -45,7 +45,7 @@ def place(
   gallery: np.ndarray, *, normalize: bool = False, gallery_tile: int = GALLERY_TILE
 ) -> Placed:
   """Copies a gallery [G, D] to the devices. Arguments and errors are those of `search`."""
-  found, norms = _check_embeddings("gallery", gallery, normalize)
+  found, norms = check_embeddings("gallery", gallery, normalize)
   return _place(found, gallery_tile, jax.local_devices(), float(norms.max()))
 
 
@@ -83,7 +83,7 @@ def search(
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 neighbour")
   if isinstance(gallery, Placed):
-    placed, (queries, norms) = gallery, _check_embeddings("queries", queries, normalize)
+    placed, (queries, norms) = gallery, check_embeddings("queries", queries, normalize)
     shape = placed.size, placed.blocks.shape[2]
     _check_shapes(queries, shape, exclude_self, norms.max() * placed.largest)
   else:
@@ -92,8 +92,8 @@ def search(
   count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.size)
   # One query is a product of a matrix and a vector, which CPUs do in half the time of 2 to 8 rows.
   few = 1 if count <= devices else max(8, 1 << (-(-count // devices) - 1).bit_length())
-  tile = min(_tile_size(query_tile, count), few)
-  scores, indices = _run(_search, placed, tile, exclude_self, queries, k=found)
+  tile = min(tile_size(query_tile, count), few)
+  scores, indices = run_tiles(_search, placed, tile, exclude_self, queries, k=found)
   fill = ((0, 0), (0, k - found))
   return np.pad(scores, fill, constant_values=-np.inf), np.pad(indices, fill, constant_values=-1)
 
@@ -140,7 +140,7 @@ def match_ranks(
 
   if exclude_self and np.array_equal(queries, gallery):
     # Square tiles of the same number of similarities.
-    tile = _tile_size(math.isqrt(query_tile * gallery_tile), len(gallery))
+    tile = tile_size(math.isqrt(query_tile * gallery_tile), len(gallery))
     places = self_ranks.tiles_of(gallery_labels, tile)
     if places is not None and self_ranks.pays(len(places), jax.device_count()):
       return self_ranks.self_ranks(gallery, gallery_labels, places)
@@ -153,8 +153,8 @@ def match_ranks(
   start = np.searchsorted(gallery_labels, query_labels, "left")
   stop = np.searchsorted(gallery_labels, query_labels, "right")
   placed = _place(gallery[gallery_order], gallery_tile, jax.devices())
-  tile = _tile_size(query_tile, len(queries), jax.device_count())
-  sorted_ranks = _run(
+  tile = tile_size(query_tile, len(queries), jax.device_count())
+  sorted_ranks = run_tiles(
     *(_ranks, placed, tile, exclude_self, queries[query_order], start, stop),
     max_matches=_round_up(max(int((stop - start).max()), 1), CHUNK),
   )
@@ -166,12 +166,12 @@ def match_ranks(
 
 
 def _place(gallery, gallery_tile, devices, largest=np.inf) -> Placed:
-  tile = _tile_size(gallery_tile, len(gallery))
+  tile = tile_size(gallery_tile, len(gallery))
   blocks = _pad(gallery, tile, 0).reshape(-1, tile, gallery.shape[1])
   return Placed(put(blocks, Mesh(np.array(devices), ("devices",))), len(gallery), largest)
 
 
-def _run(program, placed, query_tile, exclude_self, *of_queries, **static):
+def run_tiles(program, placed, query_tile, exclude_self, *of_queries, **static):
   """What a jitted program finds for the queries, as NumPy arrays [Q, ...].
 
   It gets the arrays of_queries [Q, ...] and each query's own gallery row (-1: none), all sharded,
@@ -216,7 +216,7 @@ def _search(queries, own, gallery, num_gallery, *, mesh, query_tile, k):
     (scores, indices), _ = lax.scan(merge, best, (gallery, offsets))
     return scores, jnp.where(scores == -jnp.inf, -1, indices)
 
-  return _map_query_tiles(one_tile, mesh, query_tile, queries, own)
+  return map_query_tiles(one_tile, mesh, query_tile, queries, own)
 
 
 @functools.partial(jax.jit, static_argnames=("mesh", "query_tile", "max_matches"))
@@ -263,10 +263,10 @@ def _ranks(queries, start, stop, own, gallery, num_gallery, *, mesh, query_tile,
     _, counts = lax.fori_loop(0, num_steps, step, carry)
     return jnp.where(slot < num_matches, slot + 1 + counts, 0)
 
-  return _map_query_tiles(one_tile, mesh, query_tile, queries, start, stop, own)
+  return map_query_tiles(one_tile, mesh, query_tile, queries, start, stop, own)
 
 
-def _map_query_tiles(function, mesh, query_tile, *arrays):
+def map_query_tiles(function, mesh, query_tile, *arrays):
   """Applies the function to each [query_tile, ...] part of arrays sharded over the mesh."""
 
   def on_device(*arrays):
@@ -286,25 +286,25 @@ def _round_up(n: int, multiple: int) -> int:
   return -(-n // multiple) * multiple
 
 
-def _tile_size(wanted: int, num_rows: int, num_devices: int = 1) -> int:
+def tile_size(wanted: int, num_rows: int, num_devices: int = 1) -> int:
   if wanted < 1:
     raise UserError(f"a tile of {wanted} rows is impossible; query_tile, gallery_tile must be >= 1")
   return _round_up(min(wanted, _MAX_TILE, -(-num_rows // num_devices)), LANES)
 
 
 def _pad(x: np.ndarray, multiple: int, value: float) -> np.ndarray:
-  x = x.astype(np.float32 if x.ndim == 2 else np.int32, copy=False)
+  x = x.astype(np.float32 if x.dtype.kind == "f" else np.int32, copy=False)
   fill = [(0, _round_up(len(x), multiple) - len(x))] + [(0, 0)] * (x.ndim - 1)
   return np.pad(x, fill, constant_values=value)
 
 
 def _check_pair(queries, gallery, exclude_self, normalize):
   """Both [n, D] float32, checked, and of unit norm if `normalize` is set."""
-  found, norms = _check_embeddings("queries", queries, normalize)
+  found, norms = check_embeddings("queries", queries, normalize)
   if queries is gallery:
     gallery, gallery_norms = found, norms
   else:
-    gallery, gallery_norms = _check_embeddings("gallery", gallery, normalize)
+    gallery, gallery_norms = check_embeddings("gallery", gallery, normalize)
   _check_shapes(found, gallery.shape, exclude_self, norms.max() * gallery_norms.max())
   return found, gallery
 
@@ -326,7 +326,7 @@ def _check_shapes(queries, gallery_shape, exclude_self, largest):
     raise UserError("embeddings are so large that their products overflow; pass normalize=True")
 
 
-def _check_embeddings(name, x, normalize):
+def check_embeddings(name, x, normalize):
   """The embeddings [n, D] float32, and their norms [n] float64."""
   with np.errstate(over="ignore"):  # what does not fit float32 is reported as non-finite
     x = np.ascontiguousarray(x, np.float32)

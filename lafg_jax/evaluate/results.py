@@ -19,8 +19,10 @@ TITLES = {"recall@1": "R@1", "map@r": "MAP@R"}
 
 def names_of(result: dict[str, Any]) -> list[str]:
   """The names of an evaluation's metrics, in the order of its tables."""
-  recalls = [name for name in result if name.rpartition("/")[2].startswith("recall@")]
-  return recalls + [name for name in ("map@r", "r_precision") if name in result]
+  last = {name: name.rpartition("/")[2] for name in result}
+  recalls = [name for name in result if last[name].startswith(("recall@", "subset_recall@"))]
+  means = [name for name in result if last[name].startswith("map@")]
+  return recalls + means + [name for name in ("r_precision",) if name in result]
 
 
 def metrics_only(result: dict[str, Any]) -> dict[str, float]:

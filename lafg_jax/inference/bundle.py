@@ -101,6 +101,11 @@ def reads_texts(trained: Trained) -> bool:
   return hasattr(task_of(trained.config), "embed_texts")
 
 
+def composes(trained: Trained) -> bool:
+  """Whether the model has queries of an image with a text that are more than their sum."""
+  return hasattr(task_of(trained.config), "compose")
+
+
 def identity(trained: Trained) -> str:
   """16 hexadecimal digits of the parameters: models of one identity give the same embeddings."""
   flat = traverse_util.flatten_dict(trained.params, sep="/")

@@ -14,13 +14,12 @@ from ml_collections import ConfigDict
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed
-from lafg_jax.inference import bundle, inputs
+from lafg_jax.inference import boxes as boxes_of
+from lafg_jax.inference import bundle, composed, inputs
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
-
-_NO_BOX = object()
-_FOUR = "embed takes four finite numbers for each image"
+from lafg_jax.utils.vectors import unit_or_zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,8 @@ class Retriever:
   the same for all (without Aircraft's banner of 20 pixels), else None. sentences: of each
   vocabulary entry, those nearest to it. readout: what `attributes` reads images with.
   text_batch: [n] texts to embeddings, None for a model without a text tower.
+  compose_batch: what queries of an image with a text are made with, as `lafg_jax.tasks` has
+  `compose`; None for a model whose queries are the sum of both.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -47,6 +48,9 @@ class Retriever:
   readout: reading.Readout = dataclasses.field(default_factory=dict, repr=False)
   sentences: tuple[tuple[str, ...], ...] = dataclasses.field(default=(), repr=False)
   text_batch: Callable[[Sequence[str]], np.ndarray] | None = dataclasses.field(
+    default=None, repr=False
+  )
+  compose_batch: tuple[Embed, Callable[..., np.ndarray]] | None = dataclasses.field(
     default=None, repr=False
   )
 
@@ -73,8 +77,12 @@ class Retriever:
       UserError: an image cannot be read or is none of these, a box has no pixel of it, or there is
         not one box for each image.
     """
-    shown = _with_boxes(self.box, images, boxes)
-    vectors = [found for _, found in self._by_batches(shown, batch_size, None)]
+    return self._all(self.embed_batch, images, batch_size, boxes)
+
+  def _all(self, embed: Embed, images: Any, batch_size: int = 64, boxes: Any = None) -> np.ndarray:
+    """What `embed` makes of all images, [B, D], or an error for the first that cannot be read."""
+    shown = boxes_of.each(self.box, images, boxes)
+    vectors = [found for _, found in self._by_batches(embed, shown, batch_size, None)]
     return np.concatenate([np.zeros((0, self.embedding_dim), np.float32), *vectors])
 
   def embed_readable(
@@ -91,14 +99,18 @@ class Retriever:
     """
     reasons: dict[int, str] = {}
     rows, vectors = [], [np.zeros((0, self.embedding_dim), np.float32)]
-    shown = _with_boxes(self.box, images, None)
-    for read, found in self._by_batches(shown, batch_size, reasons):
+    shown = boxes_of.each(self.box, images, None)
+    for read, found in self._by_batches(self.embed_batch, shown, batch_size, reasons):
       rows += read
       vectors.append(found)
     return np.concatenate(vectors), np.array(rows, np.int32), reasons
 
   def _by_batches(
-    self, shown: Iterator[tuple[Any, Any]], batch_size: int, reasons: dict[int, str] | None
+    self,
+    embed: Embed,
+    shown: Iterator[tuple[Any, Any]],
+    batch_size: int,
+    reasons: dict[int, str] | None,
   ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Rows and embeddings of images with their boxes, batch by batch.
 
@@ -114,7 +126,8 @@ class Retriever:
         if reasons is None:
           raise
         return error
-      return image_files.resize_centre_crop(opened, data.resize_size, data.image_size)
+      sizes = data.resize_size, data.image_size
+      return image_files.resize_centre_crop(opened, *sizes, data.pad)
 
     start, size = 0, 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
@@ -129,7 +142,7 @@ class Retriever:
           size = max(size, min(1 << (len(crops) - 1).bit_length(), batch_size))
           found = list(crops.values())
           padded = np.stack(found + found[:1] * (size - len(found)))
-          yield list(crops), self.embed_batch(padded)[: len(found)]
+          yield list(crops), embed(padded)[: len(found)]
 
   def embed_text(self, texts: Any) -> np.ndarray:
     """Embeds sentences, by a model of image-text retrieval, to where its images are.
@@ -144,13 +157,62 @@ class Retriever:
     Raises:
       UserError: something is no text, or says nothing; or the model has no text tower.
     """
+    self._check_texts()
+    said = inputs.texts(texts)
+    if not said or self.text_batch is None:
+      return np.zeros((0, self.embedding_dim), np.float32)
+    return self.text_batch(said)
+
+  def _check_texts(self) -> None:
     if self.text_batch is None:
       raise UserError(
         f"a model of task={self.config.task} embeds no texts: train one with "
-        "task=image_text_retrieval, whose two towers are compared"
+        "task=image_text_retrieval or composed_retrieval, whose two towers are compared"
       )
-    said = inputs.texts(texts)
-    return self.text_batch(said) if said else np.zeros((0, self.embedding_dim), np.float32)
+
+  def embed_query(self, image: Any, text: Any, *, edited: Any = None) -> np.ndarray:
+    """Composed queries: reference images with what shall be different, to where images are.
+
+    A model of composed retrieval gives alpha q_m + beta q_f + (1 - alpha - beta) q_v by the weights
+    `config.query`: q_v is the image, q_f the text with the image's pseudo word in it ("a photo of $
+    that ..."), and q_m the mean of the edited descriptions. Without these, the weights of the other
+    two are scaled up to 1. A model of image-text retrieval has no pseudo words: there it is the sum
+    of the embeddings of image and text, a baseline.
+
+    Args:
+      image: as `embed` takes images, without boxes. A model without pseudo words takes embeddings
+        too.
+      text: the modification, "has a red crown"; one or several, as `embed_text` takes them. One
+        text goes with all images, and one image with all texts.
+      edited: what the image that is looked for shows, "a finch with a red crown", as a language
+        model or you write it: a text or a list of texts for each query.
+
+    Returns:
+      [n, D] float32, unit norm.
+
+    Raises:
+      UserError: as `embed` and `embed_text`; numbers of images, texts and descriptions do not fit;
+        or there is `edited`, and the model has no pseudo words.
+    """
+    self._check_texts()
+    said = inputs.texts(text)
+    if self.compose_batch is None:
+      if edited is not None:
+        raise UserError(
+          f"edited= is for a model of composed retrieval, and this one is of {self.config.task}; "
+          "search(text=...) finds images by a description alone"
+        )
+      found, said = composed.paired(self._embedded(image, "image"), said)
+      return unit_or_zero(found + self.embed_text(said)).astype(np.float32)
+    features, queries = self.compose_batch
+    vectors, images = inputs.vectors(image, self.embedding_dim, "image")
+    if vectors is not None:
+      raise UserError(
+        "image: these are embeddings, and a pseudo word is made of the image itself; pass images"
+      )
+    found, said = composed.paired(self._all(features, images), said)
+    descriptions = composed.edits(edited, len(said))
+    return queries(found, said, descriptions) if said else found
 
   def place(self, gallery: Any) -> knn.Placed:
     """A gallery on the devices, for `search` to look through again without copying it each time.
@@ -163,9 +225,16 @@ class Retriever:
     return knn.place(among)
 
   def search(
-    self, queries: Any = None, gallery: Any = None, k: int = 10, *, text: Any = None
+    self,
+    queries: Any = None,
+    gallery: Any = None,
+    k: int = 10,
+    *,
+    image: Any = None,
+    text: Any = None,
+    edited: Any = None,
   ) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest gallery rows of each query: an image, a text, or an embedding of either.
+    """The k nearest gallery rows of each query: an image, a text, both, or embeddings.
 
     Args:
       queries: images as `embed` takes them, without boxes, or their embeddings: floats [D] or
@@ -174,30 +243,42 @@ class Retriever:
       gallery: what `place` returned, which is quickest where it is searched again; [G, D]
         embeddings from `embed` or `embed_text`; or images or a folder, which are embedded first.
       k: neighbours a query.
-      text: sentences as `embed_text` takes them, in place of `queries`.
+      image: images, in place of `queries`; with `text` as `embed_query` takes them.
+      text: sentences as `embed_text` takes them, in place of `queries`. With `image`, they say what
+        shall be different: `search(image="a.jpg", text="has a red crown", gallery=...)`.
+      edited: descriptions of what is looked for, beside an image with a text (`embed_query`).
 
     Returns:
       Cosines [Q, k] float32, best first, and gallery rows [Q, k] int32; where k > G the rest is
       -inf and -1. One query gives [1, k].
 
     Raises:
-      UserError: as `embed` and `embed_text`; there is not one kind of queries; the gallery is
-        empty; vectors are of another width, not finite or of length 0; or k is no whole number of 1
-        or more.
+      UserError: as `embed`, `embed_text` and `embed_query`; there is not one kind of queries; the
+        gallery is empty; vectors are of another width, not finite or of length 0; or k is no whole
+        number of 1 or more.
     """
     k = inputs.whole(k, "k")
-    if (queries is None) == (text is None):
+    if (queries is None) == (image is None and text is None):
       raise UserError(
-        "search takes one kind of queries: images or embeddings, or text=...; an image with a text "
-        "is no query of this model"
+        "search takes one kind of queries: images or embeddings, text=..., or image=... with "
+        "text=..., an image that a text changes"
       )
     if gallery is None:
       raise UserError("search lacks gallery=: embeddings, images, a folder, or what place returned")
-    found = self.embed_text(text) if queries is None else self._embedded(queries, "queries")
+    if edited is not None and (image is None or text is None):
+      raise UserError("search has edited= without image= and text=: pass all three")
+    found = self._query(queries, image, text, edited)
     among = gallery if isinstance(gallery, knn.Placed) else self.place(gallery)
     if not len(found):
       return np.zeros((0, k), np.float32), np.zeros((0, k), np.int32)
     return knn.search(found, among, k)
+
+  def _query(self, queries: Any, image: Any, text: Any, edited: Any) -> np.ndarray:
+    if image is not None and text is not None:
+      return self.embed_query(image, text, edited=edited)
+    if text is not None:
+      return self.embed_text(text)
+    return self._embedded(image if queries is None else queries, "queries")
 
   def attributes(self, images: Any, k: int = 5) -> list[list[reading.Attribute]]:
     """The k entries of the vocabulary nearest to each image, through the trained projectors.
@@ -251,33 +332,6 @@ def _ahead(
     yield [crops() for crops in waiting.popleft()]
 
 
-def _with_boxes(box: Any, images: Any, boxes: Any) -> Iterator[tuple[Any, Any]]:
-  """Each image with its box; `box` where there are none."""
-  shown = itertools.repeat(box) if boxes is None else iter(_checked(boxes, images))
-  for image in inputs.each(images):
-    given = next(shown, _NO_BOX)
-    if given is _NO_BOX:
-      raise UserError(f"boxes are {np.shape(boxes)}, and there are more images; {_FOUR}")
-    yield image, given
-  if boxes is not None and next(shown, _NO_BOX) is not _NO_BOX:
-    raise UserError(f"boxes are {np.shape(boxes)}, and there are fewer images; {_FOUR}")
-
-
-def _checked(boxes: Any, images: Any) -> np.ndarray:
-  """Boxes [B, 4]; where the number of images is known before they are read, B is that."""
-  try:
-    boxes = np.asarray(boxes, np.float64)
-  except (TypeError, ValueError) as error:
-    raise UserError(f"boxes are no array of numbers; {_FOUR}") from error
-  if boxes.shape == (4,) and inputs.is_one(images):
-    boxes = boxes[None]
-  count = len(images) if isinstance(images, list | tuple) else None
-  if boxes.shape[1:] == (4,) and np.isfinite(boxes).all() and count in (None, len(boxes)):
-    return boxes
-  wanted = _FOUR if count is None else f"embed takes four finite numbers for each of {count} images"
-  raise UserError(f"boxes are {boxes.shape}; {wanted}")
-
-
 def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
   """Restores a trained model, on whatever devices there are.
 
@@ -302,9 +356,11 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
   config, facts, task = model.config, model.facts, bundle.task_of(model.config)
-  box, texts = facts.get("box"), None
+  box, texts, compose = facts.get("box"), None, None
   if bundle.reads_texts(model):
     texts = task.embed_texts(config, facts, model.params, model.files)
+  if bundle.composes(model):
+    compose = task.compose(config, facts, model.params, model.files)
   return Retriever(
     **{name: getattr(model, name) for name in ("config", "prototypes", "readout")},
     **{name: facts[name] for name in ("step", "checkpoint")},
@@ -314,4 +370,5 @@ def of(model: bundle.Trained) -> Retriever:
     box=box and tuple(box),
     sentences=tuple(map(tuple, facts.get("sentences", ()))),
     text_batch=texts,
+    compose_batch=compose,
   )

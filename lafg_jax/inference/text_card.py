@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lafg_jax.inference import bundle, model_card
 from lafg_jax.inference.bundle import Trained
+from lafg_jax.language.encoders import kept_clip
 from lafg_jax.tasks.image_text_retrieval import protocol
 from lafg_jax.utils import ground
 from lafg_jax.utils.counted import counted
@@ -118,7 +119,7 @@ def _evaluation(model: Trained) -> str:
 def _bare_texts(model: Trained, dim: int) -> str:
   """How to embed texts without lafg_jax, where the tokenizer is one file that does all."""
   task = bundle.task_of(model.config)
-  reader = task.tokenizer(model.facts, model.files)
+  reader = kept_clip.tokenizer(model.facts, model.files)
   length = task.length(model.config, model.facts)
   plain = "tokenizer.json" in model.files and not (reader.fixed or model.facts["reading"]["clean"])
   if plain:

@@ -79,8 +79,8 @@ def test_the_trained_clip_is_one_of_transformers(trained):
   import torch
   import transformers
 
+  from lafg_jax.language.encoders import clip_texts
   from lafg_jax.models import clip as clips
-  from lafg_jax.tasks.image_text_retrieval import texts
 
   theirs = transformers.CLIPModel.from_pretrained(trained / "clip").eval()
   start = transformers.CLIPModel.from_pretrained(trained / "start")
@@ -88,7 +88,7 @@ def test_the_trained_clip_is_one_of_transformers(trained):
   assert all(bool((a != b).any()) for a, b in both)
   tokenizer = transformers.AutoTokenizer.from_pretrained(trained / "clip")
   clip, params = clips.load(str(trained / "clip"))
-  reader = texts.tokenizer(clip)
+  reader = clip_texts.tokenizer(clip)
   said = ["Fossil Men Black Watch, Casual Black Watches for Men", "a 2-in-1 belt"]
   ids, ends = reader.batch(reader.ids(said), reader.context)
   given = tokenizer(said, padding="max_length", max_length=reader.context, return_tensors="pt")

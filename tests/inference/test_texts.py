@@ -17,8 +17,9 @@ from configs.image_text import finches
 from lafg_jax import export, tasks
 from lafg_jax.data import captions
 from lafg_jax.inference import bundle
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.models.weights import files
-from lafg_jax.tasks.image_text_retrieval import default, texts
+from lafg_jax.tasks.image_text_retrieval import default
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.utils.errors import UserError
 
@@ -315,7 +316,7 @@ def test_a_tokenizer_that_is_missing_or_another_is_one_line(run, exported, place
 
 
 def test_few_shapes_are_compiled():
-  reader = texts.tokenizer(models.load(small("zero_shot")).clip)
+  reader = clip_texts.tokenizer(models.load(small("zero_shot")).clip)
   shapes = []
 
   def embed(rows):
@@ -324,7 +325,7 @@ def test_few_shapes_are_compiled():
 
   for count in (1, 3, 128, 300):
     said = ["red " * (1 + row % 40) for row in range(count)]
-    assert texts.encoded(embed, reader, reader.ids(said), "test").shape == (count, 1)
+    assert clip_texts.encoded(embed, reader, reader.ids(said), "test").shape == (count, 1)
   assert {rows for rows, _ in shapes} == {1, 4, 128}
   assert {length - 1 for _, length in shapes} <= {16, 32, 48, 64, 80}
 

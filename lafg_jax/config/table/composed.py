@@ -6,6 +6,7 @@ from lafg_jax.config.record import BOOL, POSITIVE, TEXT, Key, ReadBy, Rule, at_l
 
 SOURCES = ("finches", "fashioniq", "cirr", "circo", "listed", "attributes")
 PUBLISHED = ("fashioniq", "cirr", "circo")
+_READ = (*PUBLISHED, "listed", "attributes")
 # Editors and captioners that ask a model.
 LLM = ("transformers", "openai")
 METHODS = ("cvsi", "image", "text", "sum", "pic2word", "searle", "lincir", "cirevl")
@@ -52,7 +53,7 @@ ROWS = (
   Key("composed.images", "", TEXT, "nothing",
       "Folder of the images, which are found by name anywhere below it; '' is composed.root, or "
       "the file's folder.",
-      ReadBy("composed.source", (*PUBLISHED, "listed", "attributes"), unset=""), path=True),
+      ReadBy("composed.source", _READ, unset=""), path=True),
   Key("composed.split", "val", one_of("train", "val", "test"), "evaluation",
       "Which queries: of the published benchmarks 'val' is scored here, and 'test' is written as a "
       "submission. Finches and tables have 'val' and 'test'."),
@@ -60,25 +61,43 @@ ROWS = (
       "FashionIQ: the gallery is its category's whole split ('original'), or with 'val' (VAL, "
       "CoSMo) only the images of queries, which gives higher figures.",
       ReadBy("composed.source", ("fashioniq",), unset="original")),
-  Key("composed.missing", "refuse", one_of("refuse", "partial"), "evaluation",
-      "Where images of a benchmark are missing: 'refuse', or go on without them, with counts, and "
-      "mark the result as partial."),
+  Key("composed.gallery_file", "", TEXT, "nothing",
+      "'circo' and 'listed': file with the images of the gallery, a name or id a line (or a JSON "
+      "list, COCO's image_info, or an .npy); '' is COCO's image_info, or all images of the folder.",
+      ReadBy("composed.source", ("circo", "listed"), unset=""), path=True),
+  Key("composed.missing", "refuse", one_of("refuse", "partial", "annotations"), "evaluation",
+      "Where images are missing: 'refuse'; 'partial' goes on without them, with counts, and marks "
+      "the result; 'annotations' looks for no image, for features that are there already.",
+      ReadBy("composed.source", _READ, unset="refuse")),
+  Key("composed.features", "", TEXT, "nothing",
+      "npz with `ids` [n] and `vectors` [n, D]: image features f_v that are there already, not "
+      "normalised, in place of reading images.", path=True),
   Key("composed.drop_reference", "auto", one_of("auto", "always", "never"), "evaluation",
       "Whether a query's reference image is left out of its ranking; 'auto': as the benchmark has "
       "it (CIRR leaves it out, FashionIQ and CIRCO keep it; finches and tables leave it out)."),
   Key("composed.shared_concept", False, BOOL, "evaluation",
       "CIRCO: join its shared_concept to the text. Published figures do not.",
       ReadBy("composed.source", ("circo",), unset=False)),
-  Key("composed.pad", "target", one_of("target", "none"), "embedding",
-      "'target': images longer than 1.25 times their width are padded to that before the crop, as "
-      "SEARLE, LinCIR and CVSI have it."),
   Key("composed.type_column", "", TEXT, "evaluation",
       "'attributes': the column whose values are kinds of things, of which half are unseen; '' is "
       "'type' or 'class'.", ReadBy("composed.source", ("attributes",), unset="")),
   Key("composed.columns", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"),
       "evaluation",
-      "'attributes': the columns that a query may change; () is all with 2 to 60 values.",
+      "'attributes': the columns of which a query changes one or two; () is all with 2 to 60 "
+      "values.",
       ReadBy("composed.source", ("attributes",), unset=())),
+  Key("composed.agree", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"), "evaluation",
+      "'attributes': further columns in which right answers agree with the reference, beside the "
+      "type and those of composed.columns; () is all with 2 to 60 values.",
+      ReadBy("composed.source", ("attributes",), unset=())),
+  Key("composed.template", "", TEXT, "words",
+      "'attributes': a description made of columns, named in braces: '{colour} {type} for "
+      "{gender}'. It describes training images, and right answers (editor.kind='perfect').",
+      ReadBy("composed.source", ("attributes",), unset="")),
+  Key("composed.test_fraction", 0.2, Rule(lambda x: 0 < x < 1, "above 0 and below 1"), "evaluation",
+      "'attributes': part of the images of each seen type in queries and gallery; the others are "
+      "training images, as under captions.test_fraction.",
+      ReadBy("composed.source", ("attributes",), unset=0.2)),
   Key("composed.types", "unseen", one_of("seen", "unseen", "all"), "evaluation",
       "'attributes': which half of the types is in queries and gallery, by data.split_seed, "
       "data.train_fraction or data.test_classes.",
@@ -86,16 +105,21 @@ ROWS = (
   Key("composed.num_queries", 0, at_least(0), "evaluation",
       "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: all, or "
       "the default number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+  Key("composed.wordings", "held_out", one_of("held_out", "known"), "evaluation",
+      "Finches: sentences in wordings that the editor's grammar was not written for, or in those "
+      "that it knows.", ReadBy("composed.source", ("finches",), unset="held_out")),
 
   Key("captioner.kind", "none", one_of("none", "file", "attributes", *LLM), "words",
       "Who captions images: 'file' (captioner.file), 'attributes' (CLIP chooses a phrase for each "
       "attribute; no language model), an image-to-text model of 'transformers' (BLIP, BLIP-2), or "
       "'openai' (any OpenAI-compatible endpoint that takes images)."),
   Key("captioner.file", "", TEXT, "words",
-      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE.',
-      ReadBy("captioner.kind", ("file",), unset=""), path=True),
+      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE; for \'attributes\' a JSON '
+      "{attribute: {value: phrase, or list of phrases}} ('': the finches').",
+      ReadBy("captioner.kind", ("file", "attributes"), unset=""), path=True),
   Key("captioner.model", "", TEXT, "words",
-      "Hub id or folder ('transformers'), or the model's name ('openai').", path=True),
+      "Hub id or folder ('transformers'), the model's name ('openai'), or the CLIP of 'attributes' "
+      "('': the shipped tiny_clip).", path=True),
   Key("captioner.number", 15, at_least(1), "words", "N: captions of an image."),
   Key("captioner.gallery", True, BOOL, "words",
       "Caption the gallery too; False: the reference images alone (gamma is 0 then)."),
@@ -192,6 +216,8 @@ ROWS = (
   Key("query.use_image", True, BOOL, "evaluation", "q_v."),
   Key("query.use_captions", True, BOOL, "evaluation", "t_c; without it gamma is 0."),
   Key("query.use_added", True, BOOL, "evaluation", "The added objects in q_f's text."),
+  Key("query.words", "own", one_of("own", "other"), "evaluation",
+      "Control: 'other' puts another reference image's pseudo word into q_f."),
   Key("query.normalize_captions", False, BOOL, "evaluation",
       "Normalise t_c, the mean over an image's captions, again (CVSI's code: FashionIQ alone)."),
   Key("query.normalize_fused", False, BOOL, "evaluation",

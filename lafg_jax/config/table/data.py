@@ -91,6 +91,9 @@ ROWS = (
       "Side of the square crop that the model sees, in pixels."),
   Key("data.resize_size", 256, at_least(8), "embedding",
       "Shorter side before the centre crop (evaluation) and the random crop ('resize_crop')."),
+  Key("data.pad", "none", one_of("none", "target"), "embedding",
+      "'target': before the centre crop, an image whose long side is 1.25 times the short one or "
+      "more gets black bars up to that (SEARLE, LinCIR, CVSI). Training crops have none."),
   Key("data.train_crop", "resize_crop", one_of("random_resized", "resize_crop"), "training",
       "Training crop: 'random_resized' (Hyp-ViT) or 'resize_crop' (LaFG: resize, random crop)."),
   Key("data.crop_scale", (0.2, 1.0), Rule(lambda x: numbers(x, 2) and 0 < x[0] <= x[1] <= 1,

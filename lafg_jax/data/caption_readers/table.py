@@ -9,7 +9,7 @@ Hugging Face stores them.
 import json
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ ALSO: dict[str, tuple[str, ...]] = {
 }
 _KINDS = "JSONL, CSV or Parquet"
 # Cells of a column in captions.template that say nothing.
-_NOTHING = ("", "na", "n/a", "nan", "none", "null")
+NOTHING = ("", "na", "n/a", "nan", "none", "null")
 
 
 def read(config: Any) -> Listed:
@@ -67,7 +67,7 @@ def read(config: Any) -> Listed:
 
 
 def _read_file(path: Path, key: str, captions: Any, root: str) -> Listed:
-  columns, kept_images = _columns(path, key)
+  columns, kept_images = columns_of(path, key)
   cells = {name: list(column) for name, column in columns}
   if len(cells) < len(columns):
     raise UserError(f"{path} has two columns of one name: keep one")
@@ -105,33 +105,38 @@ def _choose(path: Path, captions: Any, cells: dict[str, Any], found: dict[str, A
       )
     found["class"] = by_name[table.plain(captions.class_column)]
   if captions.template:
-    found["caption"] = _filled(path, captions.template, by_name, has)
+    found["caption"] = filled(path, "captions.template", captions.template, by_name)
   for name in ("image", "caption"):
     if name not in found:
       mend = ", or pass --config.captions.template" if name == "caption" else ""
       raise UserError(f"{path} needs the columns image and caption; it has {has}{mend}")
 
 
-def _filled(path: Path, template: str, by_name: dict[str, Any], has: str) -> list[str]:
-  """A caption for each row: the template with the row's cells in place of names in braces."""
+def filled(path: Path, key: str, template: str, by_name: Mapping[str, Sequence[Any]]) -> list[str]:
+  """A caption for each row: the template with the row's cells in place of names in braces.
+
+  by_name: {plain name of a column: its cells}. Raises UserError, which names the key, where the
+  template is none, or names a column that is not there.
+  """
   try:
     parts = list(string.Formatter().parse(template))
   except ValueError as error:
-    raise UserError(f"--config.captions.template={template}: {error}") from error
+    raise UserError(f"--config.{key}={template}: {error}") from error
   names = [table.plain(name) for _, name, _, _ in parts if name is not None]
   wrong = [name for name in names if name not in by_name]
   if wrong or not names:
     what = f"'{wrong[0]}' is no column" if wrong else "no column in braces"
-    raise UserError(f"--config.captions.template={template}: {what}; {path} has {has}")
-  filled = []
+    has = ", ".join(by_name)
+    raise UserError(f"--config.{key}={template}: {what}; {path} has {has}")
+  texts = []
   for row in range(len(by_name[names[0]])):
     text = ""
     for before, name, _, _ in parts:
       value = "" if name is None else str(by_name[table.plain(name)][row])
-      text += before + ("" if value.lower() in _NOTHING else value)
+      text += before + ("" if value.lower() in NOTHING else value)
     # What an empty cell leaves: two spaces, or one before a comma.
-    filled.append(re.sub(r"\s+([,.;])", r"\1", " ".join(text.split())))
-  return filled
+    texts.append(re.sub(r"\s+([,.;])", r"\1", " ".join(text.split())))
+  return texts
 
 
 def _captions(path: Path, found: dict[str, Any]) -> tuple[list[str], list[int]]:
@@ -213,8 +218,8 @@ def _negatives(path: Path, found: dict[str, Any], of: Sequence[int]) -> list[lis
   return lists
 
 
-def _columns(path: Path, key: str) -> tuple[table.Table, Images | None]:
-  """The table, and the images that it holds itself."""
+def columns_of(path: Path, key: str) -> tuple[table.Table, Images | None]:
+  """The table of a file that `key` names, and the images that it holds itself."""
   start = table.start_of(path, key, _KINDS)
   ending = path.suffix.lower()
   if start.startswith(table.PARQUET) or ending in (".parquet", ".pq"):

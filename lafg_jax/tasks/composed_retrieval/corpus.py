@@ -161,7 +161,7 @@ def _of_images(config, workdir: str, model: Model, found: Training) -> np.ndarra
       return {"feature": models.image_features(config, model, some)[:, None]}
     return {"feature": _views(config, model, some, views, rows.start)}
 
-  data, padded = config.data, config.composed.pad
+  data, padded = config.data, config.data.pad
   crops = [views, data.crop_scale, data.crop_ratio, data.flip] if views else [data.resize_size]
   folder = kept.folder_of(workdir, "images", _key(config, found), crops, padded, config.seed)
   made = kept.chunks(folder, len(dataset), _IMAGES, ("feature",), make, "encode training images")

@@ -6,7 +6,9 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax.data.composed import Training
+from lafg_jax.language.encoders import kept_clip
 from lafg_jax.models.weights import files
+from lafg_jax.runtime import distributed
 from lafg_jax.tasks.composed_retrieval import batches, corpus, key_phrases, objective
 from lafg_jax.tasks.composed_retrieval import concepts as words_of
 from lafg_jax.tasks.composed_retrieval import model as models
@@ -42,10 +44,17 @@ def run(
     words_of.of(config, training.texts)
   model = models.load(config)
   prepared = functools.cache(lambda: corpus.prepare(config, workdir, model, training))
+
+  def start() -> Objective:
+    # Here, where the run is known to be that of the workdir's checkpoints.
+    keep = functools.partial(kept_clip.keep_tokenizer, workdir, model.clip)
+    distributed.agree("the tokenizer's files", keep)
+    return make_objective(config, model, prepared())
+
   return loop.run(
     config,
     workdir,
-    lambda: make_objective(config, model, prepared()),
+    start,
     make_feed(config, model, training, prepared),
     meta=meta(config, training) | (facts or {}),
     validation=validation if config.train.validate_every else None,

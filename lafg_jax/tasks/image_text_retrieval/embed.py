@@ -16,6 +16,7 @@ from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.evaluate.embed import embed_dataset
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.runtime import devices
 from lafg_jax.tasks.image_text_retrieval import features, reweighting, texts
 
@@ -58,7 +59,7 @@ def text_function(config: ConfigDict, model: Any) -> Callable[..., Any]:
 
   def with_params(params: dict[str, Any]) -> Callable[[Sequence[str]], np.ndarray]:
     embed = spread(params)
-    return lambda said: texts.encoded(embed, reader, reader.ids(said), "embed captions")
+    return lambda said: clip_texts.encoded(embed, reader, reader.ids(said), "embed captions")
 
   return with_params
 

@@ -13,7 +13,8 @@ from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate.results import FILE
-from lafg_jax.tasks.image_text_retrieval import embed, methods, negatives, protocol, texts
+from lafg_jax.language.encoders import clip_texts
+from lafg_jax.tasks.image_text_retrieval import embed, methods, negatives, protocol
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
@@ -92,7 +93,9 @@ def distractors(config: ConfigDict, model: models.Model, captioned: Captioned) -
   """The wrong captions that join the gallery: those of the data, or with a near class named."""
   near = None
   if captioned.negatives is None and len(captioned.class_names) > 1:
-    of_names = texts.plain_features(model.clip, model.params, model.reader, captioned.class_names)
+    of_names = clip_texts.plain_features(
+      model.clip, model.params, model.reader, captioned.class_names
+    )
     near = negatives.nearest(of_names, config.captions.nearest_classes)
   found = negatives.distractors(negatives.build(captioned, near, given=True))
   if not found:

@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.models import clip as clips
-from lafg_jax.tasks.image_text_retrieval import features, methods, objective, texts
+from lafg_jax.tasks.image_text_retrieval import features, methods, objective
 
 
 class Model(NamedTuple):
@@ -22,7 +23,7 @@ def load(config: ConfigDict) -> Model:
   """The model of a config, loaded once; raises UserError as `models.clip.load`."""
   source, size = config.model.pretrained, config.data.image_size
   clip, params = _loaded(source, size, config.model.dtype, config.model.remat)
-  return Model(features.towers(config, clip), params, texts.tokenizer(clip))
+  return Model(features.towers(config, clip), params, clip_texts.tokenizer(clip))
 
 
 @functools.lru_cache(maxsize=2)

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate import results
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.report import image_text_page
 from lafg_jax.report.word_weights import Weights
 from lafg_jax.tasks.image_text_retrieval import embed, methods, protocol, reweighting, texts
@@ -72,7 +73,7 @@ def _of_tokens(config: ConfigDict, model: models.Model, ids: np.ndarray) -> dict
   read = np.unique(ids)
   rows = np.zeros(model.clip.text.vocabulary, np.int32)
   rows[read] = np.arange(len(read))
-  of = texts.token_features(model.clip, model.params, model.reader, read.tolist())
+  of = clip_texts.token_features(model.clip, model.params, model.reader, read.tolist())
   return {"token_features": of, "token_rows": rows}
 
 

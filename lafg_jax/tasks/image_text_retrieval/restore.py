@@ -1,59 +1,27 @@
 """A restored model of image-text retrieval: what it keeps of a checkpoint, and how it embeds.
 
-Facts: 'clip', of `models.clip_record`; 'reading', what `language.encoders.tokens` is told of texts;
-'tokenizer', {name: SHA-256} of the tokenizer's files. The files lie in `<workdir>/tokenizer/`, and
-beside an export's other files.
+Its facts are those of `language.encoders.kept_clip`.
 """
 
 import functools
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.evaluate.embed import Embed
-from lafg_jax.language.encoders import tokens
+from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip_record
 from lafg_jax.models.weights import to_transformers
 from lafg_jax.tasks.image_text_retrieval import embed, features, methods, texts
 from lafg_jax.tasks.image_text_retrieval.model import Model
 from lafg_jax.training import checkpoints
-from lafg_jax.utils import files
-from lafg_jax.utils.errors import UserError
 
-FACTS = ("clip", "reading", "tokenizer")
+FACTS = kept_clip.FACTS
 # Parameters of training alone.
 _OF_TRAINING = ("caa",)
-
-
-def facts_of(clip: Any) -> dict[str, Any]:
-  """The facts of a loaded Clip, for a checkpoint's meta."""
-  folder = Path(clip.tokens.folder)
-  return {
-    "clip": clip_record.of(clip),
-    "reading": tokens.reading(folder)._asdict(),
-    "tokenizer": {name: files.file_hash(folder / name) for name in _files(folder)},
-  }
-
-
-def keep_tokenizer(workdir: str, clip: Any) -> None:
-  """Copies the tokenizer's files into a workdir, each whole or not at all."""
-  folder, target = Path(clip.tokens.folder), Path(workdir, tokens.FOLDER)
-  target.mkdir(exist_ok=True)
-  for name in _files(folder):
-    content = (folder / name).read_bytes()
-    if not (target / name).is_file() or (target / name).read_bytes() != content:
-      with files.replacing(target / name) as temporary:
-        temporary.write_bytes(content)
-
-
-def _files(folder: Path) -> list[str]:
-  return [name for name in tokens.FILES if (folder / name).is_file()]
 
 
 def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -98,31 +66,16 @@ def embed_texts(
 
   found: the tokenizer's files. Texts that are longer than the tower reads are cut, with a warning.
   """
-  reader = tokenizer(facts, found)
+  reader = kept_clip.tokenizer(facts, found)
   model = Model(clip_of(config, facts), {}, reader)
   spread = embed.text_function(config, model)(_without(params, "image"))
   room = texts.with_room(config, reader)
 
   def embed_all(said: Sequence[str]) -> np.ndarray:
-    if cut := sum(length > room.context for length in room.lengths(said)):
-      logging.warning(
-        "%d of %d texts are longer than the %d tokens that the model reads, and were cut",
-        *(cut, len(said), room.context),
-      )
+    clip_texts.warn_of_cuts(room, said)
     return spread(said)
 
   return embed_all
-
-
-def tokenizer(facts: dict[str, Any], found: dict[str, bytes]) -> tokens.Tokenizer:
-  """The tokenizer of a model from its files' contents."""
-  with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
-    for name, content in found.items():
-      Path(folder, name).write_bytes(content)
-    try:
-      return tokens.load(Path(folder), told=tokens.Reading(**facts["reading"]))
-    except ValueError as error:
-      raise UserError(f"the tokenizer beside the model cannot be read: {error}") from error
 
 
 def length(config: ConfigDict, facts: dict[str, Any]) -> int:
@@ -142,7 +95,7 @@ def in_transformers(
   learned = set(params) - {"image", "text", "logit_scale", "logit_bias"}
   if learned or not to_transformers.kind(clip):
     return None
-  reader = tokenizer(facts, found)
+  reader = kept_clip.tokenizer(facts, found)
   named = {"bos_token_id": reader.start, "eos_token_id": reader.end, "pad_token_id": reader.pad}
   special = {name: x for name, x in named.items() if x is not None}
   return (

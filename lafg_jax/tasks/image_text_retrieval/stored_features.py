@@ -15,7 +15,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.data.captions import Captioned
-from lafg_jax.tasks.image_text_retrieval import methods, negatives, texts
+from lafg_jax.language.encoders import clip_texts
+from lafg_jax.tasks.image_text_retrieval import methods, negatives
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz, write_npz
 
@@ -34,20 +35,22 @@ class Stored(NamedTuple):
 
 def run(config: ConfigDict, workdir: str, captioned: Captioned, clip: Any, params: Any) -> None:
   """Writes `FILE`; `clip` and `params` are CLIP's own."""
-  reader, dim = texts.tokenizer(clip), (0, clip.dim)
+  reader, dim = clip_texts.tokenizer(clip), (0, clip.dim)
   near = np.zeros((max(1, len(captioned.class_names)), 0), np.int32)
   features = token_features = np.zeros(dim, np.float16)
   ids = np.zeros(0, np.int32)
   if methods.has_categories(config):
     if config.captions.negatives in ("views", "category") and len(captioned.class_names) > 1:
-      of_names = texts.plain_features(clip, params, reader, captioned.class_names)
+      of_names = clip_texts.plain_features(clip, params, reader, captioned.class_names)
       near = negatives.nearest(of_names, config.captions.nearest_classes)
     strings = table(config, captioned, near).strings
-    features = texts.plain_features(clip, params, reader, strings).astype(np.float16)
+    features = clip_texts.plain_features(clip, params, reader, strings).astype(np.float16)
   if methods.reads_tokens(config):
     pieces = reader.pieces(list(dict.fromkeys(captioned.captions)))
     ids = np.unique(np.concatenate([np.asarray(x, np.int32) for x in pieces]))
-    token_features = texts.token_features(clip, params, reader, ids.tolist()).astype(np.float16)
+    token_features = clip_texts.token_features(clip, params, reader, ids.tolist()).astype(
+      np.float16
+    )
   arrays = (features, near, ids, token_features)
   write_npz(Path(workdir, FILE), **dict(zip(_NAMES, arrays, strict=True)))
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import captions, pipeline
 from lafg_jax.data.captions import Captioned
+from lafg_jax.language.encoders import kept_clip
 from lafg_jax.models.weights import files
 from lafg_jax.runtime import distributed
 from lafg_jax.tasks.image_text_retrieval import (
@@ -18,7 +19,6 @@ from lafg_jax.tasks.image_text_retrieval import (
   methods,
   objective,
   protocol,
-  restore,
   stored_features,
   texts,
 )
@@ -44,7 +44,7 @@ def run(
 
   def start() -> Any:
     # Here, where the run is known to be that of the workdir's checkpoints.
-    keep = functools.partial(restore.keep_tokenizer, workdir, model.clip)
+    keep = functools.partial(kept_clip.keep_tokenizer, workdir, model.clip)
     distributed.agree("the tokenizer's files", keep)
     return make_objective(config, model, captioned, words, stored)
 
@@ -56,7 +56,7 @@ def run(
     workdir,
     start,
     make_feed(config, captioned, words, stored),
-    meta=meta(config, captioned, stored, words) | restore.facts_of(model.clip),
+    meta=meta(config, captioned, stored, words) | kept_clip.facts_of(model.clip),
     validation=Validation(measure, "val_recall@1") if measure else None,
   )
 

@@ -5,8 +5,9 @@ import pytest
 
 from configs.image_text import finches
 from lafg_jax.data import captions
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.report import word_weights
-from lafg_jax.tasks.image_text_retrieval import embed, methods, readings, reweighting, texts
+from lafg_jax.tasks.image_text_retrieval import embed, methods, readings, reweighting
 from lafg_jax.tasks.image_text_retrieval import model as models
 
 
@@ -49,7 +50,7 @@ def test_words_are_weighed_as_the_formula_has_it(untrained):
     assert len(word_weights.placed(text, found[row])) == len(words)
     pieces = model.reader.pieces(words)
     ids = sorted({piece for of in pieces for piece in of})
-    of_tokens = texts.token_features(model.clip, model.params, model.reader, ids)
+    of_tokens = clip_texts.token_features(model.clip, model.params, model.reader, ids)
     # S of a word is the mean over its pieces; the mean of a caption is over all pieces.
     change = of_tokens @ (white[0] - images[row])
     w = [abs(np.mean([change[ids.index(piece)] for piece in of])) for of in pieces]

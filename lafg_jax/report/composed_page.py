@@ -1,0 +1,216 @@
+"""The page report.html of composed retrieval: figures, and queries with what each term did."""
+
+import html
+import os
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import logging
+
+from lafg_jax.report import pictures, term_bars
+from lafg_jax.report.term_bars import Term
+from lafg_jax.utils import files
+from lafg_jax.utils.counted import counted
+
+FILE = "report.html"
+TILE, NUM_ANSWERS, NUM_KINDS = 112, 6, 12
+_FEW = 3  # captions that are shown at once
+# What an answer is: its sign and word beside its colour, for those who tell colours badly.
+MARKS = {
+  "right": ("\N{CHECK MARK}", "right"),
+  "near": ("\N{ALMOST EQUAL TO}", "near miss"),
+  "reference": ("\N{ANTICLOCKWISE OPEN CIRCLE ARROW}", "the reference"),
+  "wrong": ("\N{MULTIPLICATION SIGN}", "wrong"),
+  "unknown": ("?", "not known"),
+}
+_STYLE = """<style>
+.query { border-top: 1px solid var(--line); padding: .9rem 0; display: grid;
+  grid-template-columns: 132px minmax(0, 1fr); gap: .3rem 1rem; }
+.query > div { min-width: 0; overflow-wrap: anywhere; }
+.query p { margin: .1rem 0 .4rem; }
+.said { font-size: 17px; font-weight: 600; }
+.query > figure { width: 120px; }
+.tiles { display: flex; flex-wrap: wrap; gap: .6rem; grid-column: 1 / -1; }
+.tiles figure { width: 124px; border: 4px solid; border-radius: 6px; padding: 3px; }
+.tiles img, .query > figure img { display: block; width: 112px; }
+.right { border-color: #2ea043 !important; } .near { border-color: #b08800 !important; }
+.wrong { border-color: #cf222e !important; border-style: dashed !important; }
+.reference, .unknown { border-color: #59636e !important; border-style: dotted !important; }
+.mark { font-weight: 700; white-space: nowrap; }
+.verdict { font-weight: 700; }
+.scroll { overflow-x: auto; }
+@media (max-width: 460px) { .query { grid-template-columns: minmax(0, 1fr); }
+  .tiles { gap: .35rem; } }
+</style>"""
+
+
+class Answer(NamedTuple):
+  """One place of a ranking.
+
+  image: its id. kind: of `MARKS`. score: that it was ranked by. terms: what each of `Shown.terms`
+  contributed to the score, their sum; () where it is not known.
+  """
+
+  image: str
+  kind: str
+  score: float
+  terms: tuple[float, ...] = ()
+
+
+class Shown(NamedTuple):
+  """One query with the first places of its ranking.
+
+  id, part: its name. reference: id of its image. rank: of the first right answer, from 1 on; 0
+  where none is among `ranked` places, None where the right answers are secret. captions: of the
+  reference image. edited: descriptions of the image that is looked for. added: objects.
+  """
+
+  id: str
+  part: str
+  reference: str
+  text: str
+  kinds: tuple[str, ...]
+  answers: tuple[Answer, ...]
+  rank: int | None
+  ranked: int
+  num_targets: int = 0
+  captions: tuple[str, ...] = ()
+  edited: tuple[str, ...] = ()
+  added: str = ""
+
+
+class Page(NamedTuple):
+  """What `run` writes.
+
+  name: of the data set. notes: sentences about what was evaluated. tables: titles and rows of the
+  figures, the first one on top. terms: of the query, with their weights. shown: the queries. share:
+  {kind: (queries whose first answer is right, queries)} of all, {} where targets are secret.
+  picture: of an image's id, uint8 [TILE, TILE, 3].
+  """
+
+  name: str
+  notes: Sequence[str]
+  tables: Sequence[tuple[str, Sequence[Sequence[str]]]]
+  terms: Sequence[Term]
+  shown: Sequence[Shown]
+  share: dict[str, tuple[int, int]]
+  picture: Callable[[str, str], np.ndarray]
+  curves: str = ""
+
+
+def run(workdir: str, page: Page) -> None:
+  """Writes `report.html`."""
+  text = pictures.page(f"lafg_jax: {page.name}, composed queries", body(page))
+  with files.replacing(os.path.join(workdir, FILE)) as temporary:
+    temporary.write_text(text, encoding="utf-8")
+  logging.info("report: %s", os.path.join(workdir, FILE))
+
+
+def body(page: Page) -> str:
+  """The HTML of the page without its frame."""
+  (_, first), *others = page.tables
+  more = "".join(
+    f"<details><summary>{html.escape(title)}</summary>{_table(rows)}</details>"
+    for title, rows in others
+  )
+  training = f'<h2>Training</h2><div class="row">{page.curves}</div>' if page.curves else ""
+  return f"""{_STYLE}{term_bars.STYLE}<p>{html.escape("; ".join(page.notes))}.</p>{_table(first)}
+<p class="note">chance: random rankings. The other rows are baselines on the same images and
+queries.</p>{more}
+<h2>Queries</h2><p class="note">A reference image and a sentence, and what they find, best first.
+They are evenly spaced among those that found a right image first and among those that did not, kind
+by kind: half of what is shown are failures where there are as many. {_legend(page)}</p>
+{term_bars.legend(page.terms)}{_by_kind(page)}{_terms_of_all(page)}{training}"""
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+  return f'<div class="scroll">{pictures.table(rows)}</div>'
+
+
+def _legend(page: Page) -> str:
+  used = {answer.kind for shown in page.shown for answer in shown.answers}
+  said = (f"{sign} {word}" for kind, (sign, word) in MARKS.items() if kind in used)
+  return html.escape(", ".join(said)) + "."
+
+
+def _by_kind(page: Page) -> str:
+  """The queries under a heading for each kind of sentence; one of several kinds stands once."""
+  kinds: dict[str, list[Shown]] = {}
+  for shown in page.shown:
+    kinds.setdefault(shown.kinds[0] if shown.kinds else "", []).append(shown)
+  text = ""
+  for kind, queries in kinds.items():
+    if len(kinds) > 1 or kind:
+      found = page.share.get(kind)
+      of = f": {found[0]:,} of {found[1]:,} found a right image first" if found else ""
+      text += f"<h3>{html.escape(kind.replace('_', ' ') or 'others')}{of}</h3>"
+    text += "".join(_query(page, shown) for shown in queries)
+  return text
+
+
+def _query(page: Page, shown: Shown) -> str:
+  bars = term_bars.bars([answer.terms for answer in shown.answers], page.terms)
+  tiles = ""
+  for place, (answer, bar) in enumerate(zip(shown.answers, bars, strict=True), 1):
+    sign, word = MARKS[answer.kind]
+    about = f"place {place}: {answer.image}"
+    tiles += (
+      f'<figure class="{answer.kind}">{_picture(page, shown.part, answer.image, about)}'
+      f'<figcaption><span class="mark">{place}. {sign} {word}</span>'
+      f'<div class="score">{answer.score:.3f}</div>{bar}</figcaption></figure>'
+    )
+  reference = _picture(page, shown.part, shown.reference, f"reference {shown.reference}")
+  name = f"{shown.part}, query {shown.id}"
+  return f"""<div class="query" id="{html.escape(name)}"><figure>{reference}<figcaption>the
+reference</figcaption></figure><div><p class="said">{html.escape(shown.text)}</p>
+{_words("its captions", shown.captions)}{_words("edited", shown.edited)}
+{_words("added", [shown.added] if shown.added else [])}
+<p class="note"><span class="verdict">{_verdict(shown)}</span> {html.escape(name)}{_kinds(shown)}
+</p></div><div class="tiles">{tiles}</div></div>"""
+
+
+def _verdict(shown: Shown) -> str:
+  if shown.rank is None:
+    return "Right answers are secret."
+  of = f" ({counted(shown.num_targets, 'right image')})" if shown.num_targets > 1 else ""
+  if not shown.rank:
+    return f"No right image among the first {shown.ranked:,}{of}."
+  return f"Right image at place {shown.rank:,}{of}."
+
+
+def _kinds(shown: Shown) -> str:
+  said = ", ".join(kind.replace("_", " ") for kind in shown.kinds)
+  return f" ({html.escape(said)})" if said else ""
+
+
+def _words(title: str, said: Sequence[str]) -> str:
+  """A line with the first texts; the others are folded."""
+  if not said:
+    return ""
+  joined = html.escape("; ".join(said[:_FEW]))
+  rest = html.escape("; ".join(said[_FEW:]))
+  more = f"<details><summary>{len(said) - _FEW} more</summary>{rest}</details>" if rest else ""
+  return f'<p><span class="note">{title}:</span> {joined}</p>{more}'
+
+
+def _picture(page: Page, part: str, image: str, about: str) -> str:
+  from PIL import Image
+
+  return pictures.inline(Image.fromarray(page.picture(part, image)), about, "JPEG")
+
+
+def _terms_of_all(page: Page) -> str:
+  """What each term gave to right and to other answers, over all queries that are shown."""
+  answers = [answer for shown in page.shown for answer in shown.answers if answer.terms]
+  right = [answer.terms for answer in answers if answer.kind == "right"]
+  others = [answer.terms for answer in answers if answer.kind not in ("right", "unknown")]
+  if not (right and others):
+    return ""
+  rows = [["term", "weight", "right answers", "other answers", "difference"]]
+  means = zip(page.terms, np.mean(right, axis=0), np.mean(others, axis=0), strict=True)
+  for term, a, b in means:
+    rows.append([term.name, f"{term.weight:.2f}", f"{a:.3f}", f"{b:.3f}", f"{a - b:+.3f}"])
+  return f"""<h2>What each term contributes</h2><p class="note">The mean part of the score, over the
+{len(right):,} right and {len(others):,} other answers above. A term tells right from wrong where
+its difference is above 0. These are the queries that are shown, not all.</p>{_table(rows)}"""

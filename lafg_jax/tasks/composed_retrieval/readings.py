@@ -1,0 +1,244 @@
+"""The report stage: which queries of an evaluation are shown, and what is said about them."""
+
+import functools
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.data import composed
+from lafg_jax.data.composed import Composed, Query
+from lafg_jax.evaluate import results
+from lafg_jax.report import composed_page, pictures
+from lafg_jax.report.composed_page import Answer, Page, Shown
+from lafg_jax.report.term_bars import Term
+from lafg_jax.tasks.composed_retrieval import captions, edits, features, methods, ranking, tables
+from lafg_jax.training import metrics_log
+from lafg_jax.utils.counted import counted
+from lafg_jax.utils.errors import UserError
+
+# Queries that are shown of a kind of sentence, and of all.
+OF_KIND, MOST = 4, 24
+_TERMS = {
+  "edit": ("m", "edited description"),
+  "phi": ("f", "text with the pseudo word of the image"),
+  "image": ("v", "reference image"),
+  "text": ("t", "text alone"),
+}
+_CURVES = {"loss": "loss", "images_per_second": "rows per second"}
+
+
+def run(config: ConfigDict, workdir: str) -> None:
+  """Writes `report.html`.
+
+  Raises UserError: there is no evaluation yet, or it is of other queries than the config has.
+  """
+  config = methods.resolve(config)
+  result, parts = results.read_result(workdir), composed.load(config)
+  lines = read_rankings(workdir, parts)
+  _check(config, workdir, result)
+  said, changed = captions.read(workdir), edits.read(workdir)
+  terms = _terms(result)
+  shown = [
+    _shown(part, query, lines[part.name, query.id], list(terms), said, changed)
+    for part, query in chosen(parts, lines)
+  ]
+  by_name = {part.name: part for part in parts}
+  page = Page(
+    name=result["dataset"],
+    notes=_notes(result),
+    tables=_tables(result),
+    terms=list(terms.values()),
+    shown=shown,
+    share=share(parts, lines),
+    picture=functools.partial(_picture, by_name),
+    curves=_curves(workdir),
+  )
+  composed_page.run(workdir, page)
+
+
+def inputs(config: ConfigDict, workdir: str) -> list[Any]:
+  """What the page depends on, for `stages.Stage`."""
+  names = (results.FILE, ranking.FILE, captions.FILE, edits.FILE, metrics_log.FILE)
+  return [config.composed, config.query, [Path(workdir, name) for name in names]]
+
+
+def read_rankings(workdir: str, parts: Sequence[Composed]) -> dict[tuple[str, str], dict[str, Any]]:
+  """{(part, query id): line} of rankings.jsonl.
+
+  Raises UserError where it is missing or damaged, or lacks a query of `parts`.
+  """
+  path = Path(workdir, ranking.FILE)
+  if not path.is_file():
+    raise UserError(f"{path} does not exist: run --stage=evaluate first")
+  try:
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = {(line["part"], line["id"]): line for line in found}
+    [line[name] for line in found for name in ("ranked", "scores", "terms")]
+  except (ValueError, KeyError, TypeError) as error:
+    raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+  for part in parts:
+    known = set(part.ids)
+    for query in part.queries:
+      line = lines.get((part.name, query.id))
+      if line is None or line.get("text") != query.text or not {*line["ranked"]} <= known:
+        what = f"query {query.id} of {part.name}"
+        raise UserError(f"{path} is of other queries ({what}): run --stage=evaluate first")
+  return lines
+
+
+def _check(config: ConfigDict, workdir: str, result: dict[str, Any]) -> None:
+  now = {"method": config.query.method, "source": config.evaluate.source}
+  now["split"] = config.composed.split
+  changed = [f"{k}: {result.get(k)} -> {v}" for k, v in now.items() if result.get(k) != v]
+  if changed:
+    path = Path(workdir, results.FILE)
+    raise UserError(
+      f"{path} is of another evaluation ({'; '.join(changed)}): run --stage=evaluate first"
+    )
+
+
+def chosen(parts: Sequence[Composed], lines: Any) -> list[tuple[Composed, Query]]:
+  """The queries that are shown: evenly spaced, half of each kind found and half not.
+
+  A query counts under its rarest kind, which then is its first. What is found has a right answer in
+  the first place.
+  """
+  often = Counter(kind for part in parts for query in part.queries for kind in query.kinds)
+  kinds: dict[str, tuple[list, list]] = {}
+  for part in parts:
+    for query in part.queries:
+      ordered = tuple(sorted(query.kinds, key=lambda kind: (often[kind], kind)))
+      found = is_found(query, lines[part.name, query.id])
+      of = kinds.setdefault(ordered[0] if ordered else "", ([], []))
+      of[not found].append((part, query._replace(kinds=ordered)))
+  each = max(2, min(OF_KIND if len(kinds) > 1 else MOST, MOST // max(len(kinds), 1)))
+  picked: list[tuple[Composed, Query]] = []
+  for good, bad in list(kinds.values())[: MOST // 2]:
+    of_bad = min(len(bad), max(each // 2, each - len(good)))
+    picked += [*_spaced(good, each - of_bad), *_spaced(bad, of_bad)]
+  return picked
+
+
+def share(parts: Sequence[Composed], lines: Any) -> dict[str, tuple[int, int]]:
+  """{kind: (queries found in the first place, queries)}; {} where the answers are secret."""
+  found: dict[str, tuple[int, int]] = {}
+  for part in parts:
+    for query in part.queries:
+      for kind in query.kinds if query.targets else ():
+        right, count = found.get(kind, (0, 0))
+        found[kind] = (right + is_found(query, lines[part.name, query.id]), count + 1)
+  return found
+
+
+def is_found(query: Query, line: dict[str, Any]) -> bool:
+  """Whether the first answer is right."""
+  return bool(line["ranked"][:1]) and line["ranked"][0] in query.targets
+
+
+def _spaced(of: Sequence[Any], count: int) -> list[Any]:
+  rows = np.unique(np.linspace(0, len(of) - 1, min(count, len(of))).astype(int))
+  return [of[row] for row in rows] if count else []
+
+
+def _shown(
+  part: Composed,
+  query: Query,
+  line: dict[str, Any],
+  terms: Sequence[str],
+  said: Any,
+  changed: Any,
+) -> Shown:
+  answers = []
+  for place, image in enumerate(line["ranked"][: composed_page.NUM_ANSWERS]):
+    of = [line["terms"][name] for name in terms if name in line["terms"]]
+    parts = tuple(x[place] for x in of) if all(place < len(x) for x in of) else ()
+    answers.append(Answer(image, kind_of(part, query, image), line["scores"][place], parts))
+  places = [place for place, image in enumerate(line["ranked"], 1) if image in query.targets]
+  edit = changed.get((part.name, query.id))
+  return Shown(
+    *(query.id, part.name, query.reference, query.text, query.kinds, tuple(answers)),
+    rank=(places[0] if places else 0) if query.targets else None,
+    ranked=len(line["ranked"]),
+    num_targets=len(query.targets),
+    captions=tuple(said.get(query.reference, ())),
+    edited=tuple(edit.edited) if edit else (),
+    added=edit.added if edit else "",
+  )
+
+
+def kind_of(part: Composed, query: Query, image: str) -> str:
+  """Which of `composed_page.MARKS` an answer is.
+
+  Near misses are the other images of a query's subset.
+  """
+  if not query.targets:
+    return "unknown"
+  if image in query.targets:
+    return "right"
+  if image == query.reference:
+    return "reference"
+  return "near" if image in query.members else "wrong"
+
+
+def _terms(result: dict[str, Any]) -> dict[str, Term]:
+  """The terms of the query that have a weight."""
+  weights = result["weights"][result["method"]]
+  values = {"edit": "alpha", "phi": "beta", "image": "rest", "text": "text"}
+  return {
+    name: Term(*_TERMS[name], weights[key]) for name, key in values.items() if weights.get(key, 0.0)
+  }
+
+
+def _notes(result: dict[str, Any]) -> list[str]:
+  notes = [tables.heading(result)]
+  reference = "left out of" if result.get("drop_reference") else "kept in"
+  notes.append(f"a query's reference image is {reference} its ranking")
+  notes.append(f"weights of {result['clip']['name']} at {result['clip']['image_size']} px")
+  if gamma := result["weights"][result["method"]].get("gamma"):
+    notes.append(f"captions have weight {gamma:g} in the gallery")
+  if missing := result.get("missing"):
+    count = counted(sum(missing.values()), "listed image")
+    notes.append(f"{count} missing: not comparable with published figures")
+  for what in ("edit", "caption"):
+    if count := result.get(f"num_without_{what}"):
+      notes.append(f"{count:,} without {what}s")
+  return notes
+
+
+def _tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
+  if not result["by_method"]:
+    return [("by method", [["the right answers are secret: submission files are written"]])]
+  found = [("by method", tables.rows_of(result))]
+  if kinds := tables.kinds_of(result):
+    found.append(("By kind of sentence", kinds))
+  for name, of in result.get("parts", {}).items():
+    methods_of = {method: x["parts"][name] for method, x in result["by_method"].items()}
+    found.append((name, tables.rows_of({"by_method": methods_of, "chance": of["chance"]})))
+  return found
+
+
+def _curves(workdir: str) -> str:
+  lines = metrics_log.read(str(Path(workdir, metrics_log.FILE)))
+  return "".join(
+    pictures.curve([(line["step"], line[name]) for line in lines if name in line], title)
+    for name, title in _CURVES.items()
+  )
+
+
+def _picture(parts: dict[str, Composed], part: str, image: str) -> np.ndarray:
+  of = parts[part]
+  return pictures.tile(features.as_dataset(of), _rows(of)[image], composed_page.TILE)
+
+
+@functools.lru_cache(maxsize=8)
+def _row_of(ids: tuple[str, ...]) -> dict[str, int]:
+  return {name: row for row, name in enumerate(ids)}
+
+
+def _rows(part: Composed) -> dict[str, int]:
+  return _row_of(part.ids)

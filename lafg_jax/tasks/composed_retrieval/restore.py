@@ -1,0 +1,182 @@
+"""A restored model of composed retrieval: what it keeps of a checkpoint, and how it embeds.
+
+Its facts are those of `language.encoders.kept_clip`, and 'mapping', the kind of its Phi
+(`mapping.KINDS`).
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from lafg_jax.evaluate.embed import Embed
+from lafg_jax.language.encoders import clip_texts, kept_clip
+from lafg_jax.losses.contrastive import unit
+from lafg_jax.models import clip as clips
+from lafg_jax.models import clip_record
+from lafg_jax.models.vit import normalised
+from lafg_jax.runtime import devices, jax_settings
+from lafg_jax.tasks.composed_retrieval import mapping, methods, pseudo_words, queries
+from lafg_jax.tasks.composed_retrieval.pseudo_words import Phrases
+from lafg_jax.training import checkpoints
+
+FACTS = (*kept_clip.FACTS, "mapping")
+# Queries whose pseudo words are read at once.
+_BATCH = 128
+
+
+def facts_of(clip: Any, kind: str) -> dict[str, Any]:
+  """The facts of a loaded Clip and of a Phi of that kind, for a checkpoint's meta."""
+  return kept_clip.facts_of(clip) | {"mapping": kind}
+
+
+def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+  """'params': both towers and 'mapping', Phi."""
+  del config
+  return {"params": checkpoints.subtree(arrays, "state/params"), "prototypes": {}, "readout": {}}
+
+
+def clip_of(config: ConfigDict, facts: dict[str, Any]) -> Any:
+  """The towers, with the arithmetic of the config."""
+  return clip_record.build(facts["clip"], jnp.dtype(config.model.dtype), config.model.remat)
+
+
+def embedding_dim(config: ConfigDict, facts: dict[str, Any]) -> int:
+  """D of a trained model."""
+  del config
+  return facts["clip"]["dim"]
+
+
+def length(config: ConfigDict, facts: dict[str, Any]) -> int:
+  """L, the most tokens of a text, special ones and a pseudo word included."""
+  del config
+  return facts["clip"]["text"]["context"]
+
+
+def of_images(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.Array]:
+  """A pure function (params, uint8 images [b, S, S, 3]) -> q_v or t_v [b, D] of unit norm."""
+  return functools.partial(clips.embed_images, clip_of(config, facts))
+
+
+def of_texts(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.Array]:
+  """A pure function (params, ids [b, L], ends [b]) -> [b, D] float32 of unit norm."""
+  return functools.partial(_of_texts, clip_of(config, facts))
+
+
+def of_queries(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.Array]:
+  """A pure function of an image with a text to q = beta q_f + (1 - beta) q_v, of unit norm.
+
+  It is (params, uint8 images [b, S, S, 3], ids [b, L], ends [b], at [b]) -> [b, D] float32: `at` is
+  the place of the pseudo word among the tokens. The weights are the config's, without edits.
+  """
+  clip, (_, beta, rest, said) = clip_of(config, facts), methods.weights_of(config, {"phi"})
+
+  def embed(params: Any, images: jax.Array, ids: jax.Array, ends: jax.Array, at: jax.Array):
+    v = _features(clip, params, images)
+    q = rest * unit(v)
+    if beta:
+      q = q + beta * _with_words(clip, facts["mapping"], params, v, Phrases(ids, ends, at))
+    if said:
+      raise ValueError(f"query.method={config.query.method} reads the text without the image")
+    return unit(q)
+
+  return embed
+
+
+def embed_images(config: ConfigDict, facts: dict[str, Any], params: dict[str, Any]) -> Embed:
+  """`of_images` with these parameters, compiled, over all local devices."""
+  return devices.spread(of_images(config, facts), {"image": params["image"]})
+
+
+def embed_texts(
+  config: ConfigDict, facts: dict[str, Any], params: dict[str, Any], found: dict[str, bytes]
+) -> Callable[[Sequence[str]], np.ndarray]:
+  """(n >= 1 texts) -> [n, D] of unit norm, over all local devices; `found` are the tokenizer's
+  files. Texts that are longer than the tower reads are cut, with a warning."""
+  reader, clip = kept_clip.tokenizer(facts, found), clip_of(config, facts)
+
+  def embed_all(said: Sequence[str]) -> np.ndarray:
+    clip_texts.warn_of_cuts(reader, said)
+    return clip_texts.plain_features(clip, params, reader, said)
+
+  return embed_all
+
+
+def compose(
+  config: ConfigDict, facts: dict[str, Any], params: dict[str, Any], found: dict[str, bytes]
+) -> tuple[Embed, Callable[..., np.ndarray]]:
+  """(features, queries) of an image with a text, as `lafg_jax.tasks` has them.
+
+  features: uint8 images [B, S, S, 3] -> f_v [B, d], not normalised: Phi reads it so.
+  queries(f_v [n, d], n texts, n lists of edited descriptions) -> q [n, D] of unit norm: alpha q_m +
+  beta q_f + the rest q_v (section 1.5 of the method's document), with the config's weights. A query
+  without a description has no q_m, and the weights of the others are scaled up.
+  """
+  clip, kind = clip_of(config, facts), facts["mapping"]
+  reader = kept_clip.tokenizer(facts, found)
+  texts_of = embed_texts(config, facts, params, found)
+  with_words = jax.jit(functools.partial(_with_words, clip, kind))
+  held = jax.device_put({name: params[name] for name in ("text", "mapping")})
+  template, first_alone = _template(config), methods.of(config).edits == "first"
+
+  @jax_settings.ours()
+  def of_phrases(v: np.ndarray, said: Sequence[str]) -> np.ndarray:
+    given = [template.format(text=text) for text in said]
+    rows = pseudo_words.phrases(reader, f"{pseudo_words.PLAIN} {{text}}", given)
+    parts = []
+    for first in range(0, len(v), _BATCH):
+      part = np.arange(first, min(first + _BATCH, len(v)))
+      # A power of 2, so that few programs are compiled.
+      filled = np.resize(part, 1 << (len(part) - 1).bit_length())
+      q = with_words(held, v[filled], Phrases(*(x[filled] for x in rows)))
+      parts.append(np.asarray(q)[: len(part)])
+    return np.concatenate(parts)
+
+  def of_queries(v: np.ndarray, said: Sequence[str], edited: Sequence[Sequence[str]]) -> np.ndarray:
+    edited = [of[: 1 if first_alone else None] for of in edited]
+    has = np.array([bool(of) for of in edited])
+    weights = methods.weights_of(config, {"phi", "edit"} if has.any() else {"phi"})
+    q_m = _means(texts_of, edited, embedding_dim(config, facts)) if weights.alpha else None
+    q_f = of_phrases(v, said) if weights.beta or not has.all() else None
+    q_t = texts_of(said) if weights.text else None
+    return queries.unit(queries.query(q_m, q_f, queries.unit(v), weights, q_t, has))
+
+  return devices.spread(functools.partial(_features, clip), {"image": params["image"]}), of_queries
+
+
+def _template(config: ConfigDict) -> str:
+  """How q_f goes on behind its pseudo word, without the objects that an editor adds."""
+  name = methods.of(config).template
+  return methods.TEMPLATES["without_added" if name == "cvsi" else name]
+
+
+def _means(
+  texts_of: Callable[..., np.ndarray], edited: Sequence[Sequence[str]], dim: int
+) -> np.ndarray:
+  """q_m [n, D]: the mean of the normalised features of each query's descriptions; 0 of none."""
+  found = np.zeros((len(edited), dim), np.float32)
+  features = texts_of([text for of in edited for text in of])
+  owner = np.repeat(np.arange(len(edited)), [len(of) for of in edited])
+  np.add.at(found, owner, features)
+  return found / np.maximum(np.bincount(owner, minlength=len(edited)), 1)[:, None]
+
+
+def _features(clip: Any, params: Any, images: jax.Array) -> jax.Array:
+  """f_v [B, d] float32, not normalised."""
+  x: Any = normalised(images, clip.mean, clip.std)
+  found: jax.Array = clip.image.apply({"params": params["image"]}, x)
+  return found
+
+
+def _of_texts(clip: Any, params: Any, ids: jax.Array, ends: jax.Array) -> jax.Array:
+  return clips.embed_texts(clip, params, clips.token_embeddings(clip, params, ids), ends)
+
+
+def _with_words(clip: Any, kind: str, params: Any, v: jax.Array, rows: Phrases) -> jax.Array:
+  """q_f [B, D] of unit norm: texts with Phi(f_v) at their places."""
+  words = mapping.apply(kind, params["mapping"], v)
+  return unit(pseudo_words.features(clip, params, rows, words))

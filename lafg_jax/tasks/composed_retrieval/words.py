@@ -1,0 +1,83 @@
+"""Whose pseudo words a config takes: a trained Phi, a published one, or an inversion of images."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from lafg_jax.config import keys
+from lafg_jax.data import composed
+from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods
+from lafg_jax.tasks.composed_retrieval.features import Words
+from lafg_jax.tasks.composed_retrieval.model import Model
+from lafg_jax.training import checkpoints
+from lafg_jax.utils import config_keys
+from lafg_jax.utils.errors import UserError
+
+
+class Source(NamedTuple):
+  """of: image features to pseudo words; None where the method has none. about: for the result."""
+
+  of: Words | None
+  about: dict[str, Any]
+
+
+def load(config: ConfigDict, workdir: str, model: Model) -> Source:
+  """What gives the pseudo words of a resolved config.
+
+  Raises UserError: there is no checkpoint, it is of another config, or mapping.source is no Phi.
+  """
+  if "phi" not in methods.reads(config):
+    return Source(None, {"step": 0})
+  if methods.inverts(config):
+    return Source(functools.partial(_inverted, config, workdir, model), {"step": 0, "phi": "oti"})
+  if config.evaluate.source in ("untrained", "pretrained"):
+    return Source(of_params(config.mapping.method, untrained(config, model)), {"step": 0})
+  if given := mapping.load(config, model.clip):
+    about = {"step": 0, "phi": config.mapping.source}
+    return Source(of_params(*given), about)
+  where = checkpoints.where_of(config.evaluate.source)
+  arrays, meta = checkpoints.require(workdir, where)
+  _check(config, meta, checkpoints.folder(workdir, where))
+  logging.info("evaluate: the checkpoint of step %d", meta["step"])
+  params = checkpoints.subtree(arrays, "state/params/mapping")
+  return Source(of_params(config.mapping.method, params), {"step": meta["step"]})
+
+
+def of_params(kind: str, params: Any) -> Words:
+  """The pseudo words of a Phi: features [m, D] to [m, width]."""
+  return lambda x: np.asarray(_apply(kind, params, x))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _apply(kind: str, params: Any, x: jax.Array) -> jax.Array:
+  return mapping.apply(kind, params, x)
+
+
+def untrained(config: ConfigDict, model: Model) -> Any:
+  """Phi's parameters before training."""
+  of, dim, width = config.mapping, model.clip.dim, model.clip.text.sizes[0]
+  hidden = mapping.hidden(of.method, dim, of.hidden)
+  return mapping.init(of.method, dim, width, hidden, jax.random.key(config.seed))
+
+
+def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
+  texts = () if config.mapping.concepts else composed.training(config).texts
+  named = concepts.of(config, texts)
+  folder = inversion.folder_of(workdir, config, x, named)
+  found: np.ndarray = inversion.invert(config, *model, x, named, folder)
+  return found
+
+
+def _check(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
+  """Raises UserError where a checkpoint is of another CLIP or another way of training."""
+  names = keys.deciding(config, "embedding") | {"mapping.method": config.mapping.method}
+  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
+  if changed:
+    raise UserError(
+      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
+      "was trained with"
+    )

@@ -1,0 +1,215 @@
+"""Queries of an image with a text, by models of composed and of image-text retrieval."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import erf
+
+import lafg_jax
+from lafg_jax.inference import bundle, composed
+from lafg_jax.language.encoders import clip_texts, kept_clip
+from lafg_jax.models import clip as clips
+from lafg_jax.models.weights import files
+from lafg_jax.tasks.composed_retrieval import default, mapping, restore
+from lafg_jax.utils.errors import UserError
+
+SAID = ["has a red crown", "has $ and no wing bar", "is larger"]
+EDITED = [["a finch with a red crown", "a red-crowned finch"], ["a plain finch"], ["a large finch"]]
+WEIGHTS = {"alpha": 0.5, "beta": 0.3}
+
+
+def unit(x):
+  return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def pixels():
+  return np.random.default_rng(0).integers(0, 255, (3, 48, 48, 3), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def made():
+  """The tiny CLIP with a random Phi, as an export would give it."""
+  import jax
+
+  config = default.get_config()
+  config.model.pretrained = "tiny_clip"
+  config.data.update(image_size=48, resize_size=48)
+  config.query.update(WEIGHTS)
+  clip, params = clips.load("tiny_clip", 48)
+  phi = mapping.init("lincir", clip.dim, clip.text.sizes[0], 32, jax.random.key(0))
+  facts = dict.fromkeys(("validation", "dataset", "evaluation"))
+  facts |= {"step": 3, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
+  facts |= restore.facts_of(clip, "lincir")
+  shipped = Path(files.local("tiny_clip"))
+  content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
+  return bundle.Trained(config, {**params, "mapping": phi}, {}, {}, facts, content)
+
+
+@pytest.fixture(scope="module")
+def retriever(made, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("exported")
+  bundle.write(made, str(folder))
+  return lafg_jax.load_retriever(folder)
+
+
+@pytest.fixture(scope="module")
+def of_transformers(made, pixels):
+  """q_v, f_v [3, d], and a function of words to put into 'a photo of $ that SAID.' -> q_f."""
+  import torch
+  import transformers
+
+  folder = files.local("tiny_clip")
+  model = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+  words = transformers.AutoTokenizer.from_pretrained(folder)
+  prepare = transformers.AutoImageProcessor.from_pretrained(folder)
+  x = prepare(images=list(pixels), return_tensors="pt")["pixel_values"]
+
+  def features(texts, pseudo=None):
+    given = words(texts, padding=True, truncation=True, max_length=80, return_tensors="pt")
+    given = {name: given[name] for name in ("input_ids", "attention_mask")}
+
+    def replaced(module, inputs, output):
+      # 'a photo of red that ...': the word stands after the start token and three words.
+      output[:, 4] = torch.tensor(pseudo)
+      return output
+
+    hook = None
+    if pseudo is not None:
+      hook = model.text_model.embeddings.token_embedding.register_forward_hook(replaced)
+    with torch.no_grad():
+      found = model.get_text_features(**given).pooler_output.numpy()
+    if hook:
+      hook.remove()
+    return unit(found)
+
+  with torch.no_grad():
+    v = model.get_image_features(pixel_values=x).pooler_output.numpy()
+  return v, features
+
+
+def phi_of(params, x):
+  """Phi in NumPy: two hidden layers with the exact GELU."""
+  for number in range(3):
+    layer = params[f"layer_{number}"]
+    x = x @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+    if number < 2:
+      x = x * 0.5 * (1 + erf(x / np.sqrt(2)))
+  return x.astype(np.float32)
+
+
+def test_the_query_is_the_formula_by_transformers_and_numpy(
+  made, retriever, of_transformers, pixels
+):
+  v, features = of_transformers
+  words = phi_of(made.params["mapping"], v)
+  q_f = features([f"a photo of red that {text}." for text in SAID], words)
+  q_m = np.stack([features(of).mean(0) for of in EDITED])
+  q_v = unit(v)
+  np.testing.assert_allclose(retriever.embed(pixels), q_v, atol=1e-5)
+  wanted = unit(0.5 * q_m + 0.3 * q_f + 0.2 * q_v)
+  found = retriever.embed_query(pixels, SAID, edited=EDITED)
+  np.testing.assert_allclose(found, wanted, atol=2e-5)
+  # Without descriptions the other two are scaled up to 1: 0.3 and 0.2 of 0.5.
+  plain = unit(0.6 * q_f + 0.4 * q_v)
+  np.testing.assert_allclose(retriever.embed_query(pixels, SAID), plain, atol=2e-5)
+  some = retriever.embed_query(pixels, SAID, edited=[EDITED[0], [], EDITED[2]])
+  np.testing.assert_allclose(some, [wanted[0], plain[1], wanted[2]], atol=2e-5)
+  assert np.abs(wanted - plain).max() > 0.05 and np.abs(plain - q_v).max() > 0.05
+
+
+def test_search_ranks_by_the_query(retriever, pixels):
+  gallery = unit(np.random.default_rng(1).normal(size=(20, 64)).astype(np.float32))
+  q = retriever.embed_query(pixels[:1], SAID[0], edited=EDITED[0])
+  scores, rows = retriever.search(
+    image=pixels[0], text=SAID[0], edited=EDITED[0], gallery=gallery, k=4
+  )
+  wanted = (q @ gallery.T)[0]
+  assert rows.tolist() == [np.argsort(-wanted)[:4].tolist()]
+  np.testing.assert_allclose(scores[0], -np.sort(-wanted)[:4], atol=1e-6)
+  placed = retriever.place(gallery)
+  again = retriever.search(image=list(pixels), text=SAID, gallery=placed, k=4)
+  q = retriever.embed_query(pixels, SAID)
+  np.testing.assert_array_equal(again[1], np.argsort(-(q @ gallery.T), axis=1)[:, :4])
+
+
+def test_image_alone_and_text_alone(retriever, pixels):
+  gallery = pixels[::-1].copy()
+  assert retriever.search(image=pixels[0], gallery=gallery, k=1)[1].tolist() == [[2]]
+  assert retriever.search(pixels[0], gallery, k=1)[1].tolist() == [[2]]
+  texts = retriever.embed_text(SAID)
+  assert retriever.search(text=SAID[1], gallery=texts, k=1)[1].tolist() == [[1]]
+
+
+def test_one_image_goes_with_all_texts_and_one_text_with_all_images(retriever, pixels):
+  every = retriever.embed_query([pixels[0]] * 3, SAID)
+  np.testing.assert_allclose(retriever.embed_query(pixels[0], SAID), every, atol=1e-6)
+  every = retriever.embed_query(pixels, [SAID[0]] * 3)
+  np.testing.assert_allclose(retriever.embed_query(pixels, SAID[0]), every, atol=1e-6)
+  assert retriever.embed_query(pixels[0], []).shape == (0, 64)
+  assert retriever.embed_query([], SAID[0]).shape == (0, 64)
+  # A text of its own for each query, in every form.
+  forms = ([of[0] for of in EDITED], [[of[0]] for of in EDITED], np.array([of[0] for of in EDITED]))
+  first, *others = (retriever.embed_query(pixels, SAID, edited=form) for form in forms)
+  for other in others:
+    np.testing.assert_array_equal(first, other)
+  assert composed.edits(["a", "b"], 1) == [["a", "b"]] == composed.edits([["a", "b"]], 1)
+  assert composed.edits(None, 2) == [[], []] and composed.edits("a", 1) == [["a"]]
+
+
+def test_without_pseudo_words_it_is_the_sum(text_model, pixels):
+  found = lafg_jax.load_retriever(text_model)
+  wanted = unit(found.embed(pixels) + found.embed_text(SAID))
+  np.testing.assert_allclose(found.embed_query(pixels, SAID), wanted, atol=1e-6)
+  # Embeddings of images will do.
+  np.testing.assert_allclose(found.embed_query(found.embed(pixels), SAID), wanted, atol=1e-6)
+  gallery = found.embed(pixels)
+  rows = found.search(image=pixels, text=SAID, gallery=gallery, k=1)[1]
+  np.testing.assert_array_equal(rows[:, 0], (wanted @ gallery.T).argmax(1))
+  with pytest.raises(UserError, match="edited= is for a model of composed retrieval, and this one"):
+    found.embed_query(pixels, SAID, edited=EDITED)
+
+
+@pytest.mark.parametrize(
+  ("call", "says"),
+  [
+    (lambda r, x: r.search(gallery=x), "search takes one kind of queries"),
+    (lambda r, x: r.search(x, x, text="red"), "or image=... with text=..., an image that a text"),
+    (lambda r, x: r.search(x, x, image=x), "search takes one kind of queries"),
+    (lambda r, x: r.search(image=x, text="red"), "search lacks gallery="),
+    (lambda r, x: r.search(image=x, gallery=x, edited="a"), "edited= without image= and text="),
+    (lambda r, x: r.search(text="a", gallery=x, edited="a"), "edited= without image= and text="),
+    (lambda r, x: r.embed_query(x, ["a", "b"]), "search has 3 images and 2 texts"),
+    (lambda r, x: r.embed_query(x, []), "search has 3 images and 0 texts"),
+    (lambda r, x: r.embed_query(x, ""), "text 0 is empty"),
+    (lambda r, x: r.embed_query(x, 7), "the input is a int"),
+    (lambda r, x: r.embed_query("nothing.jpg", "a"), "nothing.jpg"),
+    (lambda r, x: r.embed_query(r.embed(x), "a"), "a pseudo word is made of the image itself"),
+    (lambda r, x: r.embed_query(x, "a", edited=["b", "c"]), "2 descriptions for 3 queries"),
+    (lambda r, x: r.embed_query(x, "a", edited="b"), "1 descriptions for 3 queries"),
+    (lambda r, x: r.embed_query(x, "a", edited=7), "1 descriptions for 3 queries"),
+    (lambda r, x: r.embed_query(x, "a", edited=["b", 7, "c"]), "the input is a int"),
+    (lambda r, x: r.embed_query(x[0], "a", edited=[""]), "text 0 is empty"),
+  ],
+)
+def test_a_misuse_is_one_line(retriever, pixels, call, says):
+  with pytest.raises(UserError, match=says) as caught:
+    call(retriever, pixels)
+  assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_images_alone_says_so_before_it_reads_images(trained_run):
+  found = lafg_jax.load_retriever(trained_run)
+  for call in (
+    lambda: found.embed_query("nothing.jpg", "red"),
+    lambda: found.search(image="nothing.jpg", text="red", gallery=[[1.0]]),
+  ):
+    with pytest.raises(UserError, match="a model of task=class_retrieval embeds no texts"):
+      call()
+
+
+def test_tokens_of_the_query_are_those_of_the_shipped_tokenizer(made):
+  clip = clips.load("tiny_clip", 48)[0]
+  wanted = clip_texts.tokenizer(clip).ids(SAID)
+  assert kept_clip.tokenizer(made.facts, made.files).ids(SAID) == wanted
