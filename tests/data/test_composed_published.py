@@ -111,6 +111,19 @@ def test_cirr_has_the_published_counts(split, counts):
   assert all(set(query.targets) <= set(query.members) for query in part.queries)
 
 
+@pytest.mark.parametrize(
+  ("source", "file"),
+  [("fashioniq", "captions/cap.dress.train.json"), ("cirr", "captions/cap.rc2.train.json")],
+)
+def test_train_splits_have_the_published_counts_where_they_are_there(source, file):
+  if not (SHARED / source / file).exists():
+    pytest.skip(f"needs {file}")
+  module = {"fashioniq": fashioniq, "cirr": cirr}[source]
+  for part in real(source, split="train"):
+    key = (part.name, "train") if source == "fashioniq" else "train"
+    assert (len(part.queries), len(part.gallery)) == module.PUBLISHED[key] and not part.partial
+
+
 @needs_shared
 def test_circo_has_the_published_counts():
   [val], [test] = real("circo"), real("circo", split="test")
@@ -253,6 +266,25 @@ def test_circos_gallery_is_a_file_of_ids_cocos_own_or_a_folder(tmp_path, monkeyp
   refused("names '900', which is not in the gallery", source="circo", root=tmp_path)
   refused("image_info_unlabeled2017", source="circo", root=tmp_path, missing="annotations")
   refused("CIRCO has val and test", source="circo", root=tmp_path, split="train")
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("names.npy", b"no array"),
+    ("names.json", b'{"images": [{"file_name": "1.jpg"}]}'),
+    ("names.json", b"[1.5]"),
+    ("names.txt", b"\n \n"),
+    ("names.txt", b"\xff\xfe"),
+    ("names.txt", b"dog.jpg\n"),
+  ],
+)
+def test_a_broken_list_of_the_gallery_is_named(tmp_path, name, content):
+  entry = {"reference_img_id": 7, "relative_caption": "has two", "id": 0}
+  write(tmp_path / "annotations/test.json", [entry])
+  (tmp_path / name).write_bytes(content)
+  refused(name, source="circo", root=tmp_path, split="test", gallery_file=tmp_path / name)
+  refused("is no file", source="circo", root=tmp_path, split="test", gallery_file=tmp_path / "no")
 
 
 def test_published_benchmarks_have_nothing_to_train_on():

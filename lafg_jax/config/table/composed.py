@@ -107,8 +107,9 @@ ROWS = (
       "data.train_fraction or data.test_classes.",
       ReadBy("composed.source", ("attributes",), unset="unseen")),
   Key("composed.num_queries", 0, at_least(0), "evaluation",
-      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: 2,000 of "
-      "a table, or the finches' own number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: 2,000 "
+      "of a table, or the finches' own number.",
+      ReadBy("composed.source", ("attributes", "finches"), unset=0)),
 
   Key("captioner.kind", "none", one_of("none", "file", "attributes", *LLM), "words",
       "Who captions images: 'file' (captioner.file), 'attributes' (CLIP chooses a phrase for each "
