@@ -84,7 +84,8 @@ setup(
   # The configs stand at the top of a checkout, and inside of the package where pip installs it.
   packages=[
     *find_packages(include=["lafg_jax", "lafg_jax.*"]),
-    *("lafg_jax.shipped_configs", "lafg_jax.shipped_configs.image_text"),
+    "lafg_jax.shipped_configs",
+    *(f"lafg_jax.shipped_configs.{name}" for name in ("image_text", "composed")),
   ],
   package_dir={"lafg_jax.shipped_configs": "configs"},
   package_data={

@@ -9,6 +9,7 @@ from absl import logging
 
 from lafg_jax.ablation import summary
 from lafg_jax.ablation.plan import Cell, read_cell
+from lafg_jax.evaluate.results import TITLES
 from lafg_jax.report import study_figures, study_tables
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
@@ -141,7 +142,8 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
     "reference": file.REFERENCE,
     "controls": getattr(file, "FIGURE_CONTROLS", file.CONTROLS),
   }
-  for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs):
+  titles = getattr(file, "TITLES", TITLES)
+  for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs, titles):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
     texts[f"{name}.md"] = study_tables.markdown(table, labels, about, changes)
     texts[f"{name}.svg"] = study_figures.means(table, labels, shown=shown, **marked)

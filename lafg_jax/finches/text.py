@@ -97,6 +97,24 @@ def random_name(attributes: Attributes, rng: np.random.Generator) -> Text:
   return f"{first} {last}", said + more
 
 
+def phrases(claim: Claim) -> list[str]:
+  """Every phrase of a sentence that lists things, by which it makes a claim: 'a crimson crown'."""
+  attribute, value = claim
+  shades = (
+    list(dict.fromkeys(_WORDS["shades"][value])) if ATTRIBUTES[attribute] is COLOURS else [""]
+  )
+  return [
+    form.format(c=shade, a=f"{'an' if shade[:1] in 'aeiou' else 'a'} {shade}")
+    for form in _forms("nouns", claim)
+    for shade in shades
+  ]
+
+
+def shades(colour: str) -> tuple[str, ...]:
+  """The words for a colour, each once."""
+  return tuple(dict.fromkeys(_WORDS["shades"][colour]))
+
+
 def _noun(claim: Claim, rng: np.random.Generator) -> str:
   attribute, value = claim
   if ATTRIBUTES[attribute] is not COLOURS:

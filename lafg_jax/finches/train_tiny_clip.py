@@ -48,6 +48,20 @@ def sample_combinations(
   return found
 
 
+def combinations_of_training(
+  pool: int, rng: np.random.Generator
+) -> tuple[list[Attributes], list[Attributes]]:
+  """(those set aside to measure progress on, the `pool` ones that training shows)."""
+  held_out = sample_combinations(_HELD_OUT, rng)
+  return held_out, sample_combinations(pool, rng, frozenset(held_out))
+
+
+def seen_by_the_shipped() -> frozenset[Attributes]:
+  """The combinations that the shipped tiny CLIP was trained on: with the flags' defaults."""
+  own = define_flags()
+  return frozenset(combinations_of_training(own["pool"].default, np.random.default_rng((0, 3)))[1])
+
+
 def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[str, set[Claim]]:
   """A true text about a finch and the claims it makes.
 
@@ -246,8 +260,7 @@ def train(steps: int, batch: int, pool: int, rate: float, seed: int):
 
   torch.manual_seed(seed)
   rng = np.random.default_rng((seed, 3))
-  held_out = sample_combinations(_HELD_OUT, rng)
-  combinations = sample_combinations(pool, rng, frozenset(held_out))
+  held_out, combinations = combinations_of_training(pool, rng)
   began = time.time()
   images = render_all(combinations, seed)
   logging.info("drew %d pictures in %.0f s", pool, time.time() - began)

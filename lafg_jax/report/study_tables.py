@@ -6,7 +6,7 @@ from typing import Any
 from lafg_jax.evaluate.results import TITLES, percent
 
 _HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
-_MEANS = "In %, highest R@1 first."
+_MEANS = "In %, highest {} first."
 _OF_SEEDS = "The standard deviation (sd) and the 95% t-interval of the mean are over seeds."
 _DIFFERENCES = """A - B in percentage points, over the seeds that both have, paired by seed. Above \
 0, A is better."""
@@ -51,14 +51,15 @@ def markdown(
   """
   parts = [_HEAD, measured(table)]
   if table["rows"]:
-    note = f"{_MEANS} {_OF_SEEDS if _known(table['rows'], 't') else _ONE_SEED}"
+    first = next(iter(titles_of(table).values()))
+    note = f"{_MEANS.format(first)} {_OF_SEEDS if _known(table['rows'], 't') else _ONE_SEED}"
     parts += _fold(f"Means of {len(table['rows'])} variants", note, means(table, labels))
   if table["differences"]:
     known = [said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind)]
     note = " ".join([_DIFFERENCES, *known])
     parts += _fold("Paired differences", note, differences(table, labels))
   if table["sweeps"]:
-    note = _SWEEPS.format(" / ".join(TITLES.values()))
+    note = _SWEEPS.format(" / ".join(titles_of(table).values()))
     parts += _fold("One value at a time", note, *sweeps(table, labels))
   if named := legend(table, labels, about or {}, changes or {}):
     parts += _fold("What the names mean", _LEGEND, named)
@@ -79,6 +80,11 @@ def label(variant: str, labels: Labels) -> str:
   return ", ".join(parts)
 
 
+def titles_of(table: Mapping[str, Any]) -> Mapping[str, str]:
+  """{metric: its title} of the metrics that a table compares."""
+  return table.get("titles", TITLES)
+
+
 def title(table: Mapping[str, Any]) -> str:
   """'synthetic, from scratch' and the like."""
   start = table["start"]
@@ -90,6 +96,8 @@ def measured(table: Mapping[str, Any]) -> str:
   kind = "classes never seen" if table["split"] == "test" else "held-out training classes"
   partial = " A partial copy of the dataset." if table["partial"] else ""
   images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
+  if table.get("of"):
+    images = f"{table['num_queries']} {table['of'][0]} of {table['num_classes']} {table['of'][1]}"
   return f"{images}; {table['steps']} steps for every variant.{partial}"
 
 
@@ -99,11 +107,13 @@ def means(table: Mapping[str, Any], labels: Labels) -> Rows:
   Standard deviations and intervals have their places where any row has several seeds.
   """
   several = _known(table["rows"], "t")
-  columns = [(f"{name} (sd)", "95% t") if several else (name,) for name in TITLES.values()]
+  columns = [
+    (f"{name} (sd)", "95% t") if several else (name,) for name in titles_of(table).values()
+  ]
   found = [["variant", "name", "seeds", *(x for pair in columns for x in pair)]]
   for row in table["rows"]:
     name, cells = row["variant"], []
-    for x in map(row.get, TITLES):
+    for x in map(row.get, titles_of(table)):
       sd = f" ({percent(x['sd'])})" if x and x["sd"] is not None else ""
       figures = [percent(x["mean"]) + sd, interval(x["t"])] if x else ["", ""]
       cells += figures[: 1 + several]
@@ -142,18 +152,19 @@ def _sentence(name: str, labels: Labels, about: Labels) -> str:
 
 def _known(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
   """Whether any metric of any row has this figure."""
-  return any(row[m].get(what) is not None for row in rows for m in TITLES if m in row)
+  figures = [x for row in rows for x in row.values() if isinstance(x, Mapping)]
+  return any(x.get(what) is not None for x in figures)
 
 
 def differences(table: Mapping[str, Any], labels: Labels) -> Rows:
   """Head and rows of paired differences, with the intervals that any row has."""
   kinds = [kind for kind in _INTERVALS if _known(table["differences"], kind)]
   titles = ["A - B", *(_INTERVALS[kind][0] for kind in kinds)]
-  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in TITLES.values() for y in titles)]]
+  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in titles_of(table).values() for y in titles)]]
   for row in table["differences"]:
     cells = [label(row[side], labels) for side in ("variant", "against")]
     cells.append(str(len(row["seeds"])))
-    for x in map(row.get, TITLES):
+    for x in map(row.get, titles_of(table)):
       intervals = (interval(x[kind], "+") if x else "" for kind in kinds)
       cells += [percent(x["mean"], "+") if x else "", *intervals]
     found.append(cells)
@@ -172,7 +183,9 @@ def sweeps(table: Mapping[str, Any], labels: Labels) -> list[Rows]:
     for name, line in sweep["lines"].items():
       rows.append([label(name, labels)])
       for row in map(line.get, sweep["values"]):
-        means = (percent(row[m]["mean"]) if m in row else "-" for m in TITLES) if row else ()
+        means = (
+          (percent(row[m]["mean"]) if m in row else "-" for m in titles_of(table)) if row else ()
+        )
         seeds = f" ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})" if row else ""
         rows[-1].append(" / ".join(means) + seeds * (len(counts) > 1))
     found.append(rows)

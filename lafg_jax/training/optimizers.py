@@ -14,11 +14,17 @@ from lafg_jax.utils.errors import UserError
 
 
 def schedule(train: ConfigDict) -> optax.Schedule:
-  """Linear warm-up from 0 to the peak, then a cosine to 0 at the last step."""
+  """Linear warm-up from 0 to the peak; then a cosine to 0 at the last step, or the peak for good.
+
+  train.schedule says which.
+  """
+  peak, warmup = train.learning_rate, int(train.warmup * train.steps)
+  if train.schedule == "constant":
+    return optax.warmup_constant_schedule(0.0 if warmup else peak, peak, warmup)
   return optax.warmup_cosine_decay_schedule(
     init_value=0.0,
-    peak_value=train.learning_rate,
-    warmup_steps=int(train.warmup * train.steps),
+    peak_value=peak,
+    warmup_steps=warmup,
     decay_steps=train.steps,
   )
 
@@ -40,7 +46,8 @@ def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
       optax.add_decayed_weights(train.weight_decay, decay_mask), optax.sgd(rate, momentum=0.9)
     )
   else:
-    rule = optax.adamw(rate, weight_decay=train.weight_decay, mask=decay_mask)
+    moments = {"b2": train.adam_b2, "eps": train.adam_eps}
+    rule = optax.adamw(rate, **moments, weight_decay=train.weight_decay, mask=decay_mask)
   if train.clip_norm:
     rule = optax.chain(optax.clip_by_global_norm(train.clip_norm), rule)
   for number, (_, factor) in enumerate(objective.rate_of):

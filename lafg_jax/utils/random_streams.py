@@ -111,3 +111,28 @@ def of_seed(seed: int) -> Generator:
   """Draws that a seed decides once: language.shuffle, language.wrong_sentences, data.split_seed and
   the resamples of an interval. Each has its own seed, or is used in runs without the others."""
   return np.random.default_rng(seed)
+
+
+def family_of_finches(number: int, purpose: int) -> Generator:
+  """The birds of a family of the composed finches (0), and how many pictures each has (1)."""
+  return np.random.default_rng([number, purpose, 0, 31])
+
+
+def composed_finch(part: int, number: int) -> Generator:
+  """The picture of bird `number` of a part of the composed finches; part 0 is that of training."""
+  return np.random.default_rng([part, number, 0, 32])
+
+
+def composed_query(part: int, number: int) -> Generator:
+  """The words of a composed query on finches; number 0 is also which queries are asked."""
+  return np.random.default_rng([part, number, 0, 33])
+
+
+def training_finch(number: int, purpose: int) -> Generator:
+  """How a training bird of the composed finches looks (0), and the words of its caption (1)."""
+  return np.random.default_rng([number, purpose, 0, 34])
+
+
+def captions_of_image(seed: int, content: int) -> Generator:
+  """The wording of the captions that CLIP reads in an image, and which are wrong on purpose."""
+  return np.random.default_rng([seed, content, 0, 35])

@@ -211,3 +211,51 @@ def test_flip_mirrors_about_half():
     assert mirrored or np.array_equal(got, array)
     flipped += mirrored
   assert 160 < flipped < 240
+
+
+def targetpad(img, size):
+  """Padding, resizing and cropping step by step, as CLIP4Cir's preprocessing has them."""
+  width, height = img.size
+  if max(img.size) / min(img.size) >= 1.25:
+    scaled = max(img.size) / 1.25
+    across, down = (max(int((scaled - side) / 2), 0) for side in img.size)
+    whole = Image.new("RGB", (width + 2 * across, height + 2 * down))
+    whole.paste(img, (across, down))
+    img = whole
+  short = min(img.size)
+  img = img.resize((size * img.width // short, size * img.height // short), Image.BICUBIC)
+  left, top = (img.width - size) // 2, (img.height - size) // 2
+  return np.asarray(img.crop((left, top, left + size, top + size)))
+
+
+@pytest.mark.parametrize("shape", [(200, 400), (400, 200), (100, 120), (64, 64), (90, 333)])
+def test_images_that_are_longer_than_a_quarter_more_are_padded(shape):
+  # A smooth picture: the one call that crops and resizes rounds at its edges alone.
+  y, x = np.mgrid[: shape[0], : shape[1]]
+  picture = np.stack([x % 251, y % 241, (x + y) % 239], axis=2).astype(np.uint8)
+  picture[::7] = 255
+  img = Image.fromarray(picture)
+  for source in (img, picture):
+    found = images.resize_centre_crop(source, 64, 64, pad="target")
+    difference = np.abs(found.astype(int) - targetpad(img, 64))
+    assert difference.mean() < 0.5 and np.median(difference) == 0
+
+
+def test_the_documents_example_of_padding():
+  wide = images.padded(Image.new("RGB", (400, 200), (9, 9, 9)))
+  assert wide.size == (400, 320)
+  assert np.asarray(wide)[:60].max() == 0 and np.asarray(wide)[60:260].min() == 9
+  tall = images.padded(np.full((401, 200, 3), 9, np.uint8))
+  assert tall.size == (200 + 2 * int((401 / 1.25 - 200) / 2), 401)
+  almost = Image.new("RGB", (124, 100))
+  assert images.padded(almost) is almost
+  assert images.padded(Image.new("RGB", (125, 100))).size == (125, 100)
+
+
+def test_an_image_that_was_shrunk_is_padded_in_the_sizes_of_the_original():
+  img = Image.fromarray(np.random.default_rng(0).integers(0, 256, (200, 400, 3), np.uint8))
+  small = images.Shrunk(np.asarray(img.resize((100, 50))), 400, 200)
+  found = images.padded(small)
+  assert (found.width, found.height) == (400, 320) and found.pixels.shape == (80, 100, 3)
+  crop = images.resize_centre_crop(small, 32, 32, pad="target")
+  assert crop.shape == (32, 32, 3) and crop[:5].max() == 0 and crop[8:24].mean() > 60

@@ -13,7 +13,7 @@ from lafg_jax.language.encoders import cache as feature_cache
 from lafg_jax.tasks.class_retrieval import train
 from lafg_jax.training import checkpoints, frozen_features, frozen_weights, loop, metrics_log
 from lafg_jax.training.step import Objective
-from lafg_jax.utils import files
+from lafg_jax.utils import files, jsonl
 from lafg_jax.utils.errors import UserError
 
 
@@ -164,9 +164,9 @@ def test_a_class_that_cannot_be_kept_names_the_file_and_those_before_are_there(
   tmp_path, files_end_at
 ):
   path, row = tmp_path / "partial.jsonl", {"class": "a", "sentences": ["b" * 100]}
-  with pytest.raises(OSError) as error, files_end_at(300), llm._appending(path) as file:
+  with pytest.raises(OSError) as error, files_end_at(300), jsonl.appending(path) as file:
     for _ in range(5):
-      llm._append(file, row)
+      jsonl.append(file, row)
   assert error.value.filename == str(path)
   assert llm._read_partial(path) == {"a": ["b" * 100]}
 

@@ -69,6 +69,9 @@ ROWS = (
       "Where images are missing: 'refuse'; 'partial' goes on without them, with counts, and marks "
       "the result; 'annotations' looks for no image, for features that are there already.",
       ReadBy("composed.source", _READ, unset="refuse")),
+  Key("composed.features", "", TEXT, "nothing",
+      "npz with `ids` [n] and `vectors` [n, D]: image features f_v that are there already, not "
+      "normalised, in place of reading images.", path=True),
   Key("composed.drop_reference", "auto", one_of("auto", "always", "never"), "evaluation",
       "Whether a query's reference image is left out of its ranking; 'auto': as the benchmark has "
       "it (CIRR leaves it out, FashionIQ and CIRCO keep it; finches and tables leave it out)."),
@@ -102,16 +105,21 @@ ROWS = (
   Key("composed.num_queries", 0, at_least(0), "evaluation",
       "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: all, or "
       "the default number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+  Key("composed.wordings", "held_out", one_of("held_out", "known"), "evaluation",
+      "Finches: sentences in wordings that the editor's grammar was not written for, or in those "
+      "that it knows.", ReadBy("composed.source", ("finches",), unset="held_out")),
 
   Key("captioner.kind", "none", one_of("none", "file", "attributes", *LLM), "words",
       "Who captions images: 'file' (captioner.file), 'attributes' (CLIP chooses a phrase for each "
       "attribute; no language model), an image-to-text model of 'transformers' (BLIP, BLIP-2), or "
       "'openai' (any OpenAI-compatible endpoint that takes images)."),
   Key("captioner.file", "", TEXT, "words",
-      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE.',
-      ReadBy("captioner.kind", ("file",), unset=""), path=True),
+      'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE; for \'attributes\' a JSON '
+      "{attribute: {value: phrase, or list of phrases}} ('': the finches').",
+      ReadBy("captioner.kind", ("file", "attributes"), unset=""), path=True),
   Key("captioner.model", "", TEXT, "words",
-      "Hub id or folder ('transformers'), or the model's name ('openai').", path=True),
+      "Hub id or folder ('transformers'), the model's name ('openai'), or the CLIP of 'attributes' "
+      "('': the shipped tiny_clip).", path=True),
   Key("captioner.number", 15, at_least(1), "words", "N: captions of an image."),
   Key("captioner.gallery", True, BOOL, "words",
       "Caption the gallery too; False: the reference images alone (gamma is 0 then)."),
@@ -160,13 +168,19 @@ ROWS = (
       "Phi that is trained already: a torch checkpoint of SEARLE, LinCIR or Pic2Word, or a "
       "workdir; '' trains one.", path=True),
   Key("mapping.texts", "", TEXT, "training",
-      "'lincir': file with a text a line (or a column caption); '' takes the captions of the "
-      "source's training images.", path=True),
+      "File with a text a line, or a CSV with a column caption: what 'lincir' trains on, and whose "
+      "nouns are the concepts of 'searle'; '' takes the captions of the source's training images.",
+      path=True),
   Key("mapping.images", "", TEXT, "training",
       "'searle' and 'pic2word': folder of training images; '' takes those of the source.",
       path=True),
+  Key("mapping.views", 4, at_least(0), "training",
+      "'pic2word': random crops of an image (data.crop_scale) whose features are computed once, "
+      "and of which epochs take one after the other; 0: the centre crop.",
+      ReadBy("mapping.method", ("pic2word",), unset=4)),
   Key("mapping.phrases", "rules", one_of("rules", "spacy"), "training",
-      "'lincir': key phrases by a few rules, or by spaCy's en_core_web_sm as published.",
+      "'lincir': key phrases by lists of words and endings of English, or by spaCy's "
+      "en_core_web_sm as published.",
       ReadBy("mapping.method", ("lincir",), unset="rules")),
   Key("mapping.hidden", 0, at_least(0), "embedding",
       "Width of Phi's two hidden layers; 'auto' (or 0): 4 d, or 512 for 'pic2word'.", auto=0),

@@ -97,6 +97,16 @@ def parse(text: str, finish_reason: str, name: str, count: int) -> list[str]:
   return best[:count]
 
 
+def is_refusal(text: str) -> bool:
+  """Whether a text begins as a refusal does."""
+  return _REFUSAL.match(text) is not None
+
+
+def without_fences(text: str) -> str:
+  """A text without the marks of code blocks."""
+  return _FENCE.sub("", text)
+
+
 def _groups(text: str, count: int) -> Iterator[list[str]]:
   """Each list of a text, as strings: those of JSON, and where there are none those of plain text.
 

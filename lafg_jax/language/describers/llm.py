@@ -5,24 +5,23 @@ fingerprint is that of the settings and of the prompt. Classes without a usable 
 with the raw answer, in `<workdir>/descriptions_failed.jsonl`, and the next run asks about them.
 """
 
-import errno
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from absl import logging
 
 from lafg_jax.config import keys
-from lafg_jax.language.describers import answers, local_llm, neighbours, openai_api, prompt
-from lafg_jax.language.describers.prompt import Answer
+from lafg_jax.language.describers import answers, chat, local_llm, neighbours, openai_api, prompt
+from lafg_jax.language.describers.chat import Answer
 from lafg_jax.language.describers.thoughts import Unusable
 from lafg_jax.language.descriptions import Record, record
+from lafg_jax.utils import jsonl
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete
-from lafg_jax.utils.files import fingerprint, naming
+from lafg_jax.utils.files import fingerprint
 from lafg_jax.utils.progress import Progress
 
 # The attempt, from 0, from which the question is the plain one.
@@ -82,7 +81,8 @@ def run(
       near = {c: tuple(x for x in others if not leaks(c, x)) for c, others in near.items()}
       question = lambda name, reason: prompt.question(name, near[name], count, reason)  # noqa: E731
     backend = openai_api if language.describer == "openai" else local_llm
-    with backend.opened(language) as ask, _appending(path) as kept:
+    opened = backend.opened(chat.of_language(language))
+    with opened as ask, jsonl.appending(path) as kept:
       failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
       (reason, times), *others = Counter(failed.values()).most_common()
@@ -100,81 +100,46 @@ def _ask_all(language, ask, pending, question, leaks, kept, done, failed_path) -
   """Asks about `pending` in rounds; adds to `done` and to the file `kept`; returns who failed, and
   why."""
   failed: dict[str, str] = {}
-  reasons = dict.fromkeys(pending, "")
+  count = language.sentences_per_class
+
+  def asked(name: str, reason: str, attempt: int) -> str:
+    plain = attempt >= _PLAIN_FROM
+    return prompt.plain_question(name, count) if plain else question(name, reason)
+
+  usable = lambda name, answer: _usable(answer, name, count, leaks)  # noqa: E731
+  found = chat.ask_until_usable(ask, pending, asked, usable, language.retries)
   with Progress("describe", len(pending), "classes") as progress:
-    for attempt in range(language.retries + 1):
-      names = list(reasons)
-      questions = [
-        question(name, reasons[name])
-        if attempt < _PLAIN_FROM
-        else prompt.plain_question(name, language.sentences_per_class)
-        for name in names
-      ]
-      for position, answer in ask(questions, attempt):
-        name = names[position]
-        try:
-          done[name] = _usable(answer, name, language.sentences_per_class, leaks)
-          _append(kept, {"class": name, "sentences": done[name]})
-        except Unusable as error:
-          reasons[name] = str(error)
-          if attempt < language.retries and not answer.error:
-            continue
-          if reasons[name] not in failed.values():
-            logging.warning("describe: no usable answer for %r: %s", name, error)
-          failed[name] = reasons[name]
-          row = {"class": name, "reason": str(error), "attempts": attempt + 1}
-          # Opened for each row, as most runs have none.
-          with _appending(failed_path) as file:
-            _append(file, row | {"finish_reason": answer.finish_reason, "raw": answer.text})
-        del reasons[name]
-        progress.add(1)
-      if not reasons:
-        break
+    for name, said in found:
+      if isinstance(said, chat.Failed):
+        if said.reason not in failed.values():
+          logging.warning("describe: no usable answer for %r: %s", name, said.reason)
+        failed[name] = said.reason
+        row = {"class": name, "reason": said.reason, "attempts": said.attempts}
+        # Opened for each row, as most runs have none.
+        with jsonl.appending(failed_path) as file:
+          answer = said.answer
+          jsonl.append(file, row | {"finish_reason": answer.finish_reason, "raw": answer.text})
+      else:
+        done[name] = said
+        jsonl.append(kept, {"class": name, "sentences": said})
+      progress.add(1)
   return failed
 
 
 def _usable(answer: Answer, name: str, count: int, leaks) -> list[str]:
-  if answer.error:
-    raise Unusable(answer.error)
   sentences = answers.parse(answer.text, answer.finish_reason, name, count)
   if all(leaks(name, text) for text in sentences):
     raise Unusable("every sentence names another kind")
   return sentences
 
 
-def _appending(path: Path) -> BinaryIO:
-  # Without a buffer, which would try again to write what a full disk refused, on closing.
-  return open(path, "ab", buffering=0)
-
-
-def _append(file: BinaryIO, row: dict[str, Any]) -> None:
-  """Adds one line, which is on the disk when this returns."""
-  # A model's raw text may hold half a character, which UTF-8 does not take.
-  line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-  with naming(file.name):
-    if file.write(line) < len(line):
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    os.fsync(file.fileno())
-
-
 def _read_partial(path: Path) -> dict[str, list[str]]:
   """{class: sentences} of an interrupted run; cuts off a last line that was half written."""
-  if not path.exists():
-    return {}
-  data = path.read_bytes()
-  whole = data[: data.rfind(b"\n") + 1]
-  if len(whole) < len(data):
-    os.truncate(path, len(whole))
-  done: dict[str, list[str]] = {}
-  for number, line in enumerate(whole.split(b"\n")[:-1], 1):
-    try:
-      row = json.loads(line)
-      name, sentences = row["class"], row["sentences"]
-      sound = isinstance(sentences, list) and all(isinstance(t, str) for t in [name, *sentences])
-    except (ValueError, TypeError, KeyError):
-      sound = False
-    if sound and sentences:
-      done[name] = sentences
-    else:
-      logging.warning("%s line %d is damaged: its class is asked about again", path, number)
-  return done
+
+  def sound(row: dict[str, Any]) -> bool:
+    texts = row["sentences"]
+    strings = isinstance(texts, list) and all(isinstance(t, str) for t in [row["class"], *texts])
+    return strings and bool(texts)
+
+  rows = jsonl.sound_rows(path, sound, "its class is asked about again")
+  return {row["class"]: row["sentences"] for row in rows}

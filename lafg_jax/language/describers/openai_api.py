@@ -13,7 +13,7 @@ from typing import Any
 from absl import logging
 
 from lafg_jax.language.describers import openai_dialects as dialects
-from lafg_jax.language.describers.prompt import Answer, Ask
+from lafg_jax.language.describers.chat import Answer, Ask, Chat, Question
 from lafg_jax.utils import packages
 from lafg_jax.utils.errors import UserError
 
@@ -27,10 +27,10 @@ _UNREACHABLE = ("ConnectError", "ConnectTimeout")
 
 
 @contextlib.contextmanager
-def opened(language: Any) -> Iterator[Ask]:
-  """Yields the function that asks `language.llm` at `language.base_url`.
+def opened(chat: Chat) -> Iterator[Ask]:
+  """Yields the function that asks a model at its `base_url`.
 
-  The key is read from the environment variable `language.api_key_env`; without it 'none' is sent,
+  The key is read from the environment variable `api_key_env`; without it 'none' is sent,
   since local servers want any key.
 
   Raises:
@@ -40,24 +40,24 @@ def opened(language: Any) -> Iterator[Ask]:
   packages.require("language", "openai")
   import openai
 
-  key = os.environ.get(language.api_key_env, "") or "none"
-  url = dialects.base_url(language.base_url or os.environ.get("OPENAI_BASE_URL", ""))
+  key = os.environ.get(chat.api_key_env, "") or "none"
+  url = dialects.base_url(chat.base_url or os.environ.get("OPENAI_BASE_URL", ""))
   with openai.OpenAI(
-    api_key=key, base_url=url or None, timeout=language.timeout_s, max_retries=0
+    api_key=key, base_url=url or None, timeout=chat.timeout_s, max_retries=0
   ) as client:
-    endpoint = _Endpoint(client, language, key)
+    endpoint = _Endpoint(client, chat, key)
     try:
       yield lambda questions, attempt: _ask(endpoint, questions)
     finally:
       endpoint.stopped.set()
 
 
-def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int, Answer]]:
+def _ask(endpoint: "_Endpoint", questions: Sequence[Question]) -> Iterator[tuple[int, Answer]]:
   waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
   for i in range(len(questions)):
     waiting.put(i)
   found: queue.SimpleQueue[tuple[int, Answer | BaseException]] = queue.SimpleQueue()
-  count = min(endpoint.language.concurrency, len(questions))
+  count = min(endpoint.chat.concurrency, len(questions))
   # A thread goes on only when an answer has been recorded, not merely received: a kill then loses
   # `concurrency` answers at most.
   free = threading.Semaphore(count)
@@ -75,9 +75,9 @@ def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int,
 
   # Not a ThreadPoolExecutor: after Ctrl-C the interpreter would wait for the requests in flight.
   for _ in range(count):
-    threading.Thread(target=work, name="describe", daemon=True).start()
+    threading.Thread(target=work, name=endpoint.chat.stage, daemon=True).start()
   try:
-    for _ in questions:
+    for _ in range(len(questions)):
       i, answer = found.get()
       if isinstance(answer, BaseException):
         raise answer
@@ -93,18 +93,21 @@ def _ask(endpoint: "_Endpoint", questions: Sequence[str]) -> Iterator[tuple[int,
 class _Endpoint:
   """What the threads share: the client, what it takes, and how long it wants to be left alone."""
 
-  def __init__(self, client: Any, language: Any, key: str) -> None:
-    self.client, self.language, self.key = client, language, key
+  def __init__(self, client: Any, chat: Chat, key: str) -> None:
+    self.client, self.chat, self.key = client, chat, key
     self.first_url = str(client.base_url).rstrip("/")
-    self.parameters = {"max_tokens": language.max_tokens, "temperature": language.temperature}
+    self.parameters = {"max_tokens": chat.max_tokens, "temperature": chat.temperature}
+    self.parameters |= chat.more
     self.stopped, self.lock = threading.Event(), threading.Lock()
     self.answered = False
     self.quiet_until = 0.0
 
-  def answer(self, question: str) -> Answer:
-    """Asks until there is an answer, at most 1 + language.retries times."""
+  def answer(self, question: Question) -> Answer:
+    """Asks until there is an answer, at most 1 + `retries` times."""
+    if question is None:
+      return Answer("", error="there was nothing to ask")
     trouble, attempt = "", 0
-    while attempt <= self.language.retries:
+    while attempt <= self.chat.retries:
       self._wait(attempt)
       if self.stopped.is_set():
         return Answer("", error="the run was stopped")
@@ -119,26 +122,23 @@ class _Endpoint:
       status, message = found.status, self._safe(found.message)
       trouble = f"HTTP {status}: {message}" if status else message
       out_of_money = "insufficient_quota" in found.message
-      if (
-        status in _SETUP or out_of_money or (found.unreachable and attempt > self.language.retries)
-      ):
+      if status in _SETUP or out_of_money or (found.unreachable and attempt > self.chat.retries):
         self._require_answers(trouble, found)
       if found.pause > 0:
         self.quiet_until = max(self.quiet_until, time.monotonic() + found.pause)
-        pause = "describe: the server asks for a pause of %.0f s"
-        logging.log_every_n_seconds(logging.INFO, pause, 10, found.pause)
+        pause = "%s: the server asks for a pause of %.0f s"
+        logging.log_every_n_seconds(logging.INFO, pause, 10, self.chat.stage, found.pause)
       if status and (out_of_money or (status not in _RETRIED and status < 500)):
         return Answer("", error=trouble)
-    return Answer("", error=f"{trouble}, {self.language.retries + 1} times")
+    return Answer("", error=f"{trouble}, {self.chat.retries + 1} times")
 
-  def _ask_once(self, client: Any, sent: dict[str, Any], question: str) -> Any:
+  def _ask_once(self, client: Any, sent: dict[str, Any], question: Question) -> Any:
     """An Answer, or the Problem that came in its place."""
     import openai
 
     try:
-      completion = client.chat.completions.create(
-        model=self.language.llm, messages=[{"role": "user", "content": question}], **sent
-      )
+      messages: Any = [{"role": "user", "content": question}]
+      completion = client.chat.completions.create(model=self.chat.model, messages=messages, **sent)
       if sent.get("stream"):
         return dialects.read_stream(completion)
       return dialects.problem_in(completion) or dialects.read(completion)
@@ -163,8 +163,8 @@ class _Endpoint:
         self.parameters = dialects.without(sent, name, problem.message)
         new = [f"{x}={y}" for x, y in self.parameters.items() if sent.get(x) != y]
         logging.warning(
-          "describe: %s does not take %s as sent (%s): it is asked %s from here on",
-          *(self.language.llm, name, self._safe(problem.message)),
+          "%s: %s does not take %s as sent (%s): it is asked %s from here on",
+          *(self.chat.stage, self.chat.model, name, self._safe(problem.message)),
           f"with {new[0]}" if new else "without it",
         )
         return True
@@ -173,7 +173,8 @@ class _Endpoint:
       if problem.status in (404, 405) and not self.answered and other:
         # An address that names a model is right.
         if not re.search(r"\bmodel\b", problem.message, re.IGNORECASE):
-          logging.warning("describe: language.base_url lacks /v1: asking at %s", other)
+          stage, section = self.chat.stage, self.chat.section
+          logging.warning("%s: %s.base_url lacks /v1: asking at %s", stage, section, other)
           self.client = client.copy(base_url=other)
           return True
     return False
@@ -196,11 +197,11 @@ class _Endpoint:
     if problem.status == 404:
       with contextlib.suppress(Exception):
         known = [str(model.id) for model in self.client.models.list(timeout=10).data]
-    llm = self.language.llm
+    chat = self.chat
     raise UserError(
-      f"the endpoint of language.base_url ({self.client.base_url.host}) does not answer for "
-      f"language.llm={llm} ({trouble}){dialects.other_models(llm, known)}: check both, and the key "
-      f"in the environment variable {self.language.api_key_env}"
+      f"the endpoint of {chat.section}.base_url ({self.client.base_url.host}) does not answer for "
+      f"{chat.model_key}={chat.model} ({trouble}){dialects.other_models(chat.model, known)}: check "
+      f"both, and the key in the environment variable {chat.api_key_env}"
     )
 
   def _safe(self, text: str) -> str:

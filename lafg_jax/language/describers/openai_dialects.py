@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from lafg_jax.language.describers.prompt import Answer
+from lafg_jax.language.describers.chat import Answer
 
 # The longest pause that a server gets, whatever it asks for.
 _LONGEST_RETRY_AFTER = 900.0
@@ -147,7 +147,8 @@ def refused(problem: Problem, sent: Iterable[str]) -> str:
   # 'You requested 1536 tokens (512 in the messages, 1024 in the completion).'
   if limit and re.search(r"max_new_tokens|in the completion\b", problem.message):
     return limit
-  places = {x: re.search(rf"(?<!\w){x}(?!\w)", problem.message) for x in sent}
+  # 'n', the number of answers, is no line break.
+  places = {x: re.search(rf"(?<![\w\\]){x}(?!\w)", problem.message) for x in sent}
   found = [(place.start(), x) for x, place in places.items() if place]
   if found:
     return min(found)[1]
@@ -191,9 +192,16 @@ def plain(text: str) -> str:
 
 
 def read(completion: Any) -> Answer:
-  """The answer in a completion, whose shape the client has not checked; else ValueError."""
+  """The answers in a completion, whose shape the client has not checked; else ValueError."""
   try:
-    choice = completion.choices[0]
+    first, *others = [_read_choice(choice) for choice in completion.choices]
+  except (AttributeError, TypeError, ValueError):
+    raise ValueError("the body is no chat completion") from None
+  return first._replace(more=tuple(others))
+
+
+def _read_choice(choice: Any) -> Answer:
+  try:
     message = getattr(choice, "message", None)
     content = choice.text if message is None else getattr(message, "content", None)
     text = _text(content) or _arguments(message)

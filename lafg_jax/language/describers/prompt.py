@@ -1,25 +1,12 @@
 """What a language model is asked about a class (prompts.toml)."""
 
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 _PROMPTS = tomllib.loads(Path(__file__).with_name("prompts.toml").read_text(encoding="utf-8"))
 # Part of what decides descriptions: under a new version every class is asked about again.
 PROMPT_VERSION: str = _PROMPTS["version"]
-
-
-class Answer(NamedTuple):
-  """A language model's answer to one question."""
-
-  text: str
-  finish_reason: str = "stop"  # 'length' where it was cut off
-  error: str = ""  # why no answer came, after all retries
-
-
-# Questions -> (position, answer) in any order; the attempt, from 0, varies the random seed.
-Ask = Callable[[Sequence[str], int], Iterator[tuple[int, Answer]]]
 
 
 def question(name: str, neighbours: Sequence[str], count: int, reason: str = "") -> str:

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.language import descriptions
-from lafg_jax.language.describers import endpoint, local_llm
+from lafg_jax.language.describers import chat, endpoint, local_llm
 from lafg_jax.language.encoders import runtimes
 from lafg_jax.models.weights import files, resolve
 from lafg_jax.training import checkpoints
@@ -65,6 +65,6 @@ def _of_language(
   if describes and written:
     found.append((descriptions.read_file, language.descriptions))
   if asks:
-    local = language.describer == "transformers"
-    found.append((local_llm.check, language.llm) if local else (endpoint.check, language))
+    check = local_llm.check if language.describer == "transformers" else endpoint.check
+    found.append((check, chat.of_language(language)))
   return found

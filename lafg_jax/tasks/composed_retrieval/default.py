@@ -27,6 +27,12 @@ _NEEDED = {
   "listed": ("file", "FILE.jsonl with id, reference, text and targets"),
   "attributes": ("file", "FILE.csv with a row for each image"),
 }
+# The backbones of published figures: hub ids of transformers' files.
+CLIPS = {
+  "vit_l": "openai/clip-vit-large-patch14",
+  "vit_b32": "openai/clip-vit-base-patch32",
+  "vit_g": "Geonmo/CLIP-Giga-config-fixed",
+}
 # Sources that know a true description of what is asked for.
 _KNOWN = ("finches", "attributes")
 
@@ -41,6 +47,20 @@ def get_config() -> ConfigDict:
   config.train.update(optimizer="adamw", learning_rate=1e-4, weight_decay=0.01, steps=20_000)
   config.train.update(clip_norm=0.0, checkpoint_every=1000)
   config.evaluate.ks = (1, 5, 10, 50)
+  return config
+
+
+def published(source: str, clip: str) -> ConfigDict:
+  """CVSI's config for a benchmark, or for a list of one's own, on one of CLIPS.
+
+  Steps, rate and batch are LinCIR's; its bigG overfits within hundreds of steps, so that it stops
+  early.
+  """
+  config = get_config()
+  config.composed.source = source
+  config.model.pretrained = CLIPS[clip]
+  if clip == "vit_g":
+    config.train.update(steps=1000, checkpoint_every=100)
   return config
 
 

@@ -31,7 +31,11 @@ from lafg_jax.tasks.composed_retrieval.methods import Method
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import metrics_log
 from lafg_jax.utils import files
+from lafg_jax.utils.errors import UserError
 
+# Of a part's figures, what the result has at its top.
+_SAID_ONCE = ("chance", "num_queries", "num_gallery", "gallery", "answers", "reference", "split")
+_NOT_KEPT = ("source", "step", "by_method", "by_kind", "chance", "weights", "parts", "gallery")
 # (template, whose pseudo words) -> q_f [Q, D].
 Pseudo = Callable[[str, str], np.ndarray]
 
@@ -54,7 +58,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   config = methods.resolve(config)
   parts, model = composed.load(config), models.load(config)
   source, texts = words.load(config, workdir, model), read_texts(config, workdir)
-  measured: dict[str, list[dict[str, Any]]] = {}
+  measured: dict[str, dict[str, Any]] = {}
   rankings: list[Ranked] = []
   result: dict[str, Any] = {}
   with ranking.writing(workdir) as file:
@@ -65,13 +69,48 @@ def run(config: ConfigDict, workdir: str) -> None:
       for name, method in table.items():
         vectors = vectors_of(config, part, fixed, method, pseudo)
         ranked = ranking.rank(part, vectors.query, vectors.gallery, _depth(part))
-        measured.setdefault(name, []).append(figures_of(part, ranked))
+        measured.setdefault(name, {})[part.name] = figures_of(part, ranked)
         if name == config.query.method:
           rankings.append(ranked)
           ranking.write(file, part, ranked, _shares(part, vectors, ranked))
           result = _about(config, part, fixed, table)
   result |= _result(config, parts, measured) | source.about
-  _write(config, workdir, parts, rankings, result)
+  _write(workdir, parts, rankings, result)
+
+
+def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  """What the study keeps of an evaluation.
+
+  Returns:
+    evaluation.json without the figures of other methods and of kinds; 'steps'; and 'by_class',
+    {'num_queries', 'recall@1', ...: [C]}: the queries of each reference image, and their means, so
+    that intervals are over images and not over queries that share one. Also 'kinds', {kind: the
+    figures of its queries}.
+
+  Raises:
+    UserError: evaluation.json or rankings.jsonl is missing or damaged, or has no figures.
+  """
+  result, parts = results.read_result(workdir), composed.load(config)
+  if any(part.secret for part in parts):
+    raise UserError(
+      f"--config.composed.split={config.composed.split}: its right answers are secret, so that a "
+      "study has nothing to compare; pass --config.composed.split=val"
+    )
+  lines = ranking.read(workdir)
+  of = [ranking.of_lines(part, lines) for part in parts]
+  measured = [protocol.per_query(part, *ranked) for part, ranked in zip(parts, of, strict=True)]
+  references = [(part.name, query.reference) for part in parts for query in part.queries]
+  number = {name: k for k, name in enumerate(dict.fromkeys(references))}
+  labels = np.array([number[name] for name in references])
+  counts = np.bincount(labels)
+  by_class: dict[str, Any] = {"num_queries": counts.tolist()}
+  for name in measured[0]:
+    sums = np.bincount(labels, np.concatenate([one[name] for one in measured]))
+    by_class[name] = (sums / counts).round(6).tolist()
+  kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
+  kinds = {kind: results.metrics_only(x) for kind, x in (result.get("by_kind") or {}).items()}
+  more = {"steps": result["step"], "by_class": by_class, "num_classes": len(counts)}
+  return kept | more | {"kinds": kinds, "of": ("queries", "reference images")}
 
 
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
@@ -93,6 +132,17 @@ def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:
     shown = ", ".join(f"{name} {x:.3g}" for name, x in own.weights._asdict().items())
     logging.info("evaluate: without %s; weights are %s, gamma %g", lost, shown, own.gamma)
   return found
+
+
+def measured(
+  config: ConfigDict, model: Model, part: Composed, fixed: Fixed, source: words.Source
+) -> dict[str, Any]:
+  """The figures of the config's own method on a part, with the terms that are there."""
+  has = {"edit": fixed.edited, "phi": source.of, "captions": fixed.captions}
+  found = {name for name, x in has.items() if x is not None}
+  method = methods.available(methods.of(config), found)
+  vectors = vectors_of(config, part, fixed, method, pseudo_of(model, part, fixed, source))
+  return figures_of(part, ranking.rank(part, vectors.query, vectors.gallery, _depth(part)))
 
 
 def pseudo_of(model: Model, part: Composed, fixed: Fixed, source: words.Source) -> Pseudo:
@@ -136,11 +186,13 @@ def vectors_of(
 
 def figures_of(part: Composed, ranked: Ranked) -> dict[str, Any]:
   """What `protocol.figures` measures of a ranking; {} where the answers are secret."""
-  if not any(query.targets for query in part.queries):
-    return {}
-  subset = ranked.members if ranked.members.shape[1] else None
-  found: dict[str, Any] = protocol.figures(part, ranked.rows, subset)
+  found: dict[str, Any] = protocol.figures(part, ranked.rows, subset_of(ranked))
   return found
+
+
+def subset_of(ranked: Ranked) -> np.ndarray | None:
+  """The ranking of each query's subset, where the benchmark has them."""
+  return ranked.members if ranked.members.shape[1] else None
 
 
 def _depth(part: Composed) -> int:
@@ -170,33 +222,38 @@ def _about(
 
 
 def _result(
-  config: ConfigDict, parts: list[Composed], measured: dict[str, list[dict[str, Any]]]
+  config: ConfigDict, parts: list[Composed], measured: dict[str, dict[str, Any]]
 ) -> dict[str, Any]:
   """The figures of the config's method, and of each other one beside it."""
-  by_method = {name: protocol.merged(of) for name, of in measured.items() if all(of)}
+  merged = {name: protocol.merged(of) for name, of in measured.items()}
+  own = merged[config.query.method]
+  result: dict[str, Any] = {"chance": {}} | own
+  result["by_method"] = {
+    name: {key: x for key, x in of.items() if key not in _SAID_ONCE}
+    for name, of in merged.items()
+    if of
+  }
   first = parts[0]
-  result: dict[str, Any] = dict(by_method.get(config.query.method, {"chance": {}}))
-  result["by_method"] = by_method
   result |= {"dataset": first.name if len(parts) == 1 else config.composed.source}
   result |= {"split": first.split, "source": config.evaluate.source, "num_classes": 0}
   result["num_queries"] = sum(len(part.queries) for part in parts)
   result["num_gallery"] = sum(len(part.gallery) for part in parts)
   result["gallery"] = {part.name: part.about for part in parts}
   result["drop_reference"] = first.drop_reference
-  if missing := {part.name: len(part.missing) for part in parts if part.missing}:
+  if any(part.partial for part in parts):
+    missing = {part.name: len(part.missing) for part in parts}
     result |= {"partial": True, "missing": missing}
   return result
 
 
 def _write(
-  config: ConfigDict,
-  workdir: str,
-  parts: list[Composed],
-  rankings: list[Ranked],
-  result: dict[str, Any],
+  workdir: str, parts: list[Composed], rankings: list[Ranked], result: dict[str, Any]
 ) -> None:
   if jax.process_index() == 0:
     with files.replacing(os.path.join(workdir, results.FILE)) as temporary:
       temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    submission.write(workdir, parts, rankings)
+    for part, ranked in zip(parts, rankings, strict=True):
+      if part.secret and part.protocol in submission.FILES:
+        for path in submission.write(part, ranked.rows, subset_of(ranked), workdir):
+          logging.info("submission: %s", path)
   metrics_log.evaluated(workdir, result)

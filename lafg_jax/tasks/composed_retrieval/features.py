@@ -6,6 +6,7 @@ What no weight and no Phi changes is `Fixed`, kept in the workdir; `pseudo` need
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +16,16 @@ from ml_collections import ConfigDict
 from lafg_jax.data.composed import Composed
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.losses.contrastive import unit
-from lafg_jax.tasks.composed_retrieval import cache, encode, pseudo_words
+from lafg_jax.tasks.composed_retrieval import kept, pseudo_words
+from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
-from lafg_jax.utils.files import fingerprint
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint, read_npz
 
-_BEGINNING = "a photo of $ {text}"
+FOLDER = "features"
+# Rows of one file: what a run that is killed makes again.
+SHARD = 4096
 # f_v of images [m, D], not normalised -> their pseudo words [m, width].
 Words = Callable[[np.ndarray], np.ndarray]
 
@@ -59,14 +64,13 @@ def fixed(
 
   captions: {image id: texts}, edits: {(part, query id): Edit}; each may lack any, and be empty.
   """
-  made_of = [fingerprint(encode.weights(config)), config.data.image_size, config.model.dtype]
+  made_of = [fingerprint(models.weights(config)), config.data.image_size, config.model.dtype]
 
   def of_texts(what: str, said: Sequence[str]) -> np.ndarray:
-    def make(first: int, last: int) -> cache.Kept:
-      found = encode.text_features(model, said[first:last], f"encode {what}")
-      return found, np.ones(last - first, bool)
+    def make(rows: range) -> kept.Arrays:
+      return {"vectors": models.text_features(model, [said[x] for x in rows], f"encode {what}")}
 
-    return cache.kept(workdir, what, [*made_of, said], len(said), make)[0]
+    return _kept(workdir, what, [*made_of, said], len(said), make)["vectors"]
 
   images, readable = _images(config, workdir, model, part, made_of)
   row_of = {name: row for row, name in enumerate(part.ids)}
@@ -88,23 +92,54 @@ def fixed(
   return found
 
 
+def _kept(
+  workdir: str, what: str, made_of: Sequence[Any], count: int, make: Callable
+) -> kept.Arrays:
+  """The arrays of `make`, kept in `<workdir>/features/` by what they are made of."""
+  folder = Path(workdir, FOLDER, f"{what}-{fingerprint(*made_of)[:16]}")
+  names = ("vectors", "there") if what in ("images", "captions") else ("vectors",)
+  return kept.chunks(folder, count, SHARD, names, make, f"features of {what}")
+
+
 def _images(
   config: ConfigDict, workdir: str, model: Model, part: Composed, made_of: Sequence[Any]
-) -> cache.Kept:
-  dataset = as_dataset(part)
-  crop = [config.data.resize_size, config.data.pad]
+) -> tuple[np.ndarray, np.ndarray]:
+  if config.composed.features:
+    return _given(config, part, model.clip.dim)
+  dataset, images = as_dataset(part), part.images
+  crop = [config.data.resize_size, config.data.pad, part.content, part.ids]
 
-  def make(first: int, last: int) -> cache.Kept:
-    rows = np.arange(first, last)
-    images = dataset.images
-    chosen = images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
+  def make(rows: range) -> kept.Arrays:
+    at = np.arange(rows.start, rows.stop)
     of = dataclasses.replace(
-      dataset, images=chosen, labels=dataset.labels[rows], ids=dataset.ids[first:last]
+      dataset,
+      images=images[at] if isinstance(images, np.ndarray) else Rows(images, at),
+      labels=dataset.labels[at],
+      ids=dataset.ids[rows.start : rows.stop],
     )
-    vectors = encode.image_features(config, model, of)
-    return vectors, vectors.any(axis=1)
+    vectors = models.image_features(config, model, of)
+    return {"vectors": vectors, "there": vectors.any(axis=1)}
 
-  return cache.kept(workdir, "images", [*made_of, crop, part.content], len(dataset), make)
+  found = _kept(workdir, "images", [*made_of, crop], len(dataset), make)
+  return found["vectors"], found["there"]
+
+
+def _given(config: ConfigDict, part: Composed, dim: int) -> tuple[np.ndarray, np.ndarray]:
+  """The features of composed.features for a part's images; UserError where they do not fit."""
+  path = config.composed.features
+  key = f"--config.composed.features={path}"
+  arrays = read_npz(path, ("ids", "vectors"), stage=None)
+  ids, vectors = arrays["ids"].tolist(), arrays["vectors"]
+  if vectors.shape != (len(ids), dim) or vectors.dtype.kind != "f":
+    what = f"vectors are {vectors.dtype} {vectors.shape}"
+    raise UserError(f"{key}: {what}, not real numbers ({len(ids)}, {dim}), D of model.pretrained")
+  row_of = {str(name): row for row, name in enumerate(ids)}
+  missing = [name for name in part.ids if name not in row_of]
+  if missing:
+    many = f"{len(missing):,} of {len(part.ids):,} images of {part.name}"
+    raise UserError(f"{key}: it lacks {many}, such as {missing[0]}")
+  found = vectors[[row_of[name] for name in part.ids]].astype(np.float32)
+  return found, found.any(axis=1)
 
 
 def as_dataset(part: Composed) -> Dataset:
@@ -126,39 +161,31 @@ def _with_edits(found: Fixed, part: Composed, edits: Mapping, of_texts: Callable
   texts = [() if edit is None else tuple(edit.edited) for edit in of]
   if not any(texts):
     return found
-  edited, has_edit = means(of_texts("edits", [x for one in texts for x in one]), texts)
-  firsts = np.cumsum([0, *map(len, texts)])[:-1]
-  return found._replace(
-    edited=edited,
-    first=_first(of_texts, texts, firsts),
-    has_edit=has_edit,
-    added=tuple("" if edit is None else edit.added.strip() for edit in of),
-  )
-
-
-def _first(of_texts: Callable, texts: Sequence[Sequence[str]], firsts: np.ndarray) -> np.ndarray:
   every = of_texts("edits", [x for one in texts for x in one])
-  found = np.zeros((len(texts), every.shape[1]), np.float32)
-  rows = [row for row, one in enumerate(texts) if one]
-  found[rows] = every[firsts[rows]]
-  return found
+  edited, has_edit = means(every, texts)
+  first = np.zeros_like(edited)
+  first[has_edit] = every[np.cumsum([0, *map(len, texts)])[:-1][has_edit]]
+  added = tuple("" if edit is None else edit.added.strip() for edit in of)
+  return found._replace(edited=edited, first=first, has_edit=has_edit, added=added)
 
 
 def _captions(
   workdir: str, model: Model, part: Composed, captions: Mapping, made_of: Sequence[Any]
-) -> cache.Kept:
+) -> tuple[np.ndarray, np.ndarray]:
   """t_c [G, D] and which gallery images have captions: flat texts, averaged by image."""
   of = [tuple(captions.get(part.ids[row], ())) for row in part.gallery]
 
-  def make(first: int, last: int) -> cache.Kept:
-    texts = of[first:last]
-    flat = [x for one in texts for x in one]
-    return means(encode.text_features(model, flat, "encode captions"), texts)
+  def make(rows: range) -> kept.Arrays:
+    texts = of[rows.start : rows.stop]
+    flat = models.text_features(model, [x for one in texts for x in one], "encode captions")
+    vectors, there = means(flat, texts)
+    return {"vectors": vectors, "there": there}
 
-  return cache.kept(workdir, "captions", [*made_of, of], len(of), make)
+  found = _kept(workdir, "captions", [*made_of, of], len(of), make)
+  return found["vectors"], found["there"]
 
 
-def means(flat: np.ndarray, texts: Sequence[Sequence[str]]) -> cache.Kept:
+def means(flat: np.ndarray, texts: Sequence[Sequence[str]]) -> tuple[np.ndarray, np.ndarray]:
   """The mean [n, D] of each text list's rows of `flat`, zeros without any, and which have some."""
   counts = np.array([len(one) for one in texts])
   found = np.zeros((len(texts), flat.shape[1]), np.float32)
@@ -199,17 +226,13 @@ def _of_phrases(
   model: Model, template: str, texts: Sequence[str], added: Sequence[str], words: np.ndarray
 ) -> np.ndarray:
   """In batches of one shape: `words` [n, width] in the template around each text."""
-  said = [
-    TEMPLATES[template].format(text=text, added=objects)
-    for text, objects in zip(texts, added, strict=True)
-  ]
-  phrases = pseudo_words.phrases(model.reader, _BEGINNING, said)
-  size = min(encode.BATCH, 1 << (len(said) - 1).bit_length())
+  phrases = pseudo_words.phrases(model.reader, TEMPLATES[template], texts, added)
+  size = min(models.BATCH, 1 << (len(texts) - 1).bit_length())
   found = []
-  for first in range(0, len(said), size):
-    rows = np.minimum(np.arange(first, first + size), len(said) - 1)
+  for first in range(0, len(texts), size):
+    rows = np.minimum(np.arange(first, first + size), len(texts) - 1)
     x = _pseudo(model.clip, model.params, tuple(y[rows] for y in phrases), words[rows])
-    found.append(np.asarray(x)[: len(said) - first])
+    found.append(np.asarray(x)[: len(texts) - first])
   return np.concatenate(found)
 
 

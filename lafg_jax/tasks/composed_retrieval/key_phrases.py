@@ -1,11 +1,11 @@
 """Key phrases of a text, and the text with a pseudo word in their places (LinCIR's training).
 
-A key phrase is a longest run of determiners, adjectives, nouns and names. LinCIR has them of spaCy's
-tagger (en_core_web_sm). `by_rules` has no tagger and no model of the language: it ends a run at each
-word of a closed list (prepositions, conjunctions, pronouns, auxiliaries, numbers, adverbs, common
-verbs) and at words that look like verbs or adverbs, and takes all others for nouns and adjectives.
-A run of determiners alone is none. It is for English captions; on other sentences it takes rare
-verbs for nouns.
+A key phrase is a longest run of determiners, adjectives, nouns and names. LinCIR has them of the
+tagger of spaCy (en_core_web_sm). `by_rules` has no tagger and no model of the language: it ends a
+run at each word of a closed list (prepositions, conjunctions, pronouns, auxiliaries, numbers,
+adverbs, common verbs) and at words that look like verbs or adverbs, and takes all others for nouns
+and adjectives. A run of determiners alone is none. It is for English captions; on other sentences
+it takes rare verbs for nouns.
 """
 
 import functools
@@ -27,41 +27,42 @@ DETERMINERS = frozenset(
 # Words that end a run.
 _CLOSED = frozenset(
   """
-  about above across after against along alongside amid among around as at atop because before behind
-  below beneath beside besides between beyond by despite down during except for from in inside into
-  like near next of off on onto opposite out outside over past per since than through throughout to
-  toward towards under underneath until up upon versus via while with within without
-  and or but nor so yet if when where why how whether though although unless who whom whose which what
-  i me my mine you your yours he him his she her hers it its we us our ours they them their theirs
-  myself himself herself itself themselves someone something anyone anything nobody nothing everyone
-  everything there here one two three four five six seven eight nine ten eleven twelve
-  am is are was were be been being do does did doing done have has had having can could will would
-  shall should may might must cannot don't isn't aren't doesn't not n't
-  very too also just only even still again ever never always often sometimes together apart away back
-  quite rather almost already once twice more most less least much instead then now else maybe perhaps
-  sit sits sat stand stands stood hold holds held wear wears wore show shows shown look looks looked
-  ride rides rode play plays played run runs ran walk walks walked eat eats ate drink drinks drank
-  lie lies lay lays make makes made take takes took taken give gives gave given go goes went gone come
-  comes came see sees saw seen get gets got put puts use uses used feature features featured contain
-  contains contained include includes included appear appears appeared seem seems seemed become becomes
-  became fly flies flew swim swims swam carry carries carried cover covers covered pose poses posed
-  posing set sets hang hangs hung face faces faced lean leans leaned rest rests rested depict depicts
-  depicted surround surrounds surrounded tell tells told say says said let lets know knows knew
+  about above across after against along alongside amid among around as at atop because before
+  behind below beneath beside besides between beyond by despite down during except for from in
+  inside into like near next of off on onto opposite out outside over past per since than through
+  throughout to toward towards under underneath until up upon versus via while with within without
+  and or but nor so yet if when where why how whether though although unless who whom whose which
+  what i me my mine you your yours he him his she her hers it its we us our ours they them their
+  theirs myself himself herself itself themselves someone something anyone anything nobody nothing
+  everyone everything there here one two three four five six seven eight nine ten eleven twelve am
+  is are was were be been being do does did doing done have has had having can could will would
+  shall should may might must cannot don't isn't aren't doesn't not n't very too also just only
+  even still again ever never always often sometimes together apart away back quite rather almost
+  already once twice more most less least much instead then now else maybe perhaps sit sits sat
+  stand stands stood hold holds held wear wears wore show shows shown look looks looked ride rides
+  rode play plays played run runs ran walk walks walked eat eats ate drink drinks drank lie lies
+  lay lays make makes made take takes took taken give gives gave given go goes went gone come
+  comes came see sees saw seen get gets got put puts use uses used feature features featured
+  contain contains contained include includes included appear appears appeared seem seems seemed
+  become becomes became fly flies flew swim swims swam carry carries carried cover covers covered
+  pose poses posed posing set sets hang hangs hung face faces faced lean leans leaned rest rests
+  rested depict depicts depicted surround surrounds surrounded tell tells told say says said let
+  lets know knows knew
   """.split()  # fmt: skip
 )
 # Nouns and adjectives that end as verbs and adverbs do.
 _NO_VERBS = frozenset(
   """
-  building ceiling clothing evening king morning painting ring string thing wing wings
-  wedding spring sibling railing awning swing earring drawing outing lightning duckling wingspan
-  bed red shed seed weed reed sled breed hundred kindred
+  building ceiling clothing evening king morning painting ring string thing wing wings wedding
+  spring sibling railing awning swing earring drawing outing lightning duckling wingspan bed red
+  shed seed weed reed sled breed hundred kindred
   """.split()  # fmt: skip
 )
 _NO_ADVERBS = frozenset(
   """
   family fly butterfly dragonfly lily jelly belly curly ugly woolly friendly lovely lonely lively
-  silly holy early daily jolly chilly hilly bubbly wrinkly elderly deadly costly doily
-  bully ally rally italy july supply ply assembly monopoly anomaly homily sly
+  silly holy early daily jolly chilly hilly bubbly wrinkly elderly deadly costly doily bully ally
+  rally italy july supply ply assembly monopoly anomaly homily sly
   """.split()  # fmt: skip
 )
 

@@ -208,6 +208,8 @@ def _layers(path: str, named: dict[str, tuple[str | None, str]], state: Any) -> 
   whole = all(x.keys() == {"kernel", "bias"} and x["kernel"].ndim == 2 for x in layers)
   if not whole or any(len(x["bias"]) != x["kernel"].shape[1] for x in layers):
     raise UserError(f"{_KEY}={path}: a layer of its network lacks its weight or its bias")
-  if any(a["kernel"].shape[1] != len(b["kernel"]) for a, b in zip(layers, layers[1:], strict=False)):
+  if any(
+    a["kernel"].shape[1] != len(b["kernel"]) for a, b in zip(layers, layers[1:], strict=False)
+  ):
     raise UserError(f"{_KEY}={path}: the layers of its network do not follow each other")
   return params

@@ -12,13 +12,12 @@ from ml_collections import ConfigDict
 from lafg_jax.config.table.composed import MAPPINGS
 from lafg_jax.utils.errors import UserError
 
-# How q_f's text goes on behind "a photo of $", the pseudo word. {text} is the modification, {added}
-# the objects that are added.
+# Templates of q_f: "$" is the pseudo word, {text} the modification, {added} the objects added.
 TEMPLATES = {
-  "cvsi": "that {text}. And the photo should have {added}.",
-  "without_added": "that {text}.",
-  "plain": "that {text}",
-  "pic2word": ", {text}",
+  "cvsi": "a photo of $ that {text}. And the photo should have {added}.",
+  "without_added": "a photo of $ that {text}.",
+  "plain": "a photo of $ that {text}",
+  "pic2word": "a photo of $ , {text}",
 }
 TERMS = ("edit", "phi", "image", "text")
 

@@ -12,16 +12,15 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate.embed import embed_dataset
-from lafg_jax.language.encoders import tokens
+from lafg_jax.language.encoders import clip_texts, tokens
 from lafg_jax.models import clip as clips
 from lafg_jax.models.vit import normalised
 from lafg_jax.models.weights import files
 from lafg_jax.runtime import devices
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.progress import Progress
 
-# Lengths of batches are multiples of this, so that few shapes are compiled.
-_LENGTHS, BATCH = 16, 128
+# Texts with a pseudo word of one batch.
+BATCH = 128
 
 
 class Model(NamedTuple):
@@ -86,35 +85,5 @@ def text_features(model: Model, texts: Sequence[str], what: str = "encode texts"
   rows = [number.setdefault(text, len(number)) for text in texts]
   if not rows:
     return np.zeros((0, model.clip.dim), np.float32)
-  embed = _text_function(model.clip)({"text": model.params["text"]})
-  return _in_batches(embed, model.reader, model.reader.ids(list(number)), what)[rows]
-
-
-@functools.lru_cache(maxsize=2)
-def _text_function(clip: Any) -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
-  return devices.spreading(functools.partial(_of_rows, clip))
-
-
-def _of_rows(clip: Any, params: Any, rows: jax.Array) -> jax.Array:
-  """Rows int32 [B, L + 1], ids and the place each text is read at, to features [B, D]."""
-  x = clips.token_embeddings(clip, params, rows[:, :-1])
-  return clips.embed_texts(clip, params, x, rows[:, -1])
-
-
-def _in_batches(
-  embed: Callable[[np.ndarray], np.ndarray], reader: Any, ids: Sequence[list[int]], what: str
-) -> np.ndarray:
-  """The features [n, D] of token lists, in batches of like length."""
-  # A power of 2: a few texts need no whole batch, and few shapes are compiled.
-  size = min(BATCH, 1 << (len(ids) - 1).bit_length())
-  order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-  found: list[np.ndarray] = []
-  with Progress(what, len(ids), "texts") as progress:
-    for first in range(0, len(order), size):
-      rows = order[first : first + size]
-      longest = -(-len(ids[rows[-1]]) // _LENGTHS) * _LENGTHS
-      padded = [ids[row] for row in rows] + [ids[rows[0]]] * (size - len(rows))
-      batch, ends = reader.batch(padded, min(longest, reader.context))
-      found.append(embed(np.concatenate([batch, ends[:, None]], axis=1))[: len(rows)])
-      progress.add(len(rows))
-  return np.concatenate(found)[np.argsort(order)]
+  found = clip_texts.plain_features(model.clip, model.params, model.reader, list(number), what)
+  return found[rows]

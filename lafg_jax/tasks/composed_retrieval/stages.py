@@ -15,15 +15,17 @@ from lafg_jax.runtime import remote_workdir
 from lafg_jax.stages import Stage
 from lafg_jax.tasks.composed_retrieval import (
   captions,
+  corpus,
   edits,
-  encode,
   evaluation,
   methods,
   ranking,
   readings,
+  restore,
   submission,
   tables,
   train,
+  validating,
 )
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.default import default_names
@@ -58,7 +60,8 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   """Prints the figures of an evaluation, and which files to look at."""
   if "evaluate" in names:
     print("\n" + tables.table(results.read_result(workdir)) + "\n")
-  written = (composed_page.FILE, results.FILE, ranking.FILE, *submission.FILES)
+  submitted = [name for of in submission.FILES.values() for name in of.values()]
+  written = (composed_page.FILE, results.FILE, ranking.FILE, *submitted)
   for name in (*written, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
@@ -77,7 +80,7 @@ def _section(config: ConfigDict, name: str, *kinds: str) -> dict[str, Any]:
 
 def _caption_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   of = config.captioner
-  clip = [encode.weights(config), config.data.image_size] if of.kind == "attributes" else None
+  clip = [models.weights(config), config.data.image_size] if of.kind == "attributes" else None
   return [_section(config, "captioner", "words"), _content(config), Path(of.file), clip]
 
 
@@ -101,11 +104,14 @@ def _train_inputs(config: ConfigDict, workdir: str) -> list[Any]:
     for key, value in keys.deciding(config, "embedding", "training").items()
     if keys.is_read(config, key)
   }
-  return [deciding, train.content(config), encode.weights(config)]
+  return [deciding, corpus.content(config, corpus.training(config)), models.weights(config)]
 
 
 def _train(config: ConfigDict, workdir: str) -> bool:
-  reached = train.run(config, workdir)
+  clip = models.load(config).clip
+  validation = validating.of(config, workdir) if config.train.validate_every else None
+  facts = restore.facts_of(clip, config.mapping.method)
+  reached = train.run(config, workdir, corpus.training(config), validation, facts)
   return loop.completed(config, *reached)
 
 
@@ -116,7 +122,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   if methods.trains(config) and config.evaluate.source in ("checkpoint", "best"):
     read += checkpoints.newest_meta(workdir, checkpoints.where_of(config.evaluate.source))
   deciding = keys.deciding(config, "embedding", "evaluation")
-  weights = [encode.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
+  weights = [models.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
   return [deciding, config.mapping.method, config.seed, _content(config), read, weights]
 
 

@@ -65,7 +65,9 @@ def heading(result: dict[str, Any]) -> str:
   queries = "query" if result["num_queries"] == 1 else "queries"
   about = "; ".join(result["gallery"].values())
   count = f"{result['num_queries']:,} {queries}"
-  text = f"{result['dataset']}, {result['split']}: {count}, {counted(result['num_gallery'], 'image')}"
+  text = (
+    f"{result['dataset']}, {result['split']}: {count}, {counted(result['num_gallery'], 'image')}"
+  )
   return f"{text} ({about})" + (" (partial copy)" if result.get("partial") else "")
 
 

@@ -9,7 +9,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
-from lafg_jax.tasks.composed_retrieval import inversion, mapping, methods
+from lafg_jax.data import composed
+from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods
 from lafg_jax.tasks.composed_retrieval.features import Words
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import checkpoints
@@ -64,9 +65,10 @@ def untrained(config: ConfigDict, model: Model) -> Any:
 
 
 def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
-  key = jax.random.key(config.seed)
-  clip, params, reader = model
-  found: np.ndarray = inversion.invert(config, clip, params, reader, x, key, workdir=workdir)
+  texts = () if config.mapping.concepts else composed.training(config).texts
+  named = concepts.of(config, texts)
+  folder = inversion.folder_of(workdir, config, x, named)
+  found: np.ndarray = inversion.invert(config, *model, x, named, folder)
   return found
 
 

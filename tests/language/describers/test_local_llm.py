@@ -141,7 +141,7 @@ def test_a_random_chat_model_fails_for_every_class_with_exit_code_1(
 
 
 def test_sampling_is_seeded_and_varies_with_attempt(tmp_path, finches):
-  from lafg_jax.language.describers import local_llm
+  from lafg_jax.language.describers import chat, local_llm
 
   folder = str(save_chat_model(tmp_path / "model", 0, finches))
   questions = ["Write 3 sentences about", "Write 10 words", "Answer", "Write a list of parts"]
@@ -150,7 +150,7 @@ def test_sampling_is_seeded_and_varies_with_attempt(tmp_path, finches):
     language = section(
       llm=folder, max_tokens=20, temperature=float(temperature), llm_seed=seed, llm_batch_size=3
     )
-    with local_llm.opened(language) as ask:
+    with local_llm.opened(chat.of_language(language)) as ask:
       got, again = (dict(ask(questions, attempt)) for _ in range(2))
     assert got == again and sorted(got) == [0, 1, 2, 3]
     texts[seed, attempt, temperature] = [got[i].text for i in range(4)]
@@ -163,12 +163,12 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
   import torch
   import transformers
 
-  from lafg_jax.language.describers import local_llm
+  from lafg_jax.language.describers import chat, local_llm
 
   folder = str(save_chat_model(tmp_path / "model", 20, finches))
   questions = ["Write 3 sentences about", "Write", "Fine texture and parts: each part"]
   language = section(llm=folder, max_tokens=12, temperature=0.0, llm_batch_size=3)
-  with local_llm.opened(language) as ask:
+  with local_llm.opened(chat.of_language(language)) as ask:
     got = dict(ask(questions, 0))
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
@@ -187,12 +187,12 @@ def test_greedy_answers_in_batches_equal_those_of_transformers_one_by_one(tmp_pa
 def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
   import transformers
 
-  from lafg_jax.language.describers import local_llm
+  from lafg_jax.language.describers import chat, local_llm
 
   folder = save_chat_model(tmp_path / "model", 0, finches)
   language = section(llm=str(folder), max_tokens=600)
   with pytest.raises(UserError, match="language.max_tokens=600.* 512 "):
-    with local_llm.opened(language) as ask:
+    with local_llm.opened(chat.of_language(language)) as ask:
       list(ask(["Write"], 0))
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   tokenizer.chat_template = None
@@ -206,7 +206,7 @@ def test_models_that_cannot_be_asked_are_one_line(tmp_path, finches):
     ("./no", "no folder"),
   ):
     with pytest.raises(UserError, match=f"language.llm.*{says}"):
-      with local_llm.opened(section(llm=str(llm))):
+      with local_llm.opened(chat.of_language(section(llm=str(llm)))):
         pass
 
 

@@ -11,7 +11,7 @@ import huggingface_hub
 import pytest
 from huggingface_hub import constants
 
-from lafg_jax.language.describers import endpoint
+from lafg_jax.language.describers import chat, endpoint
 from lafg_jax.tasks.class_retrieval import default, sources
 from lafg_jax.utils import places
 from lafg_jax.utils.errors import UserError
@@ -146,7 +146,7 @@ def test_an_endpoint_that_answers_is_there(caplog, monkeypatch, status, body, wa
   monkeypatch.setattr(logging.get_absl_logger(), "propagate", True)
   with serving(status, body) as url:
     config = config_of(language__base_url=f"{url}/v1", language__llm="llama3.1")
-    endpoint.check(config.language)
+    endpoint.check(chat.of_language(config.language))
   assert ("is not among the models" in caplog.text) == warned
 
 
@@ -159,7 +159,8 @@ def test_the_models_are_asked_for_where_the_describer_asks(monkeypatch, given):
     raise OSError
 
   monkeypatch.setattr(endpoint.urllib.request, "urlopen", urlopen)
-  endpoint.check(config_of(language__base_url=f"http://here{given}").language)
+  language = config_of(language__base_url=f"http://here{given}").language
+  endpoint.check(chat.of_language(language))
   assert asked == ["http://here/v1/models"]
 
 

@@ -1,4 +1,4 @@
-"""A small CLIP of transformers with random weights and CLIP's own kind of tokenizer, and in Flax."""
+"""A small CLIP of transformers with random weights, its kind of tokenizer, and both in Flax."""
 
 import json
 from typing import Any, NamedTuple
@@ -57,6 +57,4 @@ def small_clip(tmp_path_factory):
     model.logit_scale.fill_(2.0)
   model.save_pretrained(folder)
   tokenizer.save_pretrained(folder)
-  return SmallClip(
-    model, *clips.load(str(folder)), tokens.load(folder), tokenizer, str(folder)
-  )
+  return SmallClip(model, *clips.load(str(folder)), tokens.load(folder), tokenizer, str(folder))

@@ -47,7 +47,7 @@ def test_each_occurrence_of_each_phrase_is_a_place():
 
 def test_a_text_without_phrases_has_a_random_word_of_its_own():
   drawn = {
-    tuple(key_phrases.parts("is it of them", [], lambda: np.random.default_rng(seed)))
+    tuple(key_phrases.parts("is it of them", [], lambda seed=seed: np.random.default_rng(seed)))
     for seed in range(20)
   }
   assert drawn == {("", " it of them"), ("is ", " of them"), ("is it ", " them"), ("is it of ", "")}

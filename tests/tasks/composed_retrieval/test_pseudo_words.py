@@ -70,9 +70,7 @@ def test_a_users_own_dollar_is_a_token_like_any_other(small_clip):
   rows = of(["costs $ 5"])
   assert rows.at.tolist() == [1] and np.flatnonzero(rows.ids[0] == dollar).tolist() == [4]
   # Signs beside the place of the template make no token with it, and braces stay as they are.
-  added = pseudo_words.phrases(
-    small_clip.reader, "a $. And {added}", ["x"], added=["{text} $"]
-  )
+  added = pseudo_words.phrases(small_clip.reader, "a $. And {added}", ["x"], added=["{text} $"])
   said = small_clip.tokenizer.convert_ids_to_tokens(added.ids[0])
   assert said[3:5] == [".</w>", "and</w>"] and said.count("$</w>") == 1
   assert added.at.tolist() == [2]

@@ -1,0 +1,39 @@
+"""Composed retrieval on photographs of products at 64 px, by a small CLIP trained on some of them.
+
+  python experiments/small_clip.py --file=/data/fashion/metadata.csv --out=runs/small_clip
+  python -m lafg_jax.main --config configs/composed/fashion.py \\
+      --config.composed.file=/data/fashion/metadata.csv \\
+      --config.model.pretrained=runs/small_clip/clip
+
+The first command trains the CLIP on half of the types (configs/image_text/fashion.py:seen). Queries
+are made of the table: "the same, but red", "for women", "formal instead of casual"; right answers
+are all images that agree in everything else. Variants:
+
+  unseen   queries and gallery of the types that the small CLIP has not seen
+  seen     of the types it has seen, photographs that did not train it
+
+Types are drawn by data.split_seed=1, as those of the small CLIP. There is no editor and no captioner
+by default: q_f and q_v make the query. With a language model, --config.captioner.kind=openai and
+--config.editor.kind=openai add q_m and t_c; --config.editor.kind=perfect is their ceiling.
+"""
+
+from lafg_jax.tasks.class_retrieval.default import check_variant
+from lafg_jax.tasks.composed_retrieval import default
+
+VARIANTS = ("unseen", "seen")
+CAPTION = "{usage} {colour} {type} for {gender}"
+
+
+def get_config(variant: str = "unseen"):
+  """Queries made of a table of attributes; `variant`: as above."""
+  check_variant("configs/composed/fashion.py", variant, VARIANTS)
+  config = default.get_config()
+  config.composed.update(source="attributes", split="test", types=variant, template=CAPTION)
+  config.composed.columns = ("colour", "gender", "usage")
+  config.data.update(image_size=64, resize_size=64, split_seed=1)
+  # It is there when experiments/small_clip.py has trained it.
+  config.model.pretrained = ""
+  config.mapping.update(batch_size=256, dropout=0.1)
+  config.query.update(alpha=0.3, beta=0.4)
+  config.train.update(steps=600, checkpoint_every=600, log_every=50, learning_rate=1e-3)
+  return config

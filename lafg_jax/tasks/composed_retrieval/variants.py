@@ -1,0 +1,156 @@
+"""What `python -m lafg_jax.ablate` compares, as plain data; --variants=FILE takes another file.
+
+`lafg_jax/tasks/class_retrieval/variants.py` explains the names.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from lafg_jax.tasks.composed_retrieval import methods
+from lafg_jax.utils.files import fingerprint
+
+# Nothing is tuned yet: --tune writes a file, --tuned=FILE takes it.
+TUNED = ""
+
+# {metric: its title} of the tables; the first one ranks.
+TITLES = {"map@10": "mAP@10", "recall@1": "R@1", "map@5": "mAP@5", "recall@10": "R@10"}
+
+# Differences are paired with the sum of image and text, and those of `default` (CVSI) with each
+# baseline, and with itself without each term.
+REFERENCE = "sum"
+CONTROLS = (
+  *("image", "text", "pic2word", "searle", "lincir", "cirevl"),
+  *("default@no-edit", "default@no-phi", "default@no-image", "default@no-captions"),
+  *("default@no-added", "default@untrained-phi", "default@words-of-others"),
+  *("default@perfect-edits", "default@wrong-edits", "default@wrong-captions"),
+)
+PAIRS = (("lincir", "default@untrained-phi"),)
+
+LABELS = {
+  "image": "image alone",
+  "text": "text alone",
+  "sum": "image + text",
+  "pic2word": "Pic2Word",
+  "searle": "SEARLE",
+  "searle_oti": "SEARLE-OTI",
+  "lincir": "LinCIR",
+  "cirevl": "CIReVL",
+  "default": "CVSI",
+  "default@no-edit": "CVSI without edited descriptions",
+  "default@no-phi": "CVSI without the pseudo word",
+  "default@no-image": "CVSI without the reference image",
+  "default@no-captions": "CVSI without the gallery's captions",
+  "default@no-added": "CVSI without added objects",
+  "default@untrained-phi": "CVSI, Phi untrained",
+  "default@words-of-others": "CVSI, the pseudo word of another image",
+  "default@perfect-edits": "CVSI, true descriptions (ceiling)",
+  "default@wrong-edits": "CVSI, half of the edits of other queries",
+  "default@wrong-captions": "CVSI, a third of the captioner's attributes wrong",
+  "default@one-caption": "CVSI, one caption of an image",
+}
+ABOUT = {
+  "default": "CVSI with the weights of the config",
+  "cirevl": "the edited description alone, of one caption",
+  "lincir": "the text with the pseudo word alone, Phi trained on texts",
+  "sum": "the normalised features of image and text, added",
+}
+FIGURE_GROUPS = ("headline",)
+FIGURE_CONTROLS = ("image", "text", "sum")
+
+# Groups that take fewer seeds than --seeds.
+SEEDS = {"sweeps": 2, "forms": 2}
+
+# `--tune`: training classes held out, seeds, and the group whose variants are tuned.
+VAL_CLASSES = 0
+TUNING_SEEDS = 1
+TUNED_GROUP = "headline"
+
+
+def starts(config):
+  """{start: overrides}: one, the CLIP of the config."""
+  del config
+  return {"pretrained": {}}
+
+
+def groups():
+  """{group: {variant: overrides}}; `default` is what the config has."""
+  baselines = ("image", "text", "sum", "pic2word", "searle", "lincir", "cirevl")
+  return {
+    "headline": {
+      **{name: {"query.method": name} for name in baselines},
+      "default": {},
+      "default@no-edit": {"query.use_edit": False},
+      "default@no-phi": {"query.use_phi": False},
+      "default@no-image": {"query.use_image": False},
+      "default@no-captions": {"query.use_captions": False},
+      "default@no-added": {"query.use_added": False},
+    },
+    "controls": {
+      # None is the model before training.
+      "default@untrained-phi": None,
+      "default@words-of-others": {"query.words": "other"},
+      "default@perfect-edits": {"editor.kind": "perfect"},
+      "default@wrong-edits": {"editor.wrong": 0.5},
+      "default@wrong-captions": {"captioner.wrong": 0.33},
+    },
+    "forms": {
+      "searle_oti": {"query.method": "searle", "query.oti": True},
+      "default@searle": {"mapping.method": "searle"},
+      "default@pic2word": {"mapping.method": "pic2word"},
+      "default@per-caption": {"editor.form": "per_caption"},
+      "default@cosine": {"query.normalize_fused": True},
+      "default@unit-captions": {"query.normalize_captions": True},
+      "default@one-caption": {"captioner.number": 1},
+    },
+    "sweeps": sweeps(),
+  }
+
+
+def sweeps():
+  """One weight of CVSI at a time; the image has what alpha and beta leave."""
+  swept: tuple[tuple[str, tuple[float, ...]], ...] = (
+    ("query.alpha", (0.0, 0.2, 0.6)),
+    ("query.beta", (0.0, 0.2, 0.4)),
+    ("query.gamma", (0.0, 0.1, 0.4)),
+  )
+  return {f"default@{key}={x}": {key: x} for key, tried in swept for x in tried}
+
+
+def grid(config):
+  """The settings that `--tune` tries, equally many for all variants."""
+  return [{"train.learning_rate": config.train.learning_rate * x} for x in (0.3, 1.0, 3.0)]
+
+
+def decided_by(config, trains, remembered):
+  """What decides a cell's figures: kinds of keys, keys that name files, and hashes of all files."""
+  from lafg_jax.data import composed
+  from lafg_jax.tasks.composed_retrieval import corpus
+  from lafg_jax.tasks.composed_retrieval import model as models
+
+  config = methods.resolve(config)
+  trains = trains and methods.trains(config)
+  reads = methods.reads(config)
+  kinds = ["embedding", "evaluation"]
+  kinds += ["words"] * bool(reads & {"captions", "edit"}) + ["training"] * trains
+  asked = (*sorted(config.composed.items()), *sorted(config.data.items()))
+  content: list[Any] = [
+    remembered(("composed", *asked), lambda: [part.content for part in composed.load(config)])
+  ]
+  if trains:
+    of = tuple(sorted(config.mapping.items()))
+    content.append(
+      remembered(("corpus", *of, *asked), lambda: corpus.content(config, corpus.training(config)))
+    )
+  source = config.model.pretrained
+  weights = remembered(("clip", source), lambda: fingerprint(models.weights(config)))
+  read = {
+    "captioner.file": config.captioner.file if "captions" in reads else "",
+    "editor.file": config.editor.file if "edit" in reads else "",
+    "mapping.source": config.mapping.source if "phi" in reads else "",
+  }
+  named = [
+    remembered(("file", path), lambda path=path: fingerprint(Path(path)))
+    for path in read.values()
+    if path
+  ]
+  return kinds, ("model.pretrained", *read), (weights, content, named)

@@ -1,0 +1,54 @@
+"""JSONL files that grow by a line as each piece of work is done, and outlive any kill."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from absl import logging
+
+from lafg_jax.utils.files import naming
+
+
+def appending(path: Path) -> BinaryIO:
+  """The file, open for `append`."""
+  # Without a buffer, which would try again to write what a full disk refused, on closing.
+  return open(path, "ab", buffering=0)
+
+
+def append(file: BinaryIO, row: dict[str, Any]) -> None:
+  """Adds one line, which is on the disk when this returns."""
+  # A model's raw text may hold half a character, which UTF-8 does not take.
+  line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+  with naming(file.name):
+    if file.write(line) < len(line):
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
+
+
+def sound_rows(
+  path: Path, is_sound: Callable[[dict[str, Any]], bool], lost: str
+) -> Iterator[dict[str, Any]]:
+  """The rows of a file that `append` wrote; none where it is missing.
+
+  A last line that was half written is cut off. Other lines that are no JSON object, or for which
+  `is_sound` is False or fails, are named in a warning that ends in `lost`.
+  """
+  if not path.exists():
+    return
+  data = path.read_bytes()
+  whole = data[: data.rfind(b"\n") + 1]
+  if len(whole) < len(data):
+    os.truncate(path, len(whole))
+  for number, line in enumerate(whole.split(b"\n")[:-1], 1):
+    try:
+      row = json.loads(line)
+      sound = isinstance(row, dict) and is_sound(row)
+    except (ValueError, TypeError, KeyError):
+      sound = False
+    if sound:
+      yield row
+    else:
+      logging.warning("%s line %d is damaged: %s", path, number, lost)
