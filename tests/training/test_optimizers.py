@@ -58,7 +58,8 @@ def torch_run(config, steps):
   if config.train.optimizer == "sgd":
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=0.9)
   else:
-    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    moments = {"betas": (0.9, config.train.adam_b2), "eps": config.train.adam_eps}
+    optimizer = torch.optim.AdamW(groups, lr=1.0, **moments)
   for step in range(steps):
     rate = expected_rate(config.train, step)
     for group in optimizer.param_groups:
@@ -74,13 +75,22 @@ def expected_rate(train, step):
   warmup = int(train.warmup * train.steps)
   if step < warmup:
     return train.learning_rate * step / warmup
+  if train.schedule == "constant":
+    return train.learning_rate
   progress = (step - warmup) / (train.steps - warmup)
   return train.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_ten_steps_equal_torch(optimizer):
-  config = config_with(optimizer=optimizer, weight_decay=0.05, learning_rate=0.01)
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"optimizer": "sgd"},
+    {"optimizer": "adamw"},
+    {"optimizer": "adamw", "adam_b2": 0.9, "adam_eps": 0.1, "schedule": "constant"},
+  ],
+)
+def test_ten_steps_equal_torch(changes):
+  config = config_with(weight_decay=0.05, learning_rate=0.01, **changes)
   ours, theirs = run(config, 10), torch_run(config, 10)
   for path, x in jax.tree.leaves_with_path(ours):
     name = "/".join(str(k.key) for k in path)
@@ -94,6 +104,15 @@ def test_schedule_warms_up_and_ends_at_zero(warmup):
   for step in range(train.steps + 1):
     assert schedule(step) == pytest.approx(expected_rate(train, step), abs=1e-7)
   assert schedule(train.steps) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("warmup", [0.0, 0.1])
+def test_a_constant_rate_stays(warmup):
+  train = config_with(warmup=warmup, schedule="constant").train
+  schedule = optimizers.schedule(train)
+  for step in range(train.steps + 1):
+    assert schedule(step) == pytest.approx(expected_rate(train, step), abs=1e-7)
+  assert schedule(train.steps) == pytest.approx(0.1)
 
 
 def test_clipping_bounds_the_whole_gradient():
