@@ -116,8 +116,8 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
   """The captions of images and the edits of queries that the stages before wrote."""
   reads = methods.reads(config)
-  said = captions.read(workdir) if "captions" in reads else {}
-  return said, edits.read(workdir) if "edit" in reads else {}
+  said = captions.read(workdir, config.captioner.kind) if "captions" in reads else {}
+  return said, edits.read(workdir, config.editor.kind) if "edit" in reads else {}
 
 
 def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:

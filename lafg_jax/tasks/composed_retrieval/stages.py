@@ -50,8 +50,14 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   config = methods.resolve(config)
   if {"caption", "edit", "evaluate"} & {*names}:
     composed.load(config)
+  if "caption" in names:
+    captions.check(config)
+  if "edit" in names:
+    edits.check(config)
   if {"train", "evaluate"} & {*names}:
     models.load(config)
+  if "train" in names:
+    corpus.check(config, corpus.training(config))
   every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
 
@@ -72,16 +78,8 @@ def _content(config: ConfigDict) -> list[str]:
   return [part.content for part in composed.load(config)]
 
 
-def _section(config: ConfigDict, name: str, *kinds: str) -> dict[str, Any]:
-  """The keys of a section that decide something, without those that another key leaves unread."""
-  found = keys.deciding(config, *kinds)
-  return {k: x for k, x in found.items() if k.startswith(f"{name}.") and keys.is_read(config, k)}
-
-
 def _caption_inputs(config: ConfigDict, workdir: str) -> list[Any]:
-  of = config.captioner
-  clip = [models.weights(config), config.data.image_size] if of.kind == "attributes" else None
-  return [_section(config, "captioner", "words"), _content(config), Path(of.file), clip]
+  return [captions.inputs(config), _content(config)]
 
 
 def _caption(config: ConfigDict, workdir: str) -> None:
@@ -90,11 +88,12 @@ def _caption(config: ConfigDict, workdir: str) -> None:
 
 def _edit_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   said = Path(workdir, captions.FILE) if methods.edits_captions(config) else None
-  return [_section(config, "editor", "words"), _content(config), Path(config.editor.file), said]
+  return [edits.inputs(config), _content(config), said]
 
 
 def _edit(config: ConfigDict, workdir: str) -> None:
-  said = captions.read(workdir) if methods.edits_captions(config) else {}
+  kind = config.captioner.kind
+  said = captions.read(workdir, kind) if methods.edits_captions(config) else {}
   edits.run(config, workdir, composed.load(config), said)
 
 
