@@ -95,9 +95,9 @@ def padded(reader: Any, ids: Sequence[list[int]], length: int = 0) -> tuple[np.n
 
 
 def widened(rows: Phrases, length: int, pad: int) -> Phrases:
-  """The same texts padded on the right to `length` tokens, which nothing reads."""
-  more = ((0, 0), (0, length - rows.ids.shape[1]))
-  at = np.pad(rows.at, more) if rows.at.ndim == 2 else rows.at
+  """The same texts, ids [..., L], padded on the right to `length` tokens, which nothing reads."""
+  more = [(0, 0)] * (rows.ids.ndim - 1) + [(0, length - rows.ids.shape[-1])]
+  at = np.pad(rows.at, more) if rows.at.dtype == bool else rows.at
   return Phrases(np.pad(rows.ids, more, constant_values=pad), rows.ends, at)
 
 

@@ -23,7 +23,16 @@ ROOT = Path(__file__).resolve().parents[3]
 B, L = 8, 16
 METHODS = ("lincir", "searle", "pic2word")
 RNG = np.random.default_rng(5)
-TEXTS = ["red dog", "very red", "no dog", "a photo", "dog and dog", "wings", "costs red", "has wings"]
+TEXTS = [
+  "red dog",
+  "very red",
+  "no dog",
+  "a photo",
+  "dog and dog",
+  "wings",
+  "costs red",
+  "has wings",
+]
 
 
 def make_config(method, **changes):
