@@ -16,6 +16,10 @@ _URL = Rule(
   lambda x: x == "" or bool(re.fullmatch(r"https?://[^\s@{}]+", x)),
   "an http:// or https:// URL without a user or key in it, or nothing",
 )
+_NAMES = Rule(
+  lambda x: isinstance(x, tuple) and all(isinstance(name, str) and name for name in x),
+  "a tuple of names, such as \"('colour', 'gender')\"",
+)
 _ENV = Rule(
   lambda x: bool(re.fullmatch(r"[A-Z_][A-Z0-9_]*", x)),
   "the name of an environment variable, in capitals, never the key itself",
@@ -41,7 +45,7 @@ def _endpoint(section: str) -> tuple[Key, ...]:
 ROWS = (
   Key("composed.source", "finches", one_of(*SOURCES), "evaluation",
       "Where queries come from: 'finches' (drawn); 'fashioniq', 'cirr' or 'circo' (their own "
-      "files, below composed.root); 'listed' (a JSONL of reference, text and targets); "
+      "annotations, below composed.root); 'listed' (a JSONL of reference, text and targets); "
       "'attributes' (a table of images and their attributes, of which queries are made)."),
   Key("composed.root", "", TEXT, "nothing",
       "Folder of the annotations of a published benchmark.",
@@ -81,12 +85,12 @@ ROWS = (
   Key("composed.type_column", "", TEXT, "evaluation",
       "'attributes': the column whose values are kinds of things, of which half are unseen; '' is "
       "'type' or 'class'.", ReadBy("composed.source", ("attributes",), unset="")),
-  Key("composed.columns", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"),
+  Key("composed.columns", (), _NAMES,
       "evaluation",
       "'attributes': the columns of which a query changes one or two; () is all with 2 to 60 "
       "values.",
       ReadBy("composed.source", ("attributes",), unset=())),
-  Key("composed.agree", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"), "evaluation",
+  Key("composed.agree", (), _NAMES, "evaluation",
       "'attributes': further columns in which right answers agree with the reference, beside the "
       "type and those of composed.columns; () is all with 2 to 60 values.",
       ReadBy("composed.source", ("attributes",), unset=())),
@@ -103,8 +107,9 @@ ROWS = (
       "data.train_fraction or data.test_classes.",
       ReadBy("composed.source", ("attributes",), unset="unseen")),
   Key("composed.num_queries", 0, at_least(0), "evaluation",
-      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: all, or "
-      "the default number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: 2,000 "
+      "of a table, or the finches' own number.",
+      ReadBy("composed.source", ("attributes", "finches"), unset=0)),
   Key("composed.wordings", "held_out", one_of("held_out", "known"), "evaluation",
       "Finches: sentences in wordings that the editor's grammar was not written for, or in those "
       "that it knows.", ReadBy("composed.source", ("finches",), unset="held_out")),
