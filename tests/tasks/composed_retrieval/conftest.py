@@ -1,4 +1,4 @@
-"""A small CLIP of transformers with random weights and in Flax, and parts of a few images."""
+"""A small CLIP with random weights in transformers and in Flax, and parts of a few images."""
 
 import json
 from typing import Any, NamedTuple
