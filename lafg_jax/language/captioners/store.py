@@ -27,6 +27,8 @@ from lafg_jax.utils.files import fingerprint
 from lafg_jax.utils.progress import Progress
 
 FAILED = "captions_failed.jsonl"
+# Unreadable images that are named one by one.
+_SHOWN = 20
 
 
 class Stored(NamedTuple):
@@ -126,7 +128,8 @@ def _caption_all(
         jsonl.append(kept, {"id": name, "captions": found.texts, "whole": found.whole})
       elif isinstance(found, UnreadableImage):
         unreadable[name] = str(found)
-        logging.warning("caption: image %s: %s", name, found)
+        if len(unreadable) <= _SHOWN:
+          logging.warning("caption: image %s: %s", name, found)
       else:
         if str(found) not in failed.values():
           logging.warning("caption: no usable captions of image %s: %s", name, found)

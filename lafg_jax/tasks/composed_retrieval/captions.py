@@ -28,7 +28,7 @@ def run(config: Any, workdir: str | os.PathLike, parts: Sequence[Composed]) -> P
   """Writes captions of all reference images, then of the gallery (captioner.gallery); the path.
 
   Raises:
-    UserError: images cannot be read or have no captions, under composed.missing=refuse; the
+    UserError: images cannot be read or have no captions, unless composed.missing=partial; the
       captioner cannot be used.
     Incomplete: some images have no usable caption; the same command captions them alone.
   """
@@ -132,7 +132,7 @@ def _computed(
     names = list(found.unreadable)
     told = f"{counted(len(names), 'image')} of {len(where)} cannot be read ({shorten(names)}; "
     told += f"the first: {found.unreadable[names[0]]})"
-    if config.composed.missing == "refuse":
+    if config.composed.missing != "partial":
       raise UserError(
         f"caption: {told}: mend or replace them, or pass --config.composed.missing=partial; "
         "what is captioned is kept"
