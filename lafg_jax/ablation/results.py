@@ -9,6 +9,7 @@ from absl import logging
 
 from lafg_jax.ablation import summary
 from lafg_jax.ablation.plan import Cell, read_cell
+from lafg_jax.evaluate.results import TITLES
 from lafg_jax.report import study_figures, study_tables
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
@@ -93,12 +94,8 @@ def _keep_missing(found: Sequence[tuple[Cell, Record]]) -> list[Cell]:
 
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result as the JSON that `Cell.finished` reads."""
-  record = result | {"start": cell.start, "variant": cell.variant}
-  record = (
-    {"dataset": cell.dataset}
-    | record
-    | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
-  )
+  of_cell = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  record = result | of_cell | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
   with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
@@ -134,6 +131,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
   about = getattr(file, "ABOUT", {})
+  titles = getattr(file, "TITLES", TITLES)
   changes = {name: keys for of in file.groups().values() for name, keys in of.items()}
   groups = getattr(file, "FIGURE_GROUPS", ("headline",))
   shown = [variant for group in groups for variant in file.groups()[group]]
@@ -141,7 +139,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
     "reference": file.REFERENCE,
     "controls": getattr(file, "FIGURE_CONTROLS", file.CONTROLS),
   }
-  for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs):
+  for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs, titles):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
     texts[f"{name}.md"] = study_tables.markdown(table, labels, about, changes)
     texts[f"{name}.svg"] = study_figures.means(table, labels, shown=shown, **marked)

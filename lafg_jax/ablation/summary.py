@@ -17,7 +17,11 @@ _SWEPT = re.compile(r"(.+)@([^@=]+)=(.+)")
 
 
 def summarise(
-  records: Sequence[Record], reference: str, controls: Sequence[str], pairs: Pairs = ()
+  records: Sequence[Record],
+  reference: str,
+  controls: Sequence[str],
+  pairs: Pairs = (),
+  titles: Mapping[str, str] = TITLES,
 ) -> list[dict[str, Any]]:
   """One table for each dataset and start.
 
@@ -25,34 +29,37 @@ def summarise(
     reference: the variant that every other one is compared with.
     controls: those that `default` is compared with as well.
     pairs: further comparisons, made where both variants were measured.
+    titles: {metric: how tables call it}; rows are ranked by the first.
 
   Returns:
-    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'rows',
-    'differences', 'sweeps'}] with
-    'rows', highest R@1 first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}];
-    'differences': [{'variant', 'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}];
-    'sweeps', of the variants NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value:
-    row}}}], with ascending numbers before words.
+    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'measured',
+    'titles', 'rows', 'differences', 'sweeps'}] with
+    'measured', what the task says of its queries, '' if nothing; 'rows', highest first:
+    [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}]; 'differences': [{'variant',
+    'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}]; 'sweeps', of the variants
+    NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value: row}}}], with ascending
+    numbers before words.
     All numbers are fractions; 'sd' and 't' of one seed, and 'bootstrap' of one class, are None.
 
   Raises:
     UserError: cells of one table trained for different numbers of steps, or on other splits.
   """
-  tables, ranking = [], next(iter(TITLES))
+  tables, ranking = [], next(iter(titles))
   for dataset, start in dict.fromkeys((r["dataset"], r["start"]) for r in records):
     of = [r for r in records if (r["dataset"], r["start"]) == (dataset, start)]
     _check_comparable(of, f"{dataset}, {start}")
     variants: dict[str, dict[int, Record]] = {}
     for record in of:
       variants.setdefault(record["variant"], {})[record["seed"]] = record
-    every = [_row(name, list(cells.values())) for name, cells in variants.items()]
+    every = [_row(name, list(cells.values()), titles) for name, cells in variants.items()]
     rows = [row for row in every if not parse(row["variant"])]
     rows.sort(key=lambda row: -row.get(ranking, {"mean": 0.0})["mean"])
     compared = _pairs([row["variant"] for row in rows], list(variants), reference, controls, pairs)
-    differences = [_difference(variants, *pair) for pair in compared]
+    differences = [_difference(variants, *pair, titles) for pair in compared]
     same = ("dataset", "start", "split", "num_classes", "num_queries")
     table: dict[str, Any] = {name: of[0][name] for name in same}
     table |= {"steps": max(r["steps"] for r in of), "partial": any(r.get("partial") for r in of)}
+    table |= {"measured": of[0].get("measured", ""), "titles": dict(titles)}
     table |= {"rows": rows, "differences": [found for found in differences if found["seeds"]]}
     tables.append(table | {"sweeps": _sweeps(every)})
   return tables
@@ -104,9 +111,9 @@ def _check_comparable(of: Sequence[Record], what: str) -> None:
       raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
 
 
-def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
+def _row(variant: str, cells: Sequence[Record], titles: Mapping[str, str]) -> dict[str, Any]:
   row: dict[str, Any] = {"variant": variant, "seeds": [r["seed"] for r in cells]}
-  for metric in TITLES:
+  for metric in titles:
     values = [r[metric] for r in cells if metric in r]
     if values:
       sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -115,13 +122,16 @@ def _row(variant: str, cells: Sequence[Record]) -> dict[str, Any]:
 
 
 def _difference(
-  variants: Mapping[str, Mapping[int, Record]], variant: str, against: str
+  variants: Mapping[str, Mapping[int, Record]],
+  variant: str,
+  against: str,
+  titles: Mapping[str, str],
 ) -> dict[str, Any]:
   """Paired by seed, over the seeds that both have."""
   seeds = sorted(variants[variant].keys() & variants[against].keys())
   a, b = ([variants[name][seed] for seed in seeds] for name in (variant, against))
   found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
-  for metric in TITLES:
+  for metric in titles:
     if seeds and all(metric in record for record in a + b):
       values = [x[metric] - y[metric] for x, y in zip(a, b, strict=True)]
       found[metric] = _mean(values) | {"bootstrap": _bootstrap(a, b, metric)}
@@ -134,6 +144,8 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
+  if any(metric not in r["by_class"] for r in (*a, *b)):
+    return None
   weights = np.array([r["by_class"]["num_queries"] for r in (*a, *b)])
   if (weights != weights[0]).any():
     # One cell could not read some images that another could: classes cannot be paired.

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from lafg_jax.evaluate.results import TITLES, percent
+from lafg_jax.evaluate.results import percent
 from lafg_jax.report.study_tables import Labels, label, title
 
 # Drawn in these; ink then becomes the colour of the text around, light or dark. The others are of
@@ -44,27 +44,29 @@ def means(
     The file's text, or '' where the table has no variants beside sweeps.
   """
   rows = [row for row in table["rows"] if row["variant"] in shown] or table["rows"]
-  of = (rows, labels, reference, controls)
+  of = (rows, labels, table["titles"], reference, controls)
   return _svg(f"Means, {title(table)}", _draw_means, *of) if rows else ""
 
 
 def sweeps(table: Mapping[str, Any], labels: Labels) -> str:
   """SVG: a panel for each swept key and metric, with a line for each variant; '' without sweeps."""
   found = table["sweeps"]
-  return _svg(f"Sweeps, {title(table)}", _draw_sweeps, found, labels) if found else ""
+  return (
+    _svg(f"Sweeps, {title(table)}", _draw_sweeps, found, labels, table["titles"]) if found else ""
+  )
 
 
 def _draw_means(
-  rows: list[dict[str, Any]], labels: Labels, reference: str, controls: _Names
+  rows: list[dict[str, Any]], labels: Labels, titles: Labels, reference: str, controls: _Names
 ) -> Any:
   from matplotlib.figure import Figure
 
   names = [textwrap.fill(label(row["variant"], labels), 30) for row in rows]
   lines = sum(1 + name.count("\n") for name in names)
   figure = Figure(figsize=(_WIDTH_IN, 1.3 + 0.13 * len(rows) + 0.17 * lines))
-  panels = figure.subplots(1, len(TITLES), sharey=True)
+  panels = figure.subplots(1, len(titles), sharey=True)
   kinds = {False: ("o", _BLUE, "variant"), True: ("s", _ORANGE, "control")}
-  for axes, (metric, of) in zip(panels, TITLES.items(), strict=True):
+  for axes, (metric, of) in zip(panels, titles.items(), strict=True):
     axes.set_title(f"{of}, %", loc="left")
     for y, row in enumerate(rows):
       if metric not in row:
@@ -86,23 +88,23 @@ def _draw_means(
   return figure
 
 
-def _draw_sweeps(found: list[dict[str, Any]], labels: Labels) -> Any:
+def _draw_sweeps(found: list[dict[str, Any]], labels: Labels, titles: Labels) -> Any:
   """Two keys in a row. The panels of a metric share an axis, so that keys can be compared."""
   from matplotlib.figure import Figure
 
   names = list(dict.fromkeys(name for sweep in found for name in sweep["lines"]))
   looks = {n: (_LINES[k % len(_LINES)], _MARKERS[k % len(_MARKERS)]) for k, n in enumerate(names)}
-  count, height = len(TITLES), -(-len(found) // 2)
+  count, height = len(titles), -(-len(found) // 2)
   figure = Figure(figsize=(_WIDTH_IN, 0.6 + 1.75 * height + 0.2 * -(-len(names) // 2)))
   panels = figure.subplots(height, 2 * count, squeeze=False).ravel()
-  limits = {metric: _limits(found, metric) for metric in TITLES}
+  limits = {metric: _limits(found, metric) for metric in titles}
   for number, axes in enumerate(panels):
     if number >= count * len(found):
       axes.set_visible(False)
       continue
-    sweep, metric = found[number // count], list(TITLES)[number % count]
+    sweep, metric = found[number // count], list(titles)[number % count]
     key = labels.get(f"@{sweep['key']}", sweep["key"])
-    axes.set_title((f"{key}\n" if number % count == 0 else "") + f"{TITLES[metric]}, %", loc="left")
+    axes.set_title((f"{key}\n" if number % count == 0 else "") + f"{titles[metric]}, %", loc="left")
     axes.set_ylim(limits[metric])
     axes.set_xticks(range(len(sweep["values"])), sweep["values"])
     axes.set_xlim(-0.4, len(sweep["values"]) - 0.6)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lafg_jax.evaluate.results import TITLES, percent
+from lafg_jax.evaluate.results import percent
 
 _HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
-_MEANS = "In %, highest R@1 first."
+_MEANS = "In %, highest {} first."
 _OF_SEEDS = "The standard deviation (sd) and the 95% t-interval of the mean are over seeds."
 _DIFFERENCES = """A - B in percentage points, over the seeds that both have, paired by seed. Above \
 0, A is better."""
@@ -49,16 +49,19 @@ def markdown(
     about: {NAME, '@CHANGE' or a whole variant: a sentence}, for the legend.
     changes: of each variant, for the legend.
   """
-  parts = [_HEAD, measured(table)]
+  parts, titles = [_HEAD, measured(table)], table["titles"]
   if table["rows"]:
-    note = f"{_MEANS} {_OF_SEEDS if _known(table['rows'], 't') else _ONE_SEED}"
+    seeds = _OF_SEEDS if _known(table["rows"], "t", titles) else _ONE_SEED
+    note = f"{_MEANS.format(next(iter(titles.values())))} {seeds}"
     parts += _fold(f"Means of {len(table['rows'])} variants", note, means(table, labels))
   if table["differences"]:
-    known = [said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind)]
+    known = [
+      said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind, titles)
+    ]
     note = " ".join([_DIFFERENCES, *known])
     parts += _fold("Paired differences", note, differences(table, labels))
   if table["sweeps"]:
-    note = _SWEEPS.format(" / ".join(TITLES.values()))
+    note = _SWEEPS.format(" / ".join(titles.values()))
     parts += _fold("One value at a time", note, *sweeps(table, labels))
   if named := legend(table, labels, about or {}, changes or {}):
     parts += _fold("What the names mean", _LEGEND, named)
@@ -88,9 +91,9 @@ def title(table: Mapping[str, Any]) -> str:
 def measured(table: Mapping[str, Any]) -> str:
   """What was measured, in a sentence."""
   kind = "classes never seen" if table["split"] == "test" else "held-out training classes"
-  partial = " A partial copy of the dataset." if table["partial"] else ""
   images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
-  return f"{images}; {table['steps']} steps for every variant.{partial}"
+  partial = " A partial copy of the dataset." if table["partial"] else ""
+  return f"{table['measured'] or images}; {table['steps']} steps for every variant.{partial}"
 
 
 def means(table: Mapping[str, Any], labels: Labels) -> Rows:
@@ -98,12 +101,13 @@ def means(table: Mapping[str, Any], labels: Labels) -> Rows:
 
   Standard deviations and intervals have their places where any row has several seeds.
   """
-  several = _known(table["rows"], "t")
-  columns = [(f"{name} (sd)", "95% t") if several else (name,) for name in TITLES.values()]
+  titles = table["titles"]
+  several = _known(table["rows"], "t", titles)
+  columns = [(f"{name} (sd)", "95% t") if several else (name,) for name in titles.values()]
   found = [["variant", "name", "seeds", *(x for pair in columns for x in pair)]]
   for row in table["rows"]:
     name, cells = row["variant"], []
-    for x in map(row.get, TITLES):
+    for x in map(row.get, titles):
       sd = f" ({percent(x['sd'])})" if x and x["sd"] is not None else ""
       figures = [percent(x["mean"]) + sd, interval(x["t"])] if x else ["", ""]
       cells += figures[: 1 + several]
@@ -140,20 +144,21 @@ def _sentence(name: str, labels: Labels, about: Labels) -> str:
   return "; ".join(parts)
 
 
-def _known(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
+def _known(rows: Sequence[Mapping[str, Any]], what: str, titles: Labels) -> bool:
   """Whether any metric of any row has this figure."""
-  return any(row[m].get(what) is not None for row in rows for m in TITLES if m in row)
+  return any(row[m].get(what) is not None for row in rows for m in titles if m in row)
 
 
 def differences(table: Mapping[str, Any], labels: Labels) -> Rows:
   """Head and rows of paired differences, with the intervals that any row has."""
-  kinds = [kind for kind in _INTERVALS if _known(table["differences"], kind)]
+  metrics = table["titles"]
+  kinds = [kind for kind in _INTERVALS if _known(table["differences"], kind, metrics)]
   titles = ["A - B", *(_INTERVALS[kind][0] for kind in kinds)]
-  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in TITLES.values() for y in titles)]]
+  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in metrics.values() for y in titles)]]
   for row in table["differences"]:
     cells = [label(row[side], labels) for side in ("variant", "against")]
     cells.append(str(len(row["seeds"])))
-    for x in map(row.get, TITLES):
+    for x in map(row.get, metrics):
       intervals = (interval(x[kind], "+") if x else "" for kind in kinds)
       cells += [percent(x["mean"], "+") if x else "", *intervals]
     found.append(cells)
@@ -172,7 +177,9 @@ def sweeps(table: Mapping[str, Any], labels: Labels) -> list[Rows]:
     for name, line in sweep["lines"].items():
       rows.append([label(name, labels)])
       for row in map(line.get, sweep["values"]):
-        means = (percent(row[m]["mean"]) if m in row else "-" for m in TITLES) if row else ()
+        means = (
+          (percent(row[m]["mean"]) if m in row else "-" for m in table["titles"]) if row else ()
+        )
         seeds = f" ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})" if row else ""
         rows[-1].append(" / ".join(means) + seeds * (len(counts) > 1))
     found.append(rows)

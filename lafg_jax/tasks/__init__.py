@@ -25,8 +25,9 @@
     a task without texts has neither `of_texts` nor `embed_texts`.
 
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
-TUNED, the file of tuned settings, and decided_by(config, trains, remembered), what the figures of a
-cell depend on.
+TUNED, the file of tuned settings, TUNED_BY, the figure that ranks them, hold_out(config, count),
+which holds out training data for that, dataset(config), a name, and decided_by(config, trains,
+remembered), what the figures of a cell depend on.
 """
 
 import importlib

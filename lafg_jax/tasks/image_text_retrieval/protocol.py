@@ -204,9 +204,9 @@ def figures(workdir: str) -> dict[str, Any]:
 
   Returns:
     evaluation.json without the untrained model, the bounds and the other protocols; 'steps'; and
-    'by_class', {'num_queries', 'recall@1': [C]}: the images of each class, and the mean of R@1 of
-    its images and of its captions, in the order of the class names. Without classes, all are of
-    one.
+    'by_class', {'num_queries', 'recall@1', '<direction>/recall@1': [C]}: the images of each class,
+    the mean of R@1 of its images and of its captions, and each of the two, in the order of the
+    class names. Without classes, all are of one. 'measured', the same in words.
 
   Raises:
     UserError: evaluation.json or embeddings.npz is missing or damaged.
@@ -222,12 +222,20 @@ def figures(workdir: str) -> dict[str, Any]:
     numbers = np.bincount(of, minlength=count)
     hits = np.bincount(of, found[way][HEADLINE]["recall@1"], count)
     means.append(hits / np.maximum(numbers, 1))
-  by_class = {
-    "num_queries": np.bincount(labels, minlength=count).tolist(),
-    "recall@1": np.mean(means, 0).round(6).tolist(),
-  }
+  named = {"recall@1": np.mean(means, 0)}
+  named |= {f"{way}/recall@1": x for way, x in zip(DIRECTIONS, means, strict=True)}
+  by_class = {name: x.round(6).tolist() for name, x in named.items()}
+  by_class["num_queries"] = np.bincount(labels, minlength=count).tolist()
   kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
-  return kept | {"steps": result["step"], "by_class": by_class}
+  return kept | {"steps": result["step"], "by_class": by_class, "measured": _measured(result)}
+
+
+def _measured(result: dict[str, Any]) -> str:
+  """What was ranked, with the R@1 of chance and of the class oracle."""
+  images, texts = (counted(result[f"num_{x}s"], x) for x in ("image", "text"))
+  beside = [f"{bound.replace('_', ' ')} {results.percent(result[bound]['recall@1'])} %"
+            for bound in ("chance", "class_oracle") if bound in result]  # fmt: skip
+  return f"{images} and {texts} of {result['split']}; R@1 of {', '.join(beside)}"
 
 
 def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
