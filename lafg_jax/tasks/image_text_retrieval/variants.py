@@ -148,8 +148,12 @@ def sweeps():
 
 
 def grid(config):
-  """The settings that `--tune` tries, equally many for all variants."""
-  return [{"train.learning_rate": config.train.learning_rate * x} for x in (0.3, 1.0, 3.0)]
+  """The settings that `--tune` tries, equally many for all variants.
+
+  Towers smaller than CLIP's take higher rates than the one of `FULL`.
+  """
+  factors = (1.0, 3.0, 10.0) if methods.is_full(config) else (0.3, 1.0, 3.0)
+  return [{"train.learning_rate": config.train.learning_rate * x} for x in factors]
 
 
 def dataset(config):
