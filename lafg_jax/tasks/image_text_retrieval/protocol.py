@@ -130,6 +130,8 @@ def write(
   result = evaluate_embeddings(trained, ks)
   result |= {"dataset": captioned.name, "split": captioned.split}
   result |= {"source": config.evaluate.source} | about
+  # An image that cannot be read is a row of zeros, and counts as not found.
+  result["num_unreadable"] = int((~trained.images.any(axis=1)).sum())
   if captioned.partial:
     result["partial"] = True
   if untrained is not None:
@@ -275,6 +277,8 @@ def table(result: dict[str, Any]) -> str:
     f"{counted(result['num_texts'], 'caption')}"
   )
   title += " (partial copy)" if result.get("partial") else ""
+  if lost := result.get("num_unreadable"):
+    title += f"; not readable, and so not found: {counted(lost, 'image')}"
   lines = [title]
   for part in ("protocols", "with_negatives"):
     if part in result:
