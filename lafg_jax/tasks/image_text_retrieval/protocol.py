@@ -26,10 +26,15 @@ from lafg_jax.utils.errors import UserError
 
 KS = (1, 5, 10)
 HEADLINE = "instance"
+# Ways of reweighting.at_test, in words.
+AT_TEST = {
+  "mean": "each token by its mean weight in training",
+  "rerank": "the 50 nearest ranked anew by the weights of each pair",
+}
 # Unreplicated parameters -> (images [n, D], texts [m, D]) of one split.
 EmbedSplit = Callable[[Any], tuple[np.ndarray, np.ndarray]]
 _BOUNDS = ("ceiling", "class_oracle", "chance")
-_NOT_KEPT = ("source", "untrained", "step", "protocols", "with_negatives", *_BOUNDS)
+_NOT_KEPT = ("source", "untrained", "step", "protocols", "with_negatives", "at_test", *_BOUNDS)
 _ARRAYS = ("vectors", "texts", "owner", "captions", "labels")
 
 
@@ -248,7 +253,17 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
   if "with_negatives" in result:
     title = f"{counted(result['num_negatives'], 'wrong caption')} in the gallery too"
     found.append((title, rows_of(result, "with_negatives")))
+  for how, ways in result.get("at_test", {}).items():
+    found.append((f"weighted captions: {AT_TEST[how]} (merged)", _weighted(ways)))
   return found
+
+
+def _weighted(ways: dict[str, dict[str, float]]) -> list[list[str]]:
+  """Head and rows of the figures of `at_test`."""
+  names = [*ways["image_to_text"]]
+  rows = [[way.replace("_", " "), *(results.percent(of[x]) for x in names)]
+          for way, of in ways.items()]  # fmt: skip
+  return [["%", *(name.replace("recall", "R") for name in names)], *rows]
 
 
 def rows_of(
@@ -287,4 +302,8 @@ def table(result: dict[str, Any]) -> str:
         f"{row[0]:<14}{row[1]:<10}{row[2]:<6}" + "".join(f"{cell:>17}" for cell in row[3:])
         for row in rows_of(result, part)
       ]
+  for how, ways in result.get("at_test", {}).items():
+    lines.append(f"with weighted captions, {AT_TEST[how]} (merged)")
+    lines += [f"{row[0]:<14}" + "".join(f"{cell:>10}" for cell in row[1:])
+              for row in _weighted(ways)]  # fmt: skip
   return "\n".join(lines)

@@ -107,6 +107,17 @@ def token_features(clip: Any, params: Any, reader: Any, ids: Sequence[int]) -> n
   return encoded(embed, reader, alone, "encode single tokens")
 
 
+def of_tokens(config: ConfigDict, model: Any, ids: np.ndarray) -> dict[str, np.ndarray]:
+  """The constants of `features.changes` for these ids, which training may not have read."""
+  if not methods.reads_tokens(config):
+    return {}
+  read = np.unique(ids)
+  rows = np.zeros(model.clip.text.vocabulary, np.int32)
+  rows[read] = np.arange(len(read))
+  of = token_features(model.clip, model.params, model.reader, read.tolist())
+  return {"token_features": of, "token_rows": rows}
+
+
 def encoded(
   embed: Callable[[np.ndarray], np.ndarray], reader: Any, ids: Sequence[list[int]], what: str
 ) -> np.ndarray:
