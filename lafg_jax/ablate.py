@@ -80,7 +80,7 @@ def main(argv: Sequence[str]) -> None:
     if _TUNE.value:
       cells = tuning.cells(file, config, workdir, starts, only)
       failed = pool.run(cells, workdir, _JOBS.value)
-      tuning.choose(cells, workdir, out)
+      tuning.choose(cells, workdir, out, shipped.TUNED_BY)
     else:
       every = plan.cells(file, config, workdir, tuned, _SEEDS.value)
       wanted = plan.select(every, groups, starts, only)

@@ -318,6 +318,7 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_every_pair_is_ranked_by_the_weights_of_its_own_image",
   "test_the_trained_clip_is_one_of_transformers",
   "test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen",
   "test_a_fitted_chat_model_describes_every_class",

@@ -28,6 +28,6 @@ def get_config(variant: str = "unseen"):
   config.captions.update(source="finches", batch_size=96)
   if variant == "seen":
     config.captions.split = "images"
-  config.train.update(steps=300, checkpoint_every=300, log_every=20)
+  config.train.update(steps=100, checkpoint_every=100, log_every=20)
   config.train.update(optimizer="adamw", learning_rate=1e-3)
   return config

@@ -113,6 +113,7 @@ def cells(
       goes with the config.
   """
   validation.validate_values(config, tasks.find(config, "default").SECTIONS)
+  dataset = tasks.find(config, "variants").dataset(config)
   found: list[Cell] = []
   left_out: dict[str, list[str]] = {}  # {reason: names}.
   planned = {name: of for name, of in file.groups().items() if not groups or name in groups}
@@ -120,7 +121,7 @@ def cells(
     if isinstance(of_start, str):
       left_out.setdefault(of_start, []).append(start)
       continue
-    of_tuned = tuned.get(config.data.name, {}).get(start, {})
+    of_tuned = tuned.get(dataset, {}).get(start, {})
     for group, variant in ((group, variant) for group, of in planned.items() for variant in of):
       overrides, name = planned[group][variant], f"{start}/{variant}"
       settings = (of_start, of_tuned.get(variant.split("@")[0], {}), overrides or {})
@@ -194,7 +195,14 @@ def cell(config: ConfigDict, where: tuple[str, str, int, str], trains: bool, pat
   config.seed = where[2]
   if not trains:
     config.evaluate.source = "untrained"
-  return Cell(config.data.name, *where, config, trains, _key(config, trains), path)
+  return Cell(
+    tasks.find(config, "variants").dataset(config),
+    *where,
+    config,
+    trains,
+    _key(config, trains),
+    path,
+  )
 
 
 def _key(config: ConfigDict, trains: bool) -> str:

@@ -94,12 +94,8 @@ def _keep_missing(found: Sequence[tuple[Cell, Record]]) -> list[Cell]:
 
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result as the JSON that `Cell.finished` reads."""
-  record = result | {"start": cell.start, "variant": cell.variant}
-  record = (
-    {"dataset": cell.dataset}
-    | record
-    | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
-  )
+  of_cell = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  record = result | of_cell | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
   with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
 
@@ -135,6 +131,7 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
   about = getattr(file, "ABOUT", {})
+  titles = getattr(file, "TITLES", TITLES)
   changes = {name: keys for of in file.groups().values() for name, keys in of.items()}
   groups = getattr(file, "FIGURE_GROUPS", ("headline",))
   shown = [variant for group in groups for variant in file.groups()[group]]
@@ -142,7 +139,6 @@ def _write(file: Any, records: Sequence[Record], folder: str) -> None:
     "reference": file.REFERENCE,
     "controls": getattr(file, "FIGURE_CONTROLS", file.CONTROLS),
   }
-  titles = getattr(file, "TITLES", TITLES)
   for table in summary.summarise(records, file.REFERENCE, file.CONTROLS, pairs, titles):
     name = f"{GENERATED}/{table['dataset']}_{table['start']}"
     texts[f"{name}.md"] = study_tables.markdown(table, labels, about, changes)

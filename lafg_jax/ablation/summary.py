@@ -12,7 +12,6 @@ from lafg_jax.utils.errors import UserError
 
 Record = dict[str, Any]
 Pairs = Sequence[tuple[str, str]]
-Titles = Mapping[str, str]
 # NAME@KEY=VALUE.
 _SWEPT = re.compile(r"(.+)@([^@=]+)=(.+)")
 
@@ -22,7 +21,7 @@ def summarise(
   reference: str,
   controls: Sequence[str],
   pairs: Pairs = (),
-  titles: Titles = TITLES,
+  titles: Mapping[str, str] = TITLES,
 ) -> list[dict[str, Any]]:
   """One table for each dataset and start.
 
@@ -30,16 +29,16 @@ def summarise(
     reference: the variant that every other one is compared with.
     controls: those that `default` is compared with as well.
     pairs: further comparisons, made where both variants were measured.
-    titles: {metric: its title} of the metrics that are compared; the first one ranks.
+    titles: {metric: how tables call it}; rows are ranked by the first.
 
   Returns:
-    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'titles', 'of',
-    'rows', 'differences', 'sweeps'}] with
-    'of', what a query is and what classes are, where the cells say so;
-    'rows', highest first: [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}];
-    'differences': [{'variant', 'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}];
-    'sweeps', of the variants NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value:
-    row}}}], with ascending numbers before words.
+    [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'measured',
+    'titles', 'rows', 'differences', 'sweeps'}] with
+    'measured', what the task says of its queries, '' if nothing; 'rows', highest first:
+    [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}]; 'differences': [{'variant',
+    'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}]; 'sweeps', of the variants
+    NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value: row}}}], with ascending
+    numbers before words.
     All numbers are fractions; 'sd' and 't' of one seed, and 'bootstrap' of one class, are None.
 
   Raises:
@@ -60,7 +59,7 @@ def summarise(
     same = ("dataset", "start", "split", "num_classes", "num_queries")
     table: dict[str, Any] = {name: of[0][name] for name in same}
     table |= {"steps": max(r["steps"] for r in of), "partial": any(r.get("partial") for r in of)}
-    table |= {"titles": dict(titles), "of": of[0].get("of")}
+    table |= {"measured": of[0].get("measured", ""), "titles": dict(titles)}
     table |= {"rows": rows, "differences": [found for found in differences if found["seeds"]]}
     tables.append(table | {"sweeps": _sweeps(every)})
   return tables
@@ -112,7 +111,7 @@ def _check_comparable(of: Sequence[Record], what: str) -> None:
       raise UserError(f"cells of {what} differ in {name} ({sorted(values)}): that is no comparison")
 
 
-def _row(variant: str, cells: Sequence[Record], titles: Titles) -> dict[str, Any]:
+def _row(variant: str, cells: Sequence[Record], titles: Mapping[str, str]) -> dict[str, Any]:
   row: dict[str, Any] = {"variant": variant, "seeds": [r["seed"] for r in cells]}
   for metric in titles:
     values = [r[metric] for r in cells if metric in r]
@@ -123,7 +122,10 @@ def _row(variant: str, cells: Sequence[Record], titles: Titles) -> dict[str, Any
 
 
 def _difference(
-  variants: Mapping[str, Mapping[int, Record]], variant: str, against: str, titles: Titles
+  variants: Mapping[str, Mapping[int, Record]],
+  variant: str,
+  against: str,
+  titles: Mapping[str, str],
 ) -> dict[str, Any]:
   """Paired by seed, over the seeds that both have."""
   seeds = sorted(variants[variant].keys() & variants[against].keys())
@@ -142,6 +144,8 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
 
 def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
+  if any(metric not in r["by_class"] for r in (*a, *b)):
+    return None
   weights = np.array([r["by_class"]["num_queries"] for r in (*a, *b)])
   if (weights != weights[0]).any():
     # One cell could not read some images that another could: classes cannot be paired.

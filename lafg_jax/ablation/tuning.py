@@ -1,6 +1,7 @@
 """Chooses settings on held-out training classes, from as many for every variant.
 
-No test class is evaluated: `data.num_val_classes` training classes are, by evaluate.split='val'.
+No test image is evaluated: held-out training classes or images are, by evaluate.split='val'
+(`hold_out` of a task's variants).
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax import tasks
 from lafg_jax.ablation import plan
 from lafg_jax.ablation.plan import Cell
 from lafg_jax.utils import files
@@ -50,8 +52,7 @@ def cells(
   """
   config = config.copy_and_resolve_references()
   config.evaluate.split = "val"
-  config.data.num_val_classes = config.data.num_val_classes or file.VAL_CLASSES
-  _fit_batch(config)
+  tasks.find(config, "variants").hold_out(config, file.VAL_CLASSES)
   every = plan.cells(file, config, workdir, {}, 1, [file.TUNED_GROUP])
   every = plan.select(every, [file.TUNED_GROUP], starts, only)
   found, sizes = [], {}
@@ -71,18 +72,9 @@ def cells(
   return found
 
 
-def _fit_batch(config: ConfigDict) -> None:
-  """Where a batch has more classes than are left, it takes those that are left."""
-  from lafg_jax.data import datasets
-
-  left = len(datasets.class_splits(config.data)["train"])
-  if config.data.classes_per_batch > left:
-    logging.warning("data.classes_per_batch: %d, which are left to train on", left)
-    config.data.classes_per_batch = left
-
-
-def choose(trials: Sequence[Cell], workdir: str, out: str) -> None:
-  """Writes tuning.json: for each start and variant the settings of highest mean MAP@R.
+def choose(trials: Sequence[Cell], workdir: str, out: str, metric: str) -> None:
+  """Writes tuning.json: for each start and variant the settings of the highest mean
+  of `metric`.
 
   Variants with an unfinished trial are left out. With `out`, the chosen settings also go into
   `<out>/ablation_tuned.json`, which `--tuned` reads, beside those of other datasets and starts.
@@ -98,12 +90,12 @@ def choose(trials: Sequence[Cell], workdir: str, out: str) -> None:
       continue
     scores: dict[str, list[float]] = {}
     for tried, result in done:
-      scores.setdefault(json.dumps(tried), []).append(result["map@r"])
+      scores.setdefault(json.dumps(tried), []).append(result[metric])
     # Of equals the first.
     means = {text: sum(values) / len(values) for text, values in scores.items()}
     best = max(means, key=means.__getitem__)
     chosen.setdefault(dataset, {}).setdefault(start, {})[variant] = json.loads(best)
-    logging.info("%s/%s: MAP@R %.2f with %s", start, variant, 100 * means[best], best)
+    logging.info("%s/%s: %s %.4f with %s", start, variant, metric, means[best], best)
   _write(Path(workdir, FILE), {"chosen": chosen, "cells": rows})
   if out:
     path = Path(out, CHOSEN)

@@ -5,8 +5,8 @@ import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
-from lafg_jax.evaluate.results import TITLES, percent
-from lafg_jax.report.study_tables import Labels, label, title, titles_of
+from lafg_jax.evaluate.results import percent
+from lafg_jax.report.study_tables import Labels, label, title
 
 # Drawn in these; ink then becomes the colour of the text around, light or dark. The others are of
 # Okabe and Ito's palette, which the colour-blind tell apart, and readable on white and black.
@@ -20,6 +20,7 @@ _CSS = (
 # 600 points are 800 pixels of a browser; 9 points are 12.
 _WIDTH_IN = 600 / 72
 _Names = Collection[str]
+# Panels beside each other: more are too narrow to read.
 _PANELS = 2
 _OFF = ("axes.spines.top", "axes.spines.right", "xtick.bottom", "ytick.left", "legend.frameon")
 _ON = ("axes.grid", "figure.constrained_layout.use", "savefig.transparent")
@@ -45,29 +46,24 @@ def means(
     The file's text, or '' where the table has no variants beside sweeps.
   """
   rows = [row for row in table["rows"] if row["variant"] in shown] or table["rows"]
-  of = (rows, labels, reference, controls, _drawn(table))
+  of = (rows, labels, _drawn(table), reference, controls)
   return _svg(f"Means, {title(table)}", _draw_means, *of) if rows else ""
 
 
 def sweeps(table: Mapping[str, Any], labels: Labels) -> str:
   """SVG: a panel for each swept key and metric, with a line for each variant; '' without sweeps."""
   found = table["sweeps"]
-  return (
-    _svg(f"Sweeps, {title(table)}", _draw_sweeps, found, labels, _drawn(table)) if found else ""
-  )
+  of = (found, labels, _drawn(table))
+  return _svg(f"Sweeps, {title(table)}", _draw_sweeps, *of) if found else ""
 
 
 def _drawn(table: Mapping[str, Any]) -> Labels:
-  """The metrics that have a panel: more than two are too narrow to read."""
-  return dict(list(titles_of(table).items())[:_PANELS])
+  """The metrics that have a panel, the first ones."""
+  return dict(list(table["titles"].items())[:_PANELS])
 
 
 def _draw_means(
-  rows: list[dict[str, Any]],
-  labels: Labels,
-  reference: str,
-  controls: _Names,
-  titles: Labels = TITLES,
+  rows: list[dict[str, Any]], labels: Labels, titles: Labels, reference: str, controls: _Names
 ) -> Any:
   from matplotlib.figure import Figure
 
@@ -98,7 +94,7 @@ def _draw_means(
   return figure
 
 
-def _draw_sweeps(found: list[dict[str, Any]], labels: Labels, titles: Labels = TITLES) -> Any:
+def _draw_sweeps(found: list[dict[str, Any]], labels: Labels, titles: Labels) -> Any:
   """Two keys in a row. The panels of a metric share an axis, so that keys can be compared."""
   from matplotlib.figure import Figure
 

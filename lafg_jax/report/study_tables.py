@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lafg_jax.evaluate.results import TITLES, percent
+from lafg_jax.evaluate.results import percent
 
 _HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
 _MEANS = "In %, highest {} first."
@@ -49,17 +49,19 @@ def markdown(
     about: {NAME, '@CHANGE' or a whole variant: a sentence}, for the legend.
     changes: of each variant, for the legend.
   """
-  parts = [_HEAD, measured(table)]
+  parts, titles = [_HEAD, measured(table)], table["titles"]
   if table["rows"]:
-    first = next(iter(titles_of(table).values()))
-    note = f"{_MEANS.format(first)} {_OF_SEEDS if _known(table['rows'], 't') else _ONE_SEED}"
+    seeds = _OF_SEEDS if _known(table["rows"], "t", titles) else _ONE_SEED
+    note = f"{_MEANS.format(next(iter(titles.values())))} {seeds}"
     parts += _fold(f"Means of {len(table['rows'])} variants", note, means(table, labels))
   if table["differences"]:
-    known = [said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind)]
+    known = [
+      said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind, titles)
+    ]
     note = " ".join([_DIFFERENCES, *known])
     parts += _fold("Paired differences", note, differences(table, labels))
   if table["sweeps"]:
-    note = _SWEEPS.format(" / ".join(titles_of(table).values()))
+    note = _SWEEPS.format(" / ".join(titles.values()))
     parts += _fold("One value at a time", note, *sweeps(table, labels))
   if named := legend(table, labels, about or {}, changes or {}):
     parts += _fold("What the names mean", _LEGEND, named)
@@ -80,11 +82,6 @@ def label(variant: str, labels: Labels) -> str:
   return ", ".join(parts)
 
 
-def titles_of(table: Mapping[str, Any]) -> Mapping[str, str]:
-  """{metric: its title} of the metrics that a table compares."""
-  return table.get("titles", TITLES)
-
-
 def title(table: Mapping[str, Any]) -> str:
   """'synthetic, from scratch' and the like."""
   start = table["start"]
@@ -94,11 +91,9 @@ def title(table: Mapping[str, Any]) -> str:
 def measured(table: Mapping[str, Any]) -> str:
   """What was measured, in a sentence."""
   kind = "classes never seen" if table["split"] == "test" else "held-out training classes"
-  partial = " A partial copy of the dataset." if table["partial"] else ""
   images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
-  if table.get("of"):
-    images = f"{table['num_queries']} {table['of'][0]} of {table['num_classes']} {table['of'][1]}"
-  return f"{images}; {table['steps']} steps for every variant.{partial}"
+  partial = " A partial copy of the dataset." if table["partial"] else ""
+  return f"{table['measured'] or images}; {table['steps']} steps for every variant.{partial}"
 
 
 def means(table: Mapping[str, Any], labels: Labels) -> Rows:
@@ -106,14 +101,13 @@ def means(table: Mapping[str, Any], labels: Labels) -> Rows:
 
   Standard deviations and intervals have their places where any row has several seeds.
   """
-  several = _known(table["rows"], "t")
-  columns = [
-    (f"{name} (sd)", "95% t") if several else (name,) for name in titles_of(table).values()
-  ]
+  titles = table["titles"]
+  several = _known(table["rows"], "t", titles)
+  columns = [(f"{name} (sd)", "95% t") if several else (name,) for name in titles.values()]
   found = [["variant", "name", "seeds", *(x for pair in columns for x in pair)]]
   for row in table["rows"]:
     name, cells = row["variant"], []
-    for x in map(row.get, titles_of(table)):
+    for x in map(row.get, titles):
       sd = f" ({percent(x['sd'])})" if x and x["sd"] is not None else ""
       figures = [percent(x["mean"]) + sd, interval(x["t"])] if x else ["", ""]
       cells += figures[: 1 + several]
@@ -150,21 +144,21 @@ def _sentence(name: str, labels: Labels, about: Labels) -> str:
   return "; ".join(parts)
 
 
-def _known(rows: Sequence[Mapping[str, Any]], what: str) -> bool:
+def _known(rows: Sequence[Mapping[str, Any]], what: str, titles: Labels) -> bool:
   """Whether any metric of any row has this figure."""
-  figures = [x for row in rows for x in row.values() if isinstance(x, Mapping)]
-  return any(x.get(what) is not None for x in figures)
+  return any(row[m].get(what) is not None for row in rows for m in titles if m in row)
 
 
 def differences(table: Mapping[str, Any], labels: Labels) -> Rows:
   """Head and rows of paired differences, with the intervals that any row has."""
-  kinds = [kind for kind in _INTERVALS if _known(table["differences"], kind)]
+  metrics = table["titles"]
+  kinds = [kind for kind in _INTERVALS if _known(table["differences"], kind, metrics)]
   titles = ["A - B", *(_INTERVALS[kind][0] for kind in kinds)]
-  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in titles_of(table).values() for y in titles)]]
+  found = [["A", "B", "seeds", *(f"{x}: {y}" for x in metrics.values() for y in titles)]]
   for row in table["differences"]:
     cells = [label(row[side], labels) for side in ("variant", "against")]
     cells.append(str(len(row["seeds"])))
-    for x in map(row.get, titles_of(table)):
+    for x in map(row.get, metrics):
       intervals = (interval(x[kind], "+") if x else "" for kind in kinds)
       cells += [percent(x["mean"], "+") if x else "", *intervals]
     found.append(cells)
@@ -184,7 +178,7 @@ def sweeps(table: Mapping[str, Any], labels: Labels) -> list[Rows]:
       rows.append([label(name, labels)])
       for row in map(line.get, sweep["values"]):
         means = (
-          (percent(row[m]["mean"]) if m in row else "-" for m in titles_of(table)) if row else ()
+          (percent(row[m]["mean"]) if m in row else "-" for m in table["titles"]) if row else ()
         )
         seeds = f" ({len(row['seeds'])} seed{'s' * (len(row['seeds']) > 1)})" if row else ""
         rows[-1].append(" / ".join(means) + seeds * (len(counts) > 1))

@@ -30,8 +30,9 @@
     Without it the query is the sum of both embeddings.
 
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
-TUNED, the file of tuned settings, and decided_by(config, trains, remembered), what the figures of a
-cell depend on.
+TUNED, the file of tuned settings, TUNED_BY, the figure that ranks them, hold_out(config, count),
+which holds out training data for that, dataset(config), a name, and decided_by(config, trains,
+remembered), what the figures of a cell depend on.
 """
 
 import importlib

@@ -72,7 +72,7 @@ def test_the_highest_mean_of_map_at_r_is_chosen(trials, tmp_path):
   kept = {"cars": {"scratch": {"default": {"loss.beta": 2.0}}}}
   kept["synthetic"] = {"scratch": {"l_aux": {"loss.beta": 5.0}, "default": {"loss.beta": 3.0}}}
   (out / tuning.CHOSEN).write_text(json.dumps({"chosen": kept}))
-  tuning.choose(found, str(tmp_path), str(out))
+  tuning.choose(found, str(tmp_path), str(out), shipped.TUNED_BY)
   # Means .3 and .35; .4 and .35.
   chosen = {v: {"train.learning_rate": x} for v, x in (("l_aux", 1e-2), ("l_aux+orthogonal", 1e-3))}
   written = json.loads((tmp_path / tuning.FILE).read_text())
@@ -87,7 +87,7 @@ def test_a_variant_with_an_unfinished_trial_is_not_chosen_for(trials, tmp_path):
   found = trials()
   for t in found[:3]:
     finish(t, 0.5)
-  tuning.choose(found, str(tmp_path), "")
+  tuning.choose(found, str(tmp_path), "", shipped.TUNED_BY)
   chosen = json.loads((tmp_path / tuning.FILE).read_text())["chosen"]
   # Of equals the first.
   assert chosen == {"synthetic": {"scratch": {"l_aux": {"train.learning_rate": 1e-3}}}}

@@ -35,12 +35,13 @@ SWEEPS = [
   },
   {"key": "n", "values": ["1"], "lines": {"default": {"1": row("", 0.3)}}},
 ]  # fmt: skip
-TABLE = {"dataset": "finches", "start": "scratch", "rows": ROWS, "sweeps": SWEEPS}
+TITLES = {"recall@1": "R@1", "map@r": "MAP@R"}
+TABLE = {"dataset": "finches", "start": "scratch", "rows": ROWS, "sweeps": SWEEPS, "titles": TITLES}
 SHOWN = {"shown": ("default", "control", "l_aux"), "reference": "l_aux", "controls": ("control",)}
 
 
 def means(shown=ROWS):
-  return study_figures._draw_means(shown, LABELS, "l_aux", ("control",))
+  return study_figures._draw_means(shown, LABELS, TITLES, "l_aux", ("control",))
 
 
 def points(axes, marker):
@@ -82,7 +83,7 @@ def test_variants_stand_in_the_order_of_the_table_by_their_words():
 
 
 def test_sweeps_have_a_panel_for_each_key_and_metric():
-  figure = study_figures._draw_sweeps(SWEEPS, LABELS)
+  figure = study_figures._draw_sweeps(SWEEPS, LABELS, TITLES)
   beta, beta_map, n, _ = figure.axes
   assert beta.get_title(loc="left").splitlines() == ["beta", "R@1, %"]
   assert beta_map.get_title(loc="left") == "MAP@R, %"
@@ -101,7 +102,7 @@ def test_sweeps_have_a_panel_for_each_key_and_metric():
 
 
 def test_an_odd_number_of_sweeps_leaves_no_empty_panel():
-  assert [x.get_visible() for x in study_figures._draw_sweeps(SWEEPS[:1], {}).axes] == [
+  assert [x.get_visible() for x in study_figures._draw_sweeps(SWEEPS[:1], {}, TITLES).axes] == [
     True, True, False, False,
   ]  # fmt: skip
 

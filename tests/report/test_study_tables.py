@@ -29,7 +29,8 @@ SWEEP = {
 }  # fmt: skip
 TABLE = {
   "dataset": "synthetic", "start": "scratch", "split": "test", "steps": 5, "num_classes": 4,
-  "num_queries": 40, "partial": True, "sweeps": [SWEEP],
+  "num_queries": 40, "partial": True, "sweeps": [SWEEP], "measured": "",
+  "titles": {"recall@1": "R@1", "map@r": "MAP@R"},
   "rows": [
     row(
       "default", of(0.5, 0.54, sd=0.0283, t=(0.266, 0.774)), of(0.25, 0.27, sd=0.014, t=(0.1, 0.4))

@@ -60,6 +60,9 @@ ROWS = (
   Key("reweighting.weights", "own", one_of("own", "shuffled", "other", "random"), "training",
       "Controls: the weights of the caption's own image, the same 'shuffled' within the caption, "
       "those of an 'other' image of the batch, or 'random' ones of the same distribution.", _DCAR),
+  Key("reweighting.at_test", "none", one_of("none", "mean", "rerank"), "evaluation",
+      "A second figure beside that of plain captions: each token with its mean weight in training "
+      "('mean'), or the 50 nearest ranked anew with the weights of each pair ('rerank').", _DCAR),
   Key("category.weight", 1.0, at_least(0), "training",
       "lambda, the weight of L_cate; 0 leaves it out.", _DCAR),
   Key("category.alpha", 0.5, at_least(0), "training",

@@ -10,6 +10,8 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from lafg_jax.tasks.class_retrieval import choices
 from lafg_jax.tasks.class_retrieval.default import TEACHER, TINY_CLIP
 from lafg_jax.utils.files import fingerprint
@@ -94,6 +96,8 @@ SEEDS = {"sweeps": 1}
 VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
+# What of a trial ranks the settings.
+TUNED_BY = "map@r"
 
 # Without L_img; image_beta has its default, as a key must that nothing reads.
 NO_IMG = {"data.recoloured_per_batch": 0, "loss.image_alignment": "none", "loss.image_beta": 5.0}
@@ -258,6 +262,22 @@ def grid(config):
   if config.loss.alignment == "none":
     key, tried = "loss.temperature", (0.1, 0.2)
   return [{"train.learning_rate": rate, key: x} for rate in rates for x in tried]
+
+
+def dataset(config):
+  """What the study calls the data of a config."""
+  return config.data.name
+
+
+def hold_out(config, count):
+  """Holds out `count` training classes, where none are, for --tune; the batch takes those left."""
+  from lafg_jax.data import datasets
+
+  config.data.num_val_classes = config.data.num_val_classes or count
+  left = len(datasets.class_splits(config.data)["train"])
+  if config.data.classes_per_batch > left:
+    logging.warning("data.classes_per_batch: %d, which are left to train on", left)
+    config.data.classes_per_batch = left
 
 
 def decided_by(config, trains, remembered):

@@ -117,7 +117,9 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
   kinds = {kind: results.metrics_only(x) for kind, x in (result.get("by_kind") or {}).items()}
   more = {"steps": result["step"], "by_class": by_class, "num_classes": len(counts)}
-  return kept | more | {"kinds": kinds, "of": ("queries", "reference images")}
+  gallery = ", ".join(part.about for part in parts)
+  said = f"{len(labels)} queries of {len(counts)} reference images ({parts[0].split}); {gallery}"
+  return kept | more | {"kinds": kinds, "measured": said}
 
 
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:

@@ -64,6 +64,8 @@ SEEDS = {"sweeps": 2, "forms": 2}
 VAL_CLASSES = 0
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
+# What of a trial ranks the settings.
+TUNED_BY = "map@10"
 
 
 def starts(config):
@@ -119,6 +121,18 @@ def sweeps():
 def grid(config):
   """The settings that `--tune` tries, equally many for all variants."""
   return [{"train.learning_rate": config.train.learning_rate * x} for x in (0.3, 1.0, 3.0)]
+
+
+def dataset(config):
+  """What the study calls the data of a config."""
+  file = config.composed.file
+  return f"composed_{Path(file).stem if file else config.composed.source}"
+
+
+def hold_out(config, count):
+  """The validation queries are apart from those of the test already, for --tune."""
+  del count
+  config.composed.split = "val"
 
 
 def decided_by(config, trains, remembered):

@@ -14,7 +14,7 @@ from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate.results import FILE
 from lafg_jax.language.encoders import clip_texts
-from lafg_jax.tasks.image_text_retrieval import embed, methods, negatives, protocol
+from lafg_jax.tasks.image_text_retrieval import at_test, embed, methods, negatives, protocol
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
@@ -35,13 +35,27 @@ def run(config: ConfigDict, workdir: str) -> None:
   captioned = captions.load_splits(config, (split,))[split]
   untrained = None
   zero, model = zero_shot(config)
+  params = model.params
   if source == "pretrained" or not methods.trains(config):
     trained, step = _embedded(zero, model, model.params, captioned), 0
   else:
     params, step = _parameters(config, workdir)
     trained = _embedded(config, models.load(config), params, captioned)
     untrained = _embedded(zero, model, model.params, captioned)
-  protocol.write(config, workdir, captioned, trained, untrained, step=step)
+  about: dict[str, Any] = {"step": step}
+  how, trained_here = config.reweighting.at_test, params is not model.params
+  if trained_here and methods.reweights(config) and how != "none":
+    about["at_test"] = _at_test(config, params, captioned, trained)
+  protocol.write(config, workdir, captioned, trained, untrained, **about)
+
+
+def _at_test(config: ConfigDict, params: Any, captioned: Captioned, trained: Any) -> dict[str, Any]:
+  """The figures with weights at test, under the name of the way."""
+  how, train = config.reweighting.at_test, None
+  if how == "mean":
+    train = captions.load_splits(config, ("train",))["train"]
+  model = models.load(config)
+  return {how: at_test.measured(config, model, params, train, captioned, trained)}
 
 
 def zero_shot(config: ConfigDict) -> tuple[ConfigDict, models.Model]:

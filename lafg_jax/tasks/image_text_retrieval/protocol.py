@@ -26,10 +26,15 @@ from lafg_jax.utils.errors import UserError
 
 KS = (1, 5, 10)
 HEADLINE = "instance"
+# Ways of reweighting.at_test, in words.
+AT_TEST = {
+  "mean": "each token by its mean weight in training",
+  "rerank": "the 50 nearest ranked anew by the weights of each pair",
+}
 # Unreplicated parameters -> (images [n, D], texts [m, D]) of one split.
 EmbedSplit = Callable[[Any], tuple[np.ndarray, np.ndarray]]
 _BOUNDS = ("ceiling", "class_oracle", "chance")
-_NOT_KEPT = ("source", "untrained", "step", "protocols", "with_negatives", *_BOUNDS)
+_NOT_KEPT = ("source", "untrained", "step", "protocols", "with_negatives", "at_test", *_BOUNDS)
 _ARRAYS = ("vectors", "texts", "owner", "captions", "labels")
 
 
@@ -130,6 +135,8 @@ def write(
   result = evaluate_embeddings(trained, ks)
   result |= {"dataset": captioned.name, "split": captioned.split}
   result |= {"source": config.evaluate.source} | about
+  # An image that cannot be read is a row of zeros, and counts as not found.
+  result["num_unreadable"] = int((~trained.images.any(axis=1)).sum())
   if captioned.partial:
     result["partial"] = True
   if untrained is not None:
@@ -204,9 +211,9 @@ def figures(workdir: str) -> dict[str, Any]:
 
   Returns:
     evaluation.json without the untrained model, the bounds and the other protocols; 'steps'; and
-    'by_class', {'num_queries', 'recall@1': [C]}: the images of each class, and the mean of R@1 of
-    its images and of its captions, in the order of the class names. Without classes, all are of
-    one.
+    'by_class', {'num_queries', 'recall@1', '<direction>/recall@1': [C]}: the images of each class,
+    the mean of R@1 of its images and of its captions, and each of the two, in the order of the
+    class names. Without classes, all are of one. 'measured', the same in words.
 
   Raises:
     UserError: evaluation.json or embeddings.npz is missing or damaged.
@@ -222,12 +229,20 @@ def figures(workdir: str) -> dict[str, Any]:
     numbers = np.bincount(of, minlength=count)
     hits = np.bincount(of, found[way][HEADLINE]["recall@1"], count)
     means.append(hits / np.maximum(numbers, 1))
-  by_class = {
-    "num_queries": np.bincount(labels, minlength=count).tolist(),
-    "recall@1": np.mean(means, 0).round(6).tolist(),
-  }
+  named = {"recall@1": np.mean(means, 0)}
+  named |= {f"{way}/recall@1": x for way, x in zip(DIRECTIONS, means, strict=True)}
+  by_class = {name: x.round(6).tolist() for name, x in named.items()}
+  by_class["num_queries"] = np.bincount(labels, minlength=count).tolist()
   kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
-  return kept | {"steps": result["step"], "by_class": by_class}
+  return kept | {"steps": result["step"], "by_class": by_class, "measured": _measured(result)}
+
+
+def _measured(result: dict[str, Any]) -> str:
+  """What was ranked, with the R@1 of chance and of the class oracle."""
+  images, texts = (counted(result[f"num_{x}s"], x) for x in ("image", "text"))
+  beside = [f"{bound.replace('_', ' ')} {results.percent(result[bound]['recall@1'])} %"
+            for bound in ("chance", "class_oracle") if bound in result]  # fmt: skip
+  return f"{images} and {texts} of {result['split']}; R@1 of {', '.join(beside)}"
 
 
 def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
@@ -238,7 +253,17 @@ def tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
   if "with_negatives" in result:
     title = f"{counted(result['num_negatives'], 'wrong caption')} in the gallery too"
     found.append((title, rows_of(result, "with_negatives")))
+  for how, ways in result.get("at_test", {}).items():
+    found.append((f"weighted captions: {AT_TEST[how]} (merged)", _weighted(ways)))
   return found
+
+
+def _weighted(ways: dict[str, dict[str, float]]) -> list[list[str]]:
+  """Head and rows of the figures of `at_test`."""
+  names = [*ways["image_to_text"]]
+  rows = [[way.replace("_", " "), *(results.percent(of[x]) for x in names)]
+          for way, of in ways.items()]  # fmt: skip
+  return [["%", *(name.replace("recall", "R") for name in names)], *rows]
 
 
 def rows_of(
@@ -267,6 +292,8 @@ def table(result: dict[str, Any]) -> str:
     f"{counted(result['num_texts'], 'caption')}"
   )
   title += " (partial copy)" if result.get("partial") else ""
+  if lost := result.get("num_unreadable"):
+    title += f"; not readable, and so not found: {counted(lost, 'image')}"
   lines = [title]
   for part in ("protocols", "with_negatives"):
     if part in result:
@@ -275,4 +302,8 @@ def table(result: dict[str, Any]) -> str:
         f"{row[0]:<14}{row[1]:<10}{row[2]:<6}" + "".join(f"{cell:>17}" for cell in row[3:])
         for row in rows_of(result, part)
       ]
+  for how, ways in result.get("at_test", {}).items():
+    lines.append(f"with weighted captions, {AT_TEST[how]} (merged)")
+    lines += [f"{row[0]:<14}" + "".join(f"{cell:>10}" for cell in row[1:])
+              for row in _weighted(ways)]  # fmt: skip
   return "\n".join(lines)

@@ -9,7 +9,6 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate import results
-from lafg_jax.language.encoders import clip_texts
 from lafg_jax.report import image_text_page
 from lafg_jax.report.word_weights import Weights
 from lafg_jax.tasks.image_text_retrieval import embed, methods, protocol, reweighting, texts
@@ -56,7 +55,9 @@ def words_of(config: ConfigDict, params: Any, captioned: Captioned, most: int = 
   rows, images = embed.sampled(config, model, params, captioned, most)
   reader = texts.with_room(config, model.reader)
   tokens = texts.tokenised(reader, [captioned.captions[row] for row in rows])
-  w = embed.weights(config, model, params, tokens, images, _of_tokens(config, model, tokens.ids))
+  w = embed.weights(
+    config, model, params, tokens, images, texts.of_tokens(config, model, tokens.ids)
+  )
   options = config.reweighting
   a = np.asarray(reweighting.scaled(w, tokens.words, options.gamma, options.raw))
   found = {}
@@ -64,17 +65,6 @@ def words_of(config: ConfigDict, params: Any, captioned: Captioned, most: int = 
     if words := _weighed(reader, captioned.captions[row], numbers, weights):
       found[row] = words
   return found
-
-
-def _of_tokens(config: ConfigDict, model: models.Model, ids: np.ndarray) -> dict[str, np.ndarray]:
-  """The constants of `features.changes` for these captions, which training may not have read."""
-  if not methods.reads_tokens(config):
-    return {}
-  read = np.unique(ids)
-  rows = np.zeros(model.clip.text.vocabulary, np.int32)
-  rows[read] = np.arange(len(read))
-  of = clip_texts.token_features(model.clip, model.params, model.reader, read.tolist())
-  return {"token_features": of, "token_rows": rows}
 
 
 def _weighed(

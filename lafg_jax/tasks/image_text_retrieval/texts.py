@@ -75,3 +75,14 @@ def _words(reader: Any, texts: Sequence[str]) -> list[list[int]]:
     same = [piece for piece, _ in joined] == whole
     found.append([number for _, number in joined] if same else list(range(len(whole))))
   return found
+
+
+def of_tokens(config: ConfigDict, model: Any, ids: np.ndarray) -> dict[str, np.ndarray]:
+  """The constants of `features.changes` for these ids, which training may not have read."""
+  if not methods.reads_tokens(config):
+    return {}
+  read = np.unique(ids)
+  rows = np.zeros(model.clip.text.vocabulary, np.int32)
+  rows[read] = np.arange(len(read))
+  of = clip_texts.token_features(model.clip, model.params, model.reader, read.tolist())
+  return {"token_features": of, "token_rows": rows}

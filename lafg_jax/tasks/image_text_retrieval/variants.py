@@ -3,6 +3,7 @@
 `lafg_jax/tasks/class_retrieval/variants.py` explains the names.
 """
 
+from pathlib import Path
 from typing import Any
 
 from lafg_jax.tasks.image_text_retrieval import methods
@@ -62,15 +63,22 @@ SEEDS = {"sweeps": 2, "forms": 2}
 VAL_CLASSES = 2
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
+# What of a trial ranks the settings.
+TUNED_BY = "recall@1"
+# What tables show; the first ranks.
+TITLES = {
+  "recall@1": "R@1",
+  "image_to_text/recall@1": "R@1, image to text",
+  "text_to_image/recall@1": "R@1, text to image",
+}
 
 # The rates of full fine-tuning are those of CLIP's own kind, not of prompts.
 FULL: dict[str, object] = {"train.optimizer": "adamw", "train.learning_rate": 3e-5}
 
 
 def starts(config):
-  """{start: overrides}: one, the CLIP of the config."""
-  del config
-  return {"pretrained": {}}
+  """{start: overrides}: one, named by how train and test are split."""
+  return {f"{config.captions.split}_split": {}}
 
 
 def groups():
@@ -140,8 +148,27 @@ def sweeps():
 
 
 def grid(config):
-  """The settings that `--tune` tries, equally many for all variants."""
-  return [{"train.learning_rate": config.train.learning_rate * x} for x in (0.3, 1.0, 3.0)]
+  """The settings that `--tune` tries, equally many for all variants.
+
+  Towers smaller than CLIP's take higher rates than the one of `FULL`.
+  """
+  factors = (1.0, 3.0, 10.0) if methods.is_full(config) else (0.3, 1.0, 3.0)
+  return [{"train.learning_rate": config.train.learning_rate * x} for x in factors]
+
+
+def dataset(config):
+  """What the study calls the data of a config."""
+  file = config.captions.file or config.captions.test_file
+  return Path(file).stem if file else config.captions.source
+
+
+def hold_out(config, count):
+  """Holds out `count` training classes for --tune or, where classes are shared, every fifth image
+  of each class."""
+  if config.captions.split == "images":
+    config.captions.val_fraction = config.captions.val_fraction or 0.2
+  elif config.captions.val_fraction == 0:
+    config.data.num_val_classes = config.data.num_val_classes or count
 
 
 def decided_by(config, trains, remembered):

@@ -162,3 +162,15 @@ def test_validation_is_the_headline_of_the_evaluation(written):
   assert measured["val_recall@1"] == pytest.approx(result["recall@1"])
   for way in ("image_to_text", "text_to_image"):
     assert measured[f"val_{way}/recall@1"] == pytest.approx(result[f"{way}/recall@1"])
+
+
+def test_images_that_cannot_be_read_are_counted(tmp_path):
+  config = ConfigDict({"evaluate": {"ks": KS, "source": "checkpoint"}})
+  images, texts = vectors()
+  images[1] = 0
+  data = captioned()
+  found = protocol.write(
+    config, str(tmp_path), data, protocol.of_captioned(data, images, texts), step=0
+  )
+  assert found["num_unreadable"] == 1
+  assert "5 captions; not readable, and so not found: 1 image" in protocol.table(found)
