@@ -162,6 +162,9 @@ def test_mistakes_are_one_line_before_work_starts(tmp_path, training):
   assert corpus.training(config).texts == ("a red dog", "a cat")
   config.mapping.texts = str(table)
   assert corpus.training(config).texts == ("a dog, a cat", "a bird")
+  few = corpus._sampled(training, 5)
+  assert few.ids == tuple(training.ids[row] for row in (0, 7, 15, 23, 31))
+  np.testing.assert_array_equal(few.images, training.images[[0, 7, 15, 23, 31]])
   folder = tmp_path / "images"
   folder.mkdir()
   cases = [
