@@ -10,8 +10,9 @@ the model. A model of image-text retrieval has its tokenizer beside it, and wher
 transformers' CLIPModel loads the folder too. stablehlo: model.stablehlo, uint8 images [b, S, S, 3]
 -> unit-norm float32 [b, D] for any b, weights within; jax.export.deserialize runs it without this
 package; text.stablehlo, of a model that reads texts, int32 ids [b, L] and the place of each end
-token [b] -> [b, D]. faiss: gallery.faiss and gallery.json, the index and the paths of a gallery's
-images (or its captions), and GALLERY.md, how to use them.
+token [b] -> [b, D]; query.stablehlo, of a model of composed retrieval, both and the place of the
+pseudo word [b] -> [b, D]. faiss: gallery.faiss and gallery.json, the index and the paths of a
+gallery's images (or its captions), and GALLERY.md, how to use them.
 """
 
 import json
@@ -28,6 +29,7 @@ from lafg_jax.utils.errors import UserError
 
 FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, TEXT_STABLEHLO = "model.stablehlo", "text.stablehlo"
+QUERY_STABLEHLO = "query.stablehlo"
 INDEX, PATHS, CAPTIONS = "gallery.faiss", "gallery.json", ".txt"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -108,7 +110,7 @@ def export(
   from lafg_jax.runtime import jax_settings
 
   jax_settings.check()
-  from lafg_jax.inference import bundle, index_card, model_card, retriever, text_card
+  from lafg_jax.inference import bundle, index_card, model_card, retriever
   from lafg_jax.utils.files import replacing
 
   out, gallery = places.expanded(out), gallery and places.expanded(gallery)
@@ -121,15 +123,15 @@ def export(
   # A library may have swallowed Ctrl-C before each of them.
   interrupts.check()
   if "safetensors" in formats:
-    card = text_card if bundle.reads_texts(model) else model_card
     written += bundle.write(model, out)
     with replacing(os.path.join(out, model_card.FILE)) as temporary:
-      temporary.write_text(card.text(model, formats), encoding="utf-8")
+      temporary.write_text(card_of(model).text(model, formats), encoding="utf-8")
     written.append(model_card.FILE)
   interrupts.check()
   if "stablehlo" in formats:
     programs = {STABLEHLO: stablehlo}
     programs |= {TEXT_STABLEHLO: text_stablehlo} if bundle.reads_texts(model) else {}
+    programs |= {QUERY_STABLEHLO: query_stablehlo} if bundle.composes(model) else {}
     for name, make in programs.items():
       with replacing(os.path.join(out, name)) as temporary:
         temporary.write_bytes(make(model))
@@ -141,6 +143,15 @@ def export(
       temporary.write_text(index_card.text(model, source, gallery, count, formats), "utf-8")
     written += [INDEX, PATHS, index_card.FILE]
   return [os.path.join(out, name) for name in written]
+
+
+def card_of(model: Any) -> Any:
+  """The module that writes the card of a `bundle.Trained`."""
+  from lafg_jax.inference import bundle, composed_card, model_card, text_card
+
+  if bundle.composes(model):
+    return composed_card
+  return text_card if bundle.reads_texts(model) else model_card
 
 
 def stablehlo(model: Any) -> bytes:
@@ -158,7 +169,9 @@ def stablehlo(model: Any) -> bytes:
 
   side, task = model.config.data.image_size, bundle.task_of(model.config)
   images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
-  return _program(task.of_images(model.config, model.facts), model.params, "text", images)
+  return _program(
+    task.of_images(model.config, model.facts), model.params, ("text", "mapping"), images
+  )
 
 
 def text_stablehlo(model: Any) -> bytes:
@@ -176,17 +189,38 @@ def text_stablehlo(model: Any) -> bytes:
   task, (b,) = bundle.task_of(model.config), jax_export.symbolic_shape("b")
   length = task.length(model.config, model.facts)
   given = [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((b, length), (b,))]
-  return _program(task.of_texts(model.config, model.facts), model.params, "image", *given)
+  return _program(
+    task.of_texts(model.config, model.facts), model.params, ("image", "mapping"), *given
+  )
 
 
-def _program(function: Any, params: dict[str, Any], unread: str, *given: Any) -> bytes:
-  """`function(params, *given)`, exported; the tower `unread` of the parameters is left out."""
+def query_stablehlo(model: Any) -> bytes:
+  """The query of an image with a text, as `stablehlo`.
+
+  uint8 images [b, S, S, 3], int32 ids [b, L], ends [b] and at [b] -> float32 [b, D]: `at` is the
+  place of the pseudo word among the tokens.
+  """
+  import jax
+  import jax.numpy as jnp
+  from jax import export as jax_export
+
+  from lafg_jax.inference import bundle
+
+  side, task = model.config.data.image_size, bundle.task_of(model.config)
+  (b,), length = jax_export.symbolic_shape("b"), task.length(model.config, model.facts)
+  given = [jax.ShapeDtypeStruct((b, side, side, 3), jnp.uint8)]
+  given += [jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((b, length), (b,), (b,))]
+  return _program(task.of_queries(model.config, model.facts), model.params, (), *given)
+
+
+def _program(function: Any, params: dict[str, Any], unread: Sequence[str], *given: Any) -> bytes:
+  """`function(params, *given)`, exported; the parts `unread` of the parameters are left out."""
   import jax
   from jax import export as jax_export
 
   from lafg_jax.runtime import jax_settings
 
-  params = {name: x for name, x in params.items() if name != unread}
+  params = {name: x for name, x in params.items() if name not in unread}
   size = sum(x.nbytes for x in jax.tree.leaves(params))
   if size >= 2**31 - 2**24:
     problem = (

@@ -1,12 +1,14 @@
 """One compile cache for a whole test run, and the small training runs that several files make."""
 
 import dataclasses
+import http.server
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -176,6 +178,75 @@ def site_of(tmp_path_factory):
   return make
 
 
+class Endpoint:
+  """What `chat_endpoint` starts: its URL, and the bodies of all that was asked."""
+
+  def __init__(self, server):
+    self.server, self.requests = server, []
+    self.url = f"http://127.0.0.1:{server.server_port}/v1"
+
+
+@pytest.fixture
+def chat_endpoint():
+  """`chat_endpoint(answer)`: a chat-completions endpoint on 127.0.0.1.
+
+  answer(request, number of equal requests before) is a text, the texts of several choices, a tuple
+  of status, body and headers, or None, which closes the connection.
+  """
+  servers = []
+
+  def start(answer):
+    class Handler(http.server.BaseHTTPRequestHandler):
+      protocol_version = "HTTP/1.1"
+      disable_nagle_algorithm = True
+      wbufsize = -1
+
+      def log_message(self, *args):
+        pass
+
+      def do_POST(self):
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with lock:
+          earlier = sum(other["messages"] == request["messages"] for other in endpoint.requests)
+          endpoint.requests.append(request)
+        found = answer(request, earlier)
+        if found is None:
+          self.close_connection = True
+          self.connection.close()
+          return
+        if not isinstance(found, tuple):
+          texts = [found] if isinstance(found, str) else found
+          messages = [{"role": "assistant", "content": text} for text in texts]
+          choices = [{"message": message, "finish_reason": "stop"} for message in messages]
+          found = 200, {"choices": choices}, {}
+        status, value, headers = (*found, {})[:3]
+        body = (value if isinstance(value, str) else json.dumps(value)).encode()
+        self.send_response(status)
+        for name, text in {"Content-Type": "application/json", **headers}.items():
+          self.send_header(name, text)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    class Server(http.server.ThreadingHTTPServer):
+      daemon_threads, request_queue_size = True, 256
+
+      def handle_error(self, request, client_address):
+        # Clients are killed in some tests.
+        pass
+
+    lock = threading.Lock()
+    endpoint = Endpoint(Server(("127.0.0.1", 0), Handler))
+    servers.append(endpoint.server)
+    threading.Thread(target=endpoint.server.serve_forever, args=(0.01,), daemon=True).start()
+    return endpoint
+
+  yield start
+  for server in servers:
+    server.shutdown()
+    server.server_close()
+
+
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
   """The folder that gs://bucket is; gcsfs and the network are not there."""
@@ -272,6 +343,7 @@ LONG = (
   "test_what_is_said_follows_what_is_seen_and_the_table_is_in_order",
   "test_the_script_prints_its_table_and_the_classes_asked_for",
   "test_cars_photographs_end_to_end",
+  "test_twenty_kills_of_the_editor_on_800_real_queries",
 )
 
 

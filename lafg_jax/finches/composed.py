@@ -187,10 +187,12 @@ def _chosen(part: str) -> list[tuple[Attributes, Attributes, tuple[Change, ...]]
   """All possible queries of a part, in turns of their kinds: one change, two changes, one ..."""
   rng = random_streams.composed_query(PARTS.index(part), 0)
   by_kinds: dict[tuple[str, ...], list] = {}
+  gallery = frozenset(birds(part))
   for _, family in _own_families(part):
     for source, target in itertools.permutations(family, 2):
       changes = modifications.changes(source, target, rng)
-      if len(changes) <= 2 and _has_near_misses(family, target, changes):
+      clear = len(changes) <= 2 and not gallery & _other_readings(target, changes)
+      if clear and _has_near_misses(family, target, changes):
         kinds = tuple(sorted(change.kind for change in changes))
         by_kinds.setdefault(kinds, []).append((source, target, changes))
   ones, twos = (
@@ -208,6 +210,19 @@ def _has_near_misses(family: tuple[Attributes, ...], target: Attributes, changes
     if len(differing) == 1 and not differing & changed:
       return True
   return False
+
+
+def _other_readings(target: Attributes, changes: tuple[Change, ...]) -> set[Attributes]:
+  """Birds that are no right answers, though a sentence that names no new value could mean them.
+
+  Without spots is a barred wing too, and a forked tail is longer than a short one.
+  """
+  options: list[tuple[str, ...]] = [(value,) for value in target]
+  for kind, attribute, old, _ in changes:
+    if kind in ("negation", "comparison"):
+      others = tuple(value for value in ATTRIBUTES[attribute] if value != old)
+      options[list(ATTRIBUTES).index(attribute)] = others
+  return set(itertools.product(*options)) - {target}
 
 
 def _in_turns(lists: list[list]) -> list:

@@ -97,6 +97,13 @@ def check(folder: str, model: bundle.Trained) -> None:
     )
 
 
+def _key(model: bundle.Trained) -> str:
+  """The config's key that says most about how a model was trained."""
+  if bundle.composes(model):
+    return "mapping.method"
+  return "prompts.method" if bundle.reads_texts(model) else "loss.alignment"
+
+
 def text(
   model: bundle.Trained, source: str, gallery: str, count: int, formats: Sequence[str]
 ) -> str:
@@ -112,7 +119,7 @@ def text(
   config, facts = model.config, model.facts
   below = f", below the folder `{gallery}`" if os.path.isdir(gallery) else f", as `{gallery}` has"
   here, reads_texts = "safetensors" in formats, bundle.reads_texts(model)
-  captions, key = gallery.endswith(".txt"), "prompts.method" if reads_texts else "loss.alignment"
+  captions, key = gallery.endswith(".txt"), _key(model)
   head = _HEAD.format(
     count=count,
     kind="caption" if captions else "image",

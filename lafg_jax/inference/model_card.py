@@ -45,7 +45,7 @@ _DESCRIBERS = {
   "synthetic": "those of the drawn finches, which come with lafg_jax",
 }
 # What lafg_jax.data.images does with images of 8 bits, in terms of Pillow alone.
-BARE = """
+_BARE = """
 Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers pillow`):
 
 ```python
@@ -75,35 +75,52 @@ embeddings = model.call(np.stack([prepare(path) for path in ["a.jpg", "b.jpg"]])
 """
 
 
+# images.padded, in the same terms.
+_PAD = """
+  if max(image.size) >= 1.25 * min(image.size):
+    bars = (max(int((max(image.size) / 1.25 - side) / 2), 0) for side in image.size)
+    image = ImageOps.expand(image, tuple(bars))"""
+
+
 def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
-  numbers = {"size": config.data.image_size, "resize": config.data.resize_size}
-  numbers["ground"] = (*ground.of(config.data), 255)
-  numbers |= {"dim": embedding_dim(model), "cut": _cut(facts["box"])}
+  dim, size = embedding_dim(model), config.data.image_size
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
-    f"Images to embeddings of {numbers['dim']} numbers, compared by their cosine. Trained for "
+    f"Images to embeddings of {dim} numbers, compared by their cosine. Trained for "
     f"{counted(facts['step'], 'step')}{_selection(model)} on {unlabelled}"
     f"{counted(len(facts['class_names']), 'class')} of `{facts['dataset']}`"
-    f"{' (a partial copy)' if facts['partial'] else ''}, at {numbers['size']} px, from "
+    f"{' (a partial copy)' if facts['partial'] else ''}, at {size} px, from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
     f"`{identity(model)}`, of its parameters.\n",
     _words(config),
     _evaluation(model),
-    _USE.format(**numbers),
+    _USE.format(dim=dim),
   ]
   if config.data.box_crop:
     parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
   if "faiss" in formats:
     parts.append(INDEX)
   if "stablehlo" in formats:
-    parts.append(BARE.format(**numbers))
+    parts.append(bare(model, facts["box"]))
   return "\n".join(parts)
+
+
+def bare(model: Trained, box: Sequence[float] | None) -> str:
+  """How to embed images without lafg_jax, cut to `box` where there is one."""
+  data = model.config.data
+  return _BARE.format(
+    size=data.image_size,
+    resize=data.resize_size,
+    ground=(*ground.of(data), 255),
+    dim=embedding_dim(model),
+    cut=_cut(box) + (_PAD if data.pad == "target" else ""),
+  )
 
 
 def _words(config: ConfigDict) -> str:

@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from lafg_jax.inference import bundle, model_card
 from lafg_jax.inference.bundle import Trained
 from lafg_jax.language.encoders import kept_clip
 from lafg_jax.tasks.image_text_retrieval import protocol
-from lafg_jax.utils import ground
 from lafg_jax.utils.counted import counted
 
 _USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
@@ -55,8 +55,6 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   dim, size = bundle.embedding_dim(model), config.data.image_size
   classes = len(facts["class_names"])
   of = f"{counted(classes, 'class')} of " if classes else ""
-  numbers = {"size": size, "resize": config.data.resize_size, "dim": dim, "cut": ""}
-  numbers["ground"] = (*ground.of(config.data), 255)
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: zero-shot-image-classification\ntags:\n"
     "- image-text-retrieval\n- fine-grained\n- jax\n---\n",
@@ -73,8 +71,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   if "faiss" in formats:
     parts.append(model_card.INDEX)
   if "stablehlo" in formats:
-    parts.append(model_card.BARE.format(**numbers))
-    parts.append(_bare_texts(model, dim))
+    parts += [model_card.bare(model, None), bare_texts(model, dim)]
   return "\n".join(parts)
 
 
@@ -116,16 +113,21 @@ def _evaluation(model: Trained) -> str:
   return "\n".join(lines) + "\n"
 
 
-def _bare_texts(model: Trained, dim: int) -> str:
-  """How to embed texts without lafg_jax, where the tokenizer is one file that does all."""
-  task = bundle.task_of(model.config)
-  reader = kept_clip.tokenizer(model.facts, model.files)
-  length = task.length(model.config, model.facts)
-  plain = "tokenizer.json" in model.files and not (reader.fixed or model.facts["reading"]["clean"])
-  if plain:
-    names = ("before", "after", "pad", "end")
-    return _BARE.format(length=length, dim=dim, **{x: getattr(reader, x) for x in names})
+def bare_texts(model: Trained, dim: int) -> str:
+  """How to embed texts without lafg_jax."""
+  length = bundle.task_of(model.config).length(model.config, model.facts)
+  if found := of_tokenizer(model):
+    return _BARE.format(length=length, dim=dim, **found)
+  pad = kept_clip.tokenizer(model.facts, model.files).pad
   return (
     f"`text.stablehlo` takes ids [b, {length}] of the tokenizer beside it, with "
-    f"{json.dumps(reader.pad)} as padding, and the place that each text is read at [b].\n"
+    f"{json.dumps(pad)} as padding, and the place that each text is read at [b].\n"
   )
+
+
+def of_tokenizer(model: Trained) -> dict[str, Any] | None:
+  """The special tokens of a tokenizer that is one file which does all; None of any other."""
+  reader = kept_clip.tokenizer(model.facts, model.files)
+  if "tokenizer.json" not in model.files or reader.fixed or model.facts["reading"]["clean"]:
+    return None
+  return {name: getattr(reader, name) for name in ("before", "after", "pad", "end")}

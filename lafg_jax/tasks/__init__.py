@@ -25,7 +25,8 @@
     a task without texts has neither `of_texts` nor `embed_texts`.
   compose(config, facts, params, files): (features, queries), where an image with a text is a query
     of the task: uint8 images [B, S, S, 3] -> what queries are made of [B, d], and (these, n texts,
-    n lists of edited descriptions) -> [n, D] of unit norm; of_queries, the same to be exported.
+    n lists of edited descriptions) -> [n, D] of unit norm; of_queries, the same to be exported,
+    and spoken(config), what stands before and after the image in it.
     Without it the query is the sum of both embeddings.
 
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with

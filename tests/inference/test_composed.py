@@ -1,12 +1,16 @@
 """Queries of an image with a text, by models of composed and of image-text retrieval."""
 
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy.special import erf
 
 import lafg_jax
+from lafg_jax import export
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip as clips
@@ -35,7 +39,7 @@ def made():
 
   config = default.get_config()
   config.model.pretrained = "tiny_clip"
-  config.data.update(image_size=48, resize_size=48)
+  config.data.update(image_size=48, resize_size=48, pad="target")
   config.query.update(WEIGHTS)
   clip, params = clips.load("tiny_clip", 48)
   phi = mapping.init("lincir", clip.dim, clip.text.sizes[0], 32, jax.random.key(0))
@@ -213,3 +217,50 @@ def test_tokens_of_the_query_are_those_of_the_shipped_tokenizer(made):
   clip = clips.load("tiny_clip", 48)[0]
   wanted = clip_texts.tokenizer(clip).ids(SAID)
   assert kept_clip.tokenizer(made.facts, made.files).ids(SAID) == wanted
+
+
+@pytest.fixture(scope="module")
+def exported(retriever, made, pixels, tmp_path_factory):
+  """An export with all formats of an export, whose index is of three photographs, one long."""
+  source, photos, out = (tmp_path_factory.mktemp(x) for x in ("source", "photos", "out"))
+  bundle.write(made, str(source))
+  for name, image in zip("abc", pixels, strict=True):
+    wide = Image.fromarray(image[:20] if name == "b" else image)
+    wide.save(photos / f"{name}.png")
+  export.export(str(source), str(out), export.FORMATS, str(photos))
+  return out, photos
+
+
+def test_an_export_of_an_export_is_the_model(retriever, exported, pixels):
+  out, photos = exported
+  names = {*export.FORMATS, "model", "text", "query"} & {path.stem for path in out.iterdir()}
+  assert names == {"model", "text", "query"} and (out / "query.stablehlo").is_file()
+  copy = lafg_jax.load_retriever(out)
+  given = (pixels, SAID)
+  found = copy.embed_query(*given, edited=EDITED)
+  np.testing.assert_array_equal(found, retriever.embed_query(*given, edited=EDITED))
+  np.testing.assert_array_equal(copy.embed(pixels), retriever.embed(pixels))
+  card = (out / "README.md").read_text()
+  assert bundle.identity(bundle.read(str(out))) in card and "kind `lincir`" in card
+  assert "| `mapping.method` | `lincir` |" in (out / "GALLERY.md").read_text()
+
+
+def python_of(page, bare):
+  blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+  return "\n".join(x for x in blocks if ("deserialize" in x) is bare)
+
+
+def test_the_python_of_the_card_runs_as_it_stands(retriever, exported, tmp_path, monkeypatch):
+  out, photos = exported
+  monkeypatch.chdir(shutil.copytree(out, tmp_path / "copy"))
+  for name in "ab":
+    Image.open(photos / f"{name}.png").save(f"{name}.jpg", "PNG")
+  shutil.copy("a.jpg", "query.jpg")
+  found, bare = {}, {}
+  exec(python_of(tmp_path / "copy/README.md", bare=False), found)
+  assert found["gallery"].shape == (2, 64) and found["rows"].shape == (1, 1)
+  exec(python_of(tmp_path / "copy/README.md", bare=True), bare)
+  # b.jpg is longer than 1.25 times its height: the programs are given it between black bars.
+  np.testing.assert_allclose(bare["embeddings"], found["gallery"], atol=1e-5)
+  wanted = retriever.embed_query(["a.jpg", "b.jpg"], ["is red", "is larger"])
+  np.testing.assert_allclose(bare["query_embeddings"], wanted, atol=1e-5)

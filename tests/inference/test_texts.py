@@ -207,7 +207,7 @@ def test_texts_in_every_form_and_long_ones_cut(run, caplog):
     (lambda r: r.embed_text(["red", "  "]), "text 1 is empty"),
     (lambda r: r.embed_text("\ud800"), "text 0 has half a character"),
     (lambda r: r.search(gallery=[[1.0] * 64]), "search takes one kind of queries"),
-    (lambda r: r.search([1.0] * 64, [[1.0] * 64], text="red"), "an image with a text is no query"),
+    (lambda r: r.search([1.0] * 64, [[1.0] * 64], text="red"), "or image=... with text=..."),
     (lambda r: r.search(text="red"), "search lacks gallery="),
     (lambda r: r.search("a red bird", [[1.0] * 64]), r"words are no image .*search\(text=...\)"),
     (lambda r: r.attributes([1.0] * 64), "has no vocabulary of attributes"),

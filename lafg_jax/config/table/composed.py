@@ -16,6 +16,10 @@ _URL = Rule(
   lambda x: x == "" or bool(re.fullmatch(r"https?://[^\s@{}]+", x)),
   "an http:// or https:// URL without a user or key in it, or nothing",
 )
+_NAMES = Rule(
+  lambda x: isinstance(x, tuple) and all(isinstance(name, str) and name for name in x),
+  "a tuple of names, such as \"('colour', 'gender')\"",
+)
 _ENV = Rule(
   lambda x: bool(re.fullmatch(r"[A-Z_][A-Z0-9_]*", x)),
   "the name of an environment variable, in capitals, never the key itself",
@@ -41,7 +45,7 @@ def _endpoint(section: str) -> tuple[Key, ...]:
 ROWS = (
   Key("composed.source", "finches", one_of(*SOURCES), "evaluation",
       "Where queries come from: 'finches' (drawn); 'fashioniq', 'cirr' or 'circo' (their own "
-      "files, below composed.root); 'listed' (a JSONL of reference, text and targets); "
+      "annotations, below composed.root); 'listed' (a JSONL of reference, text and targets); "
       "'attributes' (a table of images and their attributes, of which queries are made)."),
   Key("composed.root", "", TEXT, "nothing",
       "Folder of the annotations of a published benchmark.",
@@ -81,12 +85,12 @@ ROWS = (
   Key("composed.type_column", "", TEXT, "evaluation",
       "'attributes': the column whose values are kinds of things, of which half are unseen; '' is "
       "'type' or 'class'.", ReadBy("composed.source", ("attributes",), unset="")),
-  Key("composed.columns", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"),
+  Key("composed.columns", (), _NAMES,
       "evaluation",
       "'attributes': the columns of which a query changes one or two; () is all with 2 to 60 "
       "values.",
       ReadBy("composed.source", ("attributes",), unset=())),
-  Key("composed.agree", (), Rule(lambda x: isinstance(x, tuple), "a tuple of names"), "evaluation",
+  Key("composed.agree", (), _NAMES, "evaluation",
       "'attributes': further columns in which right answers agree with the reference, beside the "
       "type and those of composed.columns; () is all with 2 to 60 values.",
       ReadBy("composed.source", ("attributes",), unset=())),
@@ -103,8 +107,9 @@ ROWS = (
       "data.train_fraction or data.test_classes.",
       ReadBy("composed.source", ("attributes",), unset="unseen")),
   Key("composed.num_queries", 0, at_least(0), "evaluation",
-      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: all, or "
-      "the default number.", ReadBy("composed.source", ("attributes", "finches"), unset=0)),
+      "'attributes' and finches: at most so many queries, evenly over kinds of changes; 0: 2,000 "
+      "of a table, or the finches' own number.",
+      ReadBy("composed.source", ("attributes", "finches"), unset=0)),
   Key("composed.wordings", "held_out", one_of("held_out", "known"), "evaluation",
       "Finches: sentences in wordings that the editor's grammar was not written for, or in those "
       "that it knows.", ReadBy("composed.source", ("finches",), unset="held_out")),
@@ -123,16 +128,20 @@ ROWS = (
   Key("captioner.number", 15, at_least(1), "words", "N: captions of an image."),
   Key("captioner.gallery", True, BOOL, "words",
       "Caption the gallery too; False: the reference images alone (gamma is 0 then)."),
-  Key("captioner.prompt", "a photo of", TEXT, "words",
-      "What a caption begins with ('transformers'), or the request ('openai')."),
+  Key("captioner.prompt", "auto", TEXT, "words",
+      "What a caption begins with (BLIP and its like), or what a model that chats is told; 'auto': "
+      "'a photo of', or a request of our own."),
   Key("captioner.max_tokens", 30, at_least(1), "words", "Longest caption, in tokens."),
   Key("captioner.top_p", 0.9, Rule(lambda x: 0 < x <= 1, "above 0 and at most 1"), "words",
       "Nucleus sampling."),
   Key("captioner.temperature", 1.0, at_least(0), "words", "Sampling temperature; 0 is greedy."),
   Key("captioner.beams", 0, at_least(0), "words",
       "Beams of sampled beam search ('transformers'); 'auto' (or 0): as many as captions.", auto=0),
-  Key("captioner.seed", 0, at_least(0), "words", "Seed of the sampling."),
-  Key("captioner.batch_size", 8, at_least(1), "nothing", "Images captioned at once."),
+  Key("captioner.seed", 0, at_least(0), "words",
+      "Seed of the sampling ('transformers'), and of captioner.wrong."),
+  Key("captioner.batch_size", 8, at_least(1), "nothing",
+      "Images read at once; 'transformers' captions them one by one, so that a resume changes "
+      "nothing."),
   Key("captioner.wrong", 0.0, _FRACTION, "words",
       "Control: share of attributes that 'attributes' reads wrongly on purpose."),
   *_endpoint("captioner"),
@@ -155,7 +164,8 @@ ROWS = (
   Key("editor.added", True, BOOL, "words", "Ask for the objects that are most likely added, too."),
   Key("editor.max_tokens", 700, at_least(1), "words", "Longest answer, in tokens."),
   Key("editor.temperature", 0.0, at_least(0), "words", "Sampling temperature; 0 is greedy."),
-  Key("editor.seed", 0, at_least(0), "words", "Seed of its sampling ('transformers')."),
+  Key("editor.seed", 0, at_least(0), "words",
+      "Seed of its sampling ('transformers'), and of editor.wrong."),
   Key("editor.batch_size", 8, at_least(1), "nothing", "Requests in one batch ('transformers')."),
   Key("editor.wrong", 0.0, _FRACTION, "words",
       "Control: share of queries whose edit is another query's."),

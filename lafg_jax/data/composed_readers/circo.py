@@ -86,8 +86,9 @@ def _gallery(config: Any, root: Path, folder: Path) -> tuple[list[str], Found]:
   given = config.composed.gallery_file
   infos = [root / place / _INFO for place in _INFO_IN]
   info = next((path for path in infos if path.is_file()), None)
-  if given or info:
-    path, key = (Path(given), "composed.gallery_file") if given else (info, "composed.root")
+  path = Path(given) if given else info
+  if path:
+    key = "composed.gallery_file" if given else "composed.root"
     ids = [_number(path, name) for name in common.names_of(path, key)]
   elif config.composed.missing == "annotations":
     raise UserError(
@@ -103,7 +104,7 @@ def _gallery(config: Any, root: Path, folder: Path) -> tuple[list[str], Found]:
   return ids, Found(_on_disk(folder))
 
 
-def _number(path: Path | None, name: str) -> str:
+def _number(path: Path, name: str) -> str:
   """COCO's number of '000000000042.jpg' and of '42': '42'."""
   stem = os.path.splitext(os.path.basename(name))[0]
   if not stem.isdecimal():

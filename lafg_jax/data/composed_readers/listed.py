@@ -28,30 +28,28 @@ def read(config: Any) -> list[Composed]:
   """One part, 'listed', of the lines of composed.split; of all lines where none has a split."""
   path, folder, rows, there = _files(config)
   chosen = _of_split(path, rows, config.composed.split)
-  key = "composed.gallery_file"
-  given = config.composed[key.split(".")[1]]
-  named = common.names_of(Path(given), key) if given else []
+  given = config.composed.gallery_file
+  named = common.names_of(Path(given), "composed.gallery_file") if given else []
   find = _finder(folder, there, config.composed.missing == "annotations")
   queries = [_query(path, number, row, find) for number, row in chosen]
   gallery = [find(name) for name in named] if given else list(there)
   if not gallery:
     raise UserError(
-      f"{folder} has no image that could be the gallery: pass --config.composed.images=FOLDER, or "
-      f"--config.{key}=FILE with a name a line"
+      f"no image of {folder} could be the gallery: pass --config.composed.images=FOLDER, or "
+      "--config.composed.gallery_file=FILE with a name a line"
     )
   if not given:
     # What is named and not there would else be 'not in the gallery'.
-    gallery += dict.fromkeys(x for q in queries for x in (*q.targets,) if x not in there)
-  at = {x: os.path.join(folder, x) for x in there}
+    gallery += dict.fromkeys(x for q in queries for x in q.targets if x not in there)
+  ids = there
   if config.composed.missing == "annotations":
-    at |= {x: os.path.join(folder, x) for q in queries for x in (q.reference, *q.targets)}
-    at |= {x: os.path.join(folder, x) for x in gallery}
+    ids = dict.fromkeys((*gallery, *(x for q in queries for x in (q.reference, *q.targets))))
   return [
     common.part(
       config,
       queries,
       gallery,
-      Found(at),
+      Found({x: os.path.join(folder, x) for x in ids}),
       name="listed",
       about=f"the names of {given}" if given else f"all images of {folder}",
       protocol="targets",

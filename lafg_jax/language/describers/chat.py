@@ -1,5 +1,6 @@
 """Which model is asked, and how; questions that are asked again until an answer can be used."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -46,19 +47,34 @@ class Chat(NamedTuple):
 
 def of_language(language: Any) -> Chat:
   """The model that describes classes, of the config section `language`."""
-  keys = ("describe", "language", "language.llm", "language.llm_batch_size", language.llm)
-  return Chat(*keys, *_reached(language), language.llm_seed, language.llm_batch_size)
+  size, seed = language.llm_batch_size, language.llm_seed
+  names = ("describe", "language", "language.llm", "language.llm_batch_size")
+  return _chat(language, names, language.llm, seed, size, {})
 
 
 def of_section(section: Any, name: str, stage: str, model: str, **more: Any) -> Chat:
   """The model of the config section `name`, whose key `model` names it; `more` is sent along."""
-  keys = (stage, name, f"{name}.{model}", f"{name}.batch_size", section[model])
-  return Chat(*keys, *_reached(section), section.seed, section.batch_size, more)
+  names = (stage, name, f"{name}.{model}", f"{name}.batch_size")
+  return _chat(section, names, section[model], section.seed, section.batch_size, more)
 
 
-def _reached(section: Any) -> tuple[Any, ...]:
-  said = (section.max_tokens, section.temperature, section.retries, section.concurrency)
-  return (*said, section.timeout_s, section.base_url, section.api_key_env)
+def _chat(
+  section: Any, names: tuple[str, str, str, str], model: str, seed: int, size: int, more: Any
+) -> Chat:
+  return Chat(
+    *names,
+    model=model,
+    max_tokens=section.max_tokens,
+    temperature=section.temperature,
+    retries=section.retries,
+    concurrency=section.concurrency,
+    timeout_s=section.timeout_s,
+    base_url=section.base_url,
+    api_key_env=section.api_key_env,
+    seed=seed,
+    batch_size=size,
+    more=more,
+  )
 
 
 class Failed(NamedTuple):
@@ -83,6 +99,12 @@ class Made(Sequence[Question]):
     return [self.make(name) for name in self.names[i]] if some else self.make(self.names[i])
 
 
+def _asked(
+  question: Callable[[str, str, int], Question], said: dict[str, str], attempt: int, name: str
+) -> Question:
+  return question(name, said[name], attempt)
+
+
 def ask_until_usable(
   ask: Ask,
   names: Iterable[str],
@@ -100,7 +122,7 @@ def ask_until_usable(
   for attempt in range(retries + 1):
     left = list(reasons)
     said = dict(reasons)
-    made = Made(left, lambda name, said=said, n=attempt: question(name, said[name], n))
+    made = Made(left, functools.partial(_asked, question, said, attempt))
     for position, answer in ask(made, attempt):
       name = left[position]
       found: T | Failed

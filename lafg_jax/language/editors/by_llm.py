@@ -156,7 +156,7 @@ def _said(editor: Any, kind: str, asked: Asked, done: dict[str, dict[str, Any]])
   """A query's answers; the captions stand in for an edit that no answer gave."""
   edited: list[str] = []
   raw: dict[str, Any] = {"edited": []}
-  added, fallback = "", {}
+  added, fallback = "", dict[str, None]()
   for call in calls(editor, asked):
     row = done[call.key(kind)]
     if row["answer"] is None:

@@ -166,7 +166,7 @@ def _positions(config: Any, kind: str) -> int:
   count = count if isinstance(count, int) and count > 0 else 0
   if kind or not count:
     return count
-  with _quiet(), torch.device("meta"):
+  with quiet(), torch.device("meta"):
     model = transformers.AutoModel.from_config(config, **_SAFE)
   for name, module in model.named_modules():
     # RoBERTa, MPNet, XLM-R and others count from the padding's number on: the table's rows up to
@@ -286,7 +286,7 @@ def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> 
 
   options = {"dtype": torch.float32, "use_safetensors": True} | _SAFE | options
   # transformers reports unused image weights too; missing weights are checked below.
-  with _quiet(), loading(*names):
+  with quiet(), loading(*names):
     model, found = kind.from_pretrained(source, output_loading_info=True, **options)
     # transformers fills missing weights with noise. BERT's pooler is not used.
     lacking = sorted(key for key in found["missing_keys"] if "pooler" not in key)
@@ -296,7 +296,7 @@ def load_model(kind: Any, source: Any, options: dict[str, Any], *names: str) -> 
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
   """Without transformers' warnings and progress bars."""
   import transformers
 

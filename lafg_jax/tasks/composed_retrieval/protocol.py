@@ -156,11 +156,11 @@ def average_precision(hits: np.ndarray, number: np.ndarray, k: int) -> np.ndarra
   """AP@K [Q] float64 (see above) of hits [Q, R] bool at the ranks, and numbers [Q] of answers."""
   hits = hits[:, :k]
   precision = np.cumsum(hits, 1) / np.arange(1, hits.shape[1] + 1)
-  return (precision * hits).sum(1) / np.minimum(k, number)
+  return np.asarray((precision * hits).sum(1) / np.minimum(k, number), np.float64)
 
 
 def _among(at: np.ndarray, k: int) -> np.ndarray:
-  return at[:, :k].any(1).astype(np.float64)
+  return np.asarray(at[:, :k].any(1), np.float64)
 
 
 def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
@@ -257,7 +257,7 @@ def _check(
   in_order = np.sort(ranked, 1)
   twice = ((in_order[:, 1:] == in_order[:, :-1]) & (in_order[:, 1:] >= 0)).any(1)
   outside = (filled & ~np.take_along_axis(allowed, np.maximum(ranked, 0), 1)).any(1)
-  faults: Sequence[tuple[str, np.ndarray]] = (
+  faults: Sequence[tuple[str, Any]] = (
     ("has -1 before an image", (filled[:, 1:] & ~filled[:, :-1]).any(1)),
     ("has an image twice", twice),
     ("has its reference, which is left out", (filled & (ranked == dropped[:, None])).any(1)),

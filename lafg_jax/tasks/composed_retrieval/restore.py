@@ -74,14 +74,14 @@ def of_queries(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.A
   the place of the pseudo word among the tokens. The weights are the config's, without edits.
   """
   clip, (_, beta, rest, said) = clip_of(config, facts), methods.weights_of(config, {"phi"})
+  if said:
+    raise ValueError(f"query.method={config.query.method} has no pseudo word")
 
   def embed(params: Any, images: jax.Array, ids: jax.Array, ends: jax.Array, at: jax.Array):
     v = _features(clip, params, images)
     q = rest * unit(v)
     if beta:
       q = q + beta * _with_words(clip, facts["mapping"], params, v, Phrases(ids, ends, at))
-    if said:
-      raise ValueError(f"query.method={config.query.method} reads the text without the image")
     return unit(q)
 
   return embed
@@ -146,6 +146,13 @@ def compose(
     return queries.unit(queries.query(q_m, q_f, queries.unit(v), weights, q_t, has))
 
   return devices.spread(functools.partial(_features, clip), {"image": params["image"]}), of_queries
+
+
+def spoken(config: ConfigDict) -> tuple[str, str, str]:
+  """What stands before and after the pseudo word of q_f ('{text}' is the text), and the query."""
+  _, beta, rest, _ = methods.weights_of(config, {"phi"})
+  before = pseudo_words.PLAIN.partition("$")[0].strip()
+  return before, _template(config), f"{beta:.3g} q_f + {rest:.3g} q_v"
 
 
 def _template(config: ConfigDict) -> str:
