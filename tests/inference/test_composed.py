@@ -1,5 +1,6 @@
 """Queries of an image with a text, by models of composed and of image-text retrieval."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -10,17 +11,17 @@ from PIL import Image
 from scipy.special import erf
 
 import lafg_jax
-from lafg_jax import export
+from configs.composed import finches
+from lafg_jax import export, tasks
+from lafg_jax.data import composed as composed_data
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip as clips
 from lafg_jax.models.weights import files
-from lafg_jax.tasks.composed_retrieval import default, mapping, restore
 from lafg_jax.utils.errors import UserError
 
 SAID = ["has a red crown", "has $ and no wing bar", "is larger"]
 EDITED = [["a finch with a red crown", "a red-crowned finch"], ["a plain finch"], ["a large finch"]]
-WEIGHTS = {"alpha": 0.5, "beta": 0.3}
 
 
 def unit(x):
@@ -33,29 +34,13 @@ def pixels():
 
 
 @pytest.fixture(scope="module")
-def made():
-  """The tiny CLIP with a random Phi, as an export would give it."""
-  import jax
-
-  config = default.get_config()
-  config.model.pretrained = "tiny_clip"
-  config.data.update(image_size=48, resize_size=48, pad="target")
-  config.query.update(WEIGHTS)
-  clip, params = clips.load("tiny_clip", 48)
-  phi = mapping.init("lincir", clip.dim, clip.text.sizes[0], 32, jax.random.key(0))
-  facts = dict.fromkeys(("validation", "dataset", "evaluation"))
-  facts |= {"step": 3, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
-  facts |= restore.facts_of(clip, "lincir")
-  shipped = Path(files.local("tiny_clip"))
-  content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
-  return bundle.Trained(config, {**params, "mapping": phi}, {}, {}, facts, content)
+def made(composed_model):
+  return bundle.read(str(composed_model))
 
 
 @pytest.fixture(scope="module")
-def retriever(made, tmp_path_factory):
-  folder = tmp_path_factory.mktemp("exported")
-  bundle.write(made, str(folder))
-  return lafg_jax.load_retriever(folder)
+def retriever(composed_model):
+  return lafg_jax.load_retriever(composed_model)
 
 
 @pytest.fixture(scope="module")
@@ -220,14 +205,13 @@ def test_tokens_of_the_query_are_those_of_the_shipped_tokenizer(made):
 
 
 @pytest.fixture(scope="module")
-def exported(retriever, made, pixels, tmp_path_factory):
+def exported(composed_model, pixels, tmp_path_factory):
   """An export with all formats of an export, whose index is of three photographs, one long."""
-  source, photos, out = (tmp_path_factory.mktemp(x) for x in ("source", "photos", "out"))
-  bundle.write(made, str(source))
+  photos, out = (tmp_path_factory.mktemp(x) for x in ("photos", "out"))
   for name, image in zip("abc", pixels, strict=True):
     wide = Image.fromarray(image[:20] if name == "b" else image)
     wide.save(photos / f"{name}.png")
-  export.export(str(source), str(out), export.FORMATS, str(photos))
+  export.export(str(composed_model), str(out), export.FORMATS, str(photos))
   return out, photos
 
 
@@ -264,3 +248,53 @@ def test_the_python_of_the_card_runs_as_it_stands(retriever, exported, tmp_path,
   np.testing.assert_allclose(bare["embeddings"], found["gallery"], atol=1e-5)
   wanted = retriever.embed_query(["a.jpg", "b.jpg"], ["is red", "is larger"])
   np.testing.assert_allclose(bare["query_embeddings"], wanted, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A workdir of composed finches, trained for a step and evaluated; its CLIP is not there now."""
+  folder = tmp_path_factory.mktemp("run")
+  shutil.copytree(files.local("tiny_clip"), folder / "source")
+  config = small_run(folder / "source")
+  tasks.run(config, str(folder / "run"), ("caption", "edit", "train", "evaluate"))
+  shutil.rmtree(folder / "source")
+  return folder / "run"
+
+
+def small_run(pretrained):
+  """Twelve queries of finches; Phi trains on the sentences below."""
+  config = finches.get_config()
+  said = Path(pretrained).parent / "said.txt"
+  said.write_text("".join(f"a finch with a red crown and {x} bars\n" for x in "abcdefgh"))
+  config.model.pretrained = str(pretrained)
+  config.composed.num_queries = 12
+  config.captioner.kind, config.editor.kind = "none", "perfect"
+  config.mapping.update(texts=str(said), batch_size=8, hidden=16)
+  config.train.update(steps=1, checkpoint_every=1)
+  config.query.update(alpha=0.5, beta=0.3)
+  return config
+
+
+def test_a_workdir_and_its_export_give_the_scores_of_the_evaluation(run, tmp_path):
+  lines = [json.loads(line) for line in (run / "rankings.jsonl").read_text().splitlines()]
+  config = small_run(tmp_path / "source")
+  (part,) = composed_data.load(config)
+  at = {name: row for row, name in enumerate(part.ids)}
+  export.export(str(run), str(tmp_path / "out"), ("safetensors",))
+  found = [lafg_jax.load_retriever(source) for source in (run, tmp_path / "out")]
+  for retriever in found:
+    for query, line in list(zip(part.queries, lines, strict=True))[:3]:
+      gallery = [part.images[at[name]] for name in line["ranked"][:8]]
+      image = part.images[at[query.reference]]
+      given = {"image": image, "text": query.text, "edited": query.edited}
+      q = retriever.embed_query(image, query.text, edited=query.edited)
+      scores, rows = retriever.search(**given, gallery=gallery, k=8)
+      # The evaluation does not normalise the query: the ranking is its own, scores are a factor.
+      assert rows.tolist() == [list(range(8))]
+      factor = np.array(line["scores"][:8]) / scores[0]
+      np.testing.assert_allclose(factor, factor[0], rtol=1e-3)
+      parts = np.array([line["terms"][name][:8] for name in ("edit", "phi", "image")])
+      np.testing.assert_allclose(parts.sum(0), line["scores"][:8], atol=3e-5)
+  np.testing.assert_array_equal(*(x.embed_query(image, query.text) for x in found))
+  assert q.shape == (1, 64) and found[0].step == 1 and found[0].class_names == ()
+  assert "12 queries" in (tmp_path / "out/README.md").read_text()
