@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +10,8 @@ from PIL import Image
 from scipy.special import erf
 
 import lafg_jax
-from configs.composed import finches
+from configs.composed import listed
 from lafg_jax import export, tasks
-from lafg_jax.data import composed as composed_data
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip as clips
@@ -252,49 +250,52 @@ def test_the_python_of_the_card_runs_as_it_stands(retriever, exported, tmp_path,
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-  """A workdir of composed finches, trained for a step and evaluated; its CLIP is not there now."""
+  """A workdir, trained for a step and evaluated on queries of a file; its CLIP is not there now."""
   folder = tmp_path_factory.mktemp("run")
   shutil.copytree(files.local("tiny_clip"), folder / "source")
-  config = small_run(folder / "source")
+  (folder / "photos").mkdir()
+  rng = np.random.default_rng(2)
+  for row in range(12):
+    # Some are longer than 1.25 times their other side.
+    shape = (30, 48 if row % 3 else 30, 3)
+    Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(folder / f"photos/{row}.png")
+  asked = [
+    {"reference": f"{row}.png", "text": SAID[row], "targets": ["5.png"], "edited": EDITED[row][0]}
+    for row in range(3)
+  ]
+  (folder / "queries.jsonl").write_text("".join(json.dumps(x) + "\n" for x in asked))
+  (folder / "texts.txt").write_text("".join(f"a finch with {x} bars\n" for x in "abcdefgh"))
+  config = listed.get_config()
+  config.model.pretrained = str(folder / "source")
+  config.data.update(image_size=48, resize_size=48)
+  config.composed.update(file=str(folder / "queries.jsonl"), images=str(folder / "photos"))
+  config.editor.kind = "perfect"
+  config.mapping.update(texts=str(folder / "texts.txt"), batch_size=8, hidden=16)
+  config.train.update(steps=1, checkpoint_every=1)
   tasks.run(config, str(folder / "run"), ("caption", "edit", "train", "evaluate"))
   shutil.rmtree(folder / "source")
-  return folder / "run"
-
-
-def small_run(pretrained):
-  """Twelve queries of finches; Phi trains on the sentences below."""
-  config = finches.get_config()
-  said = Path(pretrained).parent / "said.txt"
-  said.write_text("".join(f"a finch with a red crown and {x} bars\n" for x in "abcdefgh"))
-  config.model.pretrained = str(pretrained)
-  config.composed.num_queries = 12
-  config.captioner.kind, config.editor.kind = "none", "perfect"
-  config.mapping.update(texts=str(said), batch_size=8, hidden=16)
-  config.train.update(steps=1, checkpoint_every=1)
-  config.query.update(alpha=0.5, beta=0.3)
-  return config
+  return folder
 
 
 def test_a_workdir_and_its_export_give_the_scores_of_the_evaluation(run, tmp_path):
-  lines = [json.loads(line) for line in (run / "rankings.jsonl").read_text().splitlines()]
-  config = small_run(tmp_path / "source")
-  (part,) = composed_data.load(config)
-  at = {name: row for row, name in enumerate(part.ids)}
-  export.export(str(run), str(tmp_path / "out"), ("safetensors",))
-  found = [lafg_jax.load_retriever(source) for source in (run, tmp_path / "out")]
-  for retriever in found:
-    for query, line in list(zip(part.queries, lines, strict=True))[:3]:
-      gallery = [part.images[at[name]] for name in line["ranked"][:8]]
-      image = part.images[at[query.reference]]
-      given = {"image": image, "text": query.text, "edited": query.edited}
-      q = retriever.embed_query(image, query.text, edited=query.edited)
-      scores, rows = retriever.search(**given, gallery=gallery, k=8)
-      # The evaluation does not normalise the query: the ranking is its own, scores are a factor.
-      assert rows.tolist() == [list(range(8))]
-      factor = np.array(line["scores"][:8]) / scores[0]
-      np.testing.assert_allclose(factor, factor[0], rtol=1e-3)
-      parts = np.array([line["terms"][name][:8] for name in ("edit", "phi", "image")])
-      np.testing.assert_allclose(parts.sum(0), line["scores"][:8], atol=3e-5)
-  np.testing.assert_array_equal(*(x.embed_query(image, query.text) for x in found))
-  assert q.shape == (1, 64) and found[0].step == 1 and found[0].class_names == ()
-  assert "12 queries" in (tmp_path / "out/README.md").read_text()
+  workdir = run / "run"
+  lines = [json.loads(line) for line in (workdir / "rankings.jsonl").read_text().splitlines()]
+  export.export(str(workdir), str(tmp_path / "out"), ("safetensors",))
+  first, second = (lafg_jax.load_retriever(source) for source in (workdir, tmp_path / "out"))
+  queries = []
+  for line, edited in zip(lines, EDITED, strict=True):
+    image = run / "photos" / line["reference"]
+    gallery = [run / "photos" / name for name in line["ranked"]]
+    scores, rows = first.search(
+      image=image, text=line["text"], edited=edited[0], gallery=gallery, k=20
+    )
+    # All but the reference, in the order of the evaluation. Its query is not scaled to unit norm.
+    assert len(gallery) == 11 and rows[0, :11].tolist() == list(range(11))
+    factor = np.array(line["scores"]) / scores[0, :11]
+    np.testing.assert_allclose(factor, factor[0], rtol=1e-3)
+    parts = np.array([line["terms"][name][:10] for name in ("edit", "phi", "image")])
+    np.testing.assert_allclose(parts.sum(0), line["scores"][:10], atol=3e-5)
+    queries.append([x.embed_query(image, line["text"]) for x in (first, second)])
+  np.testing.assert_array_equal(*np.array(queries).transpose(1, 0, 2, 3))
+  assert first.step == second.step == 1 and first.class_names == ()
+  assert "3 queries, 12 images" in (tmp_path / "out/README.md").read_text()
