@@ -94,6 +94,7 @@ setup(
     "lafg_jax.finches": ["tiny_clip/*", "*.json"],
     "lafg_jax.language": ["shipped/*.json"],
     "lafg_jax.language.describers": ["prompts.toml"],
+    "lafg_jax.language.editors": ["prompts.toml"],
     "lafg_jax.models.weights": ["names.toml"],
     "lafg_jax.report": ["page/*"],
     "lafg_jax.tasks.class_retrieval": ["*.json"],

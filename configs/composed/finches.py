@@ -31,7 +31,7 @@ def get_config(variant: str = "held_out"):
   config.model.pretrained = "tiny_clip"
   config.data.update(image_size=48, resize_size=48, pad="none")
   config.composed.update(source="finches", split="test", wordings=variant)
-  config.captioner.update(kind="attributes", number=4)
+  config.captioner.update(kind="attributes", number=4, batch_size=64)
   config.editor.kind = "grammar"
   config.mapping.update(batch_size=128, dropout=0.1)
   config.query.update(alpha=0.4, beta=0.4, gamma=0.2)

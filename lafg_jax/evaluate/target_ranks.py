@@ -56,8 +56,8 @@ def rank(
   members = np.full((count, 0), -1, np.int32) if members is None else members
   # A right answer that is dropped is none.
   targets = np.where(targets == dropped[:, None], -1, targets).astype(np.int32)
-  hidden = np.concatenate([targets, dropped[:, None].astype(np.int32)], axis=1)
-  wanted = np.concatenate([targets, members.astype(np.int32)], axis=1)
+  hidden = _rounded(np.concatenate([targets, dropped[:, None].astype(np.int32)], axis=1))
+  wanted = _rounded(np.concatenate([targets, members.astype(np.int32)], axis=1))
   tile = knn.tile_size(query_tile, count)
   found = min(k, placed.size)
   others, indices, scores = knn.run_tiles(
@@ -69,12 +69,18 @@ def rank(
   rows, values = (x[:, :found] for x in best)
   fill = ((0, 0), (0, k - found))
   members = np.where(members == dropped[:, None], -1, members)
-  of_members = np.where(members < 0, -np.inf, scores[:, targets.shape[1] :])
+  of_members = np.where(members < 0, -np.inf, scores[:, targets.shape[1] :][:, : members.shape[1]])
   return Ranked(
     np.pad(rows, fill, constant_values=-1).astype(np.int32),
     np.pad(values, fill, constant_values=-np.inf).astype(np.float32),
     _order(members, of_members, targets)[0].astype(np.int32),
   )
+
+
+def _rounded(rows: np.ndarray) -> np.ndarray:
+  """With -1 up to a multiple of 8 columns: few shapes are compiled."""
+  more = -rows.shape[1] % 8 if rows.shape[1] else 8
+  return np.pad(rows, ((0, 0), (0, more)), constant_values=-1)
 
 
 def _order(

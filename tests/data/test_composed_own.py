@@ -103,6 +103,10 @@ def test_missing_images_and_splits_of_lines(listed):
   assert "4 of 5 images; 1 query of 2 left out" in part.about
   refused("no line of split test", source="listed", file=path, split="test")
   refused("could be the gallery.*gallery_file", source="listed", file=path, missing="annotations")
+  names = path.with_name("names.json")
+  names.write_text('["b.png", "gone.png"]')
+  unread = load(source="listed", file=path, missing="annotations", gallery_file=names)
+  assert unread.ids == ("b.png", "gone.png", "a.png") and not unread.missing
   found = composed.training(config_of(source="listed", file=path))
   assert found.ids == ("d.png", "b.png") and found.texts == ("b",) and len(found.images) == 2
   path = listed({"reference": "a.png", "text": "red", "targets": ["b.png"]})
@@ -187,6 +191,10 @@ def test_right_answers_agree_in_everything_else(shop):
     for query in part.queries:
       assert sorted(query.targets) == sorted(by_hand(rows, unseen, query, ("colour", "gender")))
       assert query.targets and query.reference not in query.targets
+      # Both columns of two changes change.
+      told = [pair.split("=") for pair in query.id.split(": ")[1].split(", ")]
+      assert all(rows[query.reference][name] != new for name, new in told)
+      assert query.kinds == (" and ".join(name for name, _ in told),)
   references = {
     split: {q.reference for q in composed.load(of_shop(shop, split=split))[0].queries}
     for split in ("val", "test")

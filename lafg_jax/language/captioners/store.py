@@ -8,7 +8,6 @@ where the images come from. Images without usable captions are listed in
 
 import contextlib
 import functools
-import importlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 from lafg_jax.data.images import UnreadableImage
-from lafg_jax.language.captioners import by_openai, by_transformers
+from lafg_jax.language.captioners import attributes, by_openai, by_transformers
 from lafg_jax.language.captioners.record import Captions, Show, Stream, in_batches
 from lafg_jax.language.describers import endpoint, openai_api
 from lafg_jax.utils import jsonl
@@ -28,6 +27,8 @@ from lafg_jax.utils.files import fingerprint
 from lafg_jax.utils.progress import Progress
 
 FAILED = "captions_failed.jsonl"
+# Unreadable images that are named one by one.
+_SHOWN = 20
 
 
 class Stored(NamedTuple):
@@ -37,9 +38,12 @@ class Stored(NamedTuple):
   unreadable: dict[str, str]
 
 
-def check(section: Any) -> None:
+def check(config: Any) -> None:
   """Raises UserError where the model or the endpoint of a captioner is not there."""
-  if section.kind == "transformers":
+  section = config.captioner
+  if section.kind == "attributes":
+    attributes.check(section, config.composed.source)
+  elif section.kind == "transformers":
     by_transformers.check(section.model)
   elif section.kind == "openai":
     if not section.model:
@@ -51,7 +55,9 @@ def settings(section: Any) -> list[Any]:
   """What decides the captions of an image, for a captioner that computes them."""
   found = [section.kind, section.number]
   if section.kind == "attributes":
-    return [*found, section.wrong, section.seed]
+    phrases = Path(section.file) if section.file else None
+    model = Path(section.model) if os.path.isdir(section.model) else section.model
+    return [*found, model, phrases, section.prompt, section.wrong, section.seed]
   request = by_openai.REQUEST if section.prompt == "auto" else section.prompt
   found += [section.model, section.max_tokens, section.temperature, section.top_p, request]
   return [*found, section.beams, section.seed] if section.kind == "transformers" else found
@@ -67,8 +73,8 @@ def opened(config: Any) -> Iterator[Stream]:
   elif section.kind == "transformers":
     yield in_batches(by_transformers.make(section, by_openai.REQUEST), section.batch_size)
   else:
-    module = importlib.import_module(f"lafg_jax.language.captioners.{section.kind}")
-    yield in_batches(module.make(config), section.batch_size)
+    made = attributes.make(section, config.composed.source)
+    yield in_batches(made, section.batch_size)
 
 
 def run(
@@ -122,7 +128,8 @@ def _caption_all(
         jsonl.append(kept, {"id": name, "captions": found.texts, "whole": found.whole})
       elif isinstance(found, UnreadableImage):
         unreadable[name] = str(found)
-        logging.warning("caption: image %s: %s", name, found)
+        if len(unreadable) <= _SHOWN:
+          logging.warning("caption: image %s: %s", name, found)
       else:
         if str(found) not in failed.values():
           logging.warning("caption: no usable captions of image %s: %s", name, found)

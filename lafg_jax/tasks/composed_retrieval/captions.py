@@ -28,7 +28,7 @@ def run(config: Any, workdir: str | os.PathLike, parts: Sequence[Composed]) -> P
   """Writes captions of all reference images, then of the gallery (captioner.gallery); the path.
 
   Raises:
-    UserError: images cannot be read or have no captions, under composed.missing=refuse; the
+    UserError: images cannot be read or have no captions, unless composed.missing=partial; the
       captioner cannot be used.
     Incomplete: some images have no usable caption; the same command captions them alone.
   """
@@ -37,7 +37,7 @@ def run(config: Any, workdir: str | os.PathLike, parts: Sequence[Composed]) -> P
   if section.kind in ("none", "file"):
     found = _from_file(config, list(where), _references(parts)) if where else {}
   else:
-    found = _computed(config, workdir, parts, where)
+    found = _computed(config, workdir, where)
   who = Path(section.file).name if section.kind == "file" else section.model
   rows = [
     {"id": name, "captions": found[name], "captioner": f"{section.kind}:{who}".rstrip(":")}
@@ -73,7 +73,7 @@ def check(config: Any) -> None:
   """Raises UserError for a file, a model or an endpoint that is not there; nothing is loaded."""
   if config.captioner.kind == "file":
     from_file.read(config.captioner.file)
-  store.check(config.captioner)
+  store.check(config)
 
 
 def inputs(config: Any) -> list[Any]:
@@ -121,21 +121,18 @@ def _from_file(config: Any, ids: list[str], references: set[str]) -> dict[str, l
 
 
 def _computed(
-  config: Any, workdir: Any, parts: Sequence[Composed], where: dict[str, tuple[Composed, int]]
+  config: Any, workdir: Any, where: dict[str, tuple[Composed, int]]
 ) -> dict[str, list[str]]:
   def show(name: str) -> np.ndarray:
     part, row = where[name]
     return np.asarray(images.open_any(part.images[row], colour=part.ground))
 
-  # Ids of drawn images are numbers that other settings draw otherwise.
-  drawn = config.composed.source == "finches"
-  source = [config.composed.source, [part.content for part in parts] if drawn else None]
-  found = store.run(config, workdir, list(where), show, source)
+  found = store.run(config, workdir, list(where), show, [config.composed.source])
   if found.unreadable:
     names = list(found.unreadable)
     told = f"{counted(len(names), 'image')} of {len(where)} cannot be read ({shorten(names)}; "
     told += f"the first: {found.unreadable[names[0]]})"
-    if config.composed.missing == "refuse":
+    if config.composed.missing != "partial":
       raise UserError(
         f"caption: {told}: mend or replace them, or pass --config.composed.missing=partial; "
         "what is captioned is kept"

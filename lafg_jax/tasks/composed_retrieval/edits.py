@@ -15,6 +15,7 @@ from absl import logging
 
 from lafg_jax.config.table.composed import LLM
 from lafg_jax.data.composed import Composed
+from lafg_jax.finches import grammar
 from lafg_jax.language.describers import endpoint, local_llm
 from lafg_jax.language.editors import by_llm, from_file, prompt, without_llm
 from lafg_jax.language.editors.record import Asked, Edit, Said
@@ -155,8 +156,6 @@ def _edited(
   if editor.kind == "perfect":
     return without_llm.by_truth(asked, truths)
   if editor.kind == "grammar":
-    from lafg_jax.finches import grammar
-
     return without_llm.by_grammar(grammar.edit, editor.form, asked)
   return by_llm.run(editor, workdir, kind, asked)
 

@@ -16,6 +16,7 @@ from lafg_jax.evaluate import results
 from lafg_jax.evaluate.target_ranks import Ranked
 from lafg_jax.tasks.composed_retrieval import (
   captions,
+  edit_quality,
   edits,
   features,
   methods,
@@ -60,11 +61,12 @@ def run(config: ConfigDict, workdir: str) -> None:
   source, texts = words.load(config, workdir, model), read_texts(config, workdir)
   measured: dict[str, dict[str, Any]] = {}
   rankings: list[Ranked] = []
+  exact: list[dict[str, float]] = []
   result: dict[str, Any] = {}
   with ranking.writing(workdir) as file:
     for part in parts:
       fixed = features.fixed(config, workdir, model, part, *texts)
-      table = methods.beside(config, there(config, fixed, source), fixed.perfect is not None)
+      table = methods.beside(config, there(config, fixed, source), fixed.other)
       pseudo = pseudo_of(model, part, fixed, source)
       for name, method in table.items():
         vectors = vectors_of(config, part, fixed, method, pseudo)
@@ -74,6 +76,11 @@ def run(config: ConfigDict, workdir: str) -> None:
           rankings.append(ranked)
           ranking.write(file, part, ranked, _shares(part, vectors, ranked))
           result = _about(config, part, fixed, table)
+          exact.append(edit_quality.measured(config, part, texts[1]))
+  if names := set.intersection(*map(set, exact)):
+    result["exact_edits"] = {
+      name: float(np.mean([x[name] for x in exact])) for name in sorted(names)
+    }
   result |= _result(config, parts, measured) | source.about
   _write(workdir, parts, rankings, result)
 
@@ -124,6 +131,7 @@ def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:
   """Which of 'edit', 'phi' and 'captions' are there; what a config asks for beyond is logged."""
   has = {"edit": fixed.edited, "phi": source.of, "captions": fixed.captions}
   found = {name for name, x in has.items() if x is not None}
+  found |= {"added"} if any(fixed.added) else set()
   wanted = methods.of(config)
   own = methods.available(wanted, found)
   if (own.weights, own.gamma) != (wanted.weights, wanted.gamma):
@@ -164,14 +172,14 @@ def vectors_of(
 ) -> Vectors:
   """The queries and the gallery of a method on one part."""
   weights, options = method.weights, config.query
-  q_m = {"all": fixed.edited, "first": fixed.first, "perfect": fixed.perfect}[method.edits]
+  q_m = {"all": fixed.edited, "first": fixed.first, **fixed.other}[method.edits]
   pieces = queries.pieces(
     q_m if weights.alpha else None,
     pseudo(method.template, method.words) if weights.beta else None,
     queries.unit(fixed.images[fixed.references]),
     weights,
     fixed.text,
-    None if method.edits == "perfect" else fixed.has_edit,
+    fixed.has_edit if method.edits in ("all", "first", "noisy") else None,
   )
   gallery = queries.gallery(
     queries.unit(fixed.images[part.gallery]),

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data.composed import Composed
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.losses.contrastive import unit
-from lafg_jax.tasks.composed_retrieval import kept, pseudo_words
+from lafg_jax.tasks.composed_retrieval import edit_quality, kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
@@ -35,7 +36,8 @@ class Fixed(NamedTuple):
 
   images: [n, D] f_v of part.ids, not normalised. readable: [n] bool. references: [Q] their rows.
   text: [Q, D] of the modifications. edited, first: [Q, D] of all edited descriptions of a query and
-  of the first; has_edit: [Q] bool; added: [Q] the objects. perfect: [Q, D] of true descriptions.
+  of the first; has_edit: [Q] bool; added: [Q] the objects. other: {what: [Q, D]} of descriptions
+  that are 'perfect', of 'true_captions', or 'noisy' (`edit_quality`).
   captions: [G, D] of the gallery, captioned: [G] bool. What is not there is None.
   """
 
@@ -47,7 +49,7 @@ class Fixed(NamedTuple):
   first: np.ndarray | None = None
   has_edit: np.ndarray | None = None
   added: tuple[str, ...] = ()
-  perfect: np.ndarray | None = None
+  other: Mapping[str, np.ndarray] = MappingProxyType({})
   captions: np.ndarray | None = None
   captioned: np.ndarray | None = None
 
@@ -82,10 +84,14 @@ def fixed(
     added=("",) * len(part.queries),
   )
   truth = [query.edited for query in part.queries]
-  if all(truth):
-    found = found._replace(perfect=of_texts("perfect", truth))
+  other = {"perfect": of_texts("true descriptions", truth)} if all(truth) else {}
+  if (alone := edit_quality.of_true_captions(config, part)) is not None:
+    other["true_captions"] = of_texts("edits of true captions", alone)
   if edits:
     found = _with_edits(found, part, edits, of_texts)
+  if found.edited is not None:
+    other["noisy"] = edit_quality.noisy(found.edited, config.editor.seed)
+  found = found._replace(other=other)
   if captions and any(part.ids[row] in captions for row in part.gallery):
     t_c, captioned = _captions(workdir, model, part, captions, made_of)
     found = found._replace(captions=t_c, captioned=captioned)
@@ -96,7 +102,7 @@ def _kept(
   workdir: str, what: str, made_of: Sequence[Any], count: int, make: Callable
 ) -> kept.Arrays:
   """The arrays of `make`, kept in `<workdir>/features/` by what they are made of."""
-  folder = Path(workdir, FOLDER, f"{what}-{fingerprint(*made_of)[:16]}")
+  folder = Path(workdir, FOLDER, f"{what.replace(' ', '_')}-{fingerprint(*made_of)[:16]}")
   names = ("vectors", "there") if what in ("images", "captions") else ("vectors",)
   return kept.chunks(folder, count, SHARD, names, make, f"features of {what}")
 

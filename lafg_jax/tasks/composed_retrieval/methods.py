@@ -5,6 +5,7 @@ with the pseudo word; 'image' is q_v, the reference image; 'text' is the text al
 t_c, the mean of a gallery image's captions.
 """
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -19,6 +20,9 @@ TEMPLATES = {
   "plain": "a photo of $ that {text}",
   "pic2word": "a photo of $ , {text}",
 }
+# Descriptions that stand beside a query's own: true ones, those that the editor makes of true
+# captions, and those of an editor that half of the time answers another query.
+OTHER_EDITS = ("perfect", "true_captions", "noisy")
 TERMS = ("edit", "phi", "image", "text")
 
 
@@ -36,7 +40,7 @@ class Method(NamedTuple):
 
   weights: of the query's terms. gamma: of captions in the gallery. template: of TEMPLATES; 'cvsi'
   is 'without_added' for a query without objects. edits: 'all' edited descriptions of a query, its
-  'first', or the 'perfect' one. words: whose pseudo word is in q_f, 'own' or of 'other' images.
+  'first', or one of `OTHER_EDITS`. words: whose pseudo word is in q_f, 'own' or of 'other' images.
   """
 
   weights: Weights
@@ -149,23 +153,23 @@ def trains(config: ConfigDict) -> bool:
   return "phi" in reads(config) and not config.mapping.source and not inverts(config)
 
 
-def beside(config: ConfigDict, there: set[str], perfect: bool) -> dict[str, Method]:
+def beside(config: ConfigDict, there: set[str], other: Collection[str]) -> dict[str, Method]:
   """{name: method} of a table: the config's own first, then what costs nothing more.
 
-  there: of 'edit', 'phi' and 'captions'. perfect: whether true descriptions are known. Beside CVSI
-  stand each of its terms off and what the baselines make of the same features.
+  there: of 'edit', 'phi', 'captions' and 'added'. other: of OTHER_EDITS. Beside CVSI stand each of
+  its terms off and what the baselines make of the same features.
   """
   own = available(of(config), there)
   found = {config.query.method: own}
   if config.query.method == "cvsi":
-    found |= _terms_off(own)
+    found |= _terms_off(own, "added" in there)
     if "phi" in there:
       way = config.mapping.method
       found[way] = Method(Weights(0.0, 1.0, 0.0), template=template_of(way))
     if "edit" in there:
       found["cirevl"] = Method(Weights(1.0, 0.0, 0.0), edits="first")
-      if perfect and own.weights.alpha:
-        found["perfect_edits"] = own._replace(edits="perfect")
+      known = [name for name in OTHER_EDITS if name in other and own.weights.alpha]
+      found |= {f"{name}_edits": own._replace(edits=name) for name in known}
   cheap = {
     "image": Method(Weights(0.0, 0.0, 1.0)),
     "text": Method(Weights(0.0, 0.0, 0.0, 1.0)),
@@ -174,7 +178,7 @@ def beside(config: ConfigDict, there: set[str], perfect: bool) -> dict[str, Meth
   return found | {name: method for name, method in cheap.items() if name not in found}
 
 
-def _terms_off(own: Method) -> dict[str, Method]:
+def _terms_off(own: Method, added: bool) -> dict[str, Method]:
   """The method without each term that has a weight."""
   there = {name for name, weight in zip(TERMS, own.weights, strict=True) if weight}
   found = {}
@@ -183,6 +187,6 @@ def _terms_off(own: Method) -> dict[str, Method]:
       found[f"no_{name}"] = own._replace(weights=without(own.weights, there - {name}))
   if own.gamma:
     found["no_captions"] = own._replace(gamma=0.0)
-  if own.weights.beta and own.template == "cvsi":
+  if added and own.weights.beta and own.template == "cvsi":
     found["no_added"] = own._replace(template="without_added")
   return found

@@ -12,7 +12,9 @@ TITLES = {
   "no_image": "without the reference image",
   "no_captions": "without the gallery's captions",
   "no_added": "without added objects",
-  "perfect_edits": "with true descriptions (ceiling)",
+  "perfect_edits": "true descriptions (ceiling)",
+  "true_captions_edits": "the editor on true captions",
+  "noisy_edits": "half of the edits of other queries",
   "image": "image alone",
   "text": "text alone",
   "sum": "image + text",
@@ -20,6 +22,11 @@ TITLES = {
   "searle": "SEARLE",
   "lincir": "LinCIR",
   "cirevl": "CIReVL",
+}
+# Exact-match rates, of `edit_quality.measured`.
+_EXACT = {
+  "edits": "edited descriptions that state exactly what the truth does:",
+  "editor": "the same of the editor alone, on true captions:",
 }
 
 
@@ -55,6 +62,7 @@ def table(result: dict[str, Any]) -> str:
   if not result["by_method"]:
     return "\n".join([*lines, "the right answers are secret: submission files are written"])
   lines += _aligned(rows_of(result))
+  lines += [f"{_EXACT[name]} {percent(x)} %" for name, x in result.get("exact_edits", {}).items()]
   if kinds := kinds_of(result):
     lines += ["by kind of query", *_aligned(kinds)]
   return "\n".join(lines)

@@ -153,4 +153,6 @@ def decided_by(config, trains, remembered):
     for path in read.values()
     if path
   ]
-  return kinds, ("model.pretrained", *read), (weights, content, named)
+  # Figures without a Phi, or with a published one, are the same for each seed.
+  drawn = config.seed if "phi" in reads and not config.mapping.source else None
+  return kinds, ("seed", "model.pretrained", *read), (weights, content, named, drawn)

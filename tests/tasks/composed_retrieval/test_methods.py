@@ -62,16 +62,16 @@ def test_baselines_leave_the_gallerys_captions_out_and_have_their_own_templates(
 
 def test_beside_cvsi_stand_each_term_off_and_the_baselines():
   config = config_with(query__alpha=0.2, query__beta=0.6)
-  table = methods.beside(config, ALL, perfect=True)
+  table = methods.beside(config, ALL | {"added"}, ("perfect", "noisy"))
   assert list(table)[0] == "cvsi"
   assert {"no_edit", "no_phi", "no_image", "no_captions", "no_added"} <= set(table)
-  assert {"image", "text", "sum", "lincir", "cirevl", "perfect_edits"} <= set(table)
+  assert {"image", "text", "sum", "lincir", "cirevl", "perfect_edits", "noisy_edits"} <= set(table)
   assert table["no_image"].weights == pytest.approx((0.25, 0.75, 0, 0))
   assert table["no_captions"].gamma == 0 and table["no_phi"].gamma == 0.2
   # A term without a weight cannot be taken away, and what is missing is no baseline.
-  fewer = methods.beside(config_with(), {"phi"}, perfect=False)
-  assert set(fewer) == {"cvsi", "no_added", "lincir", "image", "text", "sum"}
-  assert set(methods.beside(config_with(query__method="text"), ALL, True)) == {
+  fewer = methods.beside(config_with(), {"phi"}, ())
+  assert set(fewer) == {"cvsi", "lincir", "image", "text", "sum"}
+  assert set(methods.beside(config_with(query__method="text"), ALL, ())) == {
     "text",
     "image",
     "sum",
