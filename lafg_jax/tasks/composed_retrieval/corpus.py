@@ -108,13 +108,9 @@ def prepare(config: ConfigDict, workdir: str, model: Model, found: Training) -> 
   if config.mapping.method == "pic2word":
     return Corpus({"feature": features})
   concepts, features = words_of.of(config, found.texts), features[:, 0]
-  words = inversion.invert(
-    *(config, model.clip, model.params, model.reader, features, concepts),
-    inversion.folder_of(workdir, config, features, concepts),
-  )
-  near = inversion.near_concepts(
-    *(model.clip, model.params, model.reader, features, concepts), words_of.OF_DISTILLATION
-  )
+  near = inversion.near_concepts(*model, features, concepts, words_of.OF_DISTILLATION)
+  folder = inversion.folder_of(workdir, config, features, concepts)
+  words = inversion.invert(config, *model, features, concepts, folder, near)
   return Corpus({"feature": features, "inverted": words, "near": near}, concepts)
 
 
@@ -134,7 +130,7 @@ def _of_texts(config, workdir: str, model: Model, found: Training) -> dict[str, 
       for row, text in zip(rows, texts, strict=True)
     ]
     ids = reader.ids(texts)
-    target = inversion.text_features(model.clip, model.params, reader, ids)
+    target = inversion.text_features(model.clip, model.params, reader, ids, "encode texts")
     said = pseudo_words.masked(reader, parts)
     if said.ids.shape[1] < reader.context:
       said = pseudo_words.widened(said, reader.context, reader.pad)
@@ -165,7 +161,14 @@ def _of_images(config, workdir: str, model: Model, found: Training) -> np.ndarra
   crops = [views, data.crop_scale, data.crop_ratio, data.flip] if views else [data.resize_size]
   folder = kept.folder_of(workdir, "images", _key(config, found), crops, padded, config.seed)
   made = kept.chunks(folder, len(dataset), _IMAGES, ("feature",), make, "encode training images")
-  return made["feature"]
+  return _standing_in(made["feature"])
+
+
+def _standing_in(features: np.ndarray) -> np.ndarray:
+  """Features [n, k, D] in which the next readable image stands in for one that is not: of zeros."""
+  readable = np.flatnonzero(features[:, 0].any(axis=1))
+  following = np.searchsorted(readable, np.arange(len(features))) % max(1, len(readable))
+  return features[readable[following]] if len(readable) < len(features) else features
 
 
 def _views(config, model: Model, dataset: Dataset, views: int, first: int) -> np.ndarray:
