@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.tasks.image_text_retrieval import methods
 from lafg_jax.utils.errors import UserError
 
