@@ -94,6 +94,8 @@ def test_flat_configs_come_back_nested():
 
 # Keys whose comments speak of files, and which name none.
 NO_PATHS = {
+  "captioner.kind",
+  "editor.kind",
   "task",
   "captions.layout",
   "captions.source",
