@@ -29,7 +29,7 @@ Published by others (test, mAP@5 / @10 / @25 / @50):
 from lafg_jax.tasks.class_retrieval.default import check_variant
 from lafg_jax.tasks.composed_retrieval import default
 
-VARIANTS = tuple(default.CLIPS)
+VARIANTS = default.VARIANTS
 
 
 def get_config(variant: str = "vit_l"):

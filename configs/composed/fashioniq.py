@@ -30,7 +30,7 @@ mean of the categories):
 from lafg_jax.tasks.class_retrieval.default import check_variant
 from lafg_jax.tasks.composed_retrieval import default
 
-VARIANTS = tuple(default.CLIPS)
+VARIANTS = default.VARIANTS
 
 
 def get_config(variant: str = "vit_l"):

@@ -14,7 +14,7 @@ Variants: vit_l, vit_b32, vit_g.
 from lafg_jax.tasks.class_retrieval.default import check_variant
 from lafg_jax.tasks.composed_retrieval import default
 
-VARIANTS = tuple(default.CLIPS)
+VARIANTS = default.VARIANTS
 
 
 def get_config(variant: str = "vit_l"):

@@ -9,6 +9,8 @@ flow through:
   pic2word: of each image f_v of its centre crop, or of mapping.views random crops.
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +57,8 @@ def training(config: ConfigDict) -> Training:
     found = found._replace(texts=_read_texts(mapping.texts))
   if mapping.images:
     found = _with_images(found, mapping.images)
+  if mapping.num_images:
+    found = _sampled(found, mapping.num_images)
   check(config, found)
   return found
 
@@ -108,13 +112,9 @@ def prepare(config: ConfigDict, workdir: str, model: Model, found: Training) -> 
   if config.mapping.method == "pic2word":
     return Corpus({"feature": features})
   concepts, features = words_of.of(config, found.texts), features[:, 0]
-  words = inversion.invert(
-    *(config, model.clip, model.params, model.reader, features, concepts),
-    inversion.folder_of(workdir, config, features, concepts),
-  )
-  near = inversion.near_concepts(
-    *(model.clip, model.params, model.reader, features, concepts), words_of.OF_DISTILLATION
-  )
+  near = inversion.near_concepts(*model, features, concepts, words_of.OF_DISTILLATION)
+  folder = inversion.folder_of(workdir, config, features, concepts)
+  words = inversion.invert(config, *model, features, concepts, folder, near)
   return Corpus({"feature": features, "inverted": words, "near": near}, concepts)
 
 
@@ -130,11 +130,11 @@ def _of_texts(config, workdir: str, model: Model, found: Training) -> dict[str, 
   def make(rows: range) -> dict[str, np.ndarray]:
     texts = [key_phrases.cleaned(found.texts[row]) for row in rows]
     parts = [
-      key_phrases.parts(text, find(text), lambda row=row: random_streams.masked_word(seed, row))
+      key_phrases.parts(text, find(text), functools.partial(random_streams.masked_word, seed, row))
       for row, text in zip(rows, texts, strict=True)
     ]
     ids = reader.ids(texts)
-    target = inversion.text_features(model.clip, model.params, reader, ids)
+    target = inversion.text_features(model.clip, model.params, reader, ids, "encode texts")
     said = pseudo_words.masked(reader, parts)
     if said.ids.shape[1] < reader.context:
       said = pseudo_words.widened(said, reader.context, reader.pad)
@@ -165,7 +165,14 @@ def _of_images(config, workdir: str, model: Model, found: Training) -> np.ndarra
   crops = [views, data.crop_scale, data.crop_ratio, data.flip] if views else [data.resize_size]
   folder = kept.folder_of(workdir, "images", _key(config, found), crops, padded, config.seed)
   made = kept.chunks(folder, len(dataset), _IMAGES, ("feature",), make, "encode training images")
-  return made["feature"]
+  return _standing_in(made["feature"])
+
+
+def _standing_in(features: np.ndarray) -> np.ndarray:
+  """Features [n, k, D] in which the next readable image stands in for one that is not: of zeros."""
+  readable = np.flatnonzero(features[:, 0].any(axis=1))
+  following = np.searchsorted(readable, np.arange(len(features))) % max(1, len(readable))
+  return features[readable[following]] if len(readable) < len(features) else features
 
 
 def _views(config, model: Model, dataset: Dataset, views: int, first: int) -> np.ndarray:
@@ -183,9 +190,9 @@ def _views(config, model: Model, dataset: Dataset, views: int, first: int) -> np
 
 def _dataset(found: Training) -> Dataset:
   count = len(found.images)
+  labels = np.zeros(count, np.int32)
   return Dataset(
-    *("composed", "train", found.images, np.zeros(count, np.int32), ("image",), _ids(found)),
-    ground=found.ground,
+    "composed", "train", found.images, labels, ("image",), _ids(found), ground=found.ground
   )
 
 
@@ -196,12 +203,19 @@ def _ids(found: Training) -> tuple[str, ...]:
 
 def _some(dataset: Dataset, rows: np.ndarray) -> Dataset:
   images = dataset.images
-  return Dataset(
-    *(dataset.name, dataset.split),
-    images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
-    *(dataset.labels[rows], dataset.class_names, tuple(dataset.ids[row] for row in rows)),
-    ground=dataset.ground,
+  return dataclasses.replace(
+    dataset,
+    images=images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
+    labels=dataset.labels[rows],
+    ids=tuple(dataset.ids[row] for row in rows),
   )
+
+
+def _sampled(found: Training, most: int) -> Training:
+  count, images = len(found.images), found.images
+  rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
+  some = images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
+  return found._replace(images=some, ids=tuple(found.ids[row] for row in rows) if found.ids else ())
 
 
 def _read_texts(name: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """The default config of composed retrieval: CVSI on CLIP ViT-L/14, and rules between its keys."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -33,6 +34,19 @@ CLIPS = {
   "vit_b32": "openai/clip-vit-base-patch32",
   "vit_g": "Geonmo/CLIP-Giga-config-fixed",
 }
+# What the publications train Phi with, beside get_config's values; for variants as 'vit_l_searle'.
+# Steps are their epochs: 100 of 100,000 images, 30 of 3.3 million.
+RECIPES: dict[str, dict[str, Any]] = {
+  "lincir": {},
+  "searle": {"mapping.batch_size": 256, "train.steps": 39_000},
+  "pic2word": {
+    **{"mapping.batch_size": 1024, "mapping.dropout": 0.1, "data.crop_scale": (0.9, 1.0)},
+    **{"train.steps": 97_000, "train.schedule": "cosine", "train.warmup": 10_000 / 97_000},
+    **{"train.weight_decay": 0.1, "train.adam_b2": 0.98, "train.adam_eps": 1e-6},
+    **{"data.train_crop": "random_resized", "data.flip": False},
+  },
+}
+VARIANTS = (*CLIPS, *(f"{clip}_{method}" for clip in CLIPS for method in list(RECIPES)[1:]))
 # Sources that know a true description of what is asked for.
 _KNOWN = ("finches", "attributes")
 
@@ -45,21 +59,25 @@ def get_config() -> ConfigDict:
   config.data.update(image_size=224, resize_size=224, pad="target")
   config.model.update(pretrained="openai/clip-vit-large-patch14", dtype="float32")
   config.train.update(optimizer="adamw", learning_rate=1e-4, weight_decay=0.01, steps=20_000)
-  config.train.update(clip_norm=0.0, checkpoint_every=1000)
+  config.train.update(clip_norm=0.0, checkpoint_every=1000, schedule="constant", warmup=0.0)
   config.evaluate.ks = (1, 5, 10, 50)
   return config
 
 
-def published(source: str, clip: str) -> ConfigDict:
-  """CVSI's config for a benchmark, or for a list of one's own, on one of CLIPS.
+def published(source: str, variant: str) -> ConfigDict:
+  """CVSI's config for a benchmark, or for a list of one's own; `variant`: one of VARIANTS.
 
-  Steps, rate and batch are LinCIR's; its bigG overfits within hundreds of steps, so that it stops
-  early.
+  Steps, rate and batch of Phi are LinCIR's, or those of the method that the variant names. LinCIR's
+  bigG overfits within hundreds of steps, so that it stops early.
   """
   config = get_config()
+  method = next((name for name in RECIPES if variant.endswith(f"_{name}")), "lincir")
+  clip = variant.removesuffix(f"_{method}")
+  config.mapping.method = method
+  config.update_from_flattened_dict(RECIPES[method])
   config.composed.source = source
   config.model.pretrained = CLIPS[clip]
-  if clip == "vit_g":
+  if variant == "vit_g":
     config.train.update(steps=1000, checkpoint_every=100)
   return config
 

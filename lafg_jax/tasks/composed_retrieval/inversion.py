@@ -24,8 +24,9 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
+from lafg_jax.language.encoders import clip_texts
 from lafg_jax.losses.contrastive import unit
-from lafg_jax.runtime import jax_settings
+from lafg_jax.runtime import devices, jax_settings
 from lafg_jax.tasks.composed_retrieval import concepts as words_of
 from lafg_jax.tasks.composed_retrieval import kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval.concepts import Concepts
@@ -45,6 +46,7 @@ def invert(
   image_features: np.ndarray,
   concepts: Concepts,
   folder: Path,
+  near: np.ndarray | None = None,
 ) -> np.ndarray:
   """The pseudo words [n, width] float32 of images, by their features [n, D], not normalised.
 
@@ -53,11 +55,16 @@ def invert(
     concepts: `concepts.of` the config.
     folder: where they are kept, as batches come; a run that was stopped goes on. What is inverted,
       and how, decides its name (`folder_of`).
+    near: [n, k] of `near_concepts`, where it is known already.
   """
   images = np.asarray(image_features, np.float32)
-  near = near_concepts(clip, params, reader, images, concepts, words_of.OF_INVERSION)
+  if not len(images):
+    return np.zeros((0, clip.text.sizes[0]), np.float32)
+  if near is None:
+    near = near_concepts(clip, params, reader, images, concepts, words_of.OF_INVERSION)
+  near = near[:, : words_of.OF_INVERSION]
   steps, rate = config.mapping.inversion_steps, config.mapping.inversion_rate
-  size = min(_BATCH, 1 << (len(images) - 1).bit_length()) if len(images) else 1
+  size = min(_BATCH, 1 << (len(images) - 1).bit_length())
   text = {"text": params["text"]}
   compute = _function(clip, rate)
 
@@ -67,8 +74,6 @@ def invert(
     drawn = _drawn(config.seed, reader, images[chosen], near[chosen], concepts, clip, steps)
     return {"words": compute(text, images[chosen], *drawn)[: len(rows)]}
 
-  if not len(images):
-    return np.zeros((0, clip.text.sizes[0]), np.float32)
   return kept.chunks(folder, len(images), size, ("words",), make, "invert images")["words"]
 
 
@@ -85,33 +90,27 @@ def folder_of(workdir: str, config: ConfigDict, features: np.ndarray, concepts: 
 def near_concepts(
   clip: Any, params: Any, reader: Any, images: np.ndarray, concepts: Concepts, number: int
 ) -> np.ndarray:
-  """[n, k] the nearest concepts of images by zero-shot CLIP, over all templates."""
-  of_names = 0.0
-  for template in words_of.TEMPLATES:
-    ids = reader.ids([template.replace("$", name) for name in concepts.names])
-    found = text_features(clip, params, reader, ids)
-    of_names = of_names + found / np.linalg.norm(found, axis=1, keepdims=True)
-  return words_of.nearest(images, np.asarray(of_names), number)
+  """[n, k] the nearest concepts of images by zero-shot CLIP, over all templates, best first."""
+  templates = words_of.TEMPLATES
+  ids = reader.ids([of.replace("$", name) for name in concepts.names for of in templates])
+  found = text_features(clip, params, reader, ids, "encode concepts")
+  found /= np.linalg.norm(found, axis=1, keepdims=True)
+  of_names = found.reshape(len(concepts.names), len(templates), -1).mean(axis=1)
+  return words_of.nearest(images, of_names, number)
 
 
-def text_features(clip: Any, params: Any, reader: Any, ids: list[list[int]]) -> np.ndarray:
-  """The features [n, D] float32 of token lists, not normalised, in batches of like length."""
-  compute = _plain(clip)
-  size = min(128, 1 << (len(ids) - 1).bit_length())
-  order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
-  found = np.zeros((len(ids), clip.dim), np.float32)
-  text = {"text": params["text"]}
-  with jax_settings.ours():
-    for first in range(0, len(ids), size):
-      rows = order[first : first + size]
-      some = [ids[row] for row in rows] + [ids[rows[0]]] * (size - len(rows))
-      found[rows] = compute(text, *pseudo_words.padded(reader, some))[: len(rows)]
-  return found
+def text_features(
+  clip: Any, params: Any, reader: Any, ids: list[list[int]], what: str
+) -> np.ndarray:
+  """The features [n, D] float32 of token lists, not normalised."""
+  return clip_texts.encoded(_plain(clip)({"text": params["text"]}), reader, ids, what)
 
 
 @functools.lru_cache(maxsize=2)
-def _plain(clip: Any) -> Callable[..., Any]:
-  return jax.jit(functools.partial(pseudo_words.plain_features, clip))
+def _plain(clip: Any) -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
+  return devices.spreading(
+    lambda params, rows: pseudo_words.plain_features(clip, params, rows[:, :-1], rows[:, -1])
+  )
 
 
 def _drawn(
@@ -164,13 +163,13 @@ def _alike(reader: Any, *given: pseudo_words.Phrases) -> list[pseudo_words.Phras
 @functools.lru_cache(maxsize=4)
 def _function(clip: Any, rate: float) -> Callable[..., np.ndarray]:
   """`invert(params, images, starts, templates, phrases, plain) -> [B, width]`, compiled."""
-  devices = np.array(jax.local_devices())
-  mesh = Mesh(devices, ("rows",))
+  local = np.array(jax.local_devices())
+  mesh = Mesh(local, ("rows",))
   mapped = jax.jit(functools.partial(inverted, clip, rate))
 
   @jax_settings.ours()
   def compute(params, images, starts, *given):
-    spread = len(images) % len(devices) == 0
+    spread = len(images) % len(local) == 0
 
     def put(x: np.ndarray, axis: int) -> jax.Array:
       spec = PartitionSpec(*[None] * axis, "rows") if spread else PartitionSpec()

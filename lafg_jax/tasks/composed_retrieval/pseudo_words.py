@@ -31,9 +31,9 @@ class Phrases(NamedTuple):
   at: where pseudo words stand, [n] int32 of one place each, or bool [n, L] of any number.
   """
 
-  ids: np.ndarray
-  ends: np.ndarray
-  at: np.ndarray
+  ids: Any
+  ends: Any
+  at: Any
 
 
 def phrases(

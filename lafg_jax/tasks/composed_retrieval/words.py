@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
 from lafg_jax.data import composed
-from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods
+from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods, objective
 from lafg_jax.tasks.composed_retrieval.features import Words
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import checkpoints
@@ -59,9 +59,7 @@ def _apply(kind: str, params: Any, x: jax.Array) -> jax.Array:
 
 def untrained(config: ConfigDict, model: Model) -> Any:
   """Phi's parameters before training."""
-  of, dim, width = config.mapping, model.clip.dim, model.clip.text.sizes[0]
-  hidden = mapping.hidden(of.method, dim, of.hidden)
-  return mapping.init(of.method, dim, width, hidden, jax.random.key(config.seed))
+  return objective.init_params(config, model.clip, {})["mapping"]
 
 
 def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
