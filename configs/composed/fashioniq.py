@@ -8,8 +8,8 @@
 
 The root has captions/, image_splits/ and images/. Each category is searched in its original split;
 reported is the mean of the three (val; the test's answers are secret). Without a trained Phi,
---config.mapping.texts=FILE trains one on a text a line. Without captioner and editor their terms are
-left out and the others' weights are scaled up; a baseline is --config.query.method=searle.
+--config.mapping.texts=FILE trains one on a text a line. Without captioner and editor their terms
+are left out and the others' weights are scaled up; a baseline is --config.query.method=searle.
 Variants: vit_l, vit_b32, vit_g.
 
 Weights, prompts and protocol are those of CVSI's code: alpha 0.2, beta 0.6, gamma 0.1, and t_c
