@@ -153,6 +153,36 @@ def text_model(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def composed_model(tmp_path_factory):
+  """The tiny CLIP with a random Phi, an export of composed retrieval, read only.
+
+  Of the query, q_m has weight 0.5, q_f 0.3 and q_v 0.2.
+  """
+  import jax
+
+  from lafg_jax.inference import bundle
+  from lafg_jax.models import clip as clips
+  from lafg_jax.models.weights import files
+  from lafg_jax.tasks.composed_retrieval import default, mapping, restore
+
+  config = default.get_config()
+  config.model.pretrained = "tiny_clip"
+  config.data.update(image_size=48, resize_size=48, pad="target")
+  config.query.update(alpha=0.5, beta=0.3)
+  clip, params = clips.load("tiny_clip", 48)
+  phi = mapping.init("lincir", clip.dim, clip.text.sizes[0], 32, jax.random.key(0))
+  facts = dict.fromkeys(("validation", "dataset", "evaluation"))
+  facts |= {"step": 3, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
+  facts |= restore.facts_of(clip, "lincir")
+  shipped = Path(files.local("tiny_clip"))
+  content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
+  trained = bundle.Trained(config, {**params, "mapping": phi}, {}, {}, facts, content)
+  folder = tmp_path_factory.mktemp("composed_model")
+  bundle.write(trained, str(folder))
+  return folder
+
+
+@pytest.fixture(scope="session")
 def site_of(tmp_path_factory):
   """`site_of(*packages)`: a folder with these, all that they require, and nothing else installed.
 

@@ -94,5 +94,18 @@ def training(config: Any) -> Training:
   return found
 
 
+class Looks(NamedTuple):
+  """names: of the attributes that tell a right answer. of: {image id: a value for each}."""
+
+  names: tuple[str, ...]
+  of: dict[str, tuple[str, ...]]
+
+
+def looks(config: Any) -> Looks | None:
+  """How the images of `load` look, where the source knows it (finches, tables); else None."""
+  known = getattr(_reader(config), "looks", None)
+  return None if known is None else Looks(*known(config))
+
+
 def _reader(config: Any) -> Any:
   return importlib.import_module(f"lafg_jax.data.composed_readers.{config.composed.source}")

@@ -161,7 +161,9 @@ def _families() -> tuple[tuple[Attributes, ...], ...]:
 
 def _grid(rng: np.random.Generator) -> list[Attributes]:
   """All combinations of two values each of four attributes; the others are the same."""
-  base = {name: (choose(rng, values),) for name, values in ATTRIBUTES.items()}
+  base: dict[str, tuple[str, ...]] = {
+    name: (choose(rng, values),) for name, values in ATTRIBUTES.items()
+  }
   # Patterns and rings are what can be added and taken away.
   first = choose(rng, ("pattern", "pattern", "ring"))
   others = [name for name in shuffled(rng, list(ATTRIBUTES)) if name != first]

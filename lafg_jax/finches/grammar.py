@@ -155,13 +155,14 @@ def _phrase() -> re.Pattern:
 @functools.cache
 def _rules() -> tuple[Rule, ...]:
   """What is looked for in a clause, in this order; what is found is taken out of it."""
-  found = [(pattern, name, Step(by)) for (name, by), pattern in _COMPARED.items()]
+  found: list[tuple[str, str, str | Step]] = []
+  found += [(pattern, name, Step(by)) for (name, by), pattern in _COMPARED.items()]
   for name, feature in _FEATURES.items():
     feature = rf"(?:{feature}|<{name}-[\w-]+>)"
     pattern = rf"(?:{_NOT})(?: \S+){{0,3}}? {feature}|{feature}(?: \S+){{0,4}}? (?:{_REMOVED})"
     found.append((pattern, name, NOTHING[name]))
-  for phrase_name, values in ATTRIBUTES.items():
-    found += [(f"<{phrase_name}-{value}>", phrase_name, value) for value in values]
+  for name, values in ATTRIBUTES.items():
+    found += [(f"<{name}-{value}>", name, value) for value in values]
   for name, part in _COLOURED.items():
     for colour in COLOURS if name != "ring" else ("white", "yellow"):
       found.append((_beside(_colour(colour), part), name, colour))

@@ -31,6 +31,7 @@ SPECIAL_TOKENS = ("[PAD]", "[BOS]", "[UNK]", "[EOS]")
 VOCABULARY_SIZE = 800
 CONTEXT_LENGTH = 80
 MEAN = STD = (0.5, 0.5, 0.5)
+_POOL = 20_000
 _HELD_OUT = 200  # random combinations that training leaves aside, to measure progress on
 # What training must never see.
 _CLASSES = frozenset(finch.attributes for finch in classes.SEEN + classes.UNSEEN)
@@ -58,8 +59,7 @@ def combinations_of_training(
 
 def seen_by_the_shipped() -> frozenset[Attributes]:
   """The combinations that the shipped tiny CLIP was trained on: with the flags' defaults."""
-  own = define_flags()
-  return frozenset(combinations_of_training(own["pool"].default, np.random.default_rng((0, 3)))[1])
+  return frozenset(combinations_of_training(_POOL, np.random.default_rng((0, 3)))[1])
 
 
 def sample_caption(attributes: Attributes, rng: np.random.Generator) -> tuple[str, set[Claim]]:
@@ -333,7 +333,7 @@ def define_flags() -> flags.FlagValues:
   flags.DEFINE_string("out", None, "Folder to write the model to.", own, required=True)
   whole("steps", 1100, "Training steps.", lower_bound=1)
   whole("batch", 128, "Pairs in a batch.", lower_bound=2)
-  whole("pool", 20000, "Pictures, drawn once before training.", lower_bound=2)
+  whole("pool", _POOL, "Pictures, drawn once before training.", lower_bound=2)
   whole("seed", 0, "Seed of weights, pictures and sentences.", lower_bound=0)
   whole("threads", 1, "CPU threads.", lower_bound=1)
   flags.DEFINE_float("rate", 1.5e-3, "Peak learning rate of AdamW.", 0.0, flag_values=own)

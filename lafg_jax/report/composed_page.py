@@ -38,7 +38,7 @@ _STYLE = """<style>
 .wrong { border-color: #cf222e !important; border-style: dashed !important; }
 .reference, .unknown { border-color: #59636e !important; border-style: dotted !important; }
 .mark { font-weight: 700; white-space: nowrap; }
-.verdict { font-weight: 700; }
+.verdict { font-weight: 700; } .why { color: var(--note); }
 .scroll { overflow-x: auto; }
 @media (max-width: 460px) { .query { grid-template-columns: minmax(0, 1fr); }
   .tiles { gap: .35rem; } }
@@ -48,18 +48,21 @@ _STYLE = """<style>
 class Answer(NamedTuple):
   """One place of a ranking.
 
-  image: its id. kind: of `MARKS`. score: that it was ranked by. terms: what each of `Shown.terms`
-  contributed to the score, their sum; () where it is not known.
+  place: from 1 on; 0 beyond what was ranked. image: its id. kind: of `MARKS`. score: that it was
+  ranked by; None where it is not known. terms: what each of `Page.terms` contributed to the score,
+  their sum; () where it is not known. why: what makes it a near miss.
   """
 
+  place: int
   image: str
   kind: str
-  score: float
+  score: float | None
   terms: tuple[float, ...] = ()
+  why: str = ""
 
 
 class Shown(NamedTuple):
-  """One query with the first places of its ranking.
+  """One query with the first places of its ranking, and the first right one behind them.
 
   id, part: its name. reference: id of its image. rank: of the first right answer, from 1 on; 0
   where none is among `ranked` places, None where the right answers are secret. captions: of the
@@ -120,7 +123,8 @@ def body(page: Page) -> str:
 queries.</p>{more}
 <h2>Queries</h2><p class="note">A reference image and a sentence, and what they find, best first.
 They are evenly spaced among those that found a right image first and among those that did not, kind
-by kind: half of what is shown are failures where there are as many. {_legend(page)}</p>
+by kind: half of what is shown are failures where there are as many. Where no right image is among
+the first, the best one stands behind them. {_legend(page)}</p>
 {term_bars.legend(page.terms)}{_by_kind(page)}{_terms_of_all(page)}{training}"""
 
 
@@ -152,13 +156,16 @@ def _by_kind(page: Page) -> str:
 def _query(page: Page, shown: Shown) -> str:
   bars = term_bars.bars([answer.terms for answer in shown.answers], page.terms)
   tiles = ""
-  for place, (answer, bar) in enumerate(zip(shown.answers, bars, strict=True), 1):
+  for answer, bar in zip(shown.answers, bars, strict=True):
     sign, word = MARKS[answer.kind]
-    about = f"place {place}: {answer.image}"
+    about = f"place {answer.place}: {answer.image}" if answer.place else answer.image
+    number = f"{answer.place}." if answer.place else "beyond:"
+    why = f'<div class="why">{html.escape(answer.why)}</div>' if answer.why else ""
+    score = "" if answer.score is None else f'<div class="score">{answer.score:.3f}</div>'
     tiles += (
       f'<figure class="{answer.kind}">{_picture(page, shown.part, answer.image, about)}'
-      f'<figcaption><span class="mark">{place}. {sign} {word}</span>'
-      f'<div class="score">{answer.score:.3f}</div>{bar}</figcaption></figure>'
+      f'<figcaption><span class="mark">{number} {sign} {word}</span>{why}{score}{bar}'
+      "</figcaption></figure>"
     )
   reference = _picture(page, shown.part, shown.reference, f"reference {shown.reference}")
   name = f"{shown.part}, query {shown.id}"

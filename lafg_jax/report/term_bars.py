@@ -9,6 +9,7 @@ _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 _WIDTH, _HEIGHT = 112, 12
 STYLE = """<style>
 .terms { font-variant-numeric: tabular-nums; font-size: 11px; line-height: 1.3; }
+.terms span { white-space: nowrap; margin-right: .3em; }
 .score { font-variant-numeric: tabular-nums; }
 .bar { display: block; margin: 2px 0; }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; }
@@ -62,8 +63,8 @@ def _bar(of: Sequence[float], terms: Sequence[Term], zero: float, scale: float) 
       f'<rect x="{start:.1f}" y="0" width="{width:.1f}" height="{_HEIGHT}" fill="{_COLOURS[k]}"/>'
     )
   line = f'<path d="M{zero:.1f} 0V{_HEIGHT}" stroke="currentColor"/>'
-  said = " ".join(f"{term.letter} {x:+.3f}" for term, x in zip(terms, of, strict=True))
-  label = html.escape(said)
+  said = [html.escape(f"{term.letter} {x:+.3f}") for term, x in zip(terms, of, strict=True)]
+  label, spans = " ".join(said), " ".join(f"<span>{part}</span>" for part in said)
   box = f'viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" height="{_HEIGHT}"'
   svg = f'<svg class="bar" {box} role="img" aria-label="{label}">{drawn}{line}</svg>'
-  return f'{svg}<div class="terms">{label}</div>'
+  return f'{svg}<div class="terms">{spans}</div>'

@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/guide/use.md"
 
 
 def test_the_python_of_the_page_does_what_it_says(
-  trained_run, text_model, tmp_path, monkeypatch, capsys
+  trained_run, text_model, composed_model, tmp_path, monkeypatch, capsys
 ):
   rng = np.random.default_rng(0)
   for name in ("photos/b/1.png", "photos/a.png", "query.jpg"):
@@ -24,7 +24,10 @@ def test_the_python_of_the_page_does_what_it_says(
   (tmp_path / "runs/demo").symlink_to(trained_run)
   (tmp_path / "runs/captions").symlink_to(text_model)
   monkeypatch.chdir(tmp_path)
-  code, of_texts = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+  (tmp_path / "runs/composed").symlink_to(composed_model)
+  code, of_texts, composed = re.findall(
+    r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+  )
   found: dict = {}
   exec(code, found)
   assert found["vector"].shape == (1, 16) and found["gallery"].shape == (3, 16)
@@ -37,3 +40,5 @@ def test_the_python_of_the_page_does_what_it_says(
   exec(of_texts, found)
   assert found["texts"].shape == (2, 64) and found["rows"].shape == (1, 1)
   assert capsys.readouterr().out.strip() in found["captions"]
+  exec(composed, found)
+  assert found["query"].shape == (1, 64) and found["rows"].shape == (1, 2)

@@ -1,8 +1,8 @@
 """Queries of an image with a text, by models of composed and of image-text retrieval."""
 
+import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,17 +10,16 @@ from PIL import Image
 from scipy.special import erf
 
 import lafg_jax
-from lafg_jax import export
+from configs.composed import listed
+from lafg_jax import export, tasks
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip as clips
 from lafg_jax.models.weights import files
-from lafg_jax.tasks.composed_retrieval import default, mapping, restore
 from lafg_jax.utils.errors import UserError
 
 SAID = ["has a red crown", "has $ and no wing bar", "is larger"]
 EDITED = [["a finch with a red crown", "a red-crowned finch"], ["a plain finch"], ["a large finch"]]
-WEIGHTS = {"alpha": 0.5, "beta": 0.3}
 
 
 def unit(x):
@@ -33,29 +32,13 @@ def pixels():
 
 
 @pytest.fixture(scope="module")
-def made():
-  """The tiny CLIP with a random Phi, as an export would give it."""
-  import jax
-
-  config = default.get_config()
-  config.model.pretrained = "tiny_clip"
-  config.data.update(image_size=48, resize_size=48, pad="target")
-  config.query.update(WEIGHTS)
-  clip, params = clips.load("tiny_clip", 48)
-  phi = mapping.init("lincir", clip.dim, clip.text.sizes[0], 32, jax.random.key(0))
-  facts = dict.fromkeys(("validation", "dataset", "evaluation"))
-  facts |= {"step": 3, "checkpoint": "newest", "class_names": [], "partial": False, "versions": {}}
-  facts |= restore.facts_of(clip, "lincir")
-  shipped = Path(files.local("tiny_clip"))
-  content = {name: (shipped / name).read_bytes() for name in facts["tokenizer"]}
-  return bundle.Trained(config, {**params, "mapping": phi}, {}, {}, facts, content)
+def made(composed_model):
+  return bundle.read(str(composed_model))
 
 
 @pytest.fixture(scope="module")
-def retriever(made, tmp_path_factory):
-  folder = tmp_path_factory.mktemp("exported")
-  bundle.write(made, str(folder))
-  return lafg_jax.load_retriever(folder)
+def retriever(composed_model):
+  return lafg_jax.load_retriever(composed_model)
 
 
 @pytest.fixture(scope="module")
@@ -220,14 +203,13 @@ def test_tokens_of_the_query_are_those_of_the_shipped_tokenizer(made):
 
 
 @pytest.fixture(scope="module")
-def exported(retriever, made, pixels, tmp_path_factory):
+def exported(composed_model, pixels, tmp_path_factory):
   """An export with all formats of an export, whose index is of three photographs, one long."""
-  source, photos, out = (tmp_path_factory.mktemp(x) for x in ("source", "photos", "out"))
-  bundle.write(made, str(source))
+  photos, out = (tmp_path_factory.mktemp(x) for x in ("photos", "out"))
   for name, image in zip("abc", pixels, strict=True):
     wide = Image.fromarray(image[:20] if name == "b" else image)
     wide.save(photos / f"{name}.png")
-  export.export(str(source), str(out), export.FORMATS, str(photos))
+  export.export(str(composed_model), str(out), export.FORMATS, str(photos))
   return out, photos
 
 
@@ -264,3 +246,56 @@ def test_the_python_of_the_card_runs_as_it_stands(retriever, exported, tmp_path,
   np.testing.assert_allclose(bare["embeddings"], found["gallery"], atol=1e-5)
   wanted = retriever.embed_query(["a.jpg", "b.jpg"], ["is red", "is larger"])
   np.testing.assert_allclose(bare["query_embeddings"], wanted, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+  """A workdir, trained for a step and evaluated on queries of a file; its CLIP is not there now."""
+  folder = tmp_path_factory.mktemp("run")
+  shutil.copytree(files.local("tiny_clip"), folder / "source")
+  (folder / "photos").mkdir()
+  rng = np.random.default_rng(2)
+  for row in range(12):
+    # Some are longer than 1.25 times their other side.
+    shape = (30, 48 if row % 3 else 30, 3)
+    Image.fromarray(rng.integers(0, 255, shape, np.uint8)).save(folder / f"photos/{row}.png")
+  asked = [
+    {"reference": f"{row}.png", "text": SAID[row], "targets": ["5.png"], "edited": EDITED[row][0]}
+    for row in range(3)
+  ]
+  (folder / "queries.jsonl").write_text("".join(json.dumps(x) + "\n" for x in asked))
+  (folder / "texts.txt").write_text("".join(f"a finch with {x} bars\n" for x in "abcdefgh"))
+  config = listed.get_config()
+  config.model.pretrained = str(folder / "source")
+  config.data.update(image_size=48, resize_size=48)
+  config.composed.update(file=str(folder / "queries.jsonl"), images=str(folder / "photos"))
+  config.editor.kind = "perfect"
+  config.mapping.update(texts=str(folder / "texts.txt"), batch_size=8, hidden=16)
+  config.train.update(steps=1, checkpoint_every=1)
+  tasks.run(config, str(folder / "run"), ("caption", "edit", "train", "evaluate"))
+  shutil.rmtree(folder / "source")
+  return folder
+
+
+def test_a_workdir_and_its_export_give_the_scores_of_the_evaluation(run, tmp_path):
+  workdir = run / "run"
+  lines = [json.loads(line) for line in (workdir / "rankings.jsonl").read_text().splitlines()]
+  export.export(str(workdir), str(tmp_path / "out"), ("safetensors",))
+  first, second = (lafg_jax.load_retriever(source) for source in (workdir, tmp_path / "out"))
+  queries = []
+  for line, edited in zip(lines, EDITED, strict=True):
+    image = run / "photos" / line["reference"]
+    gallery = [run / "photos" / name for name in line["ranked"]]
+    scores, rows = first.search(
+      image=image, text=line["text"], edited=edited[0], gallery=gallery, k=20
+    )
+    # All but the reference, in the order of the evaluation. Its query is not scaled to unit norm.
+    assert len(gallery) == 11 and rows[0, :11].tolist() == list(range(11))
+    factor = np.array(line["scores"]) / scores[0, :11]
+    np.testing.assert_allclose(factor, factor[0], rtol=1e-3)
+    parts = np.array([line["terms"][name][:10] for name in ("edit", "phi", "image")])
+    np.testing.assert_allclose(parts.sum(0), line["scores"][:10], atol=3e-5)
+    queries.append([x.embed_query(image, line["text"]) for x in (first, second)])
+  np.testing.assert_array_equal(*np.array(queries).transpose(1, 0, 2, 3))
+  assert first.step == second.step == 1 and first.class_names == ()
+  assert "3 queries, 12 images" in (tmp_path / "out/README.md").read_text()

@@ -10,9 +10,6 @@ import pytest
 from nbclient import NotebookClient
 from PIL import Image
 
-from configs.image_text import finches
-from lafg_jax import tasks
-
 ROOT = Path(__file__).resolve().parents[2]
 PATH = ROOT / "notebooks/restore_in_colab.ipynb"
 
@@ -72,21 +69,33 @@ def test_it_shows_pictures_and_attributes(ran):
 
 def test_a_model_of_images_alone_is_not_searched_by_words(ran):
   says = "a model of task=class_retrieval embeds no texts"
-  assert printed(ran[0], "search(text=TEXT").startswith(says)
+  for cell in ("search(text=TEXT", "CHANGE}"):
+    assert printed(ran[0], cell).startswith(says)
 
 
-def test_it_searches_by_words_with_a_model_that_reads_texts(dataset, tmp_path):
-  config = finches.get_config()
-  config.train.update(steps=1, checkpoint_every=1)
-  config.captions.update(batch_size=8, images_per_class=1)
-  (tmp_path / "photos").mkdir()
-  tasks.run(config, str(tmp_path / "run"), ("encode", "train"))
-  cells, folder = run_with(tmp_path / "run", dataset, tmp_path / "photos")
-  assert "trained on 8 classes" in printed(cells, "load_retriever(MODEL)")
+def test_it_searches_by_words_with_a_model_that_reads_texts(text_model, dataset, tmp_path):
+  cells, folder = run_with(text_model, dataset, tmp_path)
+  assert "step 0, trained on 0 classes" in printed(cells, "load_retriever(MODEL)")
   text, found = printed(cells, "search(text=TEXT").strip().split(" -> ")
   assert text == "a bird with a red crown"
   assert len(set(found.split(", "))) == 5 and (folder / found.split(", ")[0]).is_file()
   assert "has no vocabulary of attributes" in printed(cells, "retriever.attributes")
+  # The sum of both: the query's own image is left out.
+  check_composed(cells, folder)
+
+
+def check_composed(cells, folder):
+  asked, found = printed(cells, "CHANGE}").strip().split(", but it has a red crown -> ")
+  names = found.split(", ")
+  assert len(set(names)) == 5 and asked not in names and (folder / asked).is_file()
+
+
+def test_it_searches_by_an_image_and_words_with_a_model_that_composes(
+  composed_model, dataset, tmp_path
+):
+  cells, folder = run_with(composed_model, dataset, tmp_path)
+  check_composed(cells, folder)
+  assert "a bird with a red crown -> " in printed(cells, "search(text=TEXT")
 
 
 def test_it_says_what_to_fill_in_and_installs_nothing_else(tmp_path):

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from lafg_jax import tasks
+from lafg_jax.config import shipped
+
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(
@@ -86,3 +89,21 @@ def test_a_misuse_of_the_install_check_is_one_line(stand_ins, is_one_line, words
   is_one_line(
     stand_ins.run(LAUNCH / "docker" / "check_install.sh", *words), (words or ["--image"])[-1]
   )
+
+
+@pytest.mark.parametrize("launcher", ["local.sh", "slurm.sbatch"])
+@pytest.mark.parametrize("config", ["image_text/finches.py", "composed/finches.py"])
+def test_a_dry_run_starts_any_task_as_it_is_asked(stand_ins, commands, launcher, config):
+  options = ("--processes=2",) if launcher == "local.sh" else ()
+  asked = ["--config", f"configs/{config}", "--workdir=runs/a b", "--config.train.steps=2"]
+  printed = commands(stand_ins.run("bash", LAUNCH / launcher, "--dry-run", *options, *asked))
+  started = [words for words in printed if "lafg_jax.main" in words]
+  assert len(started) == (2 if launcher == "local.sh" else 1)
+  for words in started:
+    at = words.index("lafg_jax.main")
+    assert words[at - 1 : at + 1 + len(asked)] == ["-m", "lafg_jax.main", *asked]
+  # What is started has a config whose stages pass all rules.
+  ready = shipped.get_config(f"configs/{config}")
+  task = tasks.find(ready, "default")
+  assert "train" in task.default_names(ready)
+  task.validate(ready, task.default_names(ready))

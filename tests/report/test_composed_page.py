@@ -62,10 +62,10 @@ QUERIES = (
   Shown(
     *("7", "birds", "a<1>", "a red <b>crown</b> & no bar", ("negation", "addition")),
     answers=(
-      Answer("b", "near", 0.9, (0.7, 0.2)),
-      Answer("c", "right", 0.5, (0.6, -0.1)),
-      Answer("a<1>", "reference", 0.25, (0.15, 0.1)),
-      Answer("d", "wrong", 0.1, (-0.1, 0.2)),
+      Answer(1, "b", "near", 0.9, (0.7, 0.2), "another <tail>"),
+      Answer(2, "c", "right", 0.5, (0.6, -0.1)),
+      Answer(3, "a<1>", "reference", 0.25, (0.15, 0.1)),
+      Answer(4, "d", "wrong", 0.1, (-0.1, 0.2)),
     ),
     rank=2,
     ranked=50,
@@ -74,8 +74,18 @@ QUERIES = (
     edited=("a bird with a <red> crown",),
     added="a crown",
   ),
-  Shown("8", "birds", "b", "at night", ("viewpoint",), (Answer("d", "wrong", 0.3),), 0, 50, 1),
-  Shown("9", "birds", "c", "more", (), (Answer("e", "unknown", 0.3),), None, 50),
+  Shown(
+    "8",
+    "birds",
+    "b",
+    "at night",
+    ("viewpoint",),
+    (Answer(1, "d", "wrong", 0.3), Answer(0, "f", "right", None)),
+    0,
+    50,
+    1,
+  ),
+  Shown("9", "birds", "c", "more", (), (Answer(1, "e", "unknown", 0.3),), None, 50),
 )
 
 
@@ -104,7 +114,7 @@ def test_every_picture_is_there_and_nothing_is_asked_of_a_network(page):
     np.asarray(Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))))[50, 50, 0]
     for source in sources
   ]
-  wanted = "abcadbdce"  # reference, then answers, of each query
+  wanted = "abcadbdfce"  # reference, then answers, of each query
   np.testing.assert_allclose(shades, [20 * (ord(x) - ord("a")) for x in wanted], atol=2)
   assert about[:3] == ["reference a<1>", "place 1: b", "place 2: c"]
   assert all(source.startswith("data:image/jpeg;base64,") for source in sources)
@@ -118,8 +128,10 @@ def test_every_number_is_there(page):
       assert all(cell in found.text for cell in cells)
   assert "sum <&>" in found.text
   assert found.said("score") == ["0.900", "0.500", "0.250", "0.100", "0.300", "0.300"]
-  assert found.said("terms") == ["m +0.700 f +0.200", "m +0.600 f -0.100", "m +0.150 f +0.100",
-                                 "m -0.100 f +0.200"]  # fmt: skip
+  labels = [x for x in found.of("svg", "aria-label") if x.startswith("m ")]
+  assert labels == ["m +0.700 f +0.200", "m +0.600 f -0.100", "m +0.150 f +0.100",
+                    "m -0.100 f +0.200"]  # fmt: skip
+  assert all(part in found.text for label in labels for part in (label[:8], label[9:]))
   assert "negation: 12 of 40 found a right image first" in found.text
   assert "viewpoint: 0 of 3" in found.text
   assert found.said("verdict") == [
@@ -132,11 +144,11 @@ def test_every_number_is_there(page):
 
 def test_answers_are_marked_in_words_and_signs(page):
   found = page()
-  wanted = ["near", "right", "reference", "wrong", "wrong", "unknown"]
+  wanted = ["near", "right", "reference", "wrong", "wrong", "right", "unknown"]
   assert found.of("figure", "class") == wanted
   assert found.said("mark") == [
     *("1. ≈ near miss", "2. ✓ right", "3. ↺ the reference", "4. × wrong", "1. × wrong"),
-    "1. ? not known",
+    *("beyond: ✓ right", "1. ? not known"),
   ]
   # Only the signs that are used are explained.
   few = page(shown=QUERIES[1:2])
@@ -147,7 +159,8 @@ def test_texts_are_texts(page):
   found = page()
   assert not {"b", "i", "red", "description"} & {tag for tag, _ in found.tags}
   for text in ("a red <b>crown</b> & no bar", "a bird with a <red> crown", "edited <description>",
-               "four & more; five", "gallery: original & whole", "finches <i>"):  # fmt: skip
+               "four & more; five", "another <tail>", "gallery: original & whole",
+               "finches <i>"):  # fmt: skip
     assert text in found.text
   # Three captions, the others folded.
   assert "one; two; three" in found.text and "2 more" in found.text

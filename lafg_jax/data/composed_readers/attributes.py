@@ -99,6 +99,14 @@ def training(config: Any) -> Training:
   return Training(rows.found.take(ids), distinct, ids, grounds.of(config.data))
 
 
+def looks(config: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+  """The columns in which answers agree, and {image id: cells} of all images of the table."""
+  rows = _rows(config)
+  agree = _columns(config, rows)[1]
+  columns = zip(*(rows.cells[name] for name in agree), strict=True)
+  return tuple(agree), dict(zip(rows.ids, columns, strict=True))
+
+
 def _rows(config: Any) -> Rows:
   composed = config.composed
   if not composed.file:

@@ -9,6 +9,7 @@ import numpy as np
 from lafg_jax.data.composed import Composed, Query, Training
 from lafg_jax.finches import composed as finch_queries
 from lafg_jax.finches.composed import Asked
+from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.utils import ground as grounds
 from lafg_jax.utils.errors import UserError
 
@@ -72,6 +73,13 @@ def training(config: Any) -> Training:
     ids=tuple(bird_id("train", row) for row in range(number)),
     ground=grounds.of(config.data),
   )
+
+
+def looks(config: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
+  """The attributes' names, and {image id: values} of the birds of composed.split."""
+  part = config.composed.split
+  birds = finch_queries.birds(part)
+  return tuple(ATTRIBUTES), {bird_id(part, row): tuple(bird) for row, bird in enumerate(birds)}
 
 
 def bird_id(part: str, number: int) -> str:

@@ -47,8 +47,8 @@ def stream(
   """Asks about each image until it has `captioner.number` captions.
 
   An endpoint that gives one caption at a time is asked so many times; each is yielded as it comes.
-  An image without any usable answer in 1 + `captioner.retries` rounds is Unusable; where the
-  endpoint did not answer, `ask` has tried again itself.
+  After 1 + `captioner.retries` rounds in a row without a usable answer, an image has those that it
+  has, and is Unusable without any; where the endpoint did not answer, `ask` has tried again itself.
   """
   request = REQUEST if section.prompt == "auto" else section.prompt
   texts = {name: list(had.get(name, ())) for name in ids}
@@ -74,8 +74,10 @@ def stream(
         yield name, unreadable[name]
       elif gained:
         yield name, Captions(texts[name], whole)
-      elif answer.error or failures[name] > section.retries:
+      elif answer.error or (failures[name] > section.retries and not texts[name]):
         yield name, Unusable(reason)
+      elif failures[name] > section.retries:
+        yield name, Captions(texts[name])
       else:
         continue
       if whole or not gained:

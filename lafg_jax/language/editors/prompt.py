@@ -16,7 +16,11 @@ _LABELS: dict[str, str] = _PROMPTS["labels"]
 _OTHERS = (_LABELS["content"], _LABELS["instruction"])
 # The prompt of a data set under editor.prompt=auto.
 _OF_SOURCE = {"cirr": "contextual", "fashioniq": "fashion"}
-_NOTHING = re.compile(r"\W*(?:nothing|none|no (?:new )?objects?|n/?a)\b[^,]*", re.IGNORECASE)
+_NOTHING = re.compile(
+  r"\W*(?:nothing|none|no (?:new |additional )?objects?|n/?a)"
+  r"(?: (?:(?:is|are|was|were) )?(?:added|new|needed))?\W*",
+  re.IGNORECASE,
+)
 
 
 def kind_of(asked: str, source: str) -> str:

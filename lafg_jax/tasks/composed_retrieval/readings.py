@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.data import composed
-from lafg_jax.data.composed import Composed, Query
+from lafg_jax.data.composed import Composed, Looks, Query
 from lafg_jax.evaluate import results
 from lafg_jax.report import composed_page, pictures
 from lafg_jax.report.composed_page import Answer, Page, Shown
@@ -42,9 +42,9 @@ def run(config: ConfigDict, workdir: str) -> None:
   lines = read_rankings(workdir, parts)
   _check(config, workdir, result)
   said, changed = captions.read(workdir), edits.read(workdir)
-  terms = _terms(result)
+  terms, looks = _terms(result), composed.looks(config)
   shown = [
-    _shown(part, query, lines[part.name, query.id], list(terms), said, changed)
+    _shown(part, query, lines[part.name, query.id], list(terms), said, changed, looks)
     for part, query in chosen(parts, lines)
   ]
   by_name = {part.name: part for part in parts}
@@ -152,13 +152,15 @@ def _shown(
   terms: Sequence[str],
   said: Any,
   changed: Any,
+  looks: Looks | None,
 ) -> Shown:
-  answers = []
-  for place, image in enumerate(line["ranked"][: composed_page.NUM_ANSWERS]):
-    of = [line["terms"][name] for name in terms if name in line["terms"]]
-    parts = tuple(x[place] for x in of) if all(place < len(x) for x in of) else ()
-    answers.append(Answer(image, kind_of(part, query, image), line["scores"][place], parts))
   places = [place for place, image in enumerate(line["ranked"], 1) if image in query.targets]
+  first = min(composed_page.NUM_ANSWERS, len(line["ranked"]))
+  answers = [_answer(query, line, place, terms, looks) for place in range(1, first + 1)]
+  if places and places[0] > first:
+    answers.append(_answer(query, line, places[0], terms, looks))
+  elif query.targets and not places:
+    answers.append(Answer(0, query.targets[0], "right", None))
   edit = changed.get((part.name, query.id))
   return Shown(
     *(query.id, part.name, query.reference, query.text, query.kinds, tuple(answers)),
@@ -171,18 +173,35 @@ def _shown(
   )
 
 
-def kind_of(part: Composed, query: Query, image: str) -> str:
-  """Which of `composed_page.MARKS` an answer is.
+def _answer(
+  query: Query, line: dict[str, Any], place: int, terms: Sequence[str], looks: Looks | None
+) -> Answer:
+  """What stands at a place, from 1 on, of a ranking."""
+  image, of = line["ranked"][place - 1], [line["terms"].get(name, ()) for name in terms]
+  parts = tuple(x[place - 1] for x in of) if all(place <= len(x) for x in of) else ()
+  kind, why = kind_of(query, image, looks)
+  return Answer(place, image, kind, line["scores"][place - 1], parts, why)
 
-  Near misses are the other images of a query's subset.
+
+def kind_of(query: Query, image: str, looks: Looks | None) -> tuple[str, str]:
+  """Which of `composed_page.MARKS` an answer is, and what makes it a near miss.
+
+  Near misses are the other images of a query's subset (CIRR), and where it is known how images
+  look: what looks as the reference, and what differs from a right answer in one attribute.
   """
   if not query.targets:
-    return "unknown"
+    return "unknown", ""
   if image in query.targets:
-    return "right"
+    return "right", ""
   if image == query.reference:
-    return "reference"
-  return "near" if image in query.members else "wrong"
+    return "reference", ""
+  if looks is None:
+    return ("near", "of its subset") if image in query.members else ("wrong", "")
+  look, right, before = (looks.of[x] for x in (image, query.targets[0], query.reference))
+  differ = [name for name, a, b in zip(looks.names, look, right, strict=True) if a != b]
+  if look == before:
+    return "near", "unchanged"
+  return ("near", f"another {differ[0]}") if len(differ) == 1 else ("wrong", "")
 
 
 def _terms(result: dict[str, Any]) -> dict[str, Term]:

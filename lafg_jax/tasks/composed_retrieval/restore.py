@@ -125,8 +125,7 @@ def compose(
 
   @jax_settings.ours()
   def of_phrases(v: np.ndarray, said: Sequence[str]) -> np.ndarray:
-    given = [template.format(text=text) for text in said]
-    rows = pseudo_words.phrases(reader, f"{pseudo_words.PLAIN} {{text}}", given)
+    rows = pseudo_words.phrases(reader, template, said)
     parts = []
     for first in range(0, len(v), _BATCH):
       part = np.arange(first, min(first + _BATCH, len(v)))
@@ -151,12 +150,12 @@ def compose(
 def spoken(config: ConfigDict) -> tuple[str, str, str]:
   """What stands before and after the pseudo word of q_f ('{text}' is the text), and the query."""
   _, beta, rest, _ = methods.weights_of(config, {"phi"})
-  before = pseudo_words.PLAIN.partition("$")[0].strip()
-  return before, _template(config), f"{beta:.3g} q_f + {rest:.3g} q_v"
+  before, _, after = _template(config).partition("$")
+  return before.strip(), after.strip(), f"{beta:.3g} q_f + {rest:.3g} q_v"
 
 
 def _template(config: ConfigDict) -> str:
-  """How q_f goes on behind its pseudo word, without the objects that an editor adds."""
+  """That of q_f, without the objects that an editor adds."""
   name = methods.of(config).template
   return methods.TEMPLATES["without_added" if name == "cvsi" else name]
 

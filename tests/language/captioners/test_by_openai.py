@@ -105,12 +105,23 @@ def test_labels_are_cut_and_unusable_answers_asked_again(chat_endpoint):
     return ["", "", ""]
 
   found = captioned(endpoint := chat_endpoint(answer), list(GREYS))
-  assert found["dark"][0].texts == ["a dark bird", "a bird"]
+  assert found["dark"][-1].texts == ["a dark bird", "a bird", "a dark bird"]
   assert found["middle"] == [Captions(["x y", "z", "w"])]
   (bright,) = found["bright"]
   assert isinstance(bright, Unusable) and "empty" in str(bright)
   counts = [name_of(request) for request in endpoint.requests]
   assert [counts.count(name) for name in GREYS] == [2, 2, 2]
+
+
+def test_now_and_then_a_caption_is_enough_to_go_on(chat_endpoint):
+  said = iter(["", "a b", "", "c d", "", "e f"])
+  found = captioned(chat_endpoint(lambda *_: next(said)), ["dark"])
+  assert found["dark"][-1] == Captions(["a b", "c d", "e f"])
+  # Where no more come, those that there are count.
+  said = iter(["a b", "", "", ""])
+  found = captioned(endpoint := chat_endpoint(lambda *_: next(said)), ["dark"])
+  assert found["dark"] == [Captions(["a b"], False), Captions(["a b"])]
+  assert len(endpoint.requests) == 3
 
 
 def test_trouble_and_unreadable_images_are_told_apart(chat_endpoint):

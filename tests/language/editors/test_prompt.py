@@ -96,6 +96,8 @@ def test_the_prompt_follows_the_source(asked, source, kind):
     ("Objects most likely added: nothing", ""),
     ("No new objects are added", ""),
     ("a none-stick pan", "a none-stick pan"),
+    ("Nothing is added.", ""),
+    ("nothing but a flag", "nothing but a flag"),
     ("no objects, a flag", "no objects, a flag"),
     ('["a flag", "a dog"]', "a flag, a dog"),
   ],

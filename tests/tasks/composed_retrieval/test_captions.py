@@ -130,6 +130,25 @@ def test_an_endpoint_in_trouble_leaves_the_command_to_repeat(tmp_path, chat_endp
   assert lines(tmp_path / captions.FILE)[5]["captioner"] == "openai:m"
 
 
+def test_an_image_with_some_of_its_captions_is_asked_for_the_others(tmp_path, chat_endpoint):
+  left = [7]
+
+  def answer(request, earlier):
+    left[0] -= 1
+    return "a b" if left[0] >= 0 else (400, {"error": {"message": "no more today"}})
+
+  endpoint, part = chat_endpoint(answer), part_of(tmp_path)
+  config = config_of(captioner__kind="openai", captioner__base_url=endpoint.url)
+  config.captioner.update(concurrency=1, number=3, retries=0)
+  with pytest.raises(Incomplete, match="0 of 6 images"):
+    captions.run(config, tmp_path, [part])
+  before, left[0] = len(endpoint.requests), 100
+  captions.run(config, tmp_path, [part])
+  # Six images by three, less the seven that were there.
+  assert len(endpoint.requests) - before == 11
+  assert {len(texts) for texts in captions.read(tmp_path).values()} == {3}
+
+
 def test_a_file_of_ours_is_read_and_what_it_lacks_is_named(tmp_path):
   part, path = part_of(tmp_path), tmp_path / "given.jsonl"
   rows = [{"id": name, "captions": [f"of {name}", " "]} for name in part.ids]

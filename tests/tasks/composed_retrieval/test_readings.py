@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from configs.composed import finches
 from lafg_jax.data import composed
 from lafg_jax.data.composed import Composed, Query
 from lafg_jax.report import composed_page
@@ -51,6 +52,7 @@ def evaluated(tmp_path, monkeypatch):
     (tmp_path / "evaluation.json").write_text(json.dumps(result | changes))
     (tmp_path / "rankings.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
     monkeypatch.setattr(composed, "load", lambda config: [part])
+    monkeypatch.setattr(composed, "looks", lambda config: None)
     pages = []
     monkeypatch.setattr(composed_page, "run", lambda workdir, page: pages.append(page))
     readings.run(config or default.get_config(), str(tmp_path))
@@ -80,6 +82,7 @@ def test_answers_are_marked_and_terms_add_up(evaluated):
   # a is the reference, b of the subset.
   assert [x.kind for x in first.answers] == ["reference", "near", "right", "right", *["wrong"] * 2]
   assert [x.image for x in first.answers] == list("abcdef")
+  assert [x.place for x in first.answers] == [1, 2, 3, 4, 5, 6]
   for answer in first.answers[:4]:
     assert sum(answer.terms) == pytest.approx(answer.score)
   # Shares are stored of the first places alone.
@@ -97,6 +100,46 @@ def test_figures_weights_and_notes_are_those_of_the_evaluation(evaluated):
   for note in ("left out of its ranking", "tiny_clip at 48 px", "captions have weight 0.2",
                "3 listed images missing", "2 without edits", "(partial copy)"):  # fmt: skip
     assert note in said
+
+
+def test_the_best_right_answer_stands_behind_the_first(evaluated):
+  part, lines, make = evaluated
+  lines[2]["ranked"], lines[2]["scores"] = ["b"], [0.5]
+  shown = {query.id: query for query in make().shown}
+  # At place 8, and beyond all places.
+  assert [x.image for x in shown["4"].answers] == [*"abcdef", "h"]
+  assert shown["4"].answers[-1][:4] == (8, "h", "right", pytest.approx(0.2))
+  assert shown["2"].rank == 0 and shown["2"].answers[-1] == (0, "a", "right", None, (), "")
+
+
+def test_near_misses_are_told_by_looks():
+  names = ("crown", "tail")
+  looks = composed.Looks(names, {"t": ("red", "long"), "r": ("blue", "long"), "u": ("blue", "long"),
+                                 "v": ("red", "fan"), "w": ("green", "fan")})  # fmt: skip
+  query = Query("0", "r", "red", ("t",))
+  kinds = {image: readings.kind_of(query, image, looks) for image in looks.of}
+  assert kinds == {
+    "t": ("right", ""),
+    "r": ("reference", ""),
+    "u": ("near", "unchanged"),
+    "v": ("near", "another tail"),
+    "w": ("wrong", ""),
+  }
+  # Two changes of which one is made, and what looks as a query of two changes did.
+  both = Query("0", "w", "red and long", ("t",))
+  assert readings.kind_of(both, "v", looks) == ("near", "another tail")
+
+
+def test_the_looks_of_finches_tell_what_is_right():
+  config = finches.get_config()
+  config.composed.update(split="val", num_queries=20)
+  (part,), looks = composed.load(config), composed.looks(config)
+  assert set(looks.of) == set(part.ids)
+  for query in part.queries:
+    wanted = looks.of[query.targets[0]]
+    same = {image for image in part.ids if looks.of[image] == wanted}
+    assert same == set(query.targets)
+    assert looks.of[query.reference] != wanted
 
 
 def test_secret_answers_are_not_known(evaluated):
