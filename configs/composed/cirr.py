@@ -2,17 +2,20 @@
 
   python -m lafg_jax.main --config configs/composed/cirr.py \\
       --config.composed.root=/data/cirr --config.mapping.source=phi_best_large_openai.pt \\
-      --config.captioner.kind=transformers --config.captioner.model=Salesforce/blip2-opt-6.7b-coco \\
+      --config.captioner.kind=transformers \\
+      --config.captioner.model=Salesforce/blip2-opt-6.7b-coco \\
       --config.editor.kind=openai --config.editor.llm=gpt-3.5-turbo
 
-The root has captions/ and image_splits/ (branch cirr_dataset of the repository); images are found by
-name below it, or below --config.composed.images. --config.composed.split=test writes the two files
-of a submission, checked; val is scored here, and its figures are 1 to 3 points from those of the
-test, which papers report. Without captioner, editor or Phi their terms are left out and the others'
-weights are scaled up; a baseline is --config.query.method=searle. Variants: vit_l, vit_b32, vit_g.
+The root has captions/ and image_splits/ (branch cirr_dataset of the repository); images are found
+by name below it, or below --config.composed.images. --config.composed.split=test writes the two
+files of a submission, checked; val is scored here, and its figures are 1 to 3 points from those of
+the test, which papers report. Without captioner, editor or Phi their terms are left out and the
+others' weights are scaled up; a baseline is --config.query.method=searle. Variants: vit_l, vit_b32,
+vit_g.
 
-Weights, prompts and protocol are those of CVSI's code: alpha 0.6, beta 0.4, gamma 0.2; the reference
-is left out. CVSI's own figures could not be found. Published by others (test, R@1 / R@5 / R@10):
+Weights, prompts and protocol are those of CVSI's code: alpha 0.6, beta 0.4, gamma 0.2; the
+reference is left out. CVSI's own figures could not be found. Published by others (test, R@1 / R@5 /
+R@10):
 
   method     ViT-B/32                ViT-L/14                ViT-G/14
   image       6.89 / 22.99 / 33.68    7.13 / 23.04

@@ -12,9 +12,10 @@ are all images that agree in everything else. Variants:
   unseen   queries and gallery of the types that the small CLIP has not seen
   seen     of the types it has seen, photographs that did not train it
 
-Types are drawn by data.split_seed=1, as those of the small CLIP. There is no editor and no captioner
-by default: q_f and q_v make the query. With a language model, --config.captioner.kind=openai and
---config.editor.kind=openai add q_m and t_c; --config.editor.kind=perfect is their ceiling.
+Types are drawn by data.split_seed=1, as those of the small CLIP. There is no editor and no
+captioner by default: q_f and q_v make the query. With a language model,
+--config.captioner.kind=openai and --config.editor.kind=openai add q_m and t_c;
+--config.editor.kind=perfect is their ceiling.
 """
 
 from lafg_jax.tasks.class_retrieval.default import check_variant

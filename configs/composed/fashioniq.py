@@ -2,13 +2,14 @@
 
   python -m lafg_jax.main --config configs/composed/fashioniq.py \\
       --config.composed.root=/data/fashion_iq --config.mapping.source=phi_best_large_openai.pt \\
-      --config.captioner.kind=transformers --config.captioner.model=Salesforce/blip2-opt-6.7b-coco \\
+      --config.captioner.kind=transformers \\
+      --config.captioner.model=Salesforce/blip2-opt-6.7b-coco \\
       --config.editor.kind=openai --config.editor.llm=gpt-3.5-turbo
 
 The root has captions/, image_splits/ and images/. Each category is searched in its original split;
-reported is the mean of the three (val; the test's answers are secret). Without --config.mapping.source
-Phi is trained on the texts of --config.mapping.texts. Without captioner and editor their terms are
-left out and the others' weights are scaled up; a baseline is --config.query.method=searle.
+reported is the mean of the three (val; the test's answers are secret). Without a trained Phi,
+--config.mapping.texts=FILE trains one on a text a line. Without captioner and editor their terms
+are left out and the others' weights are scaled up; a baseline is --config.query.method=searle.
 Variants: vit_l, vit_b32, vit_g.
 
 Weights, prompts and protocol are those of CVSI's code: alpha 0.2, beta 0.6, gamma 0.1, and t_c

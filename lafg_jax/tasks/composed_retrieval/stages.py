@@ -39,7 +39,7 @@ def studied(config: ConfigDict) -> list[str]:
 
 def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """What the study keeps of a cell."""
-  return evaluation.figures(workdir)
+  return evaluation.figures(config, workdir)
 
 
 def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:

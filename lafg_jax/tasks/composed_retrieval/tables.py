@@ -62,7 +62,8 @@ def table(result: dict[str, Any]) -> str:
   if not result["by_method"]:
     return "\n".join([*lines, "the right answers are secret: submission files are written"])
   lines += _aligned(rows_of(result))
-  lines += [f"{_EXACT[name]} {percent(x)} %" for name, x in result.get("exact_edits", {}).items()]
+  exact = result.get("exact_edits", {})
+  lines += [f"{said} {percent(exact[name])} %" for name, said in _EXACT.items() if name in exact]
   if kinds := kinds_of(result):
     lines += ["by kind of query", *_aligned(kinds)]
   return "\n".join(lines)
