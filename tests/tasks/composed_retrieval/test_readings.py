@@ -100,7 +100,8 @@ def test_figures_weights_and_notes_are_those_of_the_evaluation(evaluated):
   assert [(term.letter, term.weight) for term in page.terms] == [("m", 0.6), ("f", 0.4)]
   said = "; ".join(page.notes)
   for note in ("left out of its ranking", "tiny_clip at 48 px", "captions have weight 0.2",
-               "3 listed images missing", "2 without edits", "what the truth does: 25.0 %", "(partial copy)"):  # fmt: skip
+               "3 listed images missing", "2 without edits", "what the truth does: 25.0 %",
+               "(partial copy)"):  # fmt: skip
     assert note in said
 
 
