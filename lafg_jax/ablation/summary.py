@@ -33,8 +33,9 @@ def summarise(
 
   Returns:
     [{'dataset', 'start', 'split', 'steps', 'num_classes', 'num_queries', 'partial', 'measured',
-    'titles', 'rows', 'differences', 'sweeps'}] with
-    'measured', what the task says of its queries, '' if nothing; 'rows', highest first:
+    'clusters', 'titles', 'rows', 'differences', 'sweeps'}] with
+    'measured' and 'clusters', what the task says of its queries and of what the bootstrap is over,
+    '' if nothing; 'rows', highest first:
     [{'variant', 'seeds', metric: {'values', 'mean', 'sd', 't'}}]; 'differences': [{'variant',
     'against', 'seeds', metric: {'mean', 't', 'bootstrap'}}]; 'sweeps', of the variants
     NAME@KEY=VALUE: [{'key', 'values': [str], 'lines': {NAME: {value: row}}}], with ascending
@@ -59,7 +60,8 @@ def summarise(
     same = ("dataset", "start", "split", "num_classes", "num_queries")
     table: dict[str, Any] = {name: of[0][name] for name in same}
     table |= {"steps": max(r["steps"] for r in of), "partial": any(r.get("partial") for r in of)}
-    table |= {"measured": of[0].get("measured", ""), "titles": dict(titles)}
+    table |= {name: of[0].get(name, "") for name in ("measured", "clusters")}
+    table |= {"titles": dict(titles)}
     table |= {"rows": rows, "differences": [found for found in differences if found["seeds"]]}
     tables.append(table | {"sweeps": _sweeps(every)})
   return tables

@@ -15,7 +15,6 @@ from lafg_jax.utils.counted import counted
 
 FILE = "report.html"
 TILE, NUM_ANSWERS, NUM_KINDS = 112, 6, 12
-_FEW = 3  # captions that are shown at once
 # What an answer is: its sign and word beside its colour, for those who tell colours badly.
 MARKS = {
   "right": ("\N{CHECK MARK}", "right"),
@@ -119,8 +118,8 @@ def body(page: Page) -> str:
   )
   training = f'<h2>Training</h2><div class="row">{page.curves}</div>' if page.curves else ""
   return f"""{_STYLE}{term_bars.STYLE}<p>{html.escape("; ".join(page.notes))}.</p>{_table(first)}
-<p class="note">chance: random rankings. The other rows are baselines on the same images and
-queries.</p>{more}
+<p class="note">The first row is the method of this run. The others are baselines, and the same
+with a part left out or replaced, on the same images and queries. chance: random rankings.</p>{more}
 <h2>Queries</h2><p class="note">A reference image and a sentence, and what they find, best first.
 They are evenly spaced among those that found a right image first and among those that did not, kind
 by kind: half of what is shown are failures where there are as many. Where no right image is among
@@ -192,13 +191,14 @@ def _kinds(shown: Shown) -> str:
 
 
 def _words(title: str, said: Sequence[str]) -> str:
-  """A line with the first texts; the others are folded."""
+  """A line with the first text; the others are folded."""
   if not said:
     return ""
-  joined = html.escape("; ".join(said[:_FEW]))
-  rest = html.escape("; ".join(said[_FEW:]))
-  more = f"<details><summary>{len(said) - _FEW} more</summary>{rest}</details>" if rest else ""
-  return f'<p><span class="note">{title}:</span> {joined}</p>{more}'
+  rest = "".join(f"<li>{html.escape(text)}</li>" for text in said[1:])
+  more = (
+    f"<details><summary>{len(said) - 1} more</summary><ul>{rest}</ul></details>" if rest else ""
+  )
+  return f'<p><span class="note">{title}:</span> {html.escape(said[0])}</p>{more}'
 
 
 def _picture(page: Page, part: str, image: str, about: str) -> str:

@@ -55,8 +55,11 @@ def markdown(
     note = f"{_MEANS.format(next(iter(titles.values())))} {seeds}"
     parts += _fold(f"Means of {len(table['rows'])} variants", note, means(table, labels))
   if table["differences"]:
+    clusters = table["clusters"] or "test classes"
     known = [
-      said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind, titles)
+      said.replace("test classes", clusters)
+      for kind, (_, said) in _INTERVALS.items()
+      if _known(table["differences"], kind, titles)
     ]
     note = " ".join([_DIFFERENCES, *known])
     parts += _fold("Paired differences", note, differences(table, labels))

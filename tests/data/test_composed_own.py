@@ -205,6 +205,19 @@ def test_right_answers_agree_in_everything_else(shop):
   assert not any("colour=Navy Blue, gender=Women" in text for text in texts)
 
 
+def test_looks_are_the_cells_in_which_answers_agree(shop):
+  config, rows = of_shop(shop), table_of(shop)
+  [part], looks = composed.load(config), composed.looks(config)
+  plain = {"type": "Type", "colour": "colour", "gender": "gender"}
+  assert set(looks.names) == set(plain) and set(part.ids) <= set(looks.of) == set(rows)
+  for image, look in looks.of.items():
+    assert look == tuple(rows[image][plain[name]] for name in looks.names)
+  for query in part.queries:
+    same = {x for x in part.ids if looks.of[x] == looks.of[query.targets[0]]}
+    assert same == set(query.targets)
+  assert composed.looks(config_of(source="listed")) is None
+
+
 def test_queries_are_even_over_kinds_and_do_not_depend_on_other_rows(shop):
   [part] = composed.load(of_shop(shop, num_queries=9))
   kinds = collections.Counter(kind for query in part.queries for kind in query.kinds)

@@ -159,11 +159,12 @@ def test_texts_are_texts(page):
   found = page()
   assert not {"b", "i", "red", "description"} & {tag for tag, _ in found.tags}
   for text in ("a red <b>crown</b> & no bar", "a bird with a <red> crown", "edited <description>",
-               "four & more; five", "another <tail>", "gallery: original & whole",
+               "four & more", "another <tail>", "gallery: original & whole",
                "finches <i>"):  # fmt: skip
     assert text in found.text
-  # Three captions, the others folded.
-  assert "one; two; three" in found.text and "2 more" in found.text
+  # One caption, the others folded.
+  assert "its captions: one" in found.text and "4 more" in found.text
+  assert all(text in found.text for text in QUERIES[0].captions)
   assert "added: a crown" in found.text
 
 

@@ -221,12 +221,12 @@ def _notes(result: dict[str, Any]) -> list[str]:
   if gamma := result["weights"][result["method"]].get("gamma"):
     notes.append(f"captions have weight {gamma:g} in the gallery")
   if missing := result.get("missing"):
-    count = counted(sum(missing.values()), "listed image")
-    notes.append(f"{count} missing: not comparable with published figures")
+    lacking = counted(sum(missing.values()), "listed image")
+    notes.append(f"{lacking} missing: not comparable with published figures")
   for what in ("edit", "caption"):
     if count := result.get(f"num_without_{what}"):
       notes.append(f"{count:,} without {what}s")
-  return notes
+  return [*notes, *tables.exact_of(result)]
 
 
 def _tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:

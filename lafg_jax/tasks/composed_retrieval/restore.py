@@ -77,7 +77,7 @@ def of_queries(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.A
   if said:
     raise ValueError(f"query.method={config.query.method} has no pseudo word")
 
-  def embed(params: Any, images: jax.Array, ids: jax.Array, ends: jax.Array, at: jax.Array):
+  def embed(params: Any, images: jax.Array, ids: Any, ends: Any, at: Any) -> jax.Array:
     v = _features(clip, params, images)
     q = rest * unit(v)
     if beta:

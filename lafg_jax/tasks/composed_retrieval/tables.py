@@ -62,11 +62,16 @@ def table(result: dict[str, Any]) -> str:
   if not result["by_method"]:
     return "\n".join([*lines, "the right answers are secret: submission files are written"])
   lines += _aligned(rows_of(result))
-  exact = result.get("exact_edits", {})
-  lines += [f"{said} {percent(exact[name])} %" for name, said in _EXACT.items() if name in exact]
+  lines += exact_of(result)
   if kinds := kinds_of(result):
     lines += ["by kind of query", *_aligned(kinds)]
   return "\n".join(lines)
+
+
+def exact_of(result: dict[str, Any]) -> list[str]:
+  """How often the editor writes what is true, a line each; [] where the truth is not known."""
+  exact = result.get("exact_edits", {})
+  return [f"{said} {percent(exact[name])} %" for name, said in _EXACT.items() if name in exact]
 
 
 def heading(result: dict[str, Any]) -> str:

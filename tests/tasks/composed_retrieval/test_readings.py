@@ -90,7 +90,9 @@ def test_answers_are_marked_and_terms_add_up(evaluated):
 
 
 def test_figures_weights_and_notes_are_those_of_the_evaluation(evaluated):
-  page = evaluated[2](missing={"birds": 3}, partial=True, num_without_edit=2)
+  page = evaluated[2](
+    missing={"birds": 3}, partial=True, num_without_edit=2, exact_edits={"edits": 0.25}
+  )
   (_, first), (title, kinds) = page.tables
   assert first[0] == ["%", "R@1", "mAP@5"] and first[-1] == ["chance", "1.2", "4.5"]
   assert first[1] == ["CVSI", "43.2", "56.8"] and first[2] == ["image + text", "20.0", "30.0"]
@@ -98,7 +100,8 @@ def test_figures_weights_and_notes_are_those_of_the_evaluation(evaluated):
   assert [(term.letter, term.weight) for term in page.terms] == [("m", 0.6), ("f", 0.4)]
   said = "; ".join(page.notes)
   for note in ("left out of its ranking", "tiny_clip at 48 px", "captions have weight 0.2",
-               "3 listed images missing", "2 without edits", "(partial copy)"):  # fmt: skip
+               "3 listed images missing", "2 without edits", "what the truth does: 25.0 %",
+               "(partial copy)"):  # fmt: skip
     assert note in said
 
 
