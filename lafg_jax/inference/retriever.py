@@ -332,12 +332,14 @@ def _ahead(
     yield [crops() for crops in waiting.popleft()]
 
 
-def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
+def load_retriever(source: str | ConfigDict, checkpoint: str = "newest") -> Retriever:
   """Restores a trained model, on whatever devices there are.
 
   Args:
     source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
       hf://org/name[@revision], to which such a folder was pushed; or a URL of any of them (gs://).
+      Or a config of image-text or composed retrieval: its published CLIP (model.pretrained), with
+      the published Phi of mapping.source, as they are.
     checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
       one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
       there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it
@@ -350,6 +352,8 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
     UserError: there is no model that reads whole, it cannot be reached, or the source has no such
       checkpoint.
   """
+  if isinstance(source, ConfigDict):
+    return of(bundle.pretrained(source))
   return of(bundle.read(source, checkpoint))
 
 

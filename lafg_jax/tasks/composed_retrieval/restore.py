@@ -21,8 +21,10 @@ from lafg_jax.models import clip_record
 from lafg_jax.models.vit import normalised
 from lafg_jax.runtime import devices, jax_settings
 from lafg_jax.tasks.composed_retrieval import mapping, methods, pseudo_words, queries
+from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.pseudo_words import Phrases
 from lafg_jax.training import checkpoints
+from lafg_jax.utils.errors import UserError
 
 FACTS = (*kept_clip.FACTS, "mapping")
 # Queries whose pseudo words are read at once.
@@ -38,6 +40,22 @@ def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   """'params': both towers and 'mapping', Phi."""
   del config
   return {"params": checkpoints.subtree(arrays, "state/params"), "prototypes": {}, "readout": {}}
+
+
+def pretrained(config: ConfigDict) -> tuple[ConfigDict, dict[str, Any], dict[str, Any], str]:
+  """(config, params, facts, folder of the tokenizer) of the config's CLIP and of mapping.source.
+
+  Raises UserError where there is no mapping.source.
+  """
+  config = methods.resolve(config)
+  clip, params, _ = models.load(config)
+  found = mapping.load(config, clip)
+  if found is None:
+    raise UserError(
+      "--config.mapping.source=: pass a trained Phi, or train one and pass the workdir"
+    )
+  kind, phi = found
+  return config, {**params, "mapping": phi}, facts_of(clip, kind), clip.tokens.folder
 
 
 def clip_of(config: ConfigDict, facts: dict[str, Any]) -> Any:
