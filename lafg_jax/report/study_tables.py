@@ -55,7 +55,12 @@ def markdown(
     note = f"{_MEANS.format(first)} {_OF_SEEDS if _known(table['rows'], 't') else _ONE_SEED}"
     parts += _fold(f"Means of {len(table['rows'])} variants", note, means(table, labels))
   if table["differences"]:
-    known = [said for kind, (_, said) in _INTERVALS.items() if _known(table["differences"], kind)]
+    clusters = table["of"][1] if table.get("of") else "test classes"
+    known = [
+      said.replace("test classes", clusters)
+      for kind, (_, said) in _INTERVALS.items()
+      if _known(table["differences"], kind)
+    ]
     note = " ".join([_DIFFERENCES, *known])
     parts += _fold("Paired differences", note, differences(table, labels))
   if table["sweeps"]:
@@ -97,6 +102,7 @@ def measured(table: Mapping[str, Any]) -> str:
   partial = " A partial copy of the dataset." if table["partial"] else ""
   images = f"{table['num_queries']} images of {table['num_classes']} {kind}"
   if table.get("of"):
+    # What the task calls queries, and what its intervals are over.
     images = f"{table['num_queries']} {table['of'][0]} of {table['num_classes']} {table['of'][1]}"
   return f"{images}; {table['steps']} steps for every variant.{partial}"
 

@@ -142,3 +142,17 @@ def test_every_shipped_variant_of_the_headline_is_described():
   groups = variants.groups()
   named = {name for group in variants.FIGURE_GROUPS for name in groups[group]}
   assert named == set(variants.ABOUT), "and nothing that is no variant"
+
+
+def test_a_task_may_have_other_metrics_and_other_queries():
+  mean = {"values": [0.25], "mean": 0.25, "sd": None, "t": None}
+  difference = {"mean": 0.05, "t": None, "bootstrap": (0.01, 0.09)}
+  table = {"dataset": "birds", "start": "pretrained", "split": "test", "steps": 3, "partial": False}
+  table |= {"num_classes": 4, "num_queries": 9, "titles": {"map@10": "mAP@10"}, "sweeps": []}
+  table |= {"of": ("queries", "reference images")}
+  table["rows"] = [{"variant": "a", "seeds": [0], "map@10": mean, "recall@1": mean}]
+  table["differences"] = [{"variant": "a", "against": "b", "seeds": [0], "map@10": difference}]
+  text = study_tables.markdown(table, {})
+  assert "9 queries of 4 reference images; 3 steps" in text
+  assert "In %, highest mAP@10 first." in text and "R@1 |" not in text
+  assert "is over reference images, for these seeds" in text and "[+1.0, +9.0]" in text

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import composed, listing, pipeline
+from lafg_jax.data import composed, datasets, listing, pipeline
 from lafg_jax.data.composed import Training
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.data.readers import table
@@ -90,14 +90,14 @@ def names(config: ConfigDict, found: Training) -> tuple[str, ...]:
 
 
 def content(config: ConfigDict, found: Training) -> str:
-  """Changes when the texts or images do that the method reads; files by their names."""
+  """Changes when the texts or images do that the method reads; files by their names and sizes."""
   parts: list[Any] = []
   if config.mapping.method != "pic2word":
     parts.append(found.texts)
   if config.mapping.method != "lincir":
     images = found.images
     drawn = images if isinstance(images, np.ndarray) and images.dtype == np.uint8 else None
-    parts += [drawn, list(_ids(found)), len(images)]
+    parts += [drawn, datasets.content_of(_dataset(found))]
   parts += [
     Path(path) for name in ("concepts", "concept_phrases") if (path := config.mapping[name])
   ]

@@ -124,7 +124,7 @@ def _images(
       ids=dataset.ids[rows.start : rows.stop],
     )
     vectors = models.image_features(config, model, of)
-    return {"vectors": vectors, "there": vectors.any(axis=1)}
+    return {"vectors": vectors, "there": np.asarray(vectors.any(axis=1))}
 
   found = _kept(workdir, "images", [*made_of, crop], len(dataset), make)
   return found["vectors"], found["there"]
@@ -145,7 +145,7 @@ def _given(config: ConfigDict, part: Composed, dim: int) -> tuple[np.ndarray, np
     many = f"{len(missing):,} of {len(part.ids):,} images of {part.name}"
     raise UserError(f"{key}: it lacks {many}, such as {missing[0]}")
   found = vectors[[row_of[name] for name in part.ids]].astype(np.float32)
-  return found, found.any(axis=1)
+  return found, np.asarray(found.any(axis=1))
 
 
 def as_dataset(part: Composed) -> Dataset:

@@ -41,10 +41,13 @@ def chunks(
       return None
     return found if all(len(x) == len(ranges[number]) for x in found.values()) else None
 
-  def missing() -> list[int]:
-    return [number for number in range(len(ranges)) if there(number) is None]
-
   made: dict[int, Arrays] = {}
+
+  def missing() -> list[int]:
+    found = {number: there(number) for number in range(len(ranges))}
+    made.update({number: x for number, x in found.items() if x is not None})
+    return [number for number in found if number not in made]
+
   wanted = distributed.agree(f"what is kept of {what}", missing)
   with Progress(what, sum(len(ranges[number]) for number in wanted), "rows") as progress:
     for number in wanted:

@@ -4,6 +4,8 @@ Section 1.5 and 1.6 of the method's document. All features of one term are L2-no
 and t_c, which are means of normalised ones.
 """
 
+from typing import Any
+
 import numpy as np
 
 from lafg_jax.tasks.composed_retrieval.methods import TERMS, Weights, without
@@ -56,7 +58,7 @@ def pieces(
     lacking = dict(zip(TERMS, without(weights, there), strict=True))
   found = {}
   for name in (name for name in TERMS if given[name] or lacking[name]):
-    w = np.float32(given[name])
+    w: Any = np.float32(given[name])
     if lacking != given and edited is not None:
       w = np.where(edited, w, np.float32(lacking[name]))[:, None]
     found[name] = w * terms[name]  # type: ignore[operator]

@@ -118,6 +118,11 @@ def test_pic2word_takes_a_view_of_each_image_after_the_other(tmp_path, training)
   later = next(feed.batches(2, {}, None))
   np.testing.assert_array_equal(later["feature"], epochs[2]["feature"])
   assert feed.names_in(3) == [few.ids[row] for row in later["row"]]
+  config.train.update(steps=2, checkpoint_every=2)
+  assert train.run(config, str(tmp_path), few) == (2, False)
+  moved, start = checkpoints.read(str(tmp_path), 2)[0], train.make_objective(config, model, found)
+  before = start.params["mapping"]["layer_2"]["kernel"]
+  assert np.abs(moved["state/params/mapping/layer_2/kernel"] - before).max() > 1e-5
 
 
 def test_an_image_that_cannot_be_read_has_a_stand_in():
