@@ -58,5 +58,6 @@ def test_the_python_of_the_page_does_what_it_says(
   phi = bundle.read(str(composed_model)).params["mapping"]
   torch.save({"Phi": as_torch(phi)}, tmp_path / "phi_best_base_openai.pt")
   (tmp_path / "clip-vit-base-patch32").symlink_to(files.local("tiny_clip"))
+  (tmp_path / "configs").symlink_to(PAGE.parents[2] / "configs")
   exec(of_config, found)
   assert found["retriever"].step == 0 and found["retriever"].embed_text("red").shape == (1, 64)
