@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -16,6 +17,7 @@ from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed
 from lafg_jax.inference import boxes as boxes_of
 from lafg_jax.inference import bundle, composed, inputs
+from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -360,16 +362,19 @@ def load_retriever(source: str | ConfigDict, checkpoint: str = "newest") -> Retr
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
   config, facts, task = model.config, model.facts, bundle.task_of(model.config)
-  box, texts, compose = facts.get("box"), None, None
-  if bundle.reads_texts(model):
-    texts = task.embed_texts(config, facts, model.params, model.files)
+  box, params, texts, compose = facts.get("box"), model.params, None, None
   if bundle.composes(model):
-    compose = task.compose(config, facts, model.params, model.files)
+    # Once on the device: texts, images and queries read the same towers.
+    with jax_settings.ours():
+      params = jax.device_put(params)
+    compose = task.compose(config, facts, params, model.files)
+  if bundle.reads_texts(model):
+    texts = task.embed_texts(config, facts, params, model.files)
   return Retriever(
     **{name: getattr(model, name) for name in ("config", "prototypes", "readout")},
     **{name: facts[name] for name in ("step", "checkpoint")},
     embedding_dim=bundle.embedding_dim(model),
-    embed_batch=task.embed_images(config, facts, model.params),
+    embed_batch=task.embed_images(config, facts, params),
     class_names=tuple(facts["class_names"]),
     box=box and tuple(box),
     sentences=tuple(map(tuple, facts.get("sentences", ()))),
