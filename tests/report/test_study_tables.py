@@ -150,7 +150,7 @@ def test_a_task_may_have_other_metrics_and_other_queries():
   difference = {"mean": 0.05, "t": None, "bootstrap": (0.01, 0.09)}
   table = {"dataset": "birds", "start": "pretrained", "split": "test", "steps": 3, "partial": False}
   table |= {"num_classes": 4, "num_queries": 9, "titles": {"map@10": "mAP@10"}, "sweeps": []}
-  table |= {"measured": "40 queries of 4 reference images", "clusters": "reference images"}
+  table |= {"measured": "9 queries of 4 reference images", "clusters": "reference images"}
   table["rows"] = [{"variant": "a", "seeds": [0], "map@10": mean, "recall@1": mean}]
   table["differences"] = [{"variant": "a", "against": "b", "seeds": [0], "map@10": difference}]
   text = study_tables.markdown(table, {})

@@ -119,7 +119,7 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   more = {"steps": result["step"], "by_class": by_class, "num_classes": len(counts)}
   gallery = ", ".join(part.about for part in parts)
   said = f"{len(labels)} queries of {len(counts)} reference images ({parts[0].split}); {gallery}"
-  return kept | more | {"kinds": kinds, "measured": said}
+  return kept | more | {"kinds": kinds, "measured": said, "clusters": "reference images"}
 
 
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
