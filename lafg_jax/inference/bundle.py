@@ -79,6 +79,23 @@ def read(source: str, checkpoint: str = "newest") -> Trained:
   return model
 
 
+@jax_settings.ours()
+def pretrained(config: ConfigDict) -> Trained:
+  """The model of a config without any training: a published CLIP, and what else is published.
+
+  Raises UserError where the task has no such model, or a source cannot be read.
+  """
+  make = getattr(task_of(config), "pretrained", None)
+  if make is None:
+    raise UserError(f"a model of task={config.task} is trained first: pass its workdir")
+  config, params, more, folder = make(config.copy_and_resolve_references())
+  facts = {"step": 0, "checkpoint": "newest", "validation": None, "class_names": []}
+  facts |= {"dataset": "nothing", "partial": False, "evaluation": None}
+  facts |= {"versions": checkpoints.versions(), **more}
+  params = jax.tree.map(np.asarray, params)
+  return Trained(config, params, {}, {}, facts, _files(folder, facts))
+
+
 def task_of(config: ConfigDict) -> Any:
   """The module `restore` of the task of a config; UserError where there is no such task."""
   name = str(config.task)

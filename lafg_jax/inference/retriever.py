@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -16,6 +17,7 @@ from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed
 from lafg_jax.inference import boxes as boxes_of
 from lafg_jax.inference import bundle, composed, inputs
+from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -332,12 +334,14 @@ def _ahead(
     yield [crops() for crops in waiting.popleft()]
 
 
-def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
+def load_retriever(source: str | ConfigDict, checkpoint: str = "newest") -> Retriever:
   """Restores a trained model, on whatever devices there are.
 
   Args:
     source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
       hf://org/name[@revision], to which such a folder was pushed; or a URL of any of them (gs://).
+      Or a config of image-text or composed retrieval: its published CLIP (model.pretrained), with
+      the published Phi of mapping.source, as they are.
     checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
       one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
       there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it
@@ -350,22 +354,27 @@ def load_retriever(source: str, checkpoint: str = "newest") -> Retriever:
     UserError: there is no model that reads whole, it cannot be reached, or the source has no such
       checkpoint.
   """
+  if isinstance(source, ConfigDict):
+    return of(bundle.pretrained(source))
   return of(bundle.read(source, checkpoint))
 
 
 def of(model: bundle.Trained) -> Retriever:
   """The retriever of a model that was read."""
   config, facts, task = model.config, model.facts, bundle.task_of(model.config)
-  box, texts, compose = facts.get("box"), None, None
-  if bundle.reads_texts(model):
-    texts = task.embed_texts(config, facts, model.params, model.files)
+  box, params, texts, compose = facts.get("box"), model.params, None, None
   if bundle.composes(model):
-    compose = task.compose(config, facts, model.params, model.files)
+    # Once on the device: texts, images and queries read the same towers.
+    with jax_settings.ours():
+      params = jax.device_put(params)
+    compose = task.compose(config, facts, params, model.files)
+  if bundle.reads_texts(model):
+    texts = task.embed_texts(config, facts, params, model.files)
   return Retriever(
     **{name: getattr(model, name) for name in ("config", "prototypes", "readout")},
     **{name: facts[name] for name in ("step", "checkpoint")},
     embedding_dim=bundle.embedding_dim(model),
-    embed_batch=task.embed_images(config, facts, model.params),
+    embed_batch=task.embed_images(config, facts, params),
     class_names=tuple(facts["class_names"]),
     box=box and tuple(box),
     sentences=tuple(map(tuple, facts.get("sentences", ()))),

@@ -29,6 +29,9 @@
     and spoken(config), what stands before and after the image in it.
     Without it the query is the sum of both embeddings.
 
+  pretrained(config): (config, params, facts, folder of the tokenizer) of a task whose model is of
+    use without training.
+
 `variants` is what the study compares (`tasks/class_retrieval/variants.py` explains its names), with
 TUNED, the file of tuned settings, and decided_by(config, trains, remembered), what the figures of a
 cell depend on.

@@ -4,11 +4,24 @@ import re
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import lafg_jax
+from lafg_jax.inference import bundle
+from lafg_jax.models.weights import files
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/guide/use.md"
+
+
+def as_torch(phi):
+  """A Phi as LinCIR's checkpoints have it."""
+  state = {}
+  for number in range(3):
+    layer = phi[f"layer_{number}"]
+    kernel, bias = (torch.tensor(np.array(layer[name])) for name in ("kernel", "bias"))
+    state |= {f"layers.{3 * number}.weight": kernel.T, f"layers.{3 * number}.bias": bias}
+  return state
 
 
 def test_the_python_of_the_page_does_what_it_says(
@@ -25,7 +38,7 @@ def test_the_python_of_the_page_does_what_it_says(
   (tmp_path / "runs/captions").symlink_to(text_model)
   monkeypatch.chdir(tmp_path)
   (tmp_path / "runs/composed").symlink_to(composed_model)
-  code, of_texts, composed = re.findall(
+  code, of_texts, composed, of_config = re.findall(
     r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
   )
   found: dict = {}
@@ -42,3 +55,9 @@ def test_the_python_of_the_page_does_what_it_says(
   assert capsys.readouterr().out.strip() in found["captions"]
   exec(composed, found)
   assert found["query"].shape == (1, 64) and found["rows"].shape == (1, 2)
+  phi = bundle.read(str(composed_model)).params["mapping"]
+  torch.save({"Phi": as_torch(phi)}, tmp_path / "phi_best_base_openai.pt")
+  (tmp_path / "clip-vit-base-patch32").symlink_to(files.local("tiny_clip"))
+  (tmp_path / "configs").symlink_to(PAGE.parents[2] / "configs")
+  exec(of_config, found)
+  assert found["retriever"].step == 0 and found["retriever"].embed_text("red").shape == (1, 64)

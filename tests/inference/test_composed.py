@@ -11,6 +11,7 @@ from scipy.special import erf
 
 import lafg_jax
 from configs.composed import listed
+from configs.image_text import finches as image_text_finches
 from lafg_jax import export, tasks
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
@@ -299,3 +300,30 @@ def test_a_workdir_and_its_export_give_the_scores_of_the_evaluation(run, tmp_pat
   np.testing.assert_array_equal(*np.array(queries).transpose(1, 0, 2, 3))
   assert first.step == second.step == 1 and first.class_names == ()
   assert "3 queries, 12 images" in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_config_gives_a_published_clip_with_a_published_phi(made, retriever, pixels, tmp_path):
+  import torch
+
+  state = {}
+  for number in range(3):
+    layer = made.params["mapping"][f"layer_{number}"]
+    kernel, bias = (torch.tensor(np.array(layer[name])) for name in ("kernel", "bias"))
+    state |= {f"layers.{3 * number}.weight": kernel.T, f"layers.{3 * number}.bias": bias}
+  torch.save({"epoch": 1, "Phi": state}, tmp_path / "phi.pt")
+  config = made.config.copy_and_resolve_references()
+  with pytest.raises(UserError, match="--config.mapping.source=: pass a trained Phi, or train one"):
+    lafg_jax.load_retriever(config)
+  config.mapping.source = str(tmp_path / "phi.pt")
+  found = lafg_jax.load_retriever(config)
+  wanted = retriever.embed_query(pixels, SAID, edited=EDITED)
+  np.testing.assert_array_equal(found.embed_query(pixels, SAID, edited=EDITED), wanted)
+  assert found.step == 0 and found.text_batch is not None
+
+
+def test_a_config_of_image_text_retrieval_gives_its_clip(text_model, trained_run, pixels):
+  wanted = lafg_jax.load_retriever(text_model)
+  found = lafg_jax.load_retriever(image_text_finches.get_config())
+  np.testing.assert_array_equal(found.embed_query(pixels, SAID), wanted.embed_query(pixels, SAID))
+  with pytest.raises(UserError, match="a model of task=class_retrieval is trained first"):
+    lafg_jax.load_retriever(lafg_jax.load_retriever(trained_run).config)

@@ -40,13 +40,13 @@ def plain_features(
   clip: Any, params: Any, reader: Any, texts: Sequence[str], what: str = "encode plain texts"
 ) -> np.ndarray:
   """U [n, d] float32, L2-normalised: the features of texts by CLIP's own tower, without prompts."""
-  embed = _plain_function(clip)({"text": params["text"]})
+  embed = plain_function(clip)({"text": params["text"]})
   return encoded(embed, reader, reader.ids(texts), what)
 
 
 def token_features(clip: Any, params: Any, reader: Any, ids: Sequence[int]) -> np.ndarray:
   """[m, d] float32, L2-normalised: the features of texts of one token each."""
-  embed = _plain_function(clip)({"text": params["text"]})
+  embed = plain_function(clip)({"text": params["text"]})
   alone = [[*reader.before, one, *reader.after] for one in ids]
   return encoded(embed, reader, alone, "encode single tokens")
 
@@ -74,8 +74,8 @@ def encoded(
 
 
 @functools.lru_cache(maxsize=2)
-def _plain_function(clip: Any) -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
-  """`of(params)(rows) -> [B, d]`, compiled once for a CLIP."""
+def plain_function(clip: Any) -> Callable[..., Callable[[np.ndarray], np.ndarray]]:
+  """`of(params)(rows) -> [B, d]`, as `encoded` takes it, compiled once for a CLIP."""
   return devices.spreading(functools.partial(_plain, clip))
 
 

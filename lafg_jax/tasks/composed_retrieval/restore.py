@@ -18,11 +18,12 @@ from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.losses.contrastive import unit
 from lafg_jax.models import clip as clips
 from lafg_jax.models import clip_record
-from lafg_jax.models.vit import normalised
 from lafg_jax.runtime import devices, jax_settings
-from lafg_jax.tasks.composed_retrieval import mapping, methods, pseudo_words, queries
+from lafg_jax.tasks.composed_retrieval import features, mapping, methods, pseudo_words, queries
+from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.pseudo_words import Phrases
 from lafg_jax.training import checkpoints
+from lafg_jax.utils.errors import UserError
 
 FACTS = (*kept_clip.FACTS, "mapping")
 # Queries whose pseudo words are read at once.
@@ -38,6 +39,22 @@ def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   """'params': both towers and 'mapping', Phi."""
   del config
   return {"params": checkpoints.subtree(arrays, "state/params"), "prototypes": {}, "readout": {}}
+
+
+def pretrained(config: ConfigDict) -> tuple[ConfigDict, dict[str, Any], dict[str, Any], str]:
+  """(config, params, facts, folder of the tokenizer) of the config's CLIP and of mapping.source.
+
+  Raises UserError where there is no mapping.source.
+  """
+  config = methods.resolve(config)
+  clip, params, _ = models.load(config)
+  found = mapping.load(config, clip)
+  if found is None:
+    raise UserError(
+      "--config.mapping.source=: pass a trained Phi, or train one and pass the workdir"
+    )
+  kind, phi = found
+  return config, {**params, "mapping": phi}, facts_of(clip, kind), clip.tokens.folder
 
 
 def clip_of(config: ConfigDict, facts: dict[str, Any]) -> Any:
@@ -78,7 +95,7 @@ def of_queries(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.A
     raise ValueError(f"query.method={config.query.method} has no pseudo word")
 
   def embed(params: Any, images: jax.Array, ids: Any, ends: Any, at: Any) -> jax.Array:
-    v = _features(clip, params, images)
+    v = models.of_images(clip, params, images)
     q = rest * unit(v)
     if beta:
       q = q + beta * _with_words(clip, facts["mapping"], params, v, Phrases(ids, ends, at))
@@ -97,11 +114,13 @@ def embed_texts(
 ) -> Callable[[Sequence[str]], np.ndarray]:
   """(n >= 1 texts) -> [n, D] of unit norm, over all local devices; `found` are the tokenizer's
   files. Texts that are longer than the tower reads are cut, with a warning."""
-  reader, clip = kept_clip.tokenizer(facts, found), clip_of(config, facts)
+  reader = kept_clip.tokenizer(facts, found)
+  # The weights go to the devices once, not with each query.
+  embed = clip_texts.plain_function(clip_of(config, facts))({"text": params["text"]})
 
   def embed_all(said: Sequence[str]) -> np.ndarray:
     clip_texts.warn_of_cuts(reader, said)
-    return clip_texts.plain_features(clip, params, reader, said)
+    return clip_texts.encoded(embed, reader, reader.ids(said), "embed texts")
 
   return embed_all
 
@@ -120,7 +139,8 @@ def compose(
   reader = kept_clip.tokenizer(facts, found)
   texts_of = embed_texts(config, facts, params, found)
   with_words = jax.jit(functools.partial(_with_words, clip, kind))
-  held = jax.device_put({name: params[name] for name in ("text", "mapping")})
+  with jax_settings.ours():
+    held = jax.device_put({name: params[name] for name in ("text", "mapping")})
   template, first_alone = _template(config), methods.of(config).edits == "first"
 
   @jax_settings.ours()
@@ -139,12 +159,15 @@ def compose(
     edited = [of[: 1 if first_alone else None] for of in edited]
     has = np.array([bool(of) for of in edited])
     weights = methods.weights_of(config, {"phi", "edit"} if has.any() else {"phi"})
-    q_m = _means(texts_of, edited, embedding_dim(config, facts)) if weights.alpha else None
+    q_m = None
+    if weights.alpha:
+      q_m = features.means(texts_of([text for of in edited for text in of]), edited)[0]
     q_f = of_phrases(v, said) if weights.beta or not has.all() else None
     q_t = texts_of(said) if weights.text else None
     return queries.unit(queries.query(q_m, q_f, queries.unit(v), weights, q_t, has))
 
-  return devices.spread(functools.partial(_features, clip), {"image": params["image"]}), of_queries
+  embed = devices.spread(functools.partial(models.of_images, clip), {"image": params["image"]})
+  return embed, of_queries
 
 
 def spoken(config: ConfigDict) -> tuple[str, str, str]:
@@ -158,24 +181,6 @@ def _template(config: ConfigDict) -> str:
   """That of q_f, without the objects that an editor adds."""
   name = methods.of(config).template
   return methods.TEMPLATES["without_added" if name == "cvsi" else name]
-
-
-def _means(
-  texts_of: Callable[..., np.ndarray], edited: Sequence[Sequence[str]], dim: int
-) -> np.ndarray:
-  """q_m [n, D]: the mean of the normalised features of each query's descriptions; 0 of none."""
-  found = np.zeros((len(edited), dim), np.float32)
-  features = texts_of([text for of in edited for text in of])
-  owner = np.repeat(np.arange(len(edited)), [len(of) for of in edited])
-  np.add.at(found, owner, features)
-  return found / np.maximum(np.bincount(owner, minlength=len(edited)), 1)[:, None]
-
-
-def _features(clip: Any, params: Any, images: jax.Array) -> jax.Array:
-  """f_v [B, d] float32, not normalised."""
-  x: Any = normalised(images, clip.mean, clip.std)
-  found: jax.Array = clip.image.apply({"params": params["image"]}, x)
-  return found
 
 
 def _of_texts(clip: Any, params: Any, ids: jax.Array, ends: jax.Array) -> jax.Array:

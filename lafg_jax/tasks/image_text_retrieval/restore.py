@@ -16,6 +16,7 @@ from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip_record
 from lafg_jax.models.weights import to_transformers
 from lafg_jax.tasks.image_text_retrieval import embed, features, methods, texts
+from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.tasks.image_text_retrieval.model import Model
 from lafg_jax.training import checkpoints
 
@@ -30,6 +31,13 @@ def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   params = checkpoints.subtree(arrays, "state/params")
   kept = {name: x for name, x in params.items() if name not in _OF_TRAINING}
   return {"params": kept, "prototypes": {}, "readout": {}}
+
+
+def pretrained(config: ConfigDict) -> tuple[ConfigDict, dict[str, Any], dict[str, Any], str]:
+  """(config, params, facts, folder of the tokenizer) of the config's CLIP without any method."""
+  config.prompts.method = "zero_shot"
+  clip, params, _ = models.load(config)
+  return config, params, kept_clip.facts_of(clip), clip.tokens.folder
 
 
 def clip_of(config: ConfigDict, facts: dict[str, Any]) -> Any:
