@@ -94,7 +94,8 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   """Raises UserError with the key and what it takes, for the first value that cannot be."""
   validation.validate_values(config, SECTIONS)
   rules.check_data(config)
-  validation.reject_unread(config, _OURS)
+  # query.method may say how Phi is trained.
+  validation.reject_unread(methods.resolve(config), _OURS)
   _check_unread(config)
   _check_source(config)
   _check_words(config)

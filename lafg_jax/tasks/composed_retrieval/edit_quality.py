@@ -26,13 +26,11 @@ def measured(config: ConfigDict, part: Composed, edits: Mapping) -> dict[str, fl
   alone, told a true caption of the reference (finches and their grammar).
   """
   truth = [query.edited for query in part.queries]
-  if not all(truth):
+  if not (all(truth) and edits):
     return {}
-  found = {}
-  if edits:
-    said = [edits.get((part.name, query.id)) for query in part.queries]
-    first = [one.edited[0] if one is not None and one.edited else "" for one in said]
-    found["edits"] = _exact(config, first, truth)
+  said = [edits.get((part.name, query.id)) for query in part.queries]
+  first = [one.edited[0] if one is not None and one.edited else "" for one in said]
+  found = {"edits": _exact(config, first, truth)}
   if (alone := of_true_captions(config, part)) is not None:
     found["editor"] = _exact(config, alone, truth)
   return found

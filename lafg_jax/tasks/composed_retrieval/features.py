@@ -85,7 +85,7 @@ def fixed(
   )
   truth = [query.edited for query in part.queries]
   other = {"perfect": of_texts("true descriptions", truth)} if all(truth) else {}
-  if (alone := edit_quality.of_true_captions(config, part)) is not None:
+  if edits and (alone := edit_quality.of_true_captions(config, part)) is not None:
     other["true_captions"] = of_texts("edits of true captions", alone)
   if edits:
     found = _with_edits(found, part, edits, of_texts)
