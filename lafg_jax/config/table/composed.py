@@ -187,7 +187,7 @@ ROWS = (
   Key("mapping.num_images", 0, at_least(0), "training",
       "'searle' and 'pic2word': at most so many training images, evenly spaced; 0: all. An "
       "inversion takes seconds an image.",
-      ReadBy("mapping.method", ("searle", "pic2word"), unset=0)),
+      ReadBy("mapping.method", ("searle", "pic2word"))),
   Key("mapping.views", 4, at_least(0), "training",
       "'pic2word': random crops of an image (data.crop_scale) whose features are computed once, "
       "and of which epochs take one after the other; 0: the centre crop.",

@@ -51,6 +51,9 @@ def run(
     distributed.agree("the tokenizer's files", keep)
     return make_objective(config, model, prepared())
 
+  # Before the loop, which holds back the first signal: inversions may take hours, and the chunks
+  # that are there stay.
+  prepared()
   return loop.run(
     config,
     workdir,

@@ -67,9 +67,7 @@ TUNED_GROUP = "headline"
 # What of a trial ranks the settings.
 TUNED_BY = "map@10"
 
-
-# An inversion of all training images would take hours.
-SEARLE: dict[str, object] = {"mapping.method": "searle", "mapping.num_images": 512}
+SEARLE: dict[str, object] = {"mapping.method": "searle"}
 
 
 def starts(config):
