@@ -12,10 +12,10 @@ are all images that agree in everything else. Variants:
   unseen   queries and gallery of the types that the small CLIP has not seen
   seen     of the types it has seen, photographs that did not train it
 
-Types are drawn by data.split_seed=1, as those of the small CLIP. There is no editor and no
-captioner by default: q_f and q_v make the query. With a language model,
---config.captioner.kind=openai and --config.editor.kind=openai add q_m and t_c;
---config.editor.kind=perfect is their ceiling.
+Types are drawn by data.split_seed=1, as those of the small CLIP. The captioner is
+the small CLIP itself, which chooses a value for each attribute, and the editor a few rules, no
+language model; --config.captioner.kind=openai and --config.editor.kind=openai take real ones.
+--config.editor.kind=perfect is the ceiling of both.
 """
 
 from lafg_jax.tasks.class_retrieval.default import check_variant
@@ -34,7 +34,9 @@ def get_config(variant: str = "unseen"):
   config.data.update(image_size=64, resize_size=64, split_seed=1)
   # It is there when experiments/small_clip.py has trained it.
   config.model.pretrained = ""
-  config.mapping.update(batch_size=256, dropout=0.1)
-  config.query.update(alpha=0.3, beta=0.4)
+  config.captioner.update(kind="attributes", number=4, batch_size=64)
+  config.editor.kind = "grammar"
+  config.mapping.update(batch_size=256, dropout=0.1, num_images=512)
+  config.query.update(alpha=0.4, beta=0.2, gamma=0.2)
   config.train.update(steps=600, checkpoint_every=600, log_every=50, learning_rate=1e-3)
   return config

@@ -13,9 +13,10 @@ from pyarrow import parquet
 
 from configs.image_text import fashion
 from lafg_jax.data import captions, composed, images
-from lafg_jax.data.composed_readers import phrases
+from lafg_jax.data.composed_readers import attributes, phrases
 from lafg_jax.data.composed_readers.phrases import Change
 from lafg_jax.data.datasets import Dataset
+from lafg_jax.language.editors import by_rules
 from lafg_jax.tasks.composed_retrieval import default
 from lafg_jax.utils.errors import UserError
 
@@ -216,6 +217,24 @@ def test_looks_are_the_cells_in_which_answers_agree(shop):
     same = {x for x in part.ids if looks.of[x] == looks.of[query.targets[0]]}
     assert same == set(query.targets)
   assert composed.looks(config_of(source="listed")) is None
+
+
+def test_sentences_speak_of_columns_as_captions_do(shop):
+  """An editor by rules finds in each sentence what it asks for, in the words of `spoken`."""
+  config = of_shop(shop, split="test", types="all")
+  config.captioner.kind = "attributes"
+  told, (part,) = attributes.spoken(config), composed.load(config)
+  names, cells = composed.looks(config)
+  assert set(told) <= set(names)
+  edit = by_rules.of(config)
+
+  def caption(image):
+    values = dict(zip(names, cells[image], strict=True))
+    return f"A photo of {', '.join(told[name][values[name]][0] for name in told)}."
+
+  assert len(part.queries) > 10
+  for query in part.queries:
+    assert edit(caption(query.reference), query.text) == caption(query.targets[0]), query.text
 
 
 def test_queries_are_even_over_kinds_and_do_not_depend_on_other_rows(shop):

@@ -120,11 +120,12 @@ ROWS = (
       "'openai' (any OpenAI-compatible endpoint that takes images)."),
   Key("captioner.file", "", TEXT, "words",
       'JSONL of {"id": ..., "captions": [...]}, or a JSON of LDRE; for \'attributes\' a JSON '
-      "{attribute: {value: phrase, or list of phrases}} ('': the finches').",
+      "{attribute: {value: phrase, or list of phrases}} ('': those of finches, or of the columns "
+      "of a table).",
       ReadBy("captioner.kind", ("file", "attributes"), unset=""), path=True),
   Key("captioner.model", "", TEXT, "words",
       "Hub id or folder ('transformers'), the model's name ('openai'), or the CLIP of 'attributes' "
-      "('': the shipped tiny_clip).", path=True),
+      "('': model.pretrained).", path=True),
   Key("captioner.number", 15, at_least(1), "words", "N: captions of an image."),
   Key("captioner.gallery", True, BOOL, "words",
       "Caption the gallery too; False: the reference images alone (gamma is 0 then)."),

@@ -99,6 +99,17 @@ def training(config: Any) -> Training:
   return Training(rows.found.take(ids), distinct, ids, grounds.of(config.data))
 
 
+def spoken(config: Any) -> dict[str, dict[str, tuple[str, ...]]]:
+  """{column: {value: its phrases}} of the type and of the columns that a query may change."""
+  rows = _rows(config)
+  change, _ = _columns(config, rows)
+  found = {}
+  for name in (rows.of_type, *change):
+    values = sorted({cell for cell in rows.cells[name] if cell})
+    found[name] = {value: (phrases.spoken(name, value, name == rows.of_type),) for value in values}
+  return found
+
+
 def looks(config: Any) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]]]:
   """The columns in which answers agree, and {image id: cells} of all images of the table."""
   rows = _rows(config)

@@ -65,6 +65,11 @@ def phrase(change: Change) -> Phrase:
   return Phrase(said, said, f"with {change.new} instead of {change.old} as {words}")
 
 
+def spoken(column: str, value: str, of_type: bool = False) -> str:
+  """What tells a value in a caption: 'red', 'for women'; of the column of types its own word."""
+  return value.lower() if of_type else phrase(Change(column, "", value)).short
+
+
 def _place(change: Change) -> int:
   column = _plain(change.column)
   return next((k for k, names in enumerate(_ORDER) if column in names), len(_ORDER))

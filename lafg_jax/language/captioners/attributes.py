@@ -2,7 +2,8 @@
 
 No language model writes here: captions list phrases of the chosen values, each time in another
 order and, where there are several phrases for a value, in other words. The phrases are those of
-finches' captions, or a JSON {attribute: {value: phrase, or list of phrases}}.
+finches' captions, those by which queries of a table speak of its columns, or a JSON {attribute:
+{value: phrase, or list of phrases}}.
 
 There are two ways to choose. 'phrases' takes each attribute by itself, by the mean feature of the
 phrases of each value (zero-shot classification, Radford et al., ICML 2021). 'captions' writes many
@@ -20,13 +21,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from lafg_jax.data.composed_readers import attributes as tables
 from lafg_jax.finches import text as finch_text
 from lafg_jax.language.encoders import load, runtimes
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise
 
-DEFAULT = "tiny_clip"
 _START, _FINCH = "a photo of", "A finch with"
 
 Phrases = dict[str, dict[str, tuple[str, ...]]]
@@ -54,19 +55,18 @@ class Attributes(NamedTuple):
   way: str
 
 
-def make(section: Any, source: str = "finches") -> Captioner:
-  """A captioner: images uint8 [H, W, 3] to section.number captions each.
+def make(config: Any) -> Captioner:
+  """A captioner: images uint8 [H, W, 3] to captioner.number captions each.
 
   Args:
-    section: `config.captioner`; reads file, model ('' is the tiny CLIP), number, prompt, seed and
-      wrong.
-    source: `composed.source`.
+    config: reads the section captioner: file, model, number, prompt, seed and
+      wrong; and where queries come from.
 
   Raises:
     UserError: phrases are missing or malformed, or CLIP cannot be loaded.
   """
-  looked_for = of(section, source)
-  choose = reader(section.model or DEFAULT, looked_for)
+  section, looked_for = config.captioner, of(config)
+  choose = reader(model_of(config), looked_for)
 
   def captions(images: list[np.ndarray]) -> list[list[str]]:
     return [
@@ -77,18 +77,26 @@ def make(section: Any, source: str = "finches") -> Captioner:
   return captions
 
 
-def check(section: Any, source: str) -> None:
+def model_of(config: Any) -> str:
+  """The CLIP that reads: captioner.model, or else the one of the queries."""
+  return str(config.captioner.model or config.model.pretrained)
+
+
+def check(config: Any) -> None:
   """Raises UserError where `make` would for its phrases, or for a CLIP that is not there."""
-  of(section, source)
+  of(config)
   with _naming_the_key():
-    runtimes.check(section.model or DEFAULT)
+    runtimes.check(model_of(config))
 
 
-def of(section: Any, source: str) -> Attributes:
-  """The phrases of captioner.file, or those of finches."""
+def of(config: Any) -> Attributes:
+  """The phrases of captioner.file, or those of finches or of a table's columns."""
+  section, source = config.captioner, config.composed.source
+  start = _START if section.prompt == "auto" else section.prompt
   if section.file:
-    start = _START if section.prompt == "auto" else section.prompt
     return Attributes(read_phrases(section.file), start, "phrases")
+  if source == "attributes":
+    return Attributes(tables.spoken(config), start, "phrases")
   if source != "finches":
     raise UserError(
       f"--config.captioner.kind=attributes with composed.source={source}: pass "

@@ -42,7 +42,7 @@ def check(config: Any) -> None:
   """Raises UserError where the model or the endpoint of a captioner is not there."""
   section = config.captioner
   if section.kind == "attributes":
-    attributes.check(section, config.composed.source)
+    attributes.check(config)
   elif section.kind == "transformers":
     by_transformers.check(section.model)
   elif section.kind == "openai":
@@ -51,12 +51,16 @@ def check(config: Any) -> None:
     endpoint.check(by_openai.chat_of(section))
 
 
-def settings(section: Any) -> list[Any]:
+def settings(config: Any) -> list[Any]:
   """What decides the captions of an image, for a captioner that computes them."""
+  section = config.captioner
   found = [section.kind, section.number]
   if section.kind == "attributes":
-    phrases = Path(section.file) if section.file else None
-    model = Path(section.model) if os.path.isdir(section.model) else section.model
+    # Those of a table's columns are of its file.
+    path = section.file or config.composed.file
+    phrases = Path(path) if path else None
+    clip = attributes.model_of(config)
+    model = Path(clip) if os.path.isdir(clip) else clip
     return [*found, model, phrases, section.prompt, section.wrong, section.seed]
   request = by_openai.REQUEST if section.prompt == "auto" else section.prompt
   found += [section.model, section.max_tokens, section.temperature, section.top_p, request]
@@ -73,7 +77,7 @@ def opened(config: Any) -> Iterator[Stream]:
   elif section.kind == "transformers":
     yield in_batches(by_transformers.make(section, by_openai.REQUEST), section.batch_size)
   else:
-    made = attributes.make(section, config.composed.source)
+    made = attributes.make(config)
     yield in_batches(made, section.batch_size)
 
 
@@ -89,7 +93,7 @@ def run(
     Incomplete: some images have no usable caption.
   """
   section = config.captioner
-  key = fingerprint(*settings(section), *source)[:12]
+  key = fingerprint(*settings(config), *source)[:12]
   path = Path(workdir) / f"captions.partial-{key}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
   done = _read_partial(path)

@@ -33,7 +33,7 @@ def of(config: Any) -> Edit:
       "that list attributes: pass --config.captioner.kind=attributes and --config.captioner.file, "
       "or another editor"
     )
-  return by_phrases(attributes.of(config.captioner, config.composed.source).phrases)
+  return by_phrases(attributes.of(config).phrases)
 
 
 def by_phrases(phrases: Phrases) -> Edit:

@@ -82,7 +82,7 @@ def inputs(config: Any) -> list[Any]:
   found = [section.kind, section.gallery, config.composed.missing]
   if section.kind == "file":
     return [*found, Path(section.file)]
-  return found if section.kind == "none" else [*found, *store.settings(section)]
+  return found if section.kind == "none" else [*found, *store.settings(config)]
 
 
 def wanted(parts: Sequence[Composed], gallery: bool) -> dict[str, tuple[Composed, int]]:

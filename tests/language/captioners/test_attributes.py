@@ -26,6 +26,12 @@ def section(**changes):
   return SimpleNamespace(**values | changes)
 
 
+def config(source="finches", **changes):
+  of = SimpleNamespace(source=source)
+  model = SimpleNamespace(pretrained="tiny_clip")
+  return SimpleNamespace(captioner=section(**changes), composed=of, model=model)
+
+
 @pytest.fixture(scope="module")
 def pictures():
   return [composed.image("val", k) for k in ROWS]
@@ -40,12 +46,12 @@ def phrases(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def phrase_captioner(phrases):
-  return attributes.make(section(file=phrases), "listed")
+  return attributes.make(config("listed", file=phrases))
 
 
 @pytest.fixture(scope="module")
 def finch_captioner():
-  return attributes.make(section())
+  return attributes.make(config())
 
 
 def read(captions):
@@ -96,7 +102,7 @@ def test_captions_do_not_depend_on_the_batch(finch_captioner, pictures):
 
 def test_wrong_attributes_are_a_share_and_the_same_each_time(pictures):
   """Under 1 all are wrong, under a half about a half, and by the image alone."""
-  looked_for = attributes.of(section(), "finches")
+  looked_for = attributes.of(config())
   values = [options[0] for options in ATTRIBUTES.values()]
 
   def wrong(share, image):
@@ -135,7 +141,7 @@ def test_a_file_without_phrases_is_one_line(tmp_path, text, words):
   path = tmp_path / "phrases.json"
   path.write_text(text)
   with pytest.raises(UserError, match=words) as error:
-    attributes.check(section(file=str(path)), "listed")
+    attributes.check(config("listed", file=str(path)))
   assert "--config.captioner.file" in str(error.value)
   assert "\n" not in str(error.value)
 
@@ -148,10 +154,10 @@ def test_other_mistakes_name_their_key(tmp_path):
     ({"model": str(tmp_path)}, "finches", "captioner.model"),
   ):
     with pytest.raises(UserError, match=words) as error:
-      attributes.check(section(**changes), source)
+      attributes.check(config(source, **changes))
     assert "language." not in str(error.value)
   with pytest.raises(UserError, match="captioner.model"):
-    attributes.make(section(model=str(tmp_path)))
+    attributes.make(config(model=str(tmp_path)))
 
 
 def test_captions_of_finches_are_worded_as_the_finches_are(finch_captioner, pictures):

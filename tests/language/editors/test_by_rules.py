@@ -26,7 +26,7 @@ def as_phrases(told):
 
 
 def config(**changes):
-  told = {"source": "attributes", "kind": "attributes", "file": ""} | changes
+  told = {"source": "listed", "kind": "attributes", "file": ""} | changes
   captioner = SimpleNamespace(kind=told["kind"], file=told["file"], prompt="auto")
   return SimpleNamespace(
     composed=SimpleNamespace(source=told["source"]),
