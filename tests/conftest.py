@@ -348,6 +348,16 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_a_token_weighs_its_mean_over_training_captions",
+  "test_it_saw_photographs_of_some_types_and_its_tests_say_what_stands_beside",
+  "test_no_variant_of_cars_tests_what_the_small_clip_was_trained_on",
+  "test_training_finds_more_of_unseen_classes_than_the_model_did_before",
+  "test_wandb_has_every_step_once_and_one_run_over_a_kill",
+  "test_an_embeddings_file_is_evaluated_without_training",
+  "test_a_pretrained_backbone_is_evaluated_without_training",
+  "test_it_searches_by_an_image_and_words_with_a_model_that_composes",
+  "test_ctrl_c_does_not_wait_for_the_requests_in_flight",
+  "test_a_model_that_knows_every_caption_reaches_the_ceiling",
   "test_every_pair_is_ranked_by_the_weights_of_its_own_image",
   "test_the_trained_clip_is_one_of_transformers",
   "test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen",

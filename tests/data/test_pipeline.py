@@ -25,6 +25,7 @@ def section(**changes):
     {
       "image_size": 16,
       "resize_size": 20,
+      "pad": "none",
       "train_crop": "random_resized",
       "crop_scale": (0.2, 1.0),
       "crop_ratio": (0.75, 4 / 3),

@@ -103,7 +103,7 @@ def spoken(config: Any) -> dict[str, dict[str, tuple[str, ...]]]:
   """{column: {value: its phrases}} of the type and of the columns that a query may change."""
   rows = _rows(config)
   change, _ = _columns(config, rows)
-  found = {}
+  found: dict[str, dict[str, tuple[str, ...]]] = {}
   for name in (rows.of_type, *change):
     values = sorted({cell for cell in rows.cells[name] if cell})
     found[name] = {value: (phrases.spoken(name, value, name == rows.of_type),) for value in values}

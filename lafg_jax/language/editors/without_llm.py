@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-import numpy as np
-
 from lafg_jax.language.editors.record import Asked, Edit, Said
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
@@ -43,7 +42,7 @@ def wrong_of(parts: Sequence[str], share: float, seed: int) -> dict[int, int]:
   parts: of each row; the other query is of the same part. Both are drawn by `seed`. A part with
   one query has no other.
   """
-  rng = np.random.default_rng(seed)
+  rng = random_streams.of_seed(seed)
   rows = {part: [i for i, name in enumerate(parts) if name == part] for part in parts}
   able = [i for i, part in enumerate(parts) if len(rows[part]) > 1]
   chosen = rng.permutation(able)[: round(share * len(parts))]

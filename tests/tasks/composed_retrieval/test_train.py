@@ -69,7 +69,7 @@ def test_lincir_lowers_its_loss_and_the_frozen_clip_is_saved_once(tmp_path, trai
     mapping.load(config, None)
 
 
-@pytest.mark.parametrize("method", ["lincir", "searle"])
+@pytest.mark.parametrize("method", ["lincir", pytest.param("searle", marks=pytest.mark.long)])
 def test_a_run_that_was_stopped_ends_in_the_same_bits(tmp_path, training, method):
   names = tmp_path / "names.txt"
   names.write_text("crown\nwing\ntail\n")
