@@ -37,5 +37,5 @@ def get_config(variant: str = "held_out"):
   config.mapping.update(batch_size=128, dropout=0.1, num_images=512)
   # Chosen on the queries of composed.split=val.
   config.query.update(alpha=0.6, beta=0.2, gamma=0.3)
-  config.train.update(steps=600, checkpoint_every=600, log_every=50, learning_rate=1e-3)
+  config.train.update(steps=300, checkpoint_every=300, log_every=50, learning_rate=1e-3)
   return config

@@ -89,7 +89,6 @@ def groups():
       "default@no-phi": {"query.use_phi": False},
       "default@no-image": {"query.use_image": False},
       "default@no-captions": {"query.use_captions": False},
-      "default@no-added": {"query.use_added": False},
     },
     "controls": {
       # None is the model before training.
@@ -98,6 +97,7 @@ def groups():
       "default@perfect-edits": {"editor.kind": "perfect"},
       "default@wrong-edits": {"editor.wrong": 0.5},
       "default@wrong-captions": {"captioner.wrong": 0.33},
+      "default@no-added": {"query.use_added": False},
     },
     "forms": {
       "searle_oti": {"query.method": "searle", "query.oti": True},

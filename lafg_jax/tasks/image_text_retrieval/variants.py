@@ -57,7 +57,7 @@ FIGURE_GROUPS = ("headline", "controls")
 FIGURE_CONTROLS = ("zero_shot", "default@captions-of-other-images")
 
 # Groups that take fewer seeds than --seeds.
-SEEDS = {"sweeps": 2, "forms": 2}
+SEEDS = {"controls": 4, "sweeps": 2, "forms": 2}
 
 # `--tune`: training classes held out, seeds, and the group whose variants are tuned.
 VAL_CLASSES = 2
