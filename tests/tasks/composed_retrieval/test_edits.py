@@ -19,6 +19,7 @@ from lafg_jax.language.editors import without_llm
 from lafg_jax.language.editors.record import Asked, Edit
 from lafg_jax.tasks.composed_retrieval import default, edits
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint
 
 LDRE = Path(__file__).resolve().parents[4] / "shared/data/composed/ldre"
 CAPTIONS = {f"r{i}": [f"a bird {i}", f"bird {i} outside"] for i in range(4)}
@@ -98,6 +99,28 @@ def test_a_file_must_have_every_query_of_every_part(tmp_path):
       run([*rows[:4], bad])
   with pytest.raises(UserError, match="row 6: the query 0 comes twice"):
     run([*rows, rows[0]])
+
+
+def test_a_caption_of_listed_phrases_is_edited_by_their_words(tmp_path):
+  phrases = tmp_path / "phrases.json"
+  phrases.write_text(json.dumps({"colour": {"Red": "a red one", "Blue": "a blue one"}}))
+  config = config_of(captioner__kind="attributes", captioner__file=str(phrases))
+  config.editor.kind = "grammar"
+  texts = ("the same, but red", "cheaper")
+  part = part_of([Query(str(i), f"r{i}", text) for i, text in enumerate(texts)])
+  before = edits.inputs(config)
+  edits.check(config)
+  edits.run(config, tmp_path, [part], {f"r{i}": ["A photo of a blue one."] for i in range(2)})
+  rows = lines(tmp_path / edits.FILE)
+  assert rows[0]["edited"] == ["A photo of a red one."] and "fallback" not in rows[0]
+  assert rows[1]["edited"] == ["A photo of a blue one."] and rows[1]["fallback"] == ["edited"]
+  was = fingerprint(*before)
+  phrases.write_text(json.dumps({"colour": {"Red": "the red one", "Blue": "a blue one"}}))
+  assert fingerprint(*edits.inputs(config)) != was
+  # Captions of a file list no phrases that the rules know.
+  config.captioner.kind = "file"
+  with pytest.raises(UserError, match="--config.captioner.kind=attributes"):
+    edits.check(config)
 
 
 def test_what_an_editor_lacks_is_said_before_it_works(tmp_path):
