@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.data.composed import Composed, Query, Training
+from lafg_jax.data.composed_readers import common
 from lafg_jax.finches import composed as finch_queries
 from lafg_jax.finches.composed import Asked
 from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.utils import ground as grounds
 from lafg_jax.utils.errors import UserError
-
-_DROP = {"auto": True, "always": True, "never": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +55,7 @@ def read(config: Any) -> list[Composed]:
       images=Pictures(wanted.split, len(ids)),
       gallery=np.arange(len(ids), dtype=np.int32),
       about=f"finches, {len(ids):,} images of {kinds:,} looks, {wanted.wordings} wordings",
-      drop_reference=_DROP[wanted.drop_reference],
+      drop_reference=common.drops(config, True),
       protocol="targets",
       content=hashlib.sha256(repr((birds, queries)).encode()).hexdigest()[:16],
       ground=grounds.of(config.data),

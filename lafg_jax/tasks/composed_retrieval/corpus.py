@@ -54,7 +54,7 @@ def training(config: ConfigDict) -> Training:
   needed = "texts" if method == "lincir" else "images"
   found = Training((), ()) if needed in given else composed.training(config)
   if mapping.texts:
-    found = found._replace(texts=_read_texts(mapping.texts))
+    found = found._replace(texts=read_texts(mapping.texts))
   if mapping.images:
     found = _with_images(found, mapping.images)
   if mapping.num_images:
@@ -218,7 +218,7 @@ def _sampled(found: Training, most: int) -> Training:
   return found._replace(images=some, ids=tuple(found.ids[row] for row in rows) if found.ids else ())
 
 
-def _read_texts(name: str) -> tuple[str, ...]:
+def read_texts(name: str) -> tuple[str, ...]:
   """The texts of a file: a line each, or the column 'caption' or 'text' of a CSV."""
   path, key = Path(name), f"{_KEYS['texts']}={name}"
   if path.suffix.lower() in (".csv", ".tsv") and path.is_file():

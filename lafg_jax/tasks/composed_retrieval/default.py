@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys, rules, validation
-from lafg_jax.config.table.composed import LLM, PUBLISHED
+from lafg_jax.config.table.composed import LLM, MAPPINGS, PUBLISHED
 from lafg_jax.config.table.train import OF_MODELS
 from lafg_jax.tasks.composed_retrieval import methods
 from lafg_jax.utils.errors import UserError
@@ -20,7 +20,8 @@ SECTIONS = ("task", "seed", "data", *_OF_MODEL, *_OURS, "train", "evaluate")
 # Keys of `data` that decide the batches of other tasks, and names of classes.
 _UNREAD = (
   *("box_crop", "classes_per_batch", "images_per_class", "instances", "recoloured_per_batch"),
-  *("num_val_classes", "max_train_classes", "pack", "name"),
+  *("num_val_classes", "max_train_classes", "pack", "name", "root", "manifest", "builder"),
+  *("expect_counts", "depth", "split_folders", "image_key", "label_key", "recolourings"),
 )
 # What each source asks for: (key, what it takes).
 _NEEDED = {
@@ -60,7 +61,6 @@ def get_config() -> ConfigDict:
   config.model.update(pretrained="openai/clip-vit-large-patch14", dtype="float32")
   config.train.update(optimizer="adamw", learning_rate=1e-4, weight_decay=0.01, steps=20_000)
   config.train.update(clip_norm=0.0, checkpoint_every=1000, schedule="constant", warmup=0.0)
-  config.evaluate.ks = (1, 5, 10, 50)
   return config
 
 
@@ -161,6 +161,11 @@ def _check_method(config: ConfigDict, stages: Sequence[str]) -> None:
     raise UserError(
       "--config.query.method=cirevl: it is the edited description alone; pass --config.editor.kind"
     )
+  if query.method in MAPPINGS and config.mapping.method not in (MAPPINGS[0], query.method):
+    raise UserError(
+      f"--config.mapping.method={config.mapping.method}: query.method={query.method} is a Phi that "
+      f"was trained in that way; pass --config.mapping.method={query.method}"
+    )
   if trained and not methods.trains(config):
     why = "mapping.source has a trained Phi" if config.mapping.source else "its query has no Phi"
     why = "each reference image is inverted" if methods.inverts(config) else why
@@ -184,6 +189,16 @@ def _check_evaluation(config: ConfigDict) -> None:
     raise UserError(
       f"--config.evaluate.split={evaluate.split}: pass --config.composed.split, which says whose "
       "queries are evaluated"
+    )
+  if config.evaluate.ks != get_config().evaluate.ks:
+    raise UserError(
+      f"--config.evaluate.ks={config.evaluate.ks}: figures are those of each benchmark's protocol; "
+      f"leave it at {get_config().evaluate.ks}"
+    )
+  if evaluate.source == "pretrained" and methods.trains(config):
+    raise UserError(
+      "--config.evaluate.source=pretrained: CLIP has no Phi of its own; pass "
+      "--config.mapping.source, or evaluate.source=untrained for Phi before training"
     )
   if train.keep_best and not train.validate_every:
     raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")

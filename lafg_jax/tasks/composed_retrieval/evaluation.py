@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -75,7 +76,7 @@ def run(config: ConfigDict, workdir: str) -> None:
         if name == config.query.method:
           rankings.append(ranked)
           ranking.write(file, part, ranked, _shares(part, vectors, ranked))
-          result = _about(config, part, fixed, table)
+          result = _about(config, part, fixed, table, result)
           exact.append(edit_quality.measured(config, part, texts[1]))
   if names := set.intersection(*map(set, exact)):
     result["exact_edits"] = {
@@ -123,9 +124,11 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def read_texts(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], dict[Any, Any]]:
-  """The captions of images and the edits of queries that the stages before wrote."""
+  """The captions of the gallery and the edits of queries that the stages before wrote."""
   reads = methods.reads(config)
-  said = captions.read(workdir, config.captioner.kind) if "captions" in reads else {}
+  # Captions that an editor alone has read are not the gallery's.
+  gallery = methods.gallery_captions(config, methods.of(config))
+  said = captions.read(workdir, config.captioner.kind) if gallery else {}
   return said, edits.read(workdir, config.editor.kind) if "edit" in reads else {}
 
 
@@ -216,19 +219,28 @@ def _shares(part: Composed, vectors: Vectors, ranked: Ranked) -> Mapping[str, np
 
 
 def _about(
-  config: ConfigDict, part: Composed, fixed: Fixed, table: dict[str, Method]
+  config: ConfigDict,
+  part: Composed,
+  fixed: Fixed,
+  table: dict[str, Method],
+  before: dict[str, Any],
 ) -> dict[str, Any]:
-  """What stands in the result of how queries and gallery were made."""
+  """What stands in the result of how queries and gallery were made.
+
+  before: the same of the parts before, whose counts are added.
+  """
   weights = {
     name: {**method.weights._asdict(), "gamma": method.gamma, "template": method.template}
     for name, method in table.items()
   }
   found: dict[str, Any] = {"method": config.query.method, "weights": weights}
   found["clip"] = {"name": config.model.pretrained, "image_size": config.data.image_size}
-  for name, has in (("edit", fixed.has_edit), ("caption", fixed.captioned)):
-    if has is not None and not has.all():
-      found[f"num_without_{name}"] = int((~has).sum())
-  return found
+  has = {"num_without_edit": fixed.has_edit, "num_without_caption": fixed.captioned}
+  for name, x in (has | {"num_unreadable": fixed.readable}).items():
+    if count := before.get(name, 0) + (0 if x is None else int((~x).sum())):
+      found[name] = count
+  # A gallery that lacks images is another one.
+  return found | ({"partial": True} if "num_unreadable" in found else {})
 
 
 def _result(
@@ -260,10 +272,22 @@ def _write(
   workdir: str, parts: list[Composed], rankings: list[Ranked], result: dict[str, Any]
 ) -> None:
   if jax.process_index() == 0:
+    _forget_submissions(workdir)
     with files.replacing(os.path.join(workdir, results.FILE)) as temporary:
       temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     for part, ranked in zip(parts, rankings, strict=True):
-      if part.secret and part.protocol in submission.FILES:
-        for path in submission.write(part, ranked.rows, subset_of(ranked), workdir):
-          logging.info("submission: %s", path)
+      if not part.secret or part.protocol not in submission.FILES:
+        continue
+      if result.get("partial"):
+        text = "%s: no submission is written: images are missing, and its server takes all queries"
+        logging.warning(text, part.name)
+        continue
+      for path in submission.write(part, ranked.rows, subset_of(ranked), workdir):
+        logging.info("submission: %s", path)
   metrics_log.evaluated(workdir, result)
+
+
+def _forget_submissions(workdir: str) -> None:
+  """Removes those of an earlier evaluation, which may be of other weights or another split."""
+  for name in submission.names():
+    Path(workdir, name).unlink(missing_ok=True)

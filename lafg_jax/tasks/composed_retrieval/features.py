@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from lafg_jax.data import datasets
 from lafg_jax.data.composed import Composed
 from lafg_jax.data.datasets import Dataset, Rows
 from lafg_jax.losses.contrastive import unit
@@ -21,6 +22,8 @@ from lafg_jax.tasks.composed_retrieval import edit_quality, kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
+from lafg_jax.utils.class_names import shorten
+from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint, read_npz
 
@@ -75,6 +78,7 @@ def fixed(
     return _kept(workdir, what, [*made_of, said], len(said), make)["vectors"]
 
   images, readable = _images(config, workdir, model, part, made_of)
+  _check_readable(config, part, readable)
   row_of = {name: row for row, name in enumerate(part.ids)}
   found = Fixed(
     images,
@@ -113,7 +117,8 @@ def _images(
   if config.composed.features:
     return _given(config, part, model.clip.dim)
   dataset, images = as_dataset(part), part.images
-  crop = [config.data.resize_size, config.data.pad, part.content, part.ids]
+  # Not part.content: the splits of a benchmark may have one gallery.
+  crop = [config.data.resize_size, config.data.pad, datasets.content_of(dataset)]
 
   def make(rows: range) -> kept.Arrays:
     at = np.arange(rows.start, rows.stop)
@@ -128,6 +133,16 @@ def _images(
 
   found = _kept(workdir, "images", [*made_of, crop], len(dataset), make)
   return found["vectors"], found["there"]
+
+
+def _check_readable(config: ConfigDict, part: Composed, readable: np.ndarray) -> None:
+  """Raises UserError for images that cannot be read, unless composed.missing=partial."""
+  broken = [part.ids[row] for row in np.flatnonzero(~readable)]
+  if broken and config.composed.missing != "partial":
+    raise UserError(
+      f"{counted(len(broken), 'image')} of {len(part.ids):,} of {part.name} cannot be read "
+      f"({shorten(broken)}): mend or replace them, or pass --config.composed.missing=partial"
+    )
 
 
 def _given(config: ConfigDict, part: Composed, dim: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,6 +12,7 @@ import numpy as np
 from lafg_jax.data.composed import Composed
 from lafg_jax.evaluate import target_ranks
 from lafg_jax.evaluate.target_ranks import Ranked
+from lafg_jax.runtime import distributed
 from lafg_jax.tasks.composed_retrieval import protocol
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
@@ -76,7 +78,11 @@ def shares(pieces: Mapping[str, np.ndarray], t: np.ndarray, places: np.ndarray) 
 
 @contextlib.contextmanager
 def writing(workdir: str) -> Iterator[TextIO]:
-  """The file of rankings, which is whole or not there at all."""
+  """The file of rankings, which is whole or not there at all; of several processes one writes."""
+  if distributed.process_index() != 0:
+    with open(os.devnull, "w", encoding="utf-8") as file:
+      yield file
+    return
   with files.replacing(Path(workdir, FILE)) as temporary:
     with open(temporary, "w", encoding="utf-8") as file:
       yield file
@@ -103,8 +109,10 @@ def read(workdir: str) -> dict[tuple[str, str], dict[str, Any]]:
   if not path.is_file():
     raise UserError(f"{path} does not exist: run --stage=evaluate first")
   try:
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {(line["part"], line["id"]): line for line in found if line["ranked"] is not None}
+    # Not splitlines: a text may hold signs that it takes for ends of lines.
+    found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    [line[name] for line in found for name in ("ranked", "scores", "terms")]
+    return {(line["part"], line["id"]): line for line in found}
   except (ValueError, KeyError, TypeError) as error:
     raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
 

@@ -1,7 +1,6 @@
 """The report stage: which queries of an evaluation are shown, and what is said about them."""
 
 import functools
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,15 +71,7 @@ def read_rankings(workdir: str, parts: Sequence[Composed]) -> dict[tuple[str, st
 
   Raises UserError where it is missing or damaged, or lacks a query of `parts`.
   """
-  path = Path(workdir, ranking.FILE)
-  if not path.is_file():
-    raise UserError(f"{path} does not exist: run --stage=evaluate first")
-  try:
-    found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = {(line["part"], line["id"]): line for line in found}
-    [line[name] for line in found for name in ("ranked", "scores", "terms")]
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{path} is damaged ({error}): run --stage=evaluate again") from error
+  path, lines = Path(workdir, ranking.FILE), ranking.read(workdir)
   for part in parts:
     known = set(part.ids)
     for query in part.queries:
@@ -226,6 +217,8 @@ def _notes(result: dict[str, Any]) -> list[str]:
   for what in ("edit", "caption"):
     if count := result.get(f"num_without_{what}"):
       notes.append(f"{count:,} without {what}s")
+  if count := result.get("num_unreadable"):
+    notes.append(f"{counted(count, 'image')} cannot be read: not comparable with published figures")
   return [*notes, *tables.exact_of(result)]
 
 

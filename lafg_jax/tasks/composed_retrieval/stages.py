@@ -18,6 +18,7 @@ from lafg_jax.tasks.composed_retrieval import (
   corpus,
   edits,
   evaluation,
+  mapping,
   methods,
   ranking,
   readings,
@@ -26,6 +27,7 @@ from lafg_jax.tasks.composed_retrieval import (
   tables,
   train,
   validating,
+  words,
 )
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.default import default_names
@@ -55,7 +57,9 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   if "edit" in names:
     edits.check(config)
   if {"train", "evaluate"} & {*names}:
-    models.load(config)
+    clip = models.load(config).clip
+    if "evaluate" in names and "phi" in methods.reads(config):
+      mapping.load(config, clip)
   if "train" in names:
     corpus.check(config, corpus.training(config))
   every = {stage.name: stage for stage in _STAGES}
@@ -66,8 +70,7 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   """Prints the figures of an evaluation, and which files to look at."""
   if "evaluate" in names:
     print("\n" + tables.table(results.read_result(workdir)) + "\n")
-  submitted = [name for of in submission.FILES.values() for name in of.values()]
-  written = (composed_page.FILE, results.FILE, ranking.FILE, *submitted)
+  written = (composed_page.FILE, results.FILE, ranking.FILE, *submission.names())
   for name in (*written, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
@@ -120,19 +123,26 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   read += [Path(workdir, edits.FILE)] if "edit" in reads else []
   if methods.trains(config) and config.evaluate.source in ("checkpoint", "best"):
     read += checkpoints.newest_meta(workdir, checkpoints.where_of(config.evaluate.source))
+  # The seed of edits is that of the row of noisy ones, too.
+  read += [config.editor.seed, methods.gallery_captions(config, methods.of(config))]
+  read += words.inverted_by(config) if methods.inverts(config) else []
+  given = (config.composed.features, config.mapping.source)
+  weights = [models.weights(config), [Path(path) if path else 0 for path in given]]
   deciding = keys.deciding(config, "embedding", "evaluation")
-  weights = [models.weights(config), Path(config.mapping.source) if config.mapping.source else 0]
   return [deciding, config.mapping.method, config.seed, _content(config), read, weights]
+
+
+def _evaluate_outputs(config: ConfigDict) -> list[str]:
+  source, composed = config.composed.source, config.composed
+  submits = composed.split == "test" and composed.missing != "partial"
+  submitted = submission.FILES.get(source, {}).values() if submits else ()
+  return [results.FILE, ranking.FILE, *submitted]
 
 
 _STAGES = (
   Stage("caption", _caption, _caption_inputs, lambda config: [captions.FILE]),
   Stage("edit", _edit, _edit_inputs, lambda config: [edits.FILE]),
   Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
-  Stage(
-    *("evaluate", evaluation.run, _evaluate_inputs),
-    lambda config: [results.FILE, ranking.FILE],
-    all_processes=True,
-  ),
+  Stage("evaluate", evaluation.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
   Stage("report", readings.run, readings.inputs, lambda config: [composed_page.FILE]),
 )

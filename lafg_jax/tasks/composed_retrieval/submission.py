@@ -27,9 +27,15 @@ FILES = {
   "cirr": {"recall": "submission_recall.json", "recall_subset": "submission_recall_subset.json"},
   "circo": {"": "submission.json"},
 }
+# Rankings of a query, and of its subset, that a server takes.
 LENGTH = {"": 50, "recall": 50, "recall_subset": 3}
 MAX_BYTES = 5_000_000
 _VERSION = "rc2"
+
+
+def names() -> list[str]:
+  """The names of all files of submissions."""
+  return [name for of in FILES.values() for name in of.values()]
 
 
 def write(

@@ -6,6 +6,7 @@
 from pathlib import Path
 from typing import Any
 
+from lafg_jax.config import keys
 from lafg_jax.tasks.composed_retrieval import methods
 from lafg_jax.utils.files import fingerprint
 
@@ -78,10 +79,12 @@ def starts(config):
 
 def groups():
   """{group: {variant: overrides}}; `default` is what the config has."""
-  baselines = ("image", "text", "sum", "lincir", "cirevl")
+  baselines = ("image", "text", "sum")
   return {
     "headline": {
       **{name: {"query.method": name} for name in baselines},
+      "lincir": {"query.method": "lincir", "mapping.method": "lincir"},
+      "cirevl": {"query.method": "cirevl"},
       "pic2word": {"query.method": "pic2word", "mapping.method": "pic2word"},
       "searle": {"query.method": "searle"} | SEARLE,
       "default": {},
@@ -165,6 +168,7 @@ def decided_by(config, trains, remembered):
     "captioner.file": config.captioner.file if "captions" in reads else "",
     "editor.file": config.editor.file if "edit" in reads else "",
     "mapping.source": config.mapping.source if "phi" in reads else "",
+    "composed.features": config.composed.features,
   }
   named = [
     remembered(("file", path), lambda path=path: fingerprint(Path(path)))
@@ -173,4 +177,16 @@ def decided_by(config, trains, remembered):
   ]
   # Figures without a Phi, or with a published one, are the same for each seed.
   drawn = config.seed if "phi" in reads and not config.mapping.source else None
+  if methods.inverts(config):
+    # Of values off their defaults, as those of the other keys.
+    settings = [x for key, x in _inversion(config) if not keys.is_default(key, x)]
+    content += [fingerprint(*settings)] if settings else []
   return kinds, ("seed", "model.pretrained", *read), (weights, content, named, drawn)
+
+
+def _inversion(config):
+  """(key, value) of what decides inversions; a file is a Path."""
+  files = ("concepts", "concept_phrases", "texts")
+  for name in ("inversion_steps", "inversion_rate", *files):
+    value = config.mapping[name]
+    yield f"mapping.{name}", Path(value) if name in files and value else value

@@ -1,6 +1,7 @@
 """Whose pseudo words a config takes: a trained Phi, a published one, or an inversion of images."""
 
 import functools
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,14 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
 from lafg_jax.data import composed
-from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods, objective
+from lafg_jax.tasks.composed_retrieval import (
+  concepts,
+  corpus,
+  inversion,
+  mapping,
+  methods,
+  objective,
+)
 from lafg_jax.tasks.composed_retrieval.features import Words
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import checkpoints
@@ -34,7 +42,7 @@ def load(config: ConfigDict, workdir: str, model: Model) -> Source:
     return Source(None, {"step": 0})
   if methods.inverts(config):
     return Source(functools.partial(_inverted, config, workdir, model), {"step": 0, "phi": "oti"})
-  if config.evaluate.source in ("untrained", "pretrained"):
+  if config.evaluate.source == "untrained":
     return Source(of_params(config.mapping.method, untrained(config, model)), {"step": 0})
   if given := mapping.load(config, model.clip):
     about = {"step": 0, "phi": config.mapping.source}
@@ -63,11 +71,28 @@ def untrained(config: ConfigDict, model: Model) -> Any:
 
 
 def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
-  texts = () if config.mapping.concepts else composed.training(config).texts
-  named = concepts.of(config, texts)
+  named = concepts.of(config, _concept_texts(config))
   folder = inversion.folder_of(workdir, config, x, named)
   found: np.ndarray = inversion.invert(config, *model, x, named, folder)
   return found
+
+
+def inverted_by(config: ConfigDict) -> list[Any]:
+  """What decides the inversions of reference images beside them, CLIP and the seed."""
+  of = config.mapping
+  given = [Path(path) if path else 0 for path in (of.concepts, of.concept_phrases)]
+  return [of.inversion_steps, of.inversion_rate, given, _concept_texts(config)]
+
+
+def _concept_texts(config: ConfigDict) -> tuple[str, ...]:
+  """The texts whose nouns are concepts: mapping.texts, or the source's own; () of a file of them.
+
+  Raises UserError where the source has none.
+  """
+  of = config.mapping
+  if of.concepts or of.concept_phrases:
+    return ()
+  return corpus.read_texts(of.texts) if of.texts else composed.training(config).texts
 
 
 def _check(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:

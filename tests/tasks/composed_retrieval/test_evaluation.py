@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,20 @@ from PIL import Image
 from lafg_jax import stages, tasks
 from lafg_jax.evaluate import results
 from lafg_jax.models import clip as clips
-from lafg_jax.tasks.composed_retrieval import default, evaluation, protocol, ranking
+from lafg_jax.tasks.composed_retrieval import (
+  default,
+  evaluation,
+  features,
+  methods,
+  protocol,
+  ranking,
+  readings,
+  words,
+)
 from lafg_jax.tasks.composed_retrieval import model as models
+from lafg_jax.tasks.composed_retrieval import stages as task_stages
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import fingerprint
 
 IMAGES, QUERIES = 20, 6
 TEXTS = ["has red wings", "is a dog costs $ 5", "is very red", "has no wings", "is dog", "is red"]
@@ -218,6 +230,123 @@ def test_features_that_are_there_take_the_place_of_images(own_data, small_clip, 
   np.savez(path, ids=np.array(["0.png"]), vectors=vectors[:1, :3])
   with pytest.raises(UserError, match=r"not real numbers \(1, 16\)"):
     evaluation.run(config, str(tmp_path))
+
+
+def test_a_gallery_without_captions_has_none_of_its_references(own_data, small_clip, tmp_path):
+  """captioner.gallery=False: an editor reads captions of the references, and gamma is 0."""
+  phrases = tmp_path / "phrases.json"
+  phrases.write_text(json.dumps({"colour": {"red": "a red dog", "no": "no dog"}}))
+  changes = {"captioner__kind": "attributes", "captioner__file": str(phrases)}
+  changes |= {"captioner__model": "tiny_clip", "editor__kind": "grammar", "editor__file": ""}
+  changes |= {"query__use_phi": False, "captioner__gallery": False}
+  result = run(config_of(own_data, small_clip, **changes), tmp_path)
+  assert len((tmp_path / "captions.jsonl").read_text().splitlines()) == QUERIES
+  assert result["weights"]["cvsi"]["gamma"] == 0 and "num_without_caption" not in result
+  assert result["weights"]["cvsi"]["alpha"] == pytest.approx(0.6)
+
+
+def test_images_that_cannot_be_read_are_refused_or_counted(own_data, small_clip, tmp_path):
+  shutil.copytree(own_data / "images", tmp_path / "images")
+  (tmp_path / "images" / "19.png").write_bytes(b"no image")
+  config = config_of(own_data, small_clip, query__method="image")
+  config.composed.images = str(tmp_path / "images")
+  with pytest.raises(UserError, match=r"1 image of 20 of listed cannot be read \('19.png'\)"):
+    run(config, tmp_path)
+  config.composed.missing = "partial"
+  result = run(config, tmp_path)
+  assert result["num_unreadable"] == 1 and result["partial"]
+
+
+def test_the_counts_of_parts_are_added(part_of):
+  def about(lacking, before):
+    has = np.arange(4) >= lacking
+    fixed = features.Fixed(None, np.ones(4, bool), None, None, has_edit=has)
+    return evaluation._about(default.get_config(), part_of([], 4), fixed, {}, before)
+
+  first = about(1, {})
+  assert first["num_without_edit"] == 1 and "num_without_caption" not in first
+  assert about(2, first)["num_without_edit"] == about(0, about(3, {}))["num_without_edit"] == 3
+
+
+def test_a_text_with_a_sign_that_ends_a_line_is_read_again(part_of, query, tmp_path):
+  part = part_of([query(0, 0, [1])._replace(text="red\u2028not\x85blue")], 3)
+  ranked = ranking.rank(part, np.ones((1, 2), np.float32), np.eye(3, 2, dtype=np.float32), 3)
+  with ranking.writing(str(tmp_path)) as file:
+    ranking.write(file, part, ranked, {"image": ranked.scores})
+  assert ranking.read(str(tmp_path))["x", "0"]["text"] == part.queries[0].text
+  assert set(readings.read_rankings(str(tmp_path), [part])) == {("x", "0")}
+
+
+def test_one_process_of_several_writes_rankings(tmp_path, monkeypatch):
+  monkeypatch.setattr(ranking.distributed, "process_index", lambda: 1)
+  with ranking.writing(str(tmp_path)) as file:
+    file.write("x")
+  assert list(tmp_path.iterdir()) == []
+
+
+def _key_of(config, workdir):
+  every = {stage.name: stage for stage in task_stages._STAGES}
+  return fingerprint(*every["evaluate"].inputs(methods.resolve(config), str(workdir)))
+
+
+@pytest.mark.parametrize(
+  "changes",
+  [
+    {"mapping__inversion_steps": 7},
+    {"mapping__inversion_rate": 0.5},
+    {"mapping__texts": "queries.jsonl"},
+    {"mapping__concepts": "texts.txt"},
+    {"composed__features": "edits.jsonl"},
+    {"editor__seed": 3},
+  ],
+)
+def test_what_decides_figures_is_evaluated_again(own_data, small_clip, tmp_path, changes):
+  oti = {"query__method": "searle", "query__oti": True}
+  before = _key_of(config_of(own_data, small_clip, **oti), tmp_path)
+  assert before == _key_of(config_of(own_data, small_clip, **oti), tmp_path)
+  named = {k: str(own_data / x) if isinstance(x, str) else x for k, x in changes.items()}
+  assert _key_of(config_of(own_data, small_clip, **oti, **named), tmp_path) != before
+  if next(iter(changes)).startswith("mapping"):
+    # A Phi that is trained already is not inverted.
+    config = config_of(own_data, small_clip, query__method="sum")
+    changed = config_of(own_data, small_clip, query__method="sum", **named)
+    assert _key_of(config, tmp_path) == _key_of(changed, tmp_path)
+
+
+def test_inversions_take_concepts_of_the_texts_that_are_named(own_data, small_clip):
+  config = config_of(own_data, small_clip, query__method="searle", query__oti=True)
+  wanted = tuple((own_data / "texts.txt").read_text().splitlines())
+  assert words._concept_texts(config) == wanted
+  config.mapping.update(texts="", concept_phrases="phrases.json")
+  assert words._concept_texts(config) == ()
+  config.mapping.concept_phrases = ""
+  with pytest.raises(UserError, match="no line of split train: pass --config.mapping.texts"):
+    words._concept_texts(config)
+
+
+def test_one_gallery_of_two_splits_is_encoded_once(own_data, small_clip, tmp_path, monkeypatch):
+  lines = [json.loads(x) for x in (own_data / "queries.jsonl").read_text().splitlines()]
+  path, config = tmp_path / "split.jsonl", config_of(own_data, small_clip, query__method="image")
+  split = lambda k: {"split": ("val", "test")[k % 2]}  # noqa: E731
+  path.write_text("".join(json.dumps(x | split(k)) + "\n" for k, x in enumerate(lines)))
+  config.composed.file = str(path)
+  run(config, tmp_path)
+  monkeypatch.setattr(models, "image_features", lambda *_: pytest.fail("features are there"))
+  config.composed.split = "test"
+  assert run(config, tmp_path)["split"] == "test"
+
+
+def test_no_submission_is_written_of_a_partial_copy(part_of, query, tmp_path):
+  queries = [query(k, k, members=range(k, k + 6)) for k in range(3)]
+  part = part_of(queries, 60, protocol="cirr")
+  q, t = np.ones((3, 2), np.float32), np.random.default_rng(0).random((60, 2), np.float32)
+  ranked = ranking.rank(part, q, t, 50)
+  result = {"split": "test", "source": "checkpoint"}
+  evaluation._write(str(tmp_path), [part], [ranked], result)
+  names = {"submission_recall.json", "submission_recall_subset.json"}
+  assert names <= {x.name for x in tmp_path.iterdir()}
+  evaluation._write(str(tmp_path), [part], [ranked], result | {"partial": True})
+  assert not names & {x.name for x in tmp_path.iterdir()}
 
 
 def test_secret_answers_give_rankings_and_no_figures(own_data, small_clip, tmp_path):
