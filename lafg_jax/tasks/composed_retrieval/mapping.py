@@ -94,14 +94,14 @@ def load(config: ConfigDict, clip: Any) -> tuple[str, dict[str, Any]] | None:
 
   Raises UserError: nothing is there, it is no Phi, or not one of this CLIP or of mapping.method.
   """
-  source, method = config.mapping.source, config.mapping.method
+  source = config.mapping.source
   if not source:
     return None
   kind, params = from_workdir(source, config) if os.path.isdir(source) else from_torch(source)
   check(source, params, clip)
   # A torch file does not tell a Phi of SEARLE from one of LinCIR.
   alike = ("lincir", "searle") if kind != "pic2word" and not os.path.isdir(source) else (kind,)
-  if method not in alike:
+  if (method := config.mapping.method) not in alike:
     raise UserError(
       f"{_KEY}={source}: its Phi is of {' or '.join(alike)}, and mapping.method (or query.method) "
       f"is {method}; pass --config.mapping.method={kind}"

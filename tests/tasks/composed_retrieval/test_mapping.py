@@ -62,8 +62,13 @@ def test_a_published_checkpoint_gives_torchs_output(tmp_path, kind, prefix):
     wanted = (net.half().float() if kind == "pic2word" else net).forward(torch.tensor(x)).numpy()
   np.testing.assert_allclose(mapping.apply(found, params, x), wanted, atol=1e-5)
   clip = types.SimpleNamespace(dim=D, text=types.SimpleNamespace(sizes=(WIDTH, 2, 2, 48)))
-  config = types.SimpleNamespace(mapping=types.SimpleNamespace(source=str(tmp_path / "phi.pt")))
+  of = types.SimpleNamespace(source=str(tmp_path / "phi.pt"), method=kind)
+  config = types.SimpleNamespace(mapping=of)
   assert mapping.load(config, clip)[0] == found
+  # Its template is another one, and the name of its row in the table.
+  of.method = "lincir" if kind == "pic2word" else "pic2word"
+  with pytest.raises(UserError, match=f"its Phi is of .*pass --config.mapping.method={found}"):
+    mapping.load(config, clip)
   config.mapping.source = ""
   assert mapping.load(config, clip) is None
 
