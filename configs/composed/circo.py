@@ -9,7 +9,8 @@ The root has annotations/ and COCO2017_unlabeled/. --config.composed.split=test 
 checked; val is scored here. Captions of the gallery are 1.85 million texts:
 --config.captioner.gallery=False does without them (gamma is 0 then). Without captioner, editor or
 Phi their terms are left out and the others' weights are scaled up; a baseline is
---config.query.method=searle. Variants: vit_l, vit_b32, vit_g.
+--config.query.method=searle. Variants: vit_l, vit_b32, vit_g, with LinCIR's training of Phi;
+vit_l_searle, vit_l_pic2word, ... have that of SEARLE or Pic2Word.
 
 Weights, prompts and protocol are those of CVSI's code: alpha 0.6, beta 0.4, gamma 0.2; the reference
 stays in the gallery, and shared_concept is not read. CVSI's own figures could not be found.

@@ -11,7 +11,8 @@ by name below it, or below --config.composed.images. --config.composed.split=tes
 files of a submission, checked; val is scored here, and its figures are 1 to 3 points from those of
 the test, which papers report. Without captioner, editor or Phi their terms are left out and the
 others' weights are scaled up; a baseline is --config.query.method=searle. Variants: vit_l, vit_b32,
-vit_g.
+vit_g, with LinCIR's training of Phi; vit_l_searle, vit_l_pic2word, ... have that of SEARLE or
+Pic2Word.
 
 Weights, prompts and protocol are those of CVSI's code: alpha 0.6, beta 0.4, gamma 0.2; the
 reference is left out. CVSI's own figures could not be found. Published by others (test, R@1 / R@5 /

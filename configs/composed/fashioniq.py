@@ -10,7 +10,8 @@ The root has captions/, image_splits/ and images/. Each category is searched in 
 reported is the mean of the three (val; the test's answers are secret). Without a trained Phi,
 --config.mapping.texts=FILE trains one on a text a line. Without captioner and editor their terms
 are left out and the others' weights are scaled up; a baseline is --config.query.method=searle.
-Variants: vit_l, vit_b32, vit_g.
+Variants: vit_l, vit_b32, vit_g, with LinCIR's training of Phi; vit_l_searle, vit_l_pic2word, ...
+have that of SEARLE or Pic2Word.
 
 Weights, prompts and protocol are those of CVSI's code: alpha 0.2, beta 0.6, gamma 0.1, and t_c
 normalised again. CVSI's own figures could not be found. Published by others (val, R@10 / R@50,

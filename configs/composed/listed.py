@@ -9,7 +9,8 @@ A line is {"id": "1", "reference": "a.jpg", "text": "the same, but red", "target
 --config.composed.gallery_file names. Without a trained Phi, --config.mapping.texts=FILE trains one
 on a text a line. Captioner and editor are one value each, and left out by default: the query is
 then q_f and q_v, half and half. Weights are ours; choose them on queries of your own. Variants:
-vit_l, vit_b32, vit_g.
+vit_l, vit_b32, vit_g, with LinCIR's training of Phi; vit_l_searle, vit_l_pic2word, ... have that of
+SEARLE or Pic2Word.
 """
 
 from lafg_jax.tasks.class_retrieval.default import check_variant

@@ -148,9 +148,9 @@ ROWS = (
   *_endpoint("captioner"),
 
   Key("editor.kind", "none", one_of("none", "file", "grammar", "perfect", *LLM), "words",
-      "Who writes the edited description: 'file' (editor.file), 'grammar' (a few rules for "
-      "finches and tables, no language model), a language model ('transformers', 'openai'); "
-      "'perfect' takes the truth, where it is known (ceiling)."),
+      "Who writes the edited description: 'file' (editor.file), 'grammar' (a few rules for finches "
+      "and for captions by 'attributes', no language model), a language model ('transformers', "
+      "'openai'); 'perfect' takes the truth, where it is known (ceiling)."),
   Key("editor.file", "", TEXT, "words",
       'JSONL of {"id": ..., "edited": [...], "added": ...}, or a JSON of LDRE.',
       ReadBy("editor.kind", ("file",), unset=""), path=True),
@@ -218,8 +218,8 @@ ROWS = (
 
   Key("query.method", "cvsi", one_of(*METHODS), "evaluation",
       "What makes a query: 'cvsi', or a baseline: 'image', 'text', 'sum' (of both), 'pic2word', "
-      "'searle', 'lincir' (Phi of that training and the plain template), 'cirevl' (the edited "
-      "description alone, of one caption)."),
+      "'searle', 'lincir' (Phi of that training and the plain template), 'cirevl' (the first "
+      "edited description alone; published with captioner.number=1)."),
   Key("query.alpha", 0.6, _FRACTION, "evaluation", "Weight of q_m, the edited descriptions."),
   Key("query.beta", 0.4, _FRACTION, "evaluation",
       "Weight of q_f, the text with the pseudo word; q_v, the image, has 1 - alpha - beta."),

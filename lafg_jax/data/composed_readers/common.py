@@ -182,16 +182,10 @@ def part(
   _check(name, queries, gallery)
   wanted = dict.fromkeys((*gallery, *(x for query in queries for x in _named(query)), *expected))
   missing = tuple(x for x in wanted if x not in found.at)
-  refusing = config.composed.missing != "partial"
-  if missing and refusing:
-    raise UserError(lacking(name, where, missing, len(wanted)))
-  counts = len(queries), len(gallery)
-  if published and counts != published and refusing:
-    raise UserError(
-      f"{name}: {counts[0]:,} queries and {counts[1]:,} images in the gallery, not "
-      f"{published[0]:,} and {published[1]:,}: complete the copy, or pass "
-      "--config.composed.missing=partial"
-    )
+  if config.composed.missing != "partial":
+    if missing:
+      raise UserError(lacking(name, where, missing, len(wanted)))
+    _check_counts(name, (len(queries), len(gallery)), published)
   kept = [query for query in queries if all(x in found.at for x in _named(query))]
   shown = [x for x in gallery if x in found.at]
   if not kept or not shown:
@@ -235,6 +229,16 @@ def _check(name: str, queries: Sequence[Query], gallery: Sequence[str]) -> None:
       raise UserError(f"{name}: query {query.id} names '{outside[0]}', which is not in the gallery")
     if query.reference in query.targets:
       raise UserError(f"{name}: the reference of query {query.id} is one of its own right answers")
+
+
+def _check_counts(name: str, counts: tuple[int, int], published: tuple[int, int] | None) -> None:
+  """Raises UserError where numbers of queries and of images are not the published ones."""
+  if published and counts != published:
+    raise UserError(
+      f"{name}: {counts[0]:,} queries and {counts[1]:,} images in the gallery, not "
+      f"{published[0]:,} and {published[1]:,}: complete the copy, or pass "
+      "--config.composed.missing=partial"
+    )
 
 
 def lacking(name: str, where: Path, missing: Sequence[str], number: int) -> str:

@@ -1,8 +1,9 @@
 """Captions of images, by any captioner; a run that was stopped resumes, image by image.
 
 `<workdir>/captions.partial-<fingerprint>.jsonl` gets a line as captions of an image come: `id`,
-`captions` (all so far) and `whole`. The fingerprint is that of the captioner's settings and of
-where the images come from. Images without usable captions are listed in
+`captions` (all so far), `whole`, and `size`, the bytes of its file: another file of that name is
+captioned anew. The fingerprint is that of the captioner's settings and of where the images come
+from. Images without usable captions are listed in
 `<workdir>/captions_failed.jsonl`, and the next run captions them.
 """
 
@@ -10,7 +11,7 @@ import contextlib
 import functools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,11 +83,17 @@ def opened(config: Any) -> Iterator[Stream]:
 
 
 def run(
-  config: Any, workdir: str | os.PathLike, ids: Sequence[str], show: Show, source: list[Any]
+  config: Any,
+  workdir: str | os.PathLike,
+  ids: Sequence[str],
+  show: Show,
+  source: list[Any],
+  sizes: Mapping[str, int],
 ) -> Stored:
   """Captions of all images, of which only those still missing are made, in this order.
 
-  show: id -> image. source: where the images come from, for the fingerprint.
+  show: id -> image. source: where the images come from, for the fingerprint. sizes: {id: bytes} of
+  images that are files.
 
   Raises:
     UserError: the model or endpoint cannot be used at all.
@@ -96,7 +103,7 @@ def run(
   key = fingerprint(*settings(config), *source)[:12]
   path = Path(workdir) / f"captions.partial-{key}.jsonl"
   path.parent.mkdir(parents=True, exist_ok=True)
-  done = _read_partial(path)
+  done = _read_partial(path, sizes)
   had = {name: found.texts for name, found in done.items()}
   pending = [name for name in ids if not (name in done and done[name].whole)]
   failed_path = Path(workdir) / FAILED
@@ -107,6 +114,7 @@ def run(
     who = f"{section.kind} {section.model}".strip()
     logging.info("caption: %s captions %d of %d images", who, len(pending), len(ids))
     with opened(config) as stream, jsonl.appending(path) as kept:
+      kept = functools.partial(_keep, kept, sizes)
       failed, unreadable = _caption_all(stream, pending, show, had, kept, failed_path)
   if failed:
     (reason, times), *others = Counter(failed.values()).most_common()
@@ -122,14 +130,15 @@ def run(
 def _caption_all(
   stream: Stream, pending: list[str], show: Show, had: dict, kept: Any, failed_path: Path
 ) -> tuple[dict[str, str], dict[str, str]]:
-  """Adds captions to `had` and to the file `kept`; returns why images failed or are unreadable."""
+  """Adds captions to `had`, and by `kept` to the file; returns why images failed or are
+  unreadable."""
   failed: dict[str, str] = {}
   unreadable: dict[str, str] = {}
   with Progress("caption", len(pending), "images") as progress:
     for name, found in stream(pending, show, had):
       if isinstance(found, Captions):
         had[name] = found.texts
-        jsonl.append(kept, {"id": name, "captions": found.texts, "whole": found.whole})
+        kept(name, found)
       elif isinstance(found, UnreadableImage):
         unreadable[name] = str(found)
         if len(unreadable) <= _SHOWN:
@@ -144,8 +153,13 @@ def _caption_all(
   return failed, unreadable
 
 
-def _read_partial(path: Path) -> dict[str, Captions]:
-  """{id: captions} of an interrupted run; a later line of an image counts."""
+def _keep(file: Any, sizes: Mapping[str, int], name: str, found: Captions) -> None:
+  row = {"id": name, "captions": found.texts, "whole": found.whole}
+  jsonl.append(file, row | ({"size": sizes[name]} if name in sizes else {}))
+
+
+def _read_partial(path: Path, sizes: Mapping[str, int]) -> dict[str, Captions]:
+  """{id: captions} of an interrupted run, of files of these sizes; a later line counts."""
 
   def sound(row: dict[str, Any]) -> bool:
     texts = row["captions"]
@@ -153,4 +167,8 @@ def _read_partial(path: Path) -> dict[str, Captions]:
     return strings and bool(texts) and isinstance(row["whole"], bool)
 
   rows = jsonl.sound_rows(path, sound, "its image is captioned again")
-  return {row["id"]: Captions(row["captions"], row["whole"]) for row in rows}
+  return {
+    row["id"]: Captions(row["captions"], row["whole"])
+    for row in rows
+    if row.get("size") == sizes.get(row["id"])
+  }

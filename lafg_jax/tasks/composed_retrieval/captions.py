@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from lafg_jax.data import images
+from lafg_jax.data import datasets, images
 from lafg_jax.data.composed import Composed
 from lafg_jax.language import exchanged
 from lafg_jax.language.captioners import from_file, store
@@ -127,7 +127,9 @@ def _computed(
     part, row = where[name]
     return np.asarray(images.open_any(part.images[row], colour=part.ground))
 
-  found = store.run(config, workdir, list(where), show, [config.composed.source])
+  files = {name: part.images[row] for name, (part, row) in where.items()}
+  sizes = {name: datasets.size_of(x) for name, x in files.items() if isinstance(x, str)}
+  found = store.run(config, workdir, list(where), show, [config.composed.source], sizes)
   if found.unreadable:
     names = list(found.unreadable)
     told = f"{counted(len(names), 'image')} of {len(where)} cannot be read ({shorten(names)}; "

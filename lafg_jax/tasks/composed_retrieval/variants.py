@@ -51,7 +51,7 @@ LABELS = {
 }
 ABOUT = {
   "default": "CVSI with the weights of the config",
-  "cirevl": "the edited description alone, of one caption",
+  "cirevl": "the first edited description alone",
   "lincir": "the text with the pseudo word alone, Phi trained on texts",
   "sum": "the normalised features of image and text, added",
 }

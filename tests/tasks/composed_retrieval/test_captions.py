@@ -68,6 +68,14 @@ def test_references_come_first_and_each_image_once(tmp_path, captioner):
   assert captioner[6:] == [1, 0]
 
 
+def test_another_file_of_that_name_is_captioned_anew(tmp_path, captioner):
+  part = part_of(tmp_path)
+  captions.run(config_of(), tmp_path, [part])
+  Image.fromarray(np.full((30, 40, 3), 99, np.uint8)).save(part.images[3])
+  captions.run(config_of(), tmp_path, [part])
+  assert captioner[6:] == [33] and captions.read(tmp_path)["g1"] == ["grey 99", "a square"]
+
+
 def test_twenty_stops_caption_no_image_twice(tmp_path, captioner, monkeypatch):
   part, rng = part_of(tmp_path, count=70), random.Random(0)
   config = config_of(captioner__batch_size=1)
