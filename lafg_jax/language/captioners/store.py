@@ -113,8 +113,8 @@ def run(
   if pending:
     who = f"{section.kind} {section.model}".strip()
     logging.info("caption: %s captions %d of %d images", who, len(pending), len(ids))
-    with opened(config) as stream, jsonl.appending(path) as kept:
-      kept = functools.partial(_keep, kept, sizes)
+    with opened(config) as stream, jsonl.appending(path) as file:
+      kept = functools.partial(_keep, file, sizes)
       failed, unreadable = _caption_all(stream, pending, show, had, kept, failed_path)
   if failed:
     (reason, times), *others = Counter(failed.values()).most_common()

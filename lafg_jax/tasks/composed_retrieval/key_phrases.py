@@ -1,11 +1,11 @@
 """Key phrases of a text, and the text with a pseudo word in their places (LinCIR's training).
 
-A key phrase is a longest run of determiners, adjectives, nouns and names. LinCIR has them of the
-tagger of spaCy (en_core_web_sm). `by_rules` has no tagger and no model of the language: it ends a
-run at each word of a closed list (prepositions, conjunctions, pronouns, auxiliaries, numbers,
-adverbs, common verbs) and at words that look like verbs or adverbs, and takes all others for nouns
-and adjectives. A run of determiners alone is none. It is for English captions; on other sentences
-it takes rare verbs for nouns.
+A key phrase is a longest run of determiners, adjectives, nouns and names. LinCIR finds them with
+spaCy's tagger (en_core_web_sm). `by_rules` needs no tagger: it ends a run at each word of a closed
+list (prepositions, conjunctions, pronouns, auxiliaries, numbers, adverbs, common verbs) and at words
+that look like verbs or adverbs, and takes all others for nouns and adjectives. Determiners alone
+are no key phrase. The lists are for English captions; of other sentences it takes rare verbs for
+nouns.
 """
 
 import functools

@@ -133,9 +133,9 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
 
 
 def _evaluate_outputs(config: ConfigDict) -> list[str]:
-  source, composed = config.composed.source, config.composed
-  submits = composed.split == "test" and composed.missing != "partial"
-  submitted = submission.FILES.get(source, {}).values() if submits else ()
+  of = config.composed
+  submits = of.split == "test" and of.missing != "partial"
+  submitted = submission.FILES.get(of.source, {}).values() if submits else ()
   return [results.FILE, ranking.FILE, *submitted]
 
 

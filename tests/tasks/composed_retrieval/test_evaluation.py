@@ -336,6 +336,16 @@ def test_one_gallery_of_two_splits_is_encoded_once(own_data, small_clip, tmp_pat
   assert run(config, tmp_path)["split"] == "test"
 
 
+def test_a_submission_is_an_output_of_the_stage():
+  config, outputs = default.get_config(), ["evaluation.json", "rankings.jsonl"]
+  config.composed.update(source="circo", split="test")
+  assert task_stages._evaluate_outputs(config) == [*outputs, "submission.json"]
+  config.composed.missing = "partial"
+  assert task_stages._evaluate_outputs(config) == outputs
+  config.composed.update(missing="refuse", split="val")
+  assert task_stages._evaluate_outputs(config) == outputs
+
+
 def test_no_submission_is_written_of_a_partial_copy(part_of, query, tmp_path):
   queries = [query(k, k, members=range(k, k + 6)) for k in range(3)]
   part = part_of(queries, 60, protocol="cirr")
