@@ -2,10 +2,10 @@
 
 A key phrase is a longest run of determiners, adjectives, nouns and names. LinCIR finds them with
 spaCy's tagger (en_core_web_sm). `by_rules` needs no tagger: it ends a run at each word of a closed
-list (prepositions, conjunctions, pronouns, auxiliaries, numbers, adverbs, common verbs) and at words
-that look like verbs or adverbs, and takes all others for nouns and adjectives. Determiners alone
-are no key phrase. The lists are for English captions; of other sentences it takes rare verbs for
-nouns.
+list (prepositions, conjunctions, pronouns, auxiliaries, numbers, adverbs, common verbs) and at
+words that look like verbs or adverbs, and takes all others for nouns and adjectives. Determiners
+alone are no key phrase. The lists are for English captions; of other sentences it takes rare verbs
+for nouns.
 """
 
 import functools
