@@ -61,6 +61,8 @@ def get_config() -> ConfigDict:
   config.model.update(pretrained="openai/clip-vit-large-patch14", dtype="float32")
   config.train.update(optimizer="adamw", learning_rate=1e-4, weight_decay=0.01, steps=20_000)
   config.train.update(clip_norm=0.0, checkpoint_every=1000, schedule="constant", warmup=0.0)
+  # Those of the protocols; no other ones are taken.
+  config.evaluate.ks = (1, 5, 10, 50)
   return config
 
 
