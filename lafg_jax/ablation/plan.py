@@ -128,7 +128,8 @@ def cells(
       changed = _changed(config, settings, name)
       path = Path(workdir, "cells", start, variant, "0.json")
       try:
-        first = cell(_resolved(changed), (start, variant, 0, group), overrides is not None, path)
+        trains = overrides is not None and overrides.get("evaluate.source") != "untrained"
+        first = cell(_resolved(changed), (start, variant, 0, group), trains, path)
       except UserError as error:
         left_out.setdefault(str(error), []).append(name)
         continue

@@ -51,6 +51,12 @@ def record(
     temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
+def config_of(workdir: str) -> dict[str, Any] | None:
+  """The flat config of the newest start in a workdir; None where there is none."""
+  config: dict[str, Any] | None = _read(Path(workdir, FILE)).get("config")
+  return config
+
+
 def _read(path: Path) -> dict[str, Any]:
   if not path.exists():
     return {}

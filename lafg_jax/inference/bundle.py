@@ -21,6 +21,7 @@ from absl import logging
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from lafg_jax.config import starts
 from lafg_jax.inference import locations
 from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
@@ -130,6 +131,10 @@ def identity(trained: Trained) -> str:
 
 
 def _of_checkpoint(workdir: str, where: str) -> Trained:
+  if not os.path.isdir(checkpoints.folder(workdir, where)):
+    config = _without_training(workdir)
+    if config is not None:
+      return pretrained(config)
   arrays, meta = checkpoints.require(workdir, where)
   config = config_keys.nested(meta["config"])
   task = task_of(config)
@@ -143,6 +148,15 @@ def _of_checkpoint(workdir: str, where: str) -> Trained:
   }
   found = _files(os.path.join(workdir, tokens.FOLDER), facts)
   return Trained(config, **task.trees(config, arrays), facts=facts, files=found)
+
+
+def _without_training(workdir: str) -> ConfigDict | None:
+  """The config of a workdir whose run trains nothing, as run.json has it; None of all others."""
+  flat = starts.config_of(workdir)
+  if flat is None or not hasattr(task_of(config := config_keys.nested(flat)), "pretrained"):
+    return None
+  names = importlib.import_module(f"lafg_jax.tasks.{config.task}.default").default_names(config)
+  return None if "train" in names else config
 
 
 def _files(folder: str, facts: dict[str, Any]) -> dict[str, bytes]:

@@ -341,7 +341,8 @@ def load_retriever(source: str | ConfigDict, checkpoint: str = "newest") -> Retr
     source: a workdir; a folder that lafg_jax.export wrote; a .tar, .tar.gz or .tgz of either;
       hf://org/name[@revision], to which such a folder was pushed; or a URL of any of them (gs://).
       Or a config of image-text or composed retrieval: its published CLIP (model.pretrained), with
-      the published Phi of mapping.source, as they are.
+      the published Phi of mapping.source, as they are. A workdir of zero-shot
+      CLIP, or of a published Phi, gives the same.
     checkpoint: which checkpoint of a workdir. 'newest': the newest that reads whole. 'best': the
       one that train.keep_best kept, by MAP@R on the validation classes. 'auto': the best where
       there is one, else the newest. An export holds one checkpoint, which is taken; with 'best' it

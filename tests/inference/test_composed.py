@@ -10,9 +10,10 @@ from PIL import Image
 from scipy.special import erf
 
 import lafg_jax
-from configs.composed import listed
+from configs.composed import finches, listed
 from configs.image_text import finches as image_text_finches
 from lafg_jax import export, tasks
+from lafg_jax.config import starts
 from lafg_jax.inference import bundle, composed
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip as clips
@@ -327,3 +328,12 @@ def test_a_config_of_image_text_retrieval_gives_its_clip(text_model, trained_run
   np.testing.assert_array_equal(found.embed_query(pixels, SAID), wanted.embed_query(pixels, SAID))
   with pytest.raises(UserError, match="a model of task=class_retrieval is trained first"):
     lafg_jax.load_retriever(lafg_jax.load_retriever(trained_run).config)
+
+
+def test_a_run_without_phi_says_how_to_get_one(tmp_path):
+
+  config = finches.get_config()
+  starts.record(str(tmp_path), config, [], ["evaluate"], {})
+  with pytest.raises(UserError, match="use_phi=True, or load a config of image-text") as error:
+    lafg_jax.load_retriever(str(tmp_path))
+  assert "\n" not in str(error.value)

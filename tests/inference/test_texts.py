@@ -335,3 +335,14 @@ def test_a_retriever_stays_a_record(run):
   assert "text_batch" not in repr(found)
   with pytest.raises(dataclasses.FrozenInstanceError):
     found.step = 2
+
+
+def test_a_workdir_without_training_gives_clip_itself(tmp_path):
+  config = small("zero_shot")
+  tasks.run(config, str(tmp_path), default.default_names(config)[:1])
+  plain = lafg_jax.load_retriever(config)
+  restored = lafg_jax.load_retriever(str(tmp_path))
+  np.testing.assert_array_equal(restored.embed_text(SAID[:2]), plain.embed_text(SAID[:2]))
+  (tmp_path / "run.json").unlink()
+  with pytest.raises(UserError, match="no readable checkpoint"):
+    lafg_jax.load_retriever(str(tmp_path))

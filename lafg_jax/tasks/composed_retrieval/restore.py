@@ -44,11 +44,18 @@ def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 def pretrained(config: ConfigDict) -> tuple[ConfigDict, dict[str, Any], dict[str, Any], str]:
   """(config, params, facts, folder of the tokenizer) of the config's CLIP and of mapping.source.
 
-  Raises UserError where there is no mapping.source.
+  Raises UserError where there is no mapping.source, or the query reads no Phi.
   """
   config = methods.resolve(config)
   clip, params, _ = models.load(config)
   found = mapping.load(config, clip)
+  if found is None and "phi" not in methods.reads(config):
+    raise UserError(
+      "this run has no Phi (query.use_phi=False, or a method without one), so that an image with a "
+      "text is no query of it: run it with --config.query.use_phi=True, or load a config of "
+      f"image-text retrieval with model.pretrained={config.model.pretrained} and "
+      "prompts.method=zero_shot"
+    )
   if found is None:
     raise UserError(
       "--config.mapping.source=: pass a trained Phi, or train one and pass the workdir"

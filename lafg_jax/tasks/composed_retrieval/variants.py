@@ -21,11 +21,21 @@ TITLES = {"map@10": "mAP@10", "recall@1": "R@1", "map@5": "mAP@5", "recall@10": 
 REFERENCE = "sum"
 CONTROLS = (
   *("image", "text", "pic2word", "searle", "lincir", "cirevl"),
-  *("default@no-edit", "default@no-phi", "default@no-image", "default@no-captions"),
-  *("default@no-added", "default@untrained-phi", "default@words-of-others"),
+  *("cvsi", "default@no-added"),
   *("default@perfect-edits", "default@wrong-edits", "default@wrong-captions"),
 )
-PAIRS = (("lincir", "default@untrained-phi"),)
+# What each term gives, and the pseudo word of the query's own image by a trained Phi.
+PAIRS = tuple(
+  ("cvsi", f"cvsi@{without}")
+  for without in (
+    "no-edit",
+    "no-phi",
+    "no-image",
+    "no-captions",
+    "untrained-phi",
+    "words-of-others",
+  )
+)
 
 LABELS = {
   "image": "image alone",
@@ -36,21 +46,23 @@ LABELS = {
   "searle_oti": "SEARLE-OTI",
   "lincir": "LinCIR",
   "cirevl": "CIReVL",
-  "default": "CVSI",
-  "default@no-edit": "CVSI without edited descriptions",
-  "default@no-phi": "CVSI without the pseudo word",
-  "default@no-image": "CVSI without the reference image",
-  "default@no-captions": "CVSI without the gallery's captions",
-  "default@no-added": "CVSI without added objects",
-  "default@untrained-phi": "CVSI, Phi untrained",
-  "default@words-of-others": "CVSI, the pseudo word of another image",
-  "default@perfect-edits": "CVSI, true descriptions (ceiling)",
-  "default@wrong-edits": "CVSI, half of the edits of other queries",
-  "default@wrong-captions": "CVSI, a third of the captioner's attributes wrong",
-  "default@one-caption": "CVSI, one caption of an image",
+  "default": "the config's default",
+  "cvsi": "CVSI, all terms",
+  "cvsi@no-edit": "CVSI without edited descriptions",
+  "cvsi@no-phi": "CVSI without the pseudo word",
+  "cvsi@no-image": "CVSI without the reference image",
+  "cvsi@no-captions": "CVSI without the gallery's captions",
+  "cvsi@untrained-phi": "CVSI, Phi untrained",
+  "cvsi@words-of-others": "CVSI, the pseudo word of another image",
+  "default@no-added": "the default without added objects",
+  "default@perfect-edits": "the default, true descriptions (ceiling)",
+  "default@wrong-edits": "the default, half of the edits of other queries",
+  "default@wrong-captions": "the default, a third of the captioner's attributes wrong",
+  "default@one-caption": "the default, one caption of an image",
 }
 ABOUT = {
-  "default": "CVSI with the weights of the config",
+  "default": "CVSI with the terms and weights of the config",
+  "cvsi": "the same with all four terms",
   "cirevl": "the first edited description alone",
   "lincir": "the text with the pseudo word alone, Phi trained on texts",
   "sum": "the normalised features of image and text, added",
@@ -68,6 +80,10 @@ TUNED_GROUP = "headline"
 # What of a trial ranks the settings.
 TUNED_BY = "map@10"
 
+# A config may leave out a term that does not help it.
+ALL: dict[str, object] = {
+  f"query.use_{term}": True for term in ("edit", "phi", "image", "captions")
+}
 SEARLE: dict[str, object] = {"mapping.method": "searle"}
 
 
@@ -88,15 +104,15 @@ def groups():
       "pic2word": {"query.method": "pic2word", "mapping.method": "pic2word"},
       "searle": {"query.method": "searle"} | SEARLE,
       "default": {},
-      "default@no-edit": {"query.use_edit": False},
-      "default@no-phi": {"query.use_phi": False},
-      "default@no-image": {"query.use_image": False},
-      "default@no-captions": {"query.use_captions": False},
+      "cvsi": ALL,
+      "cvsi@no-edit": ALL | {"query.use_edit": False},
+      "cvsi@no-phi": ALL | {"query.use_phi": False},
+      "cvsi@no-image": ALL | {"query.use_image": False},
+      "cvsi@no-captions": ALL | {"query.use_captions": False},
     },
     "controls": {
-      # None is the model before training.
-      "default@untrained-phi": None,
-      "default@words-of-others": {"query.words": "other"},
+      "cvsi@untrained-phi": ALL | {"evaluate.source": "untrained"},
+      "cvsi@words-of-others": ALL | {"query.words": "other"},
       "default@perfect-edits": {"editor.kind": "perfect"},
       "default@wrong-edits": {"editor.wrong": 0.5},
       "default@wrong-captions": {"captioner.wrong": 0.33},

@@ -65,7 +65,7 @@ def test_cells_depend_on_what_their_figures_do(cells):
   image, text = cells["image", 0], cells["text", 0]
   assert cells["default", 0].key != cells["default", 1].key
   assert image.key == cells["image", 1].key and image.key != text.key
-  for name in ("default@untrained-phi", "searle_oti"):
+  for name in ("cvsi@untrained-phi", "searle_oti"):
     assert cells[name, 0].key != cells[name, 0].with_seed(1).key
   first = [cell.key for (_, seed), cell in cells.items() if seed == 0]
   same = len(first) - len(set(first))
@@ -79,6 +79,6 @@ def test_cells_depend_on_what_their_figures_do(cells):
   assert {"training", "words"} <= set(
     variants.decided_by(cells["default", 0].config, True, plan._remembered)[0]
   )
-  untrained = cells["default@untrained-phi", 0]
+  untrained = cells["cvsi@untrained-phi", 0]
   assert not untrained.trains and untrained.config.evaluate.source == "untrained"
   assert not methods.trains(cells["searle_oti", 0].config)
