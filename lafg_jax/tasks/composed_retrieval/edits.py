@@ -15,9 +15,8 @@ from absl import logging
 
 from lafg_jax.config.table.composed import LLM
 from lafg_jax.data.composed import Composed
-from lafg_jax.finches import grammar
 from lafg_jax.language.describers import endpoint, local_llm
-from lafg_jax.language.editors import by_llm, from_file, prompt, without_llm
+from lafg_jax.language.editors import by_llm, by_rules, from_file, prompt, without_llm
 from lafg_jax.language.editors.record import Asked, Edit, Said
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
@@ -85,6 +84,8 @@ def check(config: Any) -> None:
       f"--config.editor.kind={editor.kind} edits captions of the reference images: pass "
       "--config.captioner.kind, such as file or transformers"
     )
+  if editor.kind == "grammar":
+    by_rules.of(config)
 
 
 def inputs(config: Any) -> list[Any]:
@@ -94,7 +95,7 @@ def inputs(config: Any) -> list[Any]:
   if editor.kind == "file":
     found.append(Path(editor.file))
   if editor.kind == "grammar":
-    found.append(editor.form)
+    found += [editor.form, by_rules.phrases(config)]
   if editor.kind in LLM:
     kind = prompt.kind_of(editor.prompt, config.composed.source)
     said = [kind, prompt.PROMPT_VERSION, editor.form, editor.added]
@@ -156,7 +157,7 @@ def _edited(
   if editor.kind == "perfect":
     return without_llm.by_truth(asked, truths)
   if editor.kind == "grammar":
-    return without_llm.by_grammar(grammar.edit, editor.form, asked)
+    return without_llm.by_grammar(by_rules.of(config), editor.form, asked)
   return by_llm.run(editor, workdir, kind, asked)
 
 
