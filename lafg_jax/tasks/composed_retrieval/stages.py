@@ -67,7 +67,10 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   if "evaluate" in names:
     print("\n" + tables.table(results.read_result(workdir)) + "\n")
   submitted = [name for of in submission.FILES.values() for name in of.values()]
-  written = (composed_page.FILE, results.FILE, ranking.FILE, *submitted)
+  written = [
+    file for name, file in (("caption", captions.FILE), ("edit", edits.FILE)) if name in names
+  ]
+  written += [composed_page.FILE, results.FILE, ranking.FILE, *submitted]
   for name in (*written, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):
