@@ -26,6 +26,7 @@ from lafg_jax.tasks.composed_retrieval import (
   tables,
   train,
   validating,
+  words,
 )
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.default import default_names
@@ -58,6 +59,8 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     models.load(config)
   if "train" in names:
     corpus.check(config, corpus.training(config))
+  if "evaluate" in names and methods.inverts(config):
+    words.concepts_of(config)
   every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
 

@@ -9,8 +9,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
-from lafg_jax.data import composed
-from lafg_jax.tasks.composed_retrieval import concepts, inversion, mapping, methods, objective
+from lafg_jax.tasks.composed_retrieval import (
+  concepts,
+  corpus,
+  inversion,
+  mapping,
+  methods,
+  objective,
+)
 from lafg_jax.tasks.composed_retrieval.features import Words
 from lafg_jax.tasks.composed_retrieval.model import Model
 from lafg_jax.training import checkpoints
@@ -47,6 +53,15 @@ def load(config: ConfigDict, workdir: str, model: Model) -> Source:
   return Source(of_params(config.mapping.method, params), {"step": meta["step"]})
 
 
+def concepts_of(config: ConfigDict) -> concepts.Concepts:
+  """The concepts of an inversion of references: of files, of mapping.texts, or of the source.
+
+  Raises UserError where there are none.
+  """
+  named = config.mapping.concepts or config.mapping.concept_phrases
+  return concepts.of(config, () if named else corpus.texts(config))
+
+
 def of_params(kind: str, params: Any) -> Words:
   """The pseudo words of a Phi: features [m, D] to [m, width]."""
   return lambda x: np.asarray(_apply(kind, params, x))
@@ -63,8 +78,7 @@ def untrained(config: ConfigDict, model: Model) -> Any:
 
 
 def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
-  texts = () if config.mapping.concepts else composed.training(config).texts
-  named = concepts.of(config, texts)
+  named = concepts_of(config)
   folder = inversion.folder_of(workdir, config, x, named)
   found: np.ndarray = inversion.invert(config, *model, x, named, folder)
   return found
