@@ -121,6 +121,8 @@ def open_image(path: str | os.PathLike | bytes, colour: pixels.Ground = GROUND) 
       image, larger than Pillow's limit against decompression bombs, or its values are no
       brightness.
   """
+  if isinstance(path, str):
+    path = str(path)  # messages show NumPy's texts as np.str_('...')
   return _of_file(path, lambda: Image.open(_file(path)), colour)
 
 

@@ -57,12 +57,18 @@ def inline(image: Image.Image, about: str, kind: str) -> str:
   return f'<img alt="{html.escape(about)}" src="data:image/{kind.lower()};base64,{data}">'
 
 
-def tile(dataset: Any, row: int, side: int) -> np.ndarray:
-  """The middle of an image, uint8 [side, side, 3]; grey where it cannot be read."""
+def tile(dataset: Any, row: int, side: int, unread: dict[str, str] | None = None) -> np.ndarray:
+  """The middle of an image, uint8 [side, side, 3]; grey where it cannot be read.
+
+  That is logged, or kept in `unread`, {id: why}, for a page where many may lack.
+  """
   try:
     image = images.of_dataset(dataset, row)
   except images.UnreadableImage as error:
-    logging.warning("a grey tile stands for an image: %s", error)
+    if unread is None:
+      logging.warning("a grey tile stands for an image: %s", error)
+    else:
+      unread[str(dataset.ids[row])] = str(error)
     return np.full((side, side, 3), 128, np.uint8)
   return images.resize_centre_crop(image, resize=side, size=side)
 

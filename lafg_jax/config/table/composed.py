@@ -78,7 +78,7 @@ ROWS = (
       "normalised, in place of reading images.", path=True),
   Key("composed.drop_reference", "auto", one_of("auto", "always", "never"), "evaluation",
       "Whether a query's reference image is left out of its ranking; 'auto': as the benchmark has "
-      "it (CIRR leaves it out, FashionIQ and CIRCO keep it; finches and tables leave it out)."),
+      "it (CIRR, finches, tables and lists leave it out; FashionIQ and CIRCO keep it)."),
   Key("composed.shared_concept", False, BOOL, "evaluation",
       "CIRCO: join its shared_concept to the text. Published figures do not.",
       ReadBy("composed.source", ("circo",), unset=False)),

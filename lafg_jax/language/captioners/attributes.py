@@ -1,7 +1,8 @@
 """Captions of what CLIP sees: for each attribute the value whose phrases are nearest to an image.
 
 No language model writes here: captions list phrases of the chosen values, each time in another
-order and, where there are several phrases for a value, in other words. The phrases are those of
+order and, where there are several phrases for a value, in other words; of a table the type comes
+first ('a photo of shirts, for men and blue.'). The phrases are those of
 finches' captions, those by which queries of a table speak of its columns, or a JSON {attribute:
 {value: phrase, or list of phrases}}.
 
@@ -47,12 +48,13 @@ _RANDOM_CAPTIONS = 1 << 32
 class Attributes(NamedTuple):
   """What is looked for in images: phrases of each value, and what a caption begins with.
 
-  way: 'phrases' or 'captions', as above.
+  way: 'phrases' or 'captions', as above. fixed: so many attributes come first, in their order.
   """
 
   phrases: Phrases
   start: str
   way: str
+  fixed: int = 0
 
 
 def make(config: Any) -> Captioner:
@@ -96,7 +98,7 @@ def of(config: Any) -> Attributes:
   if section.file:
     return Attributes(read_phrases(section.file), start, "phrases")
   if source == "attributes":
-    return Attributes(tables.spoken(config), start, "phrases")
+    return Attributes(tables.spoken(config), start, "phrases", 1)
   if source != "finches":
     raise UserError(
       f"--config.captioner.kind=attributes with composed.source={source}: pass "
@@ -204,17 +206,20 @@ def _told(section: Any, looked_for: Attributes, values: list[str], image: np.nda
     if rng.random() < section.wrong:
       value = finch_text.choose(rng, [other for other in options if other != value])
     claims.append((name, value))
-  phrases, start, _ = looked_for
-  return [_caption(phrases, start, claims, rng) for _ in range(section.number)]
+  phrases, start, _, fixed = looked_for
+  return [_caption(phrases, start, claims, rng, fixed) for _ in range(section.number)]
 
 
 def _caption(
-  phrases: Phrases, start: str, claims: Sequence[finch_text.Claim], rng: np.random.Generator
+  phrases: Phrases,
+  start: str,
+  claims: Sequence[finch_text.Claim],
+  rng: np.random.Generator,
+  fixed: int = 0,
 ) -> str:
-  """A sentence that lists what is claimed, in random order."""
-  *others, last = (
-    finch_text.choose(rng, phrases[name][value]) for name, value in finch_text.shuffled(rng, claims)
-  )
+  """A sentence that lists what is claimed: the first `fixed`, then the others in random order."""
+  ordered = [*claims[:fixed], *finch_text.shuffled(rng, claims[fixed:])]
+  *others, last = (finch_text.choose(rng, phrases[name][value]) for name, value in ordered)
   listed = f"{', '.join(others)} and {last}" if others else last
   return f"{start} {listed}."
 

@@ -25,15 +25,25 @@ def of(config: Any) -> Edit:
 
   Raises UserError where neither the finches' grammar nor phrases of one's own apply.
   """
+  found = phrases(config)
+  return by_phrases(found) if found else grammar.edit
+
+
+def phrases(config: Any) -> Phrases:
+  """The phrases by which captions are edited; {} of finches, which have a grammar of their own.
+
+  Raises UserError as `of` does.
+  """
   if config.composed.source == "finches":
-    return grammar.edit
+    return {}
+  source = config.composed.source
   if config.captioner.kind != "attributes":
+    file = "" if source == "attributes" else " and --config.captioner.file"
     raise UserError(
-      f"--config.editor.kind=grammar with composed.source={config.composed.source} edits captions "
-      "that list attributes: pass --config.captioner.kind=attributes and --config.captioner.file, "
-      "or another editor"
+      f"--config.editor.kind=grammar with composed.source={source} edits captions that list "
+      f"attributes: pass --config.captioner.kind=attributes{file}, or another editor"
     )
-  return by_phrases(attributes.of(config).phrases)
+  return attributes.of(config).phrases
 
 
 def by_phrases(phrases: Phrases) -> Edit:
@@ -58,6 +68,13 @@ def by_phrases(phrases: Phrases) -> Edit:
     return caption if wanted else None
 
   return edit
+
+
+def stated(phrases: Phrases) -> Callable[[str], set[tuple[str, str]]]:
+  """The function caption -> {(attribute, value)}: all that it states, by a phrase or own word."""
+  told = _told(phrases)
+  in_text = _longest_first(list(told))
+  return lambda caption: {told[found.group()] for found in in_text.finditer(caption.lower())}
 
 
 def _told(phrases: Phrases) -> dict[str, tuple[str, str]]:

@@ -95,9 +95,7 @@ def inputs(config: Any) -> list[Any]:
   if editor.kind == "file":
     found.append(Path(editor.file))
   if editor.kind == "grammar":
-    # The words of a table's columns, or of a file of phrases, are what its rules know.
-    known = (config.captioner.file, config.composed.file)
-    found += [editor.form, [Path(path) for path in known if path]]
+    found += [editor.form, by_rules.phrases(config)]
   if editor.kind in LLM:
     kind = prompt.kind_of(editor.prompt, config.composed.source)
     said = [kind, prompt.PROMPT_VERSION, editor.form, editor.added]

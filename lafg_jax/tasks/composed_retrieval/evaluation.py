@@ -143,7 +143,9 @@ def there(config: ConfigDict, fixed: Fixed, source: words.Source) -> set[str]:
     asked = {"edit": wanted.weights.alpha, "phi": wanted.weights.beta, "captions": wanted.gamma}
     lost = sorted(name for name, weight in asked.items() if weight and name not in found)
     shown = ", ".join(f"{name} {x:.3g}" for name, x in own.weights._asdict().items())
-    logging.info("evaluate: without %s; weights are %s, gamma %g", lost, shown, own.gamma)
+    logging.info(
+      "evaluate: without %s; weights are %s, gamma %g", ", ".join(lost), shown, own.gamma
+    )
   return found
 
 

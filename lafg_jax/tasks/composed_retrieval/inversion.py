@@ -34,8 +34,8 @@ from lafg_jax.utils import random_streams
 
 _START, _DECAY, _WEIGHT_DECAY = 0.02, 0.99, 0.01
 OF_PHRASES = 0.5
-# Images at once.
-_BATCH = 64
+# Images at once, and steps of one computation: a signal is heard between two.
+_BATCH, _STEPS = 64, 50
 
 
 def invert(
@@ -162,10 +162,14 @@ def _alike(reader: Any, *given: pseudo_words.Phrases) -> list[pseudo_words.Phras
 
 @functools.lru_cache(maxsize=4)
 def _function(clip: Any, rate: float) -> Callable[..., np.ndarray]:
-  """`invert(params, images, starts, templates, phrases, plain) -> [B, width]`, compiled."""
+  """`invert(params, images, starts, templates, phrases, plain) -> [B, width]`, compiled.
+
+  It computes `_STEPS` steps at once.
+  """
   local = np.array(jax.local_devices())
   mesh = Mesh(local, ("rows",))
-  mapped = jax.jit(functools.partial(inverted, clip, rate))
+  begin = jax.jit(functools.partial(begun, rate))
+  mapped = jax.jit(functools.partial(continued, clip, rate))
 
   @jax_settings.ours()
   def compute(params, images, starts, *given):
@@ -176,27 +180,40 @@ def _function(clip: Any, rate: float) -> Callable[..., np.ndarray]:
       return jax.device_put(x, NamedSharding(mesh, spec))
 
     whole = jax.device_put(params, NamedSharding(mesh, PartitionSpec()))
-    steps = jax.tree.map(lambda x: put(x, 1), given)
-    return np.asarray(mapped(whole, put(images, 0), put(starts, 0), *steps))
+    images, state = put(images, 0), begin(put(starts, 0))
+    count = len(jax.tree.leaves(given)[0])
+    for first in range(0, count, _STEPS):
+      steps = jax.tree.map(lambda x, first=first: put(x[first : first + _STEPS], 1), given)
+      state = jax.block_until_ready(mapped(whole, state, images, *steps))
+    return np.asarray(state[1])
 
   return compute
 
 
-def inverted(
+def begun(rate: float, starts: jax.Array) -> tuple[Any, ...]:
+  """The state before the first step: words, their averages v' [B, width], and the optimiser's."""
+  return starts, starts, _optimizer(rate).init(starts)
+
+
+def _optimizer(rate: float) -> optax.GradientTransformation:
+  return optax.adamw(rate, weight_decay=_WEIGHT_DECAY)
+
+
+def continued(
   clip: Any,
   rate: float,
   params: Any,
+  state: tuple[Any, ...],
   images: jax.Array,
-  starts: jax.Array,
   templates: Any,
   phrases: Any,
   plain: Any,
-) -> jax.Array:
-  """The averages v' [B, width] after all steps; a pure function.
+) -> tuple[Any, ...]:
+  """The state after S more steps; a pure function.
 
   images: [B, D]. templates, phrases: `Phrases` of [S, B, ...], with places; plain: without.
   """
-  optimizer = optax.adamw(rate, weight_decay=_WEIGHT_DECAY)
+  optimizer = _optimizer(rate)
 
   def loss(words, template, phrase, wanted):
     # Of all images, not their mean: none depends on the size of its batch.
@@ -211,9 +228,7 @@ def inverted(
     words = optax.apply_updates(words, updates)
     return (words, _DECAY * average + (1 - _DECAY) * words, optimiser), None
 
-  state = (starts, starts, optimizer.init(starts))
-  (_, average, _), _ = jax.lax.scan(step, state, (templates, phrases, plain))
-  return average
+  return jax.lax.scan(step, state, (templates, phrases, plain))[0]
 
 
 def of_images(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
 from lafg_jax.runtime import distributed
 from lafg_jax.utils.errors import UserError
@@ -49,12 +50,15 @@ def chunks(
     return [number for number in found if number not in made]
 
   wanted = distributed.agree(f"what is kept of {what}", missing)
-  with Progress(what, sum(len(ranges[number]) for number in wanted), "rows") as progress:
-    for number in wanted:
-      made[number] = make(ranges[number])
-      if distributed.process_index() == 0:
-        write_npz(path_of(number), **made[number])
-      progress.add(len(ranges[number]))
+  if not wanted:
+    logging.info("%s: kept from before", what)
+  else:
+    with Progress(what, sum(len(ranges[number]) for number in wanted), "rows") as progress:
+      for number in wanted:
+        made[number] = make(ranges[number])
+        if distributed.process_index() == 0:
+          write_npz(path_of(number), **made[number])
+        progress.add(len(ranges[number]))
   every = [
     made[number] if number in made else read_npz(path_of(number), names, stage=None)
     for number in range(len(ranges))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from lafg_jax.data import composed
@@ -47,6 +48,7 @@ def run(config: ConfigDict, workdir: str) -> None:
     for part, query in chosen(parts, lines)
   ]
   by_name = {part.name: part for part in parts}
+  unread: dict[str, str] = {}
   page = Page(
     name=result["dataset"],
     notes=_notes(result),
@@ -54,10 +56,13 @@ def run(config: ConfigDict, workdir: str) -> None:
     terms=list(terms.values()),
     shown=shown,
     share=share(parts, lines),
-    picture=functools.partial(_picture, by_name),
+    picture=functools.partial(_picture, by_name, unread),
     curves=_curves(workdir),
   )
   composed_page.run(workdir, page)
+  if unread:
+    text = "report: grey tiles stand for %s that cannot be read (the first: %s)"
+    logging.warning(text, counted(len(unread), "image"), next(iter(unread.values())))
 
 
 def inputs(config: ConfigDict, workdir: str) -> list[Any]:
@@ -242,9 +247,11 @@ def _curves(workdir: str) -> str:
   )
 
 
-def _picture(parts: dict[str, Composed], part: str, image: str) -> np.ndarray:
+def _picture(
+  parts: dict[str, Composed], unread: dict[str, str], part: str, image: str
+) -> np.ndarray:
   of = parts[part]
-  return pictures.tile(features.as_dataset(of), _rows(of)[image], composed_page.TILE)
+  return pictures.tile(features.as_dataset(of), _rows(of)[image], composed_page.TILE, unread)
 
 
 @functools.lru_cache(maxsize=8)

@@ -62,6 +62,8 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
       mapping.load(config, clip)
   if "train" in names:
     corpus.check(config, corpus.training(config))
+  if "evaluate" in names and methods.inverts(config):
+    words.concepts_of(config)
   every = {stage.name: stage for stage in _STAGES}
   return config, [every[name] for name in names]
 
@@ -70,7 +72,10 @@ def summary(config: ConfigDict, workdir: str, names: Sequence[str]) -> None:
   """Prints the figures of an evaluation, and which files to look at."""
   if "evaluate" in names:
     print("\n" + tables.table(results.read_result(workdir)) + "\n")
-  written = (composed_page.FILE, results.FILE, ranking.FILE, *submission.names())
+  written = [
+    file for name, file in (("caption", captions.FILE), ("edit", edits.FILE)) if name in names
+  ]
+  written += [composed_page.FILE, results.FILE, ranking.FILE, *submission.names()]
   for name in (*written, checkpoints.FOLDER):
     path = os.path.join(workdir, name)
     if os.path.exists(path):

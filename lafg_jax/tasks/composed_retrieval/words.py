@@ -55,6 +55,14 @@ def load(config: ConfigDict, workdir: str, model: Model) -> Source:
   return Source(of_params(config.mapping.method, params), {"step": meta["step"]})
 
 
+def concepts_of(config: ConfigDict) -> concepts.Concepts:
+  """The concepts of an inversion of references: of files, of mapping.texts, or of the source.
+
+  Raises UserError where there are none.
+  """
+  return concepts.of(config, _concept_texts(config))
+
+
 def of_params(kind: str, params: Any) -> Words:
   """The pseudo words of a Phi: features [m, D] to [m, width]."""
   return lambda x: np.asarray(_apply(kind, params, x))
@@ -71,7 +79,7 @@ def untrained(config: ConfigDict, model: Model) -> Any:
 
 
 def _inverted(config: ConfigDict, workdir: str, model: Model, x: np.ndarray) -> np.ndarray:
-  named = concepts.of(config, _concept_texts(config))
+  named = concepts_of(config)
   folder = inversion.folder_of(workdir, config, x, named)
   found: np.ndarray = inversion.invert(config, *model, x, named, folder)
   return found

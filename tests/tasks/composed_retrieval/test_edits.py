@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lafg_jax.data import composed
 from lafg_jax.data.composed import Composed, Query
 from lafg_jax.language.editors import without_llm
 from lafg_jax.language.editors.record import Asked, Edit
-from lafg_jax.tasks.composed_retrieval import default, edits
+from lafg_jax.tasks.composed_retrieval import default, edit_quality, edits
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import fingerprint
 
@@ -280,3 +281,37 @@ def test_twenty_kills_of_the_editor_on_800_real_queries(tmp_path, chat_endpoint)
 
 def _said(row):
   return re.sub(r"\s+", " ", row["relative_caption"]).strip()
+
+
+def test_of_a_table_rules_read_its_columns_and_what_is_exact_is_known(tmp_path):
+  """The sentences of a table, against captions that list its cells as `attributes` does."""
+  shown = [(c, g) for c in ("Red", "Navy Blue", "Blue") for g in ("Men", "Unisex") for _ in "ab"]
+  rows = [f"{k}.jpg,shirts,{colour},{gender}" for k, (colour, gender) in enumerate(shown)]
+  (tmp_path / "table.csv").write_text("\n".join(["path,type,colour,gender", *rows]))
+  config = config_of(editor__kind="grammar", captioner__kind="attributes")
+  config.composed.update(source="attributes", file=str(tmp_path / "table.csv"), types="all")
+  config.composed.update(missing="annotations", test_fraction=0.9, split="test")
+  edits.check(config)
+  [part] = composed.load(config)
+
+  def caption(colour, gender):
+    return f"a photo of shirts, {'for everyone' if gender == 'Unisex' else 'for men'} and {colour}."
+
+  captions = {f"{k}.jpg": [caption(c.lower(), g)] for k, (c, g) in enumerate(shown)}
+  edits.run(config, tmp_path, [part], captions)
+  found = edits.read(tmp_path)
+  assert len(found) == len(part.queries) > 5 and not any(
+    "fallback" in x for x in lines(tmp_path / edits.FILE)
+  )
+  for query in part.queries:
+    assert list(found[part.name, query.id].edited) == captions[query.targets[0]], query.text
+  assert edit_quality.measured(config, part, found) == {"edits": 1.0}
+  # One that says another colour, one that says two, and one that leaves the gender out.
+  first, second, third = ((part.name, query.id) for query in part.queries[:3])
+  found[first] = Edit((caption("green", "Men") + " Red, navy blue.",))
+  found[second] = Edit((found[second].edited[0] + " Red, navy blue, blue.",))
+  found[third] = Edit((re.sub("for [a-z]+", "", found[third].edited[0]),))
+  assert edit_quality.measured(config, part, found) == {"edits": 1 - 3 / len(part.queries)}
+  config.captioner.kind = "file"
+  with pytest.raises(UserError, match="kind=attributes, or another editor"):
+    edits.check(config)

@@ -1,5 +1,6 @@
 """Inversion against torch step by step, what keeps it apart from its batch, and its resume."""
 
+import functools
 import json
 
 import jax
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lafg_jax.tasks.composed_retrieval import concepts as words_of
-from lafg_jax.tasks.composed_retrieval import default, inversion, kept, pseudo_words
+from lafg_jax.tasks.composed_retrieval import default, inversion, kept, pseudo_words, words
 from lafg_jax.utils.errors import UserError
 
 TEXTS = ["a red dog beside no wings", "a red dog", "very costs"]
@@ -30,9 +31,12 @@ def test_six_steps_equal_torch(small_clip):
   given = [
     inversion._rows(of, rows) for of, rows in zip(said, (which, phrase, phrase), strict=True)
   ]
-  found = jax.jit(lambda *x: inversion.inverted(clip, 2e-2, small_clip.params, *x))(
-    images, starts, *given
-  )
+  # In two pieces, as a long inversion is computed.
+  going_on = jax.jit(functools.partial(inversion.continued, clip, 2e-2, small_clip.params))
+  state = inversion.begun(2e-2, starts)
+  for part in (slice(0, 3), slice(3, 6)):
+    state = going_on(state, images, *(inversion._rows(of, part) for of in given))
+  found = state[1]
 
   words = torch.nn.Parameter(torch.tensor(starts))
   average, of_images = words.detach().clone(), torch.tensor(images)
@@ -143,3 +147,14 @@ def test_the_nearest_concepts_are_those_of_the_largest_cosine():
   found = words_of.nearest(images, names, 2)
   assert found.tolist() == [[0, 2], [3, 2]]
   assert words_of.nearest(images, names, 9).shape == (2, 4)
+
+
+def test_an_inversion_of_references_takes_the_concepts_of_ones_own_texts(tmp_path):
+  """A source without training texts has none of its own."""
+  (tmp_path / "texts.txt").write_text("a red shoe on a table\n")
+  config = default.get_config()
+  config.composed.update(source="circo", root=str(tmp_path))
+  with pytest.raises(UserError, match="mapping.texts"):
+    words.concepts_of(config)
+  config.mapping.texts = str(tmp_path / "texts.txt")
+  assert "red shoe" in words.concepts_of(config).names

@@ -187,3 +187,12 @@ def test_what_does_not_belong_together_is_one_line(evaluated, change, says):
 def test_without_an_evaluation_it_says_what_to_run(tmp_path):
   with pytest.raises(UserError, match="run --stage=evaluate first"):
     readings.run(default.get_config(), str(tmp_path))
+
+
+def test_pictures_that_are_not_there_are_one_warning(evaluated, tmp_path, caplog):
+  part, _, make = evaluated
+  page = make(part=part._replace(images=np.array([str(tmp_path / f"{x}.jpg") for x in IDS])))
+  unread = page.picture.args[1]
+  assert (page.picture("birds", "a") == 128).all() and page.picture("birds", "b").shape[2] == 3
+  assert list(unread) == ["a", "b"] and str(tmp_path / "a.jpg") in unread["a"]
+  assert "np.str_" not in unread["a"] and not caplog.records
