@@ -63,12 +63,6 @@ def training(config: ConfigDict) -> Training:
   return found
 
 
-def texts(config: ConfigDict) -> tuple[str, ...]:
-  """mapping.texts, and else those of composed.source."""
-  given = config.mapping.texts
-  return _read_texts(given) if given else composed.training(config).texts
-
-
 def check(config: ConfigDict, found: Training) -> None:
   """Raises UserError where there is nothing to train on, or less than a batch."""
   name = "texts" if config.mapping.method == "lincir" else "images"
