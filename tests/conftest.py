@@ -308,7 +308,7 @@ for number, args in enumerate(json.loads(lines)):
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
     argv = [f"lafg_jax/{name}.py", *args]
-    command_line.run(command.main, command.__doc__, argv, with_config=name != "export")
+    command_line.run(command.main, command.__doc__, argv, with_config=name not in ("export", "search"), words=name == "search")
     sys.exit()
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
