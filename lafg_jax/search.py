@@ -154,6 +154,8 @@ def _query(words: Sequence[str]) -> None:
   with store.opened(_GALLERY.value) as gallery:
     if not gallery.facts.complete:
       logging.warning("indexing of this gallery has not come to its end: run search index again")
+    # Before the model is read, which takes seconds.
+    store.check(gallery, _WHERE.value)
     chosen = _CHECKPOINT.value if _MODEL.value else None
     answer = searching.query(
       gallery,

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lafg_jax.evaluate import knn
-from lafg_jax.gallery import columns, store
+from lafg_jax.gallery import store
 from lafg_jax.gallery.model import Model
 from lafg_jax.gallery.store import Gallery, Hit
 from lafg_jax.utils.errors import UserError
@@ -53,7 +53,7 @@ def query(
   """
   if k < 1:
     raise UserError(f"k is {k}; it takes a whole number of 1 or more")
-  columns.check(where, gallery.facts.own_columns())
+  store.check(gallery, where)
   vector, of = embedded(model, image, text, edited)
   if exact:
     hits = exactly(gallery, vector, k, where)

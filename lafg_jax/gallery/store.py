@@ -118,11 +118,12 @@ def connected(place: str) -> Iterator[Any]:
   if local:
     packages.require("gallery", "milvus_lite")
     _check_file(place)
-  # It logs a traceback of every error that it raises.
-  for name in ("pymilvus", "milvus_lite"):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
   from pymilvus import MilvusClient
 
+  # They log a traceback of every error that they raise, and of calls that Milvus Lite lacks and
+  # their client does without.
+  for name in ("pymilvus", "milvus_lite", "grpc._server"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
   token = {} if local else {"token": os.environ.get("MILVUS_TOKEN", "")}
   with as_user_error(place), _without_proxy(local):
     client = MilvusClient(place, **token)
@@ -363,9 +364,17 @@ def drop(gallery: Gallery, keys: Sequence[str]) -> None:
       gallery.client.delete(IMAGES, ids=list(keys[at : at + _ROWS]))
 
 
+def check(gallery: Gallery, where: str) -> None:
+  """Raises UserError where a filter cannot be read, or names a column that the gallery lacks."""
+  if where:
+    columns.check(where, gallery.facts.own_columns())
+    with as_user_error(f"--where={where}"):
+      gallery.client.query(IMAGES, filter=where, limit=1, output_fields=[KEY])
+
+
 def matching(gallery: Gallery, where: str) -> list[str]:
-  """The keys of the images that a filter lets pass."""
-  columns.check(where, gallery.facts.own_columns())
+  """The keys of the images that a filter lets pass; UserError as `check`."""
+  check(gallery, where)
   return [row[KEY] for rows in _pages(gallery, where, [KEY], _ROWS) for row in rows]
 
 
