@@ -95,11 +95,12 @@ def main(argv: Sequence[str]) -> None:
     raise UserError(f"leftover word {words[0]!r} on the command line: flags are --name=value")
   if not _GALLERY.value:
     raise UserError("pass --gallery=FILE.db")
-  from lafg_jax.gallery import store
+  from lafg_jax.gallery import milvus
 
   packages.require("gallery", "pymilvus")
-  store.is_local(_GALLERY.value)
-  {"index": _index, "query": _query, "info": _info, "remove": _remove}[name](words)
+  milvus.is_local(_GALLERY.value)
+  does = {"index": _index, "query": _query, "info": _info, "remove": _remove}
+  does[name](_GALLERY.value, words)
 
 
 def _check_flags(name: str) -> None:
@@ -118,22 +119,22 @@ def _print(lines: Sequence[str], facts: dict[str, Any]) -> None:
   print(json.dumps(facts, indent=2) if _JSON.value else "\n".join(lines))
 
 
-def _index(words: Sequence[str]) -> None:
+def _index(place: str, words: Sequence[str]) -> None:
   del words
   from lafg_jax.gallery import building, model, sources
 
-  place = _GALLERY.value
   if not _IMAGES.value:
     raise UserError("pass --images=FOLDER, or a manifest")
   building.check_index(place, _INDEX.value)
   facts = building.facts_of(place)
-  if facts is None and not _MODEL.value:
+  wanted = _MODEL.value or ""
+  if facts is None and not wanted:
     raise UserError(f"--gallery={place} is new: pass --model, what is to embed its images")
   source = sources.read(_IMAGES.value, _ROOT.value)
   if facts is None:
-    found = model.read(_MODEL.value, _CHECKPOINT.value)
+    found = model.read(wanted, _CHECKPOINT.value)
   else:
-    found = model.of_gallery(facts, _MODEL.value, _CHECKPOINT.value if _MODEL.value else None)
+    found = model.of_gallery(facts, wanted, _CHECKPOINT.value if wanted else None)
   if not place.startswith("http"):
     os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
   facts, counts = building.build(place, found, source, _INDEX.value)
@@ -142,7 +143,7 @@ def _index(words: Sequence[str]) -> None:
   _print([f"{place}: {line}"], said | {"skipped_images": counts.skipped})
 
 
-def _query(words: Sequence[str]) -> None:
+def _query(place: str, words: Sequence[str]) -> None:
   del words
   if not (_IMAGE.value or _TEXT.value):
     raise UserError("no query: pass --image=FILE, --text=WORDS, or both")
@@ -151,7 +152,7 @@ def _query(words: Sequence[str]) -> None:
   from lafg_jax.gallery import model, searching, sheet, store
   from lafg_jax.utils.files import replacing
 
-  with store.opened(_GALLERY.value) as gallery:
+  with store.opened(place) as gallery:
     if not gallery.facts.complete:
       logging.warning("indexing of this gallery has not come to its end: run search index again")
     # Before the model is read, which takes seconds.
@@ -176,12 +177,12 @@ def _query(words: Sequence[str]) -> None:
       temporary.write_text(sheet.page(answer, lines, _IMAGE.value), encoding="utf-8")
 
 
-def _info(words: Sequence[str]) -> None:
+def _info(place: str, words: Sequence[str]) -> None:
   del words
   from lafg_jax.data import listing
   from lafg_jax.gallery import searching, store
 
-  with store.opened(_GALLERY.value) as gallery:
+  with store.opened(place) as gallery:
     facts, number = gallery.facts, store.count(gallery)
     said = facts._asdict() | {"images": number}
     if _RECALL.value:
@@ -189,9 +190,9 @@ def _info(words: Sequence[str]) -> None:
       said |= {f"recall@{_K.value}": share, "recall_queries": queries}
   state = "" if facts.complete else " (indexing has not come to its end)"
   lines = [
-    f"{_GALLERY.value}: {counted(number, 'image')}{state}",
+    f"{place}: {counted(number, 'image')}{state}",
     f"model: {facts.model}, {facts.task}, step {facts.step} of {facts.source} ({facts.checkpoint})",
-    f"vectors: {facts.dim} numbers, index {facts.index}",
+    f"vectors: {facts.dim} numbers, index {facts.index_type}",
     *(f"from {root}: columns {', '.join(x) or 'none'}" for root, x in facts.columns.items()),
     *(f"floor of {of}: {facts.floors[of]:.3f}" for of in ("image", "text") if of in facts.floors),
     f"skipped by the last index: {facts.skipped.get('count', 0)}",
@@ -202,13 +203,13 @@ def _info(words: Sequence[str]) -> None:
   _print(lines, said)
 
 
-def _remove(words: Sequence[str]) -> None:
+def _remove(place: str, words: Sequence[str]) -> None:
   from lafg_jax.gallery import store
   from lafg_jax.utils import places
 
   if not words and not _WHERE.value:
     raise UserError("nothing to remove: pass files or folders, or --where")
-  with store.opened(_GALLERY.value) as gallery:
+  with store.opened(place) as gallery:
     gone = set(store.matching(gallery, _WHERE.value)) if _WHERE.value else set()
     known = store.entries(gallery) if words else {}
     for word in words:
@@ -219,7 +220,7 @@ def _remove(words: Sequence[str]) -> None:
         raise UserError(f"{word}: the gallery has no such image, and none below it")
       gone |= found
     store.drop(gallery, sorted(gone))
-  _print([f"{_GALLERY.value}: {counted(len(gone), 'image')} removed"], {"removed": len(gone)})
+  _print([f"{place}: {counted(len(gone), 'image')} removed"], {"removed": len(gone)})
 
 
 if __name__ == "__main__":

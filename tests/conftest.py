@@ -298,6 +298,7 @@ FORKED = """
 import importlib, json, os, sys
 from lafg_jax import command_line
 name, lines, folder, *imports = sys.argv[1:]
+kind = {"with_config": name not in ("export", "search"), "words": name == "search"}
 for module in imports:
   importlib.import_module(module)
 command = importlib.import_module(f"lafg_jax.{name}")
@@ -308,7 +309,7 @@ for number, args in enumerate(json.loads(lines)):
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
     argv = [f"lafg_jax/{name}.py", *args]
-    command_line.run(command.main, command.__doc__, argv, with_config=name not in ("export", "search"), words=name == "search")
+    command_line.run(command.main, command.__doc__, argv, **kind)
     sys.exit()
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """

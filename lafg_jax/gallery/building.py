@@ -1,9 +1,9 @@
-"""Making and bringing up to date a gallery as a whole: its facts, its rows, its floors, its index."""
+"""Makes a gallery and brings it up to date as a whole: its facts, rows, floors and index."""
 
 from absl import logging
 
 from lafg_jax.data import listing
-from lafg_jax.gallery import indexing, statistics, store
+from lafg_jax.gallery import indexing, milvus, statistics, store
 from lafg_jax.gallery import model as models
 from lafg_jax.gallery.indexing import Counts
 from lafg_jax.gallery.model import Model
@@ -17,28 +17,30 @@ _NAMED = 20
 
 def check_index(place: str, kind: str | None) -> None:
   """Raises UserError where Milvus Lite has no index of this type."""
-  if kind is not None and store.is_local(place) and kind not in store.LITE:
+  if kind is not None and milvus.is_local(place) and kind not in store.LITE:
     raise UserError(f"--index_type={kind}: Milvus Lite has {', '.join(store.LITE)}")
 
 
 def facts_of(place: str) -> Facts | None:
   """What a gallery is; None where none is there yet."""
-  if not store.exists(place):
+  if not milvus.exists(place):
     return None
-  with store.connected(place) as client:
+  with milvus.connected(place) as client:
     return store.read_facts(client, place)
 
 
-def build(place: str, model: Model, source: Source, kind: str | None = None) -> tuple[Facts, Counts]:
+def build(
+  place: str, model: Model, source: Source, kind: str | None = None
+) -> tuple[Facts, Counts]:
   """Brings the gallery at `place` to what `source` lists; makes it where there is none.
 
   kind: type of the index; None leaves it, and of a new gallery is FLAT in a file and AUTOINDEX on a
   server. Raises UserError where the gallery is of another model.
   """
-  with store.connected(place) as client:
+  with milvus.connected(place) as client:
     facts = store.read_facts(client, place)
     if facts is None:
-      default = "FLAT" if store.is_local(place) else "AUTOINDEX"
+      default = "FLAT" if milvus.is_local(place) else "AUTOINDEX"
       facts = model.facts(kind or default)
       store.write_facts(client, place, facts)
     models.check(facts, model)
@@ -46,7 +48,7 @@ def build(place: str, model: Model, source: Source, kind: str | None = None) -> 
       store.create(client, place, facts)
     store.load(client, place)
     gallery = Gallery(client, place, facts)
-    if kind is not None and kind != facts.index:
+    if kind is not None and kind != facts.index_type:
       gallery = store.reindex(gallery, kind)
     return _brought(gallery, model, source)
 
@@ -72,7 +74,7 @@ def _brought(gallery: Gallery, model: Model, source: Source) -> tuple[Facts, Cou
     floors=floors,
     skipped=indexing.shortened(counts.skipped),
   )
-  with store.as_user_error(gallery.place):
+  with milvus.as_user_error(gallery.place):
     gallery.client.flush(store.IMAGES)
   store.write_facts(gallery.client, gallery.place, facts)
   return facts, counts

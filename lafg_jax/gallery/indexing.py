@@ -91,8 +91,8 @@ def run(gallery: Gallery, source: Source, embed: Embed, batch: int = BATCH) -> C
   return Counts(added, changed, kept, updated, len(gone), skipped)
 
 
-def _embedded(embed: Embed, paths: list[str]) -> tuple[np.ndarray, Sequence[int], dict[int, str]]:
-  return embed(paths) if paths else (np.zeros((0, 1), np.float32), [], {})
+def _embedded(embed: Embed, paths: list[str]) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+  return embed(paths) if paths else (np.zeros((0, 1), np.float32), np.zeros(0, np.int32), {})
 
 
 def _put(gallery: Gallery, works: Sequence[_Work], vectors: np.ndarray) -> None:
@@ -126,9 +126,7 @@ def _compared(
   return work, kept
 
 
-def _hashed(
-  works: Sequence[_Work], skipped: dict[str, str]
-) -> tuple[list[_Work], list[_Work]]:
+def _hashed(works: Sequence[_Work], skipped: dict[str, str]) -> tuple[list[_Work], list[_Work]]:
   """The works with hashes: those whose content is that of their row, and those to be embedded."""
 
   def content(one: _Work) -> str | OSError:
@@ -137,7 +135,8 @@ def _hashed(
     except OSError as error:
       return error
 
-  same, new = [], []
+  same: list[_Work] = []
+  new: list[_Work] = []
   with ThreadPoolExecutor(os.cpu_count(), "hash") as pool:
     for one, found in zip(works, pool.map(content, works), strict=True):
       if isinstance(found, OSError):

@@ -43,7 +43,9 @@ def table(answer: Answer) -> str:
     rows.append((mark, f"{hit.score:.3f}", _shown(hit.label), _shown(hit.path), own))
   widths = [max(len(row[k]) for row in rows) for k in range(4)]
   lines = ["  ".join(x.ljust(w) for x, w in zip(row, [*widths, 0], strict=True)) for row in rows]
-  return "\n".join([line.rstrip() for line in lines] + ([verdict(answer)] if verdict(answer) else []))
+  return "\n".join(
+    [line.rstrip() for line in lines] + ([verdict(answer)] if verdict(answer) else [])
+  )
 
 
 def _shown(cell: Any) -> str:
@@ -59,7 +61,11 @@ def as_json(answer: Answer, gallery: Gallery) -> str:
     | {"metadata": hit.metadata}
     for rank, hit in enumerate(answer.hits, 1)
   ]
-  facts = {"gallery": gallery.place, "model": gallery.facts.model, "query": answer.of}
+  facts: dict[str, Any] = {
+    "gallery": gallery.place,
+    "model": gallery.facts.model,
+    "query": answer.of,
+  }
   facts |= {"floor": answer.floor, "nothing_similar": bool(verdict(answer))}
   return json.dumps(facts | {"hits": hits}, indent=2)
 

@@ -15,7 +15,7 @@ _LONGEST = 60_000
 
 
 class Item(NamedTuple):
-  """One image to be in a gallery; `metadata` are the user's own columns, None where one is empty."""
+  """One image to be in a gallery; `metadata`: the user's own columns, None where one is empty."""
 
   path: str  # absolute
   label: str  # its class, or ''

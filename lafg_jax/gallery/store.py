@@ -6,19 +6,15 @@ at once or not at all. Milvus Lite keeps FILE.db as a folder, which one process 
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
-import logging
-import os
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.gallery import columns
+from lafg_jax.gallery import columns, milvus
 from lafg_jax.gallery.columns import DESCRIBED, KEY, VECTOR
-from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
 IMAGES, ABOUT = "lafg_images", "lafg_about"
@@ -39,7 +35,7 @@ class Facts(NamedTuple):
   """What a gallery is; JSON of it stands in ABOUT.
 
   model: the id, `bundle.identity`. task, dim, step: the model's. source, checkpoint: where it is
-  read from, as `load_retriever` takes them. index: type of the vectors' index.
+  read from, as `load_retriever` takes them. index_type: of the vectors.
   columns: {root: the user's own columns of it}. complete: whether indexing came to its end.
   floors: see `lafg_jax.gallery.statistics`. skipped: {'count', 'first': [[path, why]]} of the last
   run.
@@ -51,7 +47,7 @@ class Facts(NamedTuple):
   step: int
   source: str
   checkpoint: str
-  index: str
+  index_type: str
   columns: dict[str, list[str]] = {}
   complete: bool = False
   floors: dict[str, Any] = {}
@@ -94,101 +90,12 @@ def key_of(path: str) -> str:
   return hashlib.sha256(path.encode("utf-8", "surrogateescape")).hexdigest()[:40]
 
 
-def is_local(place: str) -> bool:
-  """Whether a gallery is a file of Milvus Lite; UserError where it is that nor a server's URL."""
-  if places.is_url(place):
-    if not place.startswith(("http://", "https://", "tcp://", "unix:")):
-      raise UserError(f"--gallery={place}: a Milvus server is http://HOST:PORT[/DATABASE]")
-    return False
-  if not place.endswith(".db"):
-    raise UserError(f"--gallery={place}: a gallery is a FILE.db, or the URL of a Milvus server")
-  return True
-
-
-def exists(place: str) -> bool:
-  """Whether a local gallery is there; of a server only connecting tells."""
-  return not is_local(place) or os.path.isdir(place)
-
-
-@contextlib.contextmanager
-def connected(place: str) -> Iterator[Any]:
-  """A client of Milvus. Raises UserError where there is none, or another process has the file."""
-  packages.require("gallery", "pymilvus")
-  local = is_local(place)
-  if local:
-    packages.require("gallery", "milvus_lite")
-    _check_file(place)
-  from pymilvus import MilvusClient
-
-  # They log a traceback of every error that they raise, and of calls that Milvus Lite lacks and
-  # their client does without.
-  for name in ("pymilvus", "milvus_lite", "grpc._server"):
-    logging.getLogger(name).setLevel(logging.CRITICAL)
-  token = {} if local else {"token": os.environ.get("MILVUS_TOKEN", "")}
-  with as_user_error(place), _without_proxy(local):
-    client = MilvusClient(place, **token)
-  try:
-    yield client
-  finally:
-    client.close()
-    if local:
-      from milvus_lite.server_manager import server_manager_instance
-
-      # Writes what is in memory, ends the index's builders, and gives the file free.
-      server_manager_instance.release_server(place)
-
-
-@contextlib.contextmanager
-def _without_proxy(local: bool) -> Iterator[None]:
-  """gRPC asks a proxy of the environment for 127.0.0.1 too, unless it is told otherwise."""
-  before = os.environ.get("no_grpc_proxy")
-  if local:
-    os.environ["no_grpc_proxy"] = f"{before},127.0.0.1" if before else "127.0.0.1"
-  try:
-    yield
-  finally:
-    if local:
-      if before is None:
-        del os.environ["no_grpc_proxy"]
-      else:
-        os.environ["no_grpc_proxy"] = before
-
-
-def _check_file(place: str) -> None:
-  if os.path.isfile(place):
-    raise UserError(
-      f"--gallery={place} is a file, and Milvus Lite keeps a gallery as a folder: a gallery of "
-      "milvus-lite before 3.0, or something else; pass another name"
-    )
-  lock = os.path.join(place, "LOCK")
-  if os.path.exists(lock):
-    with open(lock, "ab") as file:
-      try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except BlockingIOError as error:
-        raise UserError(f"--gallery={place}: another process has it open; wait for it") from error
-  elif os.path.isdir(place) and os.listdir(place):
-    raise UserError(f"--gallery={place} is a folder of something else; pass another name")
-
-
-@contextlib.contextmanager
-def as_user_error(what: str) -> Iterator[None]:
-  """Turns an error of Milvus into one line that begins with `what`."""
-  from pymilvus.exceptions import MilvusException
-
-  try:
-    yield
-  except MilvusException as error:
-    said = " ".join(str(error.message or error).split())
-    raise UserError(f"{what}: Milvus says: {said}") from error
-
-
 @contextlib.contextmanager
 def opened(place: str) -> Iterator[Gallery]:
   """A gallery that is there. Raises UserError where it is not, or is of another format."""
-  if not exists(place):
+  if not milvus.exists(place):
     raise UserError(f"--gallery={place} does not exist: make it with search index")
-  with connected(place) as client:
+  with milvus.connected(place) as client:
     facts = read_facts(client, place)
     if facts is None:
       raise UserError(f"--gallery={place} holds no gallery: make it with search index")
@@ -201,7 +108,7 @@ def opened(place: str) -> Iterator[Gallery]:
 
 def read_facts(client: Any, place: str) -> Facts | None:
   """What the gallery is; None where none was begun."""
-  with as_user_error(place):
+  with milvus.as_user_error(place):
     if not client.has_collection(ABOUT):
       return None
     client.load_collection(ABOUT)
@@ -218,7 +125,7 @@ def write_facts(client: Any, place: str, facts: Facts) -> None:
   """Writes what the gallery is, at once."""
   from pymilvus import DataType
 
-  with as_user_error(place):
+  with milvus.as_user_error(place):
     if not client.has_collection(ABOUT):
       schema = client.create_schema(auto_id=False)
       schema.add_field("key", DataType.VARCHAR, is_primary=True, max_length=64)
@@ -227,9 +134,7 @@ def write_facts(client: Any, place: str, facts: Facts) -> None:
       schema.add_field("unused", DataType.FLOAT_VECTOR, dim=2)
       index = client.prepare_index_params()
       index.add_index(field_name="unused", index_type="FLAT", metric_type="L2")
-      client.create_collection(
-        ABOUT, schema=schema, index_params=index, consistency_level="Strong"
-      )
+      client.create_collection(ABOUT, schema=schema, index_params=index, consistency_level="Strong")
     row = {"key": "facts", "value": json.dumps(facts._asdict()), "unused": [0.0, 0.0]}
     client.upsert(ABOUT, [row])
 
@@ -248,7 +153,7 @@ def create(client: Any, place: str, facts: Facts) -> None:
   for name in ("file_hash", DESCRIBED):
     schema.add_field(name, DataType.VARCHAR, max_length=64)
   schema.add_field(VECTOR, DataType.FLOAT_VECTOR, dim=facts.dim)
-  with as_user_error(place):
+  with milvus.as_user_error(place):
     client.create_collection(
       IMAGES, schema=schema, index_params=_index(client, facts), consistency_level="Strong"
     )
@@ -256,13 +161,13 @@ def create(client: Any, place: str, facts: Facts) -> None:
 
 def _index(client: Any, facts: Facts) -> Any:
   params = client.prepare_index_params()
-  params.add_index(field_name=VECTOR, index_type=facts.index, metric_type="COSINE")
+  params.add_index(field_name=VECTOR, index_type=facts.index_type, metric_type="COSINE")
   return params
 
 
 def load(client: Any, place: str) -> None:
   """Makes the images searchable; makes their index where a kill left it out."""
-  with as_user_error(place):
+  with milvus.as_user_error(place):
     if not client.list_indexes(IMAGES):
       facts = read_facts(client, place)
       assert facts is not None
@@ -272,8 +177,8 @@ def load(client: Any, place: str) -> None:
 
 def reindex(gallery: Gallery, kind: str) -> Gallery:
   """Gives the vectors an index of another type."""
-  client, facts = gallery.client, gallery.facts._replace(index=kind)
-  with as_user_error(f"--index_type={kind}"):
+  client, facts = gallery.client, gallery.facts._replace(index_type=kind)
+  with milvus.as_user_error(f"--index_type={kind}"):
     client.release_collection(IMAGES)
     for name in client.list_indexes(IMAGES):
       client.drop_index(IMAGES, name)
@@ -286,7 +191,7 @@ def reindex(gallery: Gallery, kind: str) -> Gallery:
 def entries(gallery: Gallery) -> dict[str, Entry]:
   """{key: what is known} of every image, without vectors."""
   fields = ["path", "file_root", "file_size", "file_mtime", "file_hash", DESCRIBED]
-  found = {}
+  found: dict[str, Entry] = {}
   for rows in _pages(gallery, "", [KEY, *fields], _ROWS):
     found |= {row[KEY]: Entry(*(row[name] for name in fields)) for row in rows}
   return found
@@ -304,7 +209,7 @@ def everything(gallery: Gallery, where: str = "") -> tuple[list[Hit], np.ndarray
 
 
 def _pages(gallery: Gallery, where: str, fields: list[str], size: int) -> Iterator[list[Any]]:
-  with as_user_error(f"--where={where}" if where else gallery.place):
+  with milvus.as_user_error(f"--where={where}" if where else gallery.place):
     found = gallery.client.query_iterator(
       IMAGES, batch_size=size, filter=where, output_fields=fields
     )
@@ -315,8 +220,8 @@ def _pages(gallery: Gallery, where: str, fields: list[str], size: int) -> Iterat
 
 def vectors_of(gallery: Gallery, keys: Sequence[str]) -> np.ndarray:
   """The vectors [n, D] of images that are there, in the order of their keys."""
-  found = {}
-  with as_user_error(gallery.place):
+  found: dict[str, Any] = {}
+  with milvus.as_user_error(gallery.place):
     for at in range(0, len(keys), 512):
       part = list(keys[at : at + 512])
       for row in gallery.client.get(IMAGES, ids=part, output_fields=[KEY, VECTOR]):
@@ -340,7 +245,7 @@ def put(
     for (entry, label, metadata), vector in zip(images, vectors, strict=True)
   ]
   if rows:
-    with as_user_error(gallery.place):
+    with milvus.as_user_error(gallery.place):
       gallery.client.upsert(IMAGES, rows)
 
 
@@ -359,7 +264,7 @@ def _row(entry: Entry, label: str) -> dict[str, Any]:
 
 def drop(gallery: Gallery, keys: Sequence[str]) -> None:
   """Removes images; keys that are not there are no error."""
-  with as_user_error(gallery.place):
+  with milvus.as_user_error(gallery.place):
     for at in range(0, len(keys), _ROWS):
       gallery.client.delete(IMAGES, ids=list(keys[at : at + _ROWS]))
 
@@ -368,7 +273,7 @@ def check(gallery: Gallery, where: str) -> None:
   """Raises UserError where a filter cannot be read, or names a column that the gallery lacks."""
   if where:
     columns.check(where, gallery.facts.own_columns())
-    with as_user_error(f"--where={where}"):
+    with milvus.as_user_error(f"--where={where}"):
       gallery.client.query(IMAGES, filter=where, limit=1, output_fields=[KEY])
 
 
@@ -393,13 +298,13 @@ def search(
   """
   if k > MOST:
     raise UserError(f"k is {k:,}; Milvus gives {MOST:,} at most")
-  name = _EFFORT.get(gallery.facts.index)
+  name = _EFFORT.get(gallery.facts.index_type)
   params = {name: effort} if effort and name else {}
   if name == "ef":
     # A search for more than it looks at is an error of a server.
     params["ef"] = max(effort or 64, k)
   answers = []
-  with as_user_error(f"--where={where}" if where else gallery.place):
+  with milvus.as_user_error(f"--where={where}" if where else gallery.place):
     for at in range(0, len(vectors), 256):
       answers += gallery.client.search(
         IMAGES,

@@ -46,9 +46,12 @@ class Fake:
     return np.stack([vector_of(text.encode()) for text in texts])
 
 
+FAKE = Model(Fake(), "0123456789abcdef", "class_retrieval", 8, 3, True, "/a/model", "newest")
+
+
 @pytest.fixture
 def fake():
-  return Model(Fake(), "0123456789abcdef", "class_retrieval", 8, 3, True, "/a/model", "newest")
+  return FAKE._replace(retriever=Fake())
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Only new and changed images are embedded; what is gone leaves; a kill loses and doubles nothing."""
+"""New and changed images alone are embedded; what is gone leaves; kills lose and double nothing."""
 
 import os
 import random
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lafg_jax.gallery import building, store
+from lafg_jax.gallery import building, milvus, store
 from lafg_jax.utils.errors import UserError
 
 from .conftest import vector_of  # isort: skip
@@ -148,7 +148,7 @@ def test_another_process_that_has_it_open_is_one_line(photos, index, place, tmp_
 
 @pytest.mark.parametrize("at", range(3))
 def test_a_kill_between_the_collections_is_mended(photos, index, place, fake, rows, at):
-  with store.connected(place) as client:
+  with milvus.connected(place) as client:
     facts = fake.facts("FLAT")
     if at:
       store.write_facts(client, place, facts)
