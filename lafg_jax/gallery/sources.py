@@ -85,7 +85,9 @@ def _manifest(path: Path, root: str | None) -> Source:
       f"{path} has the columns {', '.join(boxes)}: a gallery shows whole images; cut them to their "
       "boxes first, or leave these columns out"
     )
-  rest = [k for k in range(len(head)) if k not in at.values()]
+  # A column that is the class under another name, such as 'category', is there by its own name too.
+  ours = [at[name] for name in at if name == "path" or table.plain(head[at[name]]) == "class"]
+  rest = [k for k in range(len(head)) if k not in ours]
   names = columns.named([head[k] for k in rest], str(path))
   cells = [columns.typed(found[k][1]) for k in rest]
   files = found[at["path"]][1]

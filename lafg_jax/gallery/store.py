@@ -116,8 +116,11 @@ def read_facts(client: Any, place: str) -> Facts | None:
   if not rows:
     return None
   found = json.loads(rows[0]["value"])
-  if found.get("format") != FORMAT:
-    raise UserError(f"{place} has format {found.get('format')}, this version reads {FORMAT}")
+  if found.get("format") != FORMAT or set(found) != set(Facts._fields):
+    raise UserError(
+      f"{place} has format {found.get('format')}, or is of another version; this one reads {FORMAT}: "
+      "index into another --gallery"
+    )
   return Facts(**found)
 
 

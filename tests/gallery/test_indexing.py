@@ -146,6 +146,14 @@ def test_another_process_that_has_it_open_is_one_line(photos, index, place, tmp_
   assert told(index(photos)[1]) == {"kept": 30}
 
 
+def test_a_gallery_of_another_format_is_one_line(photos, index, place):
+  facts, _ = index(photos)
+  with milvus.connected(place) as client:
+    store.write_facts(client, place, facts._replace(format=99))
+  with pytest.raises(UserError, match="has format 99, .* reads 1"):
+    index(photos)
+
+
 @pytest.mark.parametrize("at", range(3))
 def test_a_kill_between_the_collections_is_mended(photos, index, place, fake, rows, at):
   with milvus.connected(place) as client:

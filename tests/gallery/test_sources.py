@@ -25,11 +25,11 @@ def test_a_manifest_keeps_every_column_by_its_type(tmp_path):
     "sub/c.jpg,again,1,1,1,1,1\n"
   )
   found = sources.read(str(path), str(tmp_path / "."))
-  assert found.columns == ("Unit_price", "zip", "n", "like_", "split")
+  assert found.columns == ("Species", "Unit_price", "zip", "n", "like_", "split")
   first, second, third = found.items
   assert first.path == str(tmp_path / "a, b.jpg") and first.label == "Wren"
   assert first.metadata == {
-    "Unit_price": 1.5, "zip": "007", "n": 3, "like_": "x", "split": "test"
+    "Species": "Wren", "Unit_price": 1.5, "zip": "007", "n": 3, "like_": "x", "split": "test"
   }  # fmt: skip
   assert second.path == str(tmp_path / "sub/c.jpg") and second.metadata["n"] is None
   assert third.path == str(tmp_path.parent / "d.jpg") and third.metadata["split"] is None
