@@ -118,8 +118,8 @@ def read_facts(client: Any, place: str) -> Facts | None:
   found = json.loads(rows[0]["value"])
   if found.get("format") != FORMAT or set(found) != set(Facts._fields):
     raise UserError(
-      f"{place} has format {found.get('format')}, or is of another version; this one reads {FORMAT}: "
-      "index into another --gallery"
+      f"{place} has format {found.get('format')}, or is of another version of lafg_jax; this "
+      f"one reads {FORMAT}: index into another --gallery"
     )
   return Facts(**found)
 

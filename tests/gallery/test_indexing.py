@@ -150,7 +150,7 @@ def test_a_gallery_of_another_format_is_one_line(photos, index, place):
   facts, _ = index(photos)
   with milvus.connected(place) as client:
     store.write_facts(client, place, facts._replace(format=99))
-  with pytest.raises(UserError, match="has format 99, .* reads 1"):
+  with pytest.raises(UserError, match="has format 99, .* one reads 1"):
     index(photos)
 
 
