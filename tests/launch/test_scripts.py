@@ -105,5 +105,5 @@ def test_a_dry_run_starts_any_task_as_it_is_asked(stand_ins, commands, launcher,
   # What is started has a config whose stages pass all rules.
   ready = shipped.get_config(f"configs/{config}")
   task = tasks.find(ready, "default")
-  assert "train" in task.default_names(ready)
+  assert "evaluate" in task.default_names(ready)
   task.validate(ready, task.default_names(ready))

@@ -63,7 +63,7 @@ def test_every_variant_goes_with_the_finches(cells):
 def test_cells_depend_on_what_their_figures_do(cells):
   """A baseline without Phi is the same for each seed of a training; no cell is another one."""
   image, text = cells["image", 0], cells["text", 0]
-  assert cells["default", 0].key != cells["default", 1].key
+  assert cells["cvsi", 0].key != cells["cvsi", 1].key
   assert image.key == cells["image", 1].key and image.key != text.key
   for name in ("cvsi@untrained-phi", "searle_oti"):
     assert cells[name, 0].key != cells[name, 0].with_seed(1).key
@@ -77,7 +77,7 @@ def test_cells_depend_on_what_their_figures_do(cells):
   assert variants.decided_by(config, True, plan._remembered)[0] == before[0]
   assert "training" not in before[0] and "words" not in before[0]
   assert {"training", "words"} <= set(
-    variants.decided_by(cells["default", 0].config, True, plan._remembered)[0]
+    variants.decided_by(cells["cvsi", 0].config, True, plan._remembered)[0]
   )
   untrained = cells["cvsi@untrained-phi", 0]
   assert not untrained.trains and untrained.config.evaluate.source == "untrained"
