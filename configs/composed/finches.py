@@ -5,10 +5,9 @@
 Nothing is downloaded; minutes on two CPU cores. "This bird, but with a red crown and no wing bar":
 the renderer knows all right answers, and the gallery has near misses. The captioner is the tiny
 CLIP, which chooses a phrase for each attribute; the editor is a small grammar (no language model);
-The pseudo word is off, because it has not helped here (docs/tasks/composed_retrieval.md):
---config.query.use_phi=True trains Phi on captions of other birds. A baseline is one value:
---config.query.method=lincir (or image, text, sum, searle, pic2word, cirevl). A real captioner and
-language model are one value too: --config.captioner.kind=openai, --config.editor.kind=openai.
+Phi is trained on captions of other birds. A baseline is one value: --config.query.method=lincir (or
+image, text, sum, searle, pic2word, cirevl). A real captioner and language model are one value too:
+--config.captioner.kind=openai, --config.editor.kind=openai.
 
   --config configs/composed/finches.py:known
 
@@ -38,6 +37,5 @@ def get_config(variant: str = "held_out"):
   config.mapping.update(batch_size=128, dropout=0.1, num_images=256)
   # Chosen on the queries of composed.split=val.
   config.query.update(alpha=0.6, beta=0.2, gamma=0.3)
-  config.query.use_phi = False
   config.train.update(steps=300, checkpoint_every=300, log_every=50, learning_rate=1e-3)
   return config

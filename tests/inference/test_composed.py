@@ -333,6 +333,7 @@ def test_a_config_of_image_text_retrieval_gives_its_clip(text_model, trained_run
 def test_a_run_without_phi_says_how_to_get_one(tmp_path):
 
   config = finches.get_config()
+  config.query.use_phi = False
   starts.record(str(tmp_path), config, [], ["evaluate"], {})
   with pytest.raises(UserError, match="use_phi=True, or load a config of image-text") as error:
     lafg_jax.load_retriever(str(tmp_path))
