@@ -31,9 +31,9 @@ def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None
   records = _finished(every)
   if not records:
     raise UserError(f"no finished cell in {workdir}/cells: run without --report_only")
-  _write(file, records, workdir)
+  _write(file, records, records, workdir)
   if out:
-    _write(file, beside(_read(Path(out, FILE)), records), out)
+    _write(file, records, beside(_read(Path(out, FILE)), records), out)
 
 
 def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
@@ -94,7 +94,8 @@ def _keep_missing(found: Sequence[tuple[Cell, Record]]) -> list[Cell]:
 
 def keep(cell: Cell, result: Record) -> None:
   """Writes a cell's result as the JSON that `Cell.finished` reads."""
-  of_cell = {"dataset": cell.dataset, "start": cell.start, "variant": cell.variant}
+  # Also the seed: figures that no seed decides are measured once, for all.
+  of_cell = {name: getattr(cell, name) for name in ("dataset", "start", "variant", "seed")}
   record = result | of_cell | {"config_hash": cell.key, "config": config_keys.flatten(cell.config)}
   with files.replacing(cell.path) as temporary:
     temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
@@ -125,9 +126,10 @@ def _read(path: Path) -> list[Record]:
     raise UserError(f"{path} is damaged ({error}): take it from version control") from error
 
 
-def _write(file: Any, records: Sequence[Record], folder: str) -> None:
+def _write(file: Any, records: Sequence[Record], every: Sequence[Record], folder: str) -> None:
+  """Writes all cells, and tables and figures of `records`: other cells may be of another task."""
   # One line for each cell: version control shows which cells changed.
-  lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in records)
+  lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in every)
   texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
   about = getattr(file, "ABOUT", {})

@@ -8,6 +8,7 @@ from lafg_jax.evaluate import knn
 from lafg_jax.gallery import store
 from lafg_jax.gallery.model import Model
 from lafg_jax.gallery.store import Gallery, Hit
+from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
 
 
@@ -100,7 +101,7 @@ def recall(
   hits, vectors = store.everything(gallery)
   if not hits:
     raise UserError(f"{gallery.place} is empty: there is nothing to search")
-  chosen = np.random.default_rng(seed).choice(len(hits), min(queries, len(hits)), replace=False)
+  chosen = random_streams.of_seed(seed).choice(len(hits), min(queries, len(hits)), replace=False)
   k = min(k, len(hits))
   exact, _ = knn.search(vectors[chosen], vectors, k)
   found = store.search(gallery, vectors[chosen], k, effort=effort)

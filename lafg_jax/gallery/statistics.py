@@ -20,6 +20,7 @@ import numpy as np
 
 from lafg_jax.gallery import store
 from lafg_jax.gallery.store import Gallery
+from lafg_jax.utils import random_streams
 
 SAMPLE, FEWEST = 1000, 20
 NEAREST, RANDOM, TEXTS = 0.05, 0.99, 0.5
@@ -46,7 +47,7 @@ def floors(gallery: Gallery, model: Any, seed: int = 0) -> dict[str, Any]:
   keys = sorted(store.entries(gallery))
   if len(keys) < FEWEST:
     return {}
-  rng = np.random.default_rng(seed)
+  rng = random_streams.of_seed(seed)
   chosen = [keys[k] for k in rng.choice(len(keys), min(SAMPLE, len(keys)), replace=False)]
   vectors = store.vectors_of(gallery, chosen)
   found = of_images(vectors, nearest_others(gallery, vectors, chosen))

@@ -25,6 +25,7 @@ from lafg_jax.tasks.composed_retrieval import (
   queries,
   ranking,
   submission,
+  variants,
   words,
 )
 from lafg_jax.tasks.composed_retrieval import model as models
@@ -112,7 +113,7 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   labels = np.array([number[name] for name in references])
   counts = np.bincount(labels)
   by_class: dict[str, Any] = {"num_queries": counts.tolist()}
-  for name in measured[0]:
+  for name in (name for name in measured[0] if name in variants.TITLES):
     sums = np.bincount(labels, np.concatenate([one[name] for one in measured]))
     by_class[name] = (sums / counts).round(6).tolist()
   kept = {name: x for name, x in result.items() if name not in _NOT_KEPT}
