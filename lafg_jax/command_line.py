@@ -51,11 +51,9 @@ def run(
   argv: Sequence[str] | None = None,
   *,
   with_config: bool = True,
-  words: bool = False,
 ) -> None:
   """Parses flags, calls `main(argv)` and exits: with 0, or after an error or a signal, told in one
-  line on stderr, with its `exit_code`. Without `with_config` the command has no --config. With
-  `words`, `main` gets the program and the words that are no flags; without, there may be none."""
+  line on stderr, with its `exit_code`. Without `with_config` the command has no --config."""
   argv = list(sys.argv if argv is None else argv)
   _COMMAND[:] = argv
   # A name of bytes that are not UTF-8 is no reason to fail at the last line.
@@ -63,15 +61,11 @@ def run(
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
   with output.quiet():
-    _run(main, doc, argv, with_config, words)
+    _run(main, doc, argv, with_config)
 
 
 def _run(
-  main: Callable[[Sequence[str]], None],
-  doc: str,
-  argv: list[str],
-  with_config: bool,
-  words: bool,
+  main: Callable[[Sequence[str]], None], doc: str, argv: list[str], with_config: bool
 ) -> None:
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
@@ -79,10 +73,10 @@ def _run(
     print(_help(doc))
     sys.exit(0)
   try:
-    rest = _parse(argv, with_config, words)
+    _parse(argv, with_config)
     set_up_logging()
     interrupts.watch()
-    main(rest if words else argv)
+    main(argv)
   except Exception as error:
     if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
       traceback.print_exc()
@@ -138,11 +132,8 @@ def _help(doc: str) -> str:
   return "\n".join(dict.fromkeys(lines))
 
 
-def _parse(argv: list[str], with_config: bool, words: bool = False) -> list[str]:
-  """Parses argv into absl's flags; the program and the words that are none.
-
-  Raises UserError for whatever is wrong with it, and for such words unless `words` are wanted.
-  """
+def _parse(argv: list[str], with_config: bool) -> None:
+  """Parses argv into absl's flags; raises UserError for whatever is wrong with it."""
   _check_names(argv, with_config)
   if with_config:
     at, given = _config_path(argv)
@@ -162,9 +153,8 @@ def _parse(argv: list[str], with_config: bool, words: bool = False) -> list[str]
     raise UserError(f"the command line cannot be read: {error}; see --help") from error
   if with_config:
     keys.expand_paths(CONFIG.value)
-  if len(rest) > 1 and not words:
+  if len(rest) > 1:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
-  return rest
 
 
 def _without_auto(arg: str) -> str:
@@ -176,9 +166,7 @@ def _without_auto(arg: str) -> str:
 
 def _check_names(argv: list[str], with_config: bool) -> None:
   # Keys in a flag file would not be checked.
-  # absl's own of one letter are none of ours; k of search is.
-  no = ("flagfile", "undefok", "?", "v")
-  known = [name for name in flags.FLAGS if name not in no]
+  known = [name for name in flags.FLAGS if len(name) > 1 and name not in ("flagfile", "undefok")]
   for arg in argv[1:]:
     if arg == "--":
       return
