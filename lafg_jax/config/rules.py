@@ -89,10 +89,16 @@ def check_evaluation(config: ConfigDict) -> None:
   validated = f"train.validate_every={train.validate_every}"
   _refuse(train.validate_every and unheld, validated, why)
   _refuse(evaluate.split == "val" and unheld, "evaluate.split=val", why)
+  check_best(config)
+
+
+def check_best(config: ConfigDict, trains: bool = True) -> None:
+  """The best checkpoint must be measured to be kept, and kept to be evaluated; not without any."""
+  train, source = config.train, config.evaluate.source
   why = "pass --config.train.validate_every=STEPS too"
   _refuse(train.keep_best and not train.validate_every, "train.keep_best", why)
   why = "nothing keeps it; pass --config.train.keep_best=True"
-  _refuse(evaluate.source == "best" and not train.keep_best, source, why)
+  _refuse(trains and source == "best" and not train.keep_best, f"evaluate.source={source}", why)
 
 
 def _refuse(wrong: Any, setting: str, why: str) -> None:

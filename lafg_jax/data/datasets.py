@@ -94,19 +94,32 @@ def of_classes(dataset: Dataset, split: str, class_names: Sequence[str]) -> Data
   rows = np.flatnonzero(labels >= 0)
   if len(rows) == len(labels):
     return dataclasses.replace(dataset, split=split, labels=labels, class_names=tuple(class_names))
-  images, kinds = dataset.images, dataset.super_classes
+  kinds = dataset.super_classes
   of = {} if kinds is None else dict(zip(dataset.class_names, kinds, strict=True))
   return dataclasses.replace(
-    dataset,
+    some_rows(dataset, rows),
     split=split,
-    images=images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
     labels=labels[rows],
     class_names=tuple(class_names),
-    ids=tuple(dataset.ids[row] for row in rows),
     super_classes=None if kinds is None else tuple(of[name] for name in class_names),
+  )
+
+
+def some_rows(dataset: Dataset, rows: np.ndarray) -> Dataset:
+  """Some images of a dataset, in this order, with its classes."""
+  return dataclasses.replace(
+    dataset,
+    images=some_images(dataset.images, rows),
+    labels=dataset.labels[rows],
+    ids=tuple(dataset.ids[row] for row in rows),
     boxes=None if dataset.boxes is None else dataset.boxes[rows],
     is_query=None if dataset.is_query is None else dataset.is_query[rows],
   )
+
+
+def some_images(images: Any, rows: np.ndarray) -> Any:
+  """Some of `Dataset.images`; none is opened."""
+  return images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
 
 
 def num_images(data: Any, split: str) -> int:

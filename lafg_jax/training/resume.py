@@ -1,5 +1,6 @@
 """Whether a run may resume from a checkpoint, and how it does."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from absl import logging
@@ -47,6 +48,18 @@ def check_same(config: ConfigDict, old: dict[str, Any], new: dict[str, Any], wor
     )
   if changed:
     logging.warning("train: going on under another config: %s", "; ".join(changed))
+
+
+def check_evaluated(
+  names: Iterable[str], config: ConfigDict, meta: dict[str, Any], folder: str
+) -> None:
+  """Raises UserError where a checkpoint in `folder` was trained with other values of these keys."""
+  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
+  if changed:
+    raise UserError(
+      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
+      "was trained with"
+    )
 
 
 def restore(state: TrainState, arrays: checkpoints.Arrays, meta: dict[str, Any]) -> TrainState:

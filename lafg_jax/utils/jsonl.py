@@ -3,13 +3,16 @@
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from absl import logging
 
-from lafg_jax.utils.files import naming
+from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.files import naming, replacing
+
+T = TypeVar("T")
 
 
 def appending(path: Path) -> BinaryIO:
@@ -20,12 +23,37 @@ def appending(path: Path) -> BinaryIO:
 
 def append(file: BinaryIO, row: dict[str, Any]) -> None:
   """Adds one line, which is on the disk when this returns."""
-  # A model's raw text may hold half a character, which UTF-8 does not take.
-  line = (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+  line = _line(row)
   with naming(file.name):
     if file.write(line) < len(line):
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.fsync(file.fileno())
+
+
+def write(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+  """A whole file of rows, or the one that was there before."""
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    file.writelines(map(_line, rows))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+  # A model's raw text may hold half a character, which UTF-8 does not take.
+  return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+
+
+def read(path: Path, of_row: Callable[[dict[str, Any]], T], stage: str) -> list[T]:
+  """What `of_row` makes of each line of a file that `write` wrote.
+
+  Raises UserError, which names the line and `stage`, the one to run again, where one is damaged.
+  """
+  found = []
+  # Not splitlines: a text may hold signs that it takes for ends of lines.
+  for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
+    try:
+      found.append(of_row(json.loads(line)))
+    except (ValueError, KeyError, TypeError):
+      raise UserError(f"{path} line {number} is damaged: run --stage={stage} again") from None
+  return found
 
 
 def sound_rows(

@@ -10,7 +10,6 @@ from. Images without usable captions are listed in
 import contextlib
 import functools
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from absl import logging
 from lafg_jax.data.images import UnreadableImage
 from lafg_jax.language.captioners import attributes, by_openai, by_transformers
 from lafg_jax.language.captioners.record import Captions, Show, Stream, in_batches
-from lafg_jax.language.describers import endpoint, openai_api
+from lafg_jax.language.describers import chat, endpoint, openai_api
 from lafg_jax.utils import jsonl
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import Incomplete, UserError
@@ -117,11 +116,9 @@ def run(
       kept = functools.partial(_keep, file, sizes)
       failed, unreadable = _caption_all(stream, pending, show, had, kept, failed_path)
   if failed:
-    (reason, times), *others = Counter(failed.values()).most_common()
-    share = f", for {times} of them" if others else ""
     raise Incomplete(
       f"{len(ids) - len(failed) - len(unreadable)} of {len(ids)} images are captioned; no usable "
-      f"captions of {len(failed)} ({shorten(list(failed))}), because {reason}{share}; see "
+      f"captions of {len(failed)} ({shorten(list(failed))}), {chat.because(failed)}; see "
       f"{failed_path}"
     )
   return Stored({name: had[name] for name in ids if name not in unreadable}, unreadable)

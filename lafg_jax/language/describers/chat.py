@@ -1,6 +1,7 @@
 """Which model is asked, and how; questions that are asked again until an answer can be used."""
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -83,6 +84,12 @@ class Failed(NamedTuple):
   reason: str
   attempts: int
   answer: Answer  # the last one
+
+
+def because(failed: Mapping[Any, str]) -> str:
+  """The most frequent of some reasons, and how often it is one where there are others."""
+  (reason, times), *others = Counter(failed.values()).most_common()
+  return f"because {reason}" + (f", for {times} of them" if others else "")
 
 
 class Made(Sequence[Question]):

@@ -6,7 +6,6 @@ with the raw answer, in `<workdir>/descriptions_failed.jsonl`, and the next run 
 """
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,9 @@ def run(
     with opened as ask, jsonl.appending(path) as kept:
       failed = _ask_all(language, ask, pending, question, leaks, kept, done, failed_path)
     if failed:
-      (reason, times), *others = Counter(failed.values()).most_common()
-      share = f", for {times} of them" if others else ""
       raise Incomplete(
         f"{len(class_names) - len(failed)} of {len(class_names)} classes are described; no usable "
-        f"answer for {len(failed)} ({shorten(list(failed))}), because {reason}{share}; see "
+        f"answer for {len(failed)} ({shorten(list(failed))}), {chat.because(failed)}; see "
         f"{failed_path}"
       )
   source = f"{language.describer}:{language.llm} prompt {prompt.PROMPT_VERSION}"

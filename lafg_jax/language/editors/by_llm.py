@@ -9,7 +9,6 @@ not asked again, whichever query it belongs to. What the endpoint did not answer
 
 import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,13 +95,11 @@ def run(
     with backend.opened(chat_of(editor)) as ask, jsonl.appending(path) as kept:
       failed = _ask_all(editor, kind, ask, pending, kept, done, failed_path)
     if failed:
-      (reason, times), *others = Counter(failed.values()).most_common()
-      share = f", for {times} of them" if others else ""
       names = list(dict.fromkeys(pending[key].asked.id for key in failed))
       raise Incomplete(
         f"{len(pending) - len(failed)} of {len(pending)} questions about composed queries are "
-        f"answered; no answer about {counted(len(names), 'query')} ({shorten(names)}), because "
-        f"{reason}{share}; see {failed_path}"
+        f"answered; no answer about {counted(len(names), 'query')} ({shorten(names)}), "
+        f"{chat.because(failed)}; see {failed_path}"
       )
   for asked in queries:
     yield asked, _said(editor, kind, asked, done)

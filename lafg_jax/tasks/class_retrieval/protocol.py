@@ -18,7 +18,7 @@ from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embe
 from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
-from lafg_jax.training import checkpoints, metrics_log
+from lafg_jax.training import checkpoints, metrics_log, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
@@ -175,12 +175,7 @@ def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> 
   if meta["dataset"]["name"] != config.data.name:
     # Another data set may have no boxes to crop to.
     del names["data.box_crop"]
-  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
-  if changed:
-    raise UserError(
-      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
-      "was trained with"
-    )
+  resume.check_evaluated(names, config, meta, folder)
   split = config.evaluate.split
   if trained := _trained_classes(config, meta):
     raise UserError(

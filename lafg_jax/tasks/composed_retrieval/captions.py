@@ -3,7 +3,6 @@
 A line has `id`, `captions` and `captioner`. References come first. No backbone is involved.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,10 +15,10 @@ from lafg_jax.data import datasets, images
 from lafg_jax.data.composed import Composed
 from lafg_jax.language import exchanged
 from lafg_jax.language.captioners import from_file, store
+from lafg_jax.utils import jsonl
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import replacing
 
 FILE = "captions.jsonl"
 
@@ -44,8 +43,7 @@ def run(config: Any, workdir: str | os.PathLike, parts: Sequence[Composed]) -> P
     for name in where
     if name in found
   ]
-  with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+  jsonl.write(path, rows)
   return path
 
 
@@ -59,14 +57,8 @@ def read(workdir: str | os.PathLike, kind: str = "none") -> dict[str, list[str]]
     if kind != "none":
       raise UserError(f"{path} does not exist: run --stage=caption first")
     return {}
-  found: dict[str, list[str]] = {}
-  for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
-    try:
-      row = json.loads(line)
-      found[row["id"]] = [str(text) for text in row["captions"]]
-    except (ValueError, KeyError, TypeError):
-      raise UserError(f"{path} line {number} is damaged: run --stage=caption again") from None
-  return found
+  of = lambda row: (row["id"], [str(text) for text in row["captions"]])  # noqa: E731
+  return dict(jsonl.read(path, of, "caption"))
 
 
 def check(config: Any) -> None:

@@ -9,7 +9,6 @@ flow through:
   pic2word: of each image f_v of its centre crop, or of mapping.views random crops.
 """
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import composed, datasets, listing, pipeline
 from lafg_jax.data.composed import Training
-from lafg_jax.data.datasets import Dataset, Rows
+from lafg_jax.data.datasets import Dataset
 from lafg_jax.data.readers import table
 from lafg_jax.models.weights import files
 from lafg_jax.runtime import devices
@@ -156,7 +155,7 @@ def _of_images(config, workdir: str, model: Model, found: Training) -> np.ndarra
   dataset = _dataset(found)
 
   def make(rows: range) -> dict[str, np.ndarray]:
-    some = _some(dataset, np.asarray(rows))
+    some = datasets.some_rows(dataset, np.asarray(rows))
     if not views:
       return {"feature": models.image_features(config, model, some)[:, None]}
     return {"feature": _views(config, model, some, views, rows.start)}
@@ -201,20 +200,10 @@ def _ids(found: Training) -> tuple[str, ...]:
   return found.ids if named else tuple(f"image {row}" for row in range(len(found.images)))
 
 
-def _some(dataset: Dataset, rows: np.ndarray) -> Dataset:
-  images = dataset.images
-  return dataclasses.replace(
-    dataset,
-    images=images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
-    labels=dataset.labels[rows],
-    ids=tuple(dataset.ids[row] for row in rows),
-  )
-
-
 def _sampled(found: Training, most: int) -> Training:
   count, images = len(found.images), found.images
   rows = np.unique(np.linspace(0, count - 1, min(most, count)).astype(int))
-  some = images[rows] if isinstance(images, np.ndarray) else Rows(images, rows)
+  some = datasets.some_images(images, rows)
   return found._replace(images=some, ids=tuple(found.ids[row] for row in rows) if found.ids else ())
 
 

@@ -184,7 +184,7 @@ def _check_method(config: ConfigDict, stages: Sequence[str]) -> None:
 
 
 def _check_evaluation(config: ConfigDict) -> None:
-  train, evaluate = config.train, config.evaluate
+  evaluate = config.evaluate
   if evaluate.source not in OF_MODELS:
     raise UserError(f"--config.evaluate.source={evaluate.source}: it takes {', '.join(OF_MODELS)}")
   if evaluate.split != "test":
@@ -202,7 +202,4 @@ def _check_evaluation(config: ConfigDict) -> None:
       "--config.evaluate.source=pretrained: CLIP has no Phi of its own; pass "
       "--config.mapping.source, or evaluate.source=untrained for Phi before training"
     )
-  if train.keep_best and not train.validate_every:
-    raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")
-  if evaluate.source == "best" and not train.keep_best and methods.trains(config):
-    raise UserError("--config.evaluate.source=best: nothing keeps it; pass train.keep_best=True")
+  rules.check_best(config, methods.trains(config))

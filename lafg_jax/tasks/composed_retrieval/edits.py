@@ -5,7 +5,6 @@ A line has `id`, `part`, `edited`, `added`, `editor` (who wrote it), `prompt` (i
 usable answer) and `wrong` (the query whose edit it got, on purpose). No backbone is involved.
 """
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,9 +17,9 @@ from lafg_jax.data.composed import Composed
 from lafg_jax.language.describers import endpoint, local_llm
 from lafg_jax.language.editors import by_llm, by_rules, from_file, prompt, without_llm
 from lafg_jax.language.editors.record import Asked, Edit, Said
+from lafg_jax.utils import jsonl
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
-from lafg_jax.utils.files import replacing
 
 FILE = "edits.jsonl"
 
@@ -41,11 +40,7 @@ def run(
   """
   path = Path(workdir) / FILE
   rows = list(_rows(config, workdir, parts, captions)) if config.editor.kind != "none" else []
-  with replacing(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-    for row in rows:
-      # A model's raw text may hold half a character.
-      line = json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-      file.write(line + "\n")
+  jsonl.write(path, rows)
   return path
 
 
@@ -59,14 +54,11 @@ def read(workdir: str | os.PathLike, kind: str = "none") -> dict[tuple[str, str]
     if kind != "none":
       raise UserError(f"{path} does not exist: run --stage=edit first")
     return {}
-  found: dict[tuple[str, str], Edit] = {}
-  for number, line in enumerate(path.read_text(encoding="utf-8").split("\n")[:-1], 1):
-    try:
-      row = json.loads(line)
-      found[row["part"], row["id"]] = Edit(tuple(map(str, row["edited"])), str(row["added"]))
-    except (ValueError, KeyError, TypeError):
-      raise UserError(f"{path} line {number} is damaged: run --stage=edit again") from None
-  return found
+
+  def of(row: dict[str, Any]) -> tuple[tuple[str, str], Edit]:
+    return (row["part"], row["id"]), Edit(tuple(map(str, row["edited"])), str(row["added"]))
+
+  return dict(jsonl.read(path, of, "edit"))
 
 
 def check(config: Any) -> None:

@@ -52,8 +52,7 @@ class Vectors(NamedTuple):
   @property
   def query(self) -> np.ndarray:
     """q [Q, D]."""
-    first, *others = self.pieces.values()
-    return sum(others, start=first)
+    return queries.total(self.pieces)
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -216,9 +215,8 @@ def _depth(part: Composed) -> int:
 
 
 def _shares(part: Composed, vectors: Vectors, ranked: Ranked) -> Mapping[str, np.ndarray]:
-  place = np.zeros(len(part.ids), np.int32)
-  place[part.gallery] = np.arange(len(part.gallery))
-  return ranking.shares(vectors.pieces, vectors.gallery, place[ranked.rows[:, : ranking.SHARES]])
+  places = ranking.in_gallery(part, ranked.rows[:, : ranking.SHARES])
+  return ranking.shares(vectors.pieces, vectors.gallery, places)
 
 
 def _about(

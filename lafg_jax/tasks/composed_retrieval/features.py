@@ -3,7 +3,6 @@
 What no weight and no Phi changes is `Fixed`, kept in the workdir; `pseudo` needs a Phi.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.data import datasets
 from lafg_jax.data.composed import Composed
-from lafg_jax.data.datasets import Dataset, Rows
+from lafg_jax.data.datasets import Dataset
 from lafg_jax.losses.contrastive import unit
 from lafg_jax.tasks.composed_retrieval import edit_quality, kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval import model as models
@@ -116,18 +115,12 @@ def _images(
 ) -> tuple[np.ndarray, np.ndarray]:
   if config.composed.features:
     return _given(config, part, model.clip.dim)
-  dataset, images = as_dataset(part), part.images
+  dataset = as_dataset(part)
   # Not part.content: the splits of a benchmark may have one gallery.
   crop = [config.data.resize_size, config.data.pad, datasets.content_of(dataset)]
 
   def make(rows: range) -> kept.Arrays:
-    at = np.arange(rows.start, rows.stop)
-    of = dataclasses.replace(
-      dataset,
-      images=images[at] if isinstance(images, np.ndarray) else Rows(images, at),
-      labels=dataset.labels[at],
-      ids=dataset.ids[rows.start : rows.stop],
-    )
+    of = datasets.some_rows(dataset, np.asarray(rows))
     vectors = models.image_features(config, model, of)
     return {"vectors": vectors, "there": np.asarray(vectors.any(axis=1))}
 

@@ -27,7 +27,12 @@ def query(
   edited: np.ndarray | None = None,
 ) -> np.ndarray:
   """q = alpha q_m + beta q_f + rest q_v [Q, D] float32; the arguments are those of `pieces`."""
-  first, *others = pieces(q_m, q_f, q_v, weights, q_t, edited).values()
+  return total(pieces(q_m, q_f, q_v, weights, q_t, edited))
+
+
+def total(of: dict[str, np.ndarray]) -> np.ndarray:
+  """The sum [Q, D] of what `pieces` gives."""
+  first, *others = of.values()
   return sum(others, start=first)
 
 

@@ -40,7 +40,7 @@ def rank(part: Composed, q: np.ndarray, t: np.ndarray, k: int) -> Ranked:
     k,
     targets=_places(row_of, [query.targets for query in part.queries]),
     dropped=np.array(dropped, np.int32),
-    members=None if members is None else _in_gallery(part, members),
+    members=None if members is None else in_gallery(part, members),
   )
   rows, members = (_of_ids(part, x) for x in (found.rows, found.members))
   return Ranked(rows, found.scores, members)
@@ -54,7 +54,7 @@ def _places(row_of: Mapping[str, int], names: list[tuple[str, ...]]) -> np.ndarr
   return found
 
 
-def _in_gallery(part: Composed, rows: np.ndarray) -> np.ndarray:
+def in_gallery(part: Composed, rows: np.ndarray) -> np.ndarray:
   """Rows of part.ids as places in its gallery; -1 stays."""
   place = np.full(len(part.ids) + 1, -1, np.int32)
   place[part.gallery] = np.arange(len(part.gallery))

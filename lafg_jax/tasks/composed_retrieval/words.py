@@ -21,9 +21,7 @@ from lafg_jax.tasks.composed_retrieval import (
 )
 from lafg_jax.tasks.composed_retrieval.features import Words
 from lafg_jax.tasks.composed_retrieval.model import Model
-from lafg_jax.training import checkpoints
-from lafg_jax.utils import config_keys
-from lafg_jax.utils.errors import UserError
+from lafg_jax.training import checkpoints, resume
 
 
 class Source(NamedTuple):
@@ -106,9 +104,4 @@ def _concept_texts(config: ConfigDict) -> tuple[str, ...]:
 def _check(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
   """Raises UserError where a checkpoint is of another CLIP or another way of training."""
   names = keys.deciding(config, "embedding") | {"mapping.method": config.mapping.method}
-  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
-  if changed:
-    raise UserError(
-      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
-      "was trained with"
-    )
+  resume.check_evaluated(names, config, meta, folder)

@@ -122,7 +122,4 @@ def _check_evaluation(config: ConfigDict) -> None:
     raise UserError(f"--config.train.validate_every={train.validate_every}: {remedy}")
   if evaluate.split == "val" and not held and config.captions.split != "own":
     raise UserError(f"--config.evaluate.split=val: {remedy}")
-  if train.keep_best and not train.validate_every:
-    raise UserError("--config.train.keep_best: pass --config.train.validate_every=STEPS too")
-  if evaluate.source == "best" and not train.keep_best:
-    raise UserError("--config.evaluate.source=best: nothing keeps it; pass train.keep_best=True")
+  rules.check_best(config)

@@ -3,7 +3,6 @@
 A caption is embedded by itself: no image enters, and no weight of its tokens.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,9 +11,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import captions
+from lafg_jax.data import captions, datasets
 from lafg_jax.data.captions import Captioned
-from lafg_jax.data.datasets import Dataset, Rows
+from lafg_jax.data.datasets import Dataset
 from lafg_jax.evaluate.embed import embed_dataset
 from lafg_jax.language.encoders import clip_texts
 from lafg_jax.runtime import devices
@@ -70,13 +69,7 @@ def _of_rows(config: ConfigDict, clip: Any, params: Any, rows: jax.Array) -> jax
 
 def rows_of(captioned: Captioned, rows: np.ndarray) -> Dataset:
   """The images of some rows, as the Dataset that readers of images take."""
-  dataset, images = captions.as_dataset(captioned), captioned.images
-  return dataclasses.replace(
-    dataset,
-    images=images[rows] if isinstance(images, np.ndarray) else Rows(images, rows),
-    labels=dataset.labels[rows],
-    ids=tuple(dataset.ids[row] for row in rows),
-  )
+  return datasets.some_rows(captions.as_dataset(captioned), rows)
 
 
 def weights(

@@ -16,8 +16,8 @@ from lafg_jax.evaluate.results import FILE
 from lafg_jax.language.encoders import clip_texts
 from lafg_jax.tasks.image_text_retrieval import at_test, embed, methods, negatives, protocol
 from lafg_jax.tasks.image_text_retrieval import model as models
-from lafg_jax.training import checkpoints
-from lafg_jax.utils import config_keys, files
+from lafg_jax.training import checkpoints, resume
+from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 
@@ -83,12 +83,7 @@ def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> 
   split = ["source", "layout", "class_column", "template", "finches", "images_per_class", "split"]
   split += ["classes", "test_fraction", "val_fraction"]
   names |= {f"captions.{x}": config.captions[x] for x in split}
-  changed = config_keys.differences(names, meta["config"], config_keys.flatten(config))
-  if changed:
-    raise UserError(
-      f"the checkpoint in {folder} is of another config ({'; '.join(changed)}): pass the config it "
-      "was trained with"
-    )
+  resume.check_evaluated(names, config, meta, folder)
 
 
 def _embedded(

@@ -21,8 +21,7 @@ class SmallClip(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def small_clip(tmp_path_factory):
-  import torch
+def small_clip(tmp_path_factory, two_block_clip):
   import transformers
 
   from lafg_jax.language.encoders import tokens
@@ -46,18 +45,8 @@ def small_clip(tmp_path_factory):
   lines = ["#version: 0.2", *(" ".join(pair) for pair in merges)]
   (folder / "merges.txt").write_text("\n".join(lines))
   tokenizer = transformers.CLIPTokenizer.from_pretrained(folder)
-  sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-  text = sizes | {"intermediate_size": 48, "vocab_size": len(vocab), "eos_token_id": end}
-  text |= {"max_position_embeddings": 40, "bos_token_id": start, "pad_token_id": end}
-  vision = sizes | {"hidden_size": 24, "intermediate_size": 40, "image_size": 16, "patch_size": 8}
-  torch.manual_seed(0)
-  config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-  model = transformers.CLIPModel(config).eval()
-  with torch.no_grad():
-    for x in model.parameters():
-      # Enough that a mistake shows: transformers starts near zero.
-      x.add_(0.1 * torch.randn(x.shape))
-    model.logit_scale.fill_(2.0)
+  text = {"vocab_size": len(vocab), "max_position_embeddings": 40}
+  model = two_block_clip(text | {"eos_token_id": end, "bos_token_id": start, "pad_token_id": end})
   model.save_pretrained(folder)
   tokenizer.save_pretrained(folder)
   return SmallClip(model, *clips.load(str(folder)), tokens.load(folder), tokenizer, str(folder))

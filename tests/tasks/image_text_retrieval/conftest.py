@@ -17,24 +17,11 @@ class Both(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def both(tmp_path_factory):
-  import torch
-  import transformers
-
+def both(tmp_path_factory, two_block_clip):
   from lafg_jax.models import clip as clips
 
-  sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
-  text = sizes | {"intermediate_size": 48, "vocab_size": VOCABULARY, "eos_token_id": END}
-  text |= {"max_position_embeddings": L + K, "bos_token_id": 1, "pad_token_id": 0}
-  vision = sizes | {"hidden_size": 24, "intermediate_size": 40, "image_size": 16, "patch_size": 8}
-  torch.manual_seed(0)
-  config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
-  model = transformers.CLIPModel(config).eval()
-  with torch.no_grad():
-    for x in model.parameters():
-      # Enough that a mistake shows: transformers starts near zero.
-      x.add_(0.1 * torch.randn(x.shape))
-    model.logit_scale.fill_(2.0)
+  text = {"vocab_size": VOCABULARY, "max_position_embeddings": L + K}
+  model = two_block_clip(text | {"eos_token_id": END, "bos_token_id": 1, "pad_token_id": 0})
   folder = tmp_path_factory.mktemp("clip")
   model.save_pretrained(folder)
   return Both(model, *clips.load(str(folder)))

@@ -3,8 +3,6 @@
 Run as a script it writes the gradients on as many devices as there are.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -248,17 +246,8 @@ def test_gradients_of_eight_shares_equal_those_of_one(both, make_config, caption
   np.testing.assert_allclose(of_eight["loss"], np.full(8, metrics["loss"]), rtol=1e-5)
 
 
-def test_gradients_on_eight_devices_equal_those_on_one(tmp_path):
-  found = []
-  for count in (1, 8):
-    flags = f"--xla_force_host_platform_device_count={count}"
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": flags}
-    path = tmp_path / f"{count}.npz"
-    done = subprocess.run(
-      [sys.executable, __file__, str(path)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    found.append(np.load(path))
+def test_gradients_on_eight_devices_equal_those_on_one(on_devices):
+  found = on_devices(__file__, (1, 8))
   for name in found[0]:
     np.testing.assert_allclose(found[1][name], found[0][name], rtol=1e-4, atol=1e-6, err_msg=name)
 
