@@ -47,6 +47,8 @@ TORCH = LANGUAGE + [
 STUDY = TRAIN + ["matplotlib>=3.9"]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
+# `python -m lafg_jax.search`: Milvus' client, and the embedded Milvus that a FILE.db is.
+GALLERY = ["milvus-lite>=3.2", "pymilvus>=3.0"]
 # A workdir, a model or weights under gs://; a TPU slice shares no other folder.
 GCS = ["gcsfs>=2025.3"]
 # train.tracker. mlflow-skinny is MLflow's client, a third of the whole.
@@ -108,6 +110,7 @@ setup(
     "study": STUDY,
     "data": DATA,
     "faiss": FAISS,
+    "gallery": GALLERY,
     "gcs": GCS,
     "wandb": WANDB,
     "mlflow": MLFLOW,
@@ -115,7 +118,7 @@ setup(
     "tpu": TPU,
     "docs": DOCS,
     "bench": BENCH,
-    "dev": DEV + TORCH + STUDY + DATA + FAISS + WANDB + MLFLOW,
-    "all": TORCH + STUDY + DATA + FAISS + CUDA12,
+    "dev": DEV + TORCH + STUDY + DATA + FAISS + GALLERY + WANDB + MLFLOW,
+    "all": TORCH + STUDY + DATA + FAISS + GALLERY + CUDA12,
   },
 )

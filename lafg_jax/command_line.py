@@ -51,9 +51,11 @@ def run(
   argv: Sequence[str] | None = None,
   *,
   with_config: bool = True,
+  words: bool = False,
 ) -> None:
   """Parses flags, calls `main(argv)` and exits: with 0, or after an error or a signal, told in one
-  line on stderr, with its `exit_code`. Without `with_config` the command has no --config."""
+  line on stderr, with its `exit_code`. Without `with_config` the command has no --config. With
+  `words`, `main` gets the program and the words that are no flags; without, there may be none."""
   argv = list(sys.argv if argv is None else argv)
   _COMMAND[:] = argv
   # A name of bytes that are not UTF-8 is no reason to fail at the last line.
@@ -61,11 +63,15 @@ def run(
     if isinstance(stream, io.TextIOWrapper):
       stream.reconfigure(errors="backslashreplace")
   with output.quiet():
-    _run(main, doc, argv, with_config)
+    _run(main, doc, argv, with_config, words)
 
 
 def _run(
-  main: Callable[[Sequence[str]], None], doc: str, argv: list[str], with_config: bool
+  main: Callable[[Sequence[str]], None],
+  doc: str,
+  argv: list[str],
+  with_config: bool,
+  words: bool,
 ) -> None:
   if not with_config:
     flags.FLAGS.remove_flag_values(["config"])
@@ -73,10 +79,10 @@ def _run(
     print(_help(doc))
     sys.exit(0)
   try:
-    _parse(argv, with_config)
+    rest = _parse(argv, with_config, words)
     set_up_logging()
     interrupts.watch()
-    main(argv)
+    main(rest if words else argv)
   except Exception as error:
     if {"--debug", "-debug", "--debug=true", "--debug=True"} & set(argv[1:]):
       traceback.print_exc()
@@ -132,8 +138,11 @@ def _help(doc: str) -> str:
   return "\n".join(dict.fromkeys(lines))
 
 
-def _parse(argv: list[str], with_config: bool) -> None:
-  """Parses argv into absl's flags; raises UserError for whatever is wrong with it."""
+def _parse(argv: list[str], with_config: bool, words: bool = False) -> list[str]:
+  """Parses argv into absl's flags; the program and the words that are none.
+
+  Raises UserError for whatever is wrong with it, and for such words unless `words` are wanted.
+  """
   _check_names(argv, with_config)
   if with_config:
     at, given = _config_path(argv)
@@ -153,8 +162,9 @@ def _parse(argv: list[str], with_config: bool) -> None:
     raise UserError(f"the command line cannot be read: {error}; see --help") from error
   if with_config:
     keys.expand_paths(CONFIG.value)
-  if len(rest) > 1:
+  if len(rest) > 1 and not words:
     raise UserError(f"leftover word {rest[1]!r} on the command line: flags are --name=value")
+  return rest
 
 
 def _without_auto(arg: str) -> str:
@@ -166,7 +176,9 @@ def _without_auto(arg: str) -> str:
 
 def _check_names(argv: list[str], with_config: bool) -> None:
   # Keys in a flag file would not be checked.
-  known = [name for name in flags.FLAGS if len(name) > 1 and name not in ("flagfile", "undefok")]
+  # absl's own of one letter are none of ours; k of search is.
+  no = ("flagfile", "undefok", "?", "v")
+  known = [name for name in flags.FLAGS if name not in no]
   for arg in argv[1:]:
     if arg == "--":
       return

@@ -298,6 +298,7 @@ FORKED = """
 import importlib, json, os, sys
 from lafg_jax import command_line
 name, lines, folder, *imports = sys.argv[1:]
+kind = {"with_config": name not in ("export", "search"), "words": name == "search"}
 for module in imports:
   importlib.import_module(module)
 command = importlib.import_module(f"lafg_jax.{name}")
@@ -308,7 +309,7 @@ for number, args in enumerate(json.loads(lines)):
       os.dup2(file.fileno(), 1)
       os.dup2(file.fileno(), 2)
     argv = [f"lafg_jax/{name}.py", *args]
-    command_line.run(command.main, command.__doc__, argv, with_config=name != "export")
+    command_line.run(command.main, command.__doc__, argv, **kind)
     sys.exit()
   print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
@@ -348,6 +349,8 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_models_of_the_two_other_tasks_and_another_model",
+  "test_ten_kills_while_indexing_lose_and_double_nothing",
   "test_a_token_weighs_its_mean_over_training_captions",
   "test_it_saw_photographs_of_some_types_and_its_tests_say_what_stands_beside",
   "test_no_variant_of_cars_tests_what_the_small_clip_was_trained_on",

@@ -1,0 +1,96 @@
+"""Galleries of small files, whose vectors of 8 numbers are made of their bytes."""
+
+import hashlib
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+if find_spec("pymilvus") is None:
+  # Not imported here: in a collection of all tests that would end pytest.
+  collect_ignore_glob = ["test_*.py"]
+
+from lafg_jax.gallery import building, sources, store
+from lafg_jax.gallery.model import Model
+
+
+def vector_of(content: bytes) -> np.ndarray:
+  seed = int.from_bytes(hashlib.sha256(content).digest()[:8], "big")
+  x = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+  return x / np.linalg.norm(x)
+
+
+class Fake:
+  """A retriever without a model: what begins with 'broken' cannot be read."""
+
+  embedding_dim = 8
+
+  def __init__(self):
+    self.embedded = []
+
+  def embed_readable(self, paths):
+    vectors, rows, reasons = [np.zeros((0, 8), np.float32)], [], {}
+    for row, path in enumerate(paths):
+      content = Path(path).read_bytes()
+      if content.startswith(b"broken"):
+        reasons[row] = f"cannot read image {path}"
+      else:
+        self.embedded.append(path)
+        rows.append(row)
+        vectors.append(vector_of(content)[None])
+    return np.concatenate(vectors), np.array(rows, np.int32), reasons
+
+  def embed(self, image):
+    return vector_of(Path(image).read_bytes())[None]
+
+  def embed_text(self, texts):
+    texts = [texts] if isinstance(texts, str) else texts
+    return np.stack([vector_of(text.encode()) for text in texts])
+
+
+FAKE = Model(Fake(), "0123456789abcdef", "class_retrieval", 8, 3, True, "/a/model", "newest")
+
+
+@pytest.fixture
+def fake():
+  return FAKE._replace(retriever=Fake())
+
+
+@pytest.fixture
+def photos(tmp_path):
+  """A folder of 30 files, in three folders of classes."""
+  folder = tmp_path / "photos"
+  for k in range(30):
+    path = folder / f"class {k % 3}" / f"{k}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"image %d" % k)
+  return folder
+
+
+@pytest.fixture
+def place(tmp_path):
+  return str(tmp_path / "g.db")
+
+
+@pytest.fixture
+def index(place, fake):
+  """`index(folder or manifest)`: the facts and counts of one run."""
+
+  def run(images, model=fake, **more):
+    return building.build(place, model, sources.read(str(images)), **more)
+
+  return run
+
+
+@pytest.fixture
+def rows(place):
+  """`rows()`: {path: (hit, vector)} of all that the gallery holds."""
+
+  def read(where=""):
+    with store.opened(place) as gallery:
+      hits, vectors = store.everything(gallery, where)
+    assert len({hit.path for hit in hits}) == len(hits)
+    return {hit.path: (hit, x) for hit, x in zip(hits, vectors, strict=True)}
+
+  return read

@@ -1,0 +1,200 @@
+"""Searches against NumPy, filters against plain Python, floors against their definition."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from lafg_jax.gallery import building, columns, searching, sources, statistics, store
+from lafg_jax.utils.errors import UserError
+
+from .conftest import FAKE  # isort: skip
+
+COLOURS = ["red", 'it\'s "blue"', "a\\b", "line\nbreak", "<b>", ""]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+  """The place of a gallery of 30 images with columns, and its rows as dicts."""
+  folder = tmp_path_factory.mktemp("made")
+  manifest, rows = folder / "m.csv", []
+  for k in range(30):
+    path = folder / f"{k}.jpg"
+    path.write_bytes(b"image %d" % k)
+    row = {"path": str(path), "class": f"class {k % 3}", "colour": COLOURS[k % 6]}
+    rows.append(row | {"year": "" if k % 5 == 4 else 1990 + k, "price": k / 4})
+  with open(manifest, "w", newline="") as file:
+    writer = csv.DictWriter(file, rows[0])
+    writer.writeheader()
+    writer.writerows(rows)
+  building.build(str(folder / "g.db"), FAKE, sources.read(str(manifest)))
+  for row in rows:
+    row["year"] = None if row["year"] == "" else row["year"]
+    row["colour"] = row["colour"] or None
+  return str(folder / "g.db"), rows
+
+
+@pytest.fixture(scope="module")
+def gallery(made):
+  with store.opened(made[0]) as found:
+    yield found
+
+
+def test_filters_find_what_python_finds(made, gallery):
+  quoted, made = columns.literal, made[1]
+  cases = [(f"colour == {quoted(x)}", lambda r, x=x: r["colour"] == x) for x in COLOURS if x]
+  cases += [
+    ("class == 'class 1'", lambda r: r["class"] == "class 1"),
+    ("year > 2000 and year <= 2010", lambda r: r["year"] is not None and 2000 < r["year"] <= 2010),
+    ("price < 2.5 or class in ['class 0', 'class 2']",
+     lambda r: r["price"] < 2.5 or r["class"] in ("class 0", "class 2")),
+    ("not (class == 'class 1')", lambda r: r["class"] != "class 1"),
+    ("year is null", lambda r: r["year"] is None),
+    ("colour is not null and price >= 1", lambda r: r["colour"] is not None and r["price"] >= 1),
+    ("path like '%/1%.jpg'", lambda r: os.path.basename(r["path"]).startswith("1")),
+    ("class != \"class 0\" && !(price > 3)",
+     lambda r: r["class"] != "class 0" and not r["price"] > 3),
+  ]  # fmt: skip
+  for where, passes in cases:
+    columns.check(where, gallery.facts.own_columns())
+    found = {hit.path for hit in store.everything(gallery, where)[0]}
+    assert found == {r["path"] for r in made if passes(r)}, where
+    by_index = store.search(gallery, np.eye(8, dtype=np.float32)[:1], 30, where)[0]
+    assert {hit.path for hit in by_index} == found, where
+
+
+@pytest.mark.parametrize(
+  ("where", "said"),
+  [
+    ("clas == 'x'", "no column 'clas' .did you mean class"),
+    ("class == 'x' and kind == 3", "no column 'kind'"),
+    ("class = 'x'", "Milvus says: unexpected character '='"),
+    ("class == 'x", "Milvus says"),
+    ("class == 'x' or", "Milvus says"),
+    ("'; drop", "Milvus says"),
+  ],
+)
+def test_a_filter_that_says_nothing_is_one_line(gallery, fake, where, said):
+  with pytest.raises(UserError, match=said) as error:
+    searching.query(gallery, fake, 3, text="x", where=where)
+  assert "\n" not in str(error.value)
+
+
+def test_words_in_quotes_and_numbers_are_no_columns():
+  columns.check('class == \'and colour\' or class == "it\\"s b" and year > 1e5', ["year"])
+  columns.check('array_length(tags) > 2 and $meta["x"] == 1 and year IN [1, 2]', ["tags", "year"])
+
+
+def test_both_searches_are_numpys(gallery, fake):
+  hits, vectors = store.everything(gallery)
+  query = fake.retriever.embed_text("words")
+  scores = vectors @ query[0]
+  order = np.argsort(-scores)[:7]
+  for exact in (False, True):
+    answer = searching.query(gallery, fake, 7, text="words", exact=exact)
+    assert [hit.path for hit in answer.hits] == [hits[row].path for row in order]
+    np.testing.assert_allclose([x.score for x in answer.hits], scores[order], atol=1e-5)
+    assert answer.hits[0].metadata == hits[order[0]].metadata and answer.of == "text"
+  path = hits[3].path
+  assert searching.query(gallery, fake, 1, image=path).hits[0].path == path
+  assert len(searching.query(gallery, fake, 100, text="a", where="year is null").hits) == 6
+
+
+def test_no_query_and_no_k_are_one_line(gallery, fake):
+  with pytest.raises(UserError, match="pass --image=FILE, --text"):
+    searching.query(gallery, fake, 3)
+  with pytest.raises(UserError, match="k is 0"):
+    searching.query(gallery, fake, 0, text="x")
+  with pytest.raises(UserError, match="16,384 at most"):
+    searching.query(gallery, fake, 20_000, text="x")
+  with pytest.raises(UserError, match="--edited is for an image with a text"):
+    searching.query(gallery, fake, 3, text="x", edited="y")
+
+
+def test_every_index_of_milvus_lite_finds_what_numpy_finds(photos, index, place):
+  index(photos)
+  for kind in store.LITE:
+    # The index is built where the gallery is closed, and read where it is opened again.
+    facts, counts = index(photos, kind=kind)
+    assert (facts.index_type, counts.kept) == (kind, 30)
+    with store.opened(place) as gallery:
+      assert gallery.client.describe_index(store.IMAGES, "embedding")["index_type"] == kind
+      share, queries = searching.recall(gallery, 5, effort=128)
+      # 30 images are few enough for each of them; 8 bits a number change the order of near ones.
+      assert queries == 30 and share >= (0.9 if "SQ" in kind else 1.0)
+
+
+def test_recall_counts_what_a_bad_index_misses(gallery, monkeypatch):
+  good = store.search
+
+  def bad(*args, **more):
+    return [hits[:2] for hits in good(*args, **more)]
+
+  monkeypatch.setattr(store, "search", bad)
+  assert searching.recall(gallery, 5)[0] == pytest.approx(0.4)
+
+
+def test_floors_are_the_quantiles_that_the_module_names(gallery, fake):
+  _, vectors = store.everything(gallery)
+  cosines = vectors @ vectors.T
+  pairs = cosines[np.triu_indices(30, 1)]
+  near = np.quantile(np.where(np.eye(30), -2, cosines).max(1), 0.05)
+  floors = gallery.facts.floors
+  assert floors["image"] == pytest.approx(max(near, np.quantile(pairs, 0.99)), abs=1e-5)
+  said = fake.retriever.embed_text(list(statistics.EVERYDAY))
+  best = np.median((said @ vectors.T).max(1))
+  assert floors["text"] == pytest.approx(best, abs=1e-5)
+  assert (floors["images"], floors["sample"]) == (30, 30)
+
+
+def test_a_floor_tells_what_is_alone_from_what_has_a_neighbour():
+  rng = np.random.default_rng(0)
+
+  def unit(x):
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+  centres = unit(rng.standard_normal((40, 64)))
+  images = unit(np.repeat(centres, 5, 0) + 0.05 * rng.standard_normal((200, 64)))
+  nearest = np.where(np.eye(200), -2, images @ images.T).max(1)
+  floor = statistics.of_images(images, nearest)["image"]
+  inside = unit(centres + 0.05 * rng.standard_normal((40, 64)))
+  outside = unit(rng.standard_normal((40, 64)))
+  assert np.mean((inside @ images.T).max(1) >= floor) > 0.85
+  assert np.mean((outside @ images.T).max(1) >= floor) < 0.05
+
+
+def test_a_small_gallery_and_a_model_without_texts_have_no_such_floor(photos, index, fake, place):
+  assert "text" not in index(photos, model=fake._replace(reads_texts=False))[0].floors
+  for path in list(photos.rglob("*.jpg"))[12:]:
+    path.unlink()
+  assert index(photos)[0].floors == {}
+
+
+def test_the_same_code_speaks_to_a_server(photos, fake, tmp_path, monkeypatch):
+  """Milvus Lite behind a port: no cluster, but a URL, and nothing of a file."""
+  from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+  # A proxy of the environment is not asked for this machine.
+  monkeypatch.setenv("no_proxy", "127.0.0.1")
+  server, db, port = start_server_in_thread(str(tmp_path / "served"), "127.0.0.1", 0)
+  try:
+    place = f"http://127.0.0.1:{port}"
+    source = sources.read(str(photos))
+    facts, counts = building.build(place, fake, source)
+    assert (facts.index_type, counts.added) == ("AUTOINDEX", 30)
+    assert building.build(place, fake, source)[1].kept == 30
+    with store.opened(place) as gallery:
+      assert store.count(gallery) == 30
+      assert len(searching.query(gallery, fake, 3, text="x", where="class == 'class 1'").hits) == 3
+  finally:
+    server.stop(grace=0)
+    db.close()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_a_file(photos, index, rows, monkeypatch):
+  for name in ("no_proxy", "NO_PROXY"):
+    monkeypatch.delenv(name, raising=False)
+  monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+  index(photos)
+  assert len(rows()) == 30
