@@ -349,6 +349,7 @@ SLOW = (
 # Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
 # does not.
 LONG = (
+  "test_cells_with_the_same_phi_train_it_once_and_have_the_figures_of_those_alone",
   "test_models_of_the_two_other_tasks_and_another_model",
   "test_ten_kills_while_indexing_lose_and_double_nothing",
   "test_a_token_weighs_its_mean_over_training_captions",

@@ -14,6 +14,8 @@
     run after hours.
   summary(config, workdir, names): prints the results of the stages that ran, and where to look.
   studied(config), figures(config, workdir): the stages of a cell of the study, and its figures.
+  followed_by(config): what cells have in common that may go in one folder, one after the other, as
+    text; a task without it gives each cell a folder of its own.
 
 `restore` is asked by `lafg_jax.inference`, with a config and `facts`, JSON about the model:
 

@@ -32,6 +32,7 @@ from lafg_jax.tasks.composed_retrieval import (
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.default import default_names
 from lafg_jax.training import checkpoints, loop
+from lafg_jax.utils.files import fingerprint
 
 
 def studied(config: ConfigDict) -> list[str]:
@@ -42,6 +43,15 @@ def studied(config: ConfigDict) -> list[str]:
 def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """What the study keeps of a cell."""
   return evaluation.figures(config, workdir)
+
+
+def followed_by(config: ConfigDict) -> str:
+  """Cells with the same queries, captions, edits and Phi differ in their evaluation alone."""
+  config = methods.resolve(config)
+  sections = [config[name].to_dict() for name in ("composed", "captioner", "editor", "data")]
+  sections += [captions.inputs(config), edits.inputs(config), models.weights(config)]
+  trained = _train_inputs(config, "") if methods.trains(config) else []
+  return fingerprint(*sections, trained)[:16]
 
 
 def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:

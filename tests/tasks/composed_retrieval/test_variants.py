@@ -1,12 +1,14 @@
 """The study of composed retrieval, and the shipped configs that it starts from."""
 
 import importlib
+import os
 import re
 
 import pytest
 
+from lafg_jax.ablation import cells as cells_of
 from lafg_jax.ablation import plan
-from lafg_jax.tasks.composed_retrieval import default, methods, variants
+from lafg_jax.tasks.composed_retrieval import default, methods, stages, variants
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
@@ -82,3 +84,48 @@ def test_cells_depend_on_what_their_figures_do(cells):
   untrained = cells["cvsi@untrained-phi", 0]
   assert not untrained.trains and untrained.config.evaluate.source == "untrained"
   assert not methods.trains(cells["searle_oti", 0].config)
+
+
+@pytest.fixture(scope="module")
+def quick():
+  """Two queries without captions; Phi of two steps."""
+  config = MODULES["finches"].get_config()
+  config.composed.num_queries = 2
+  config.captioner.kind = config.editor.kind = "none"
+  config.query.method = "pic2word"
+  config.mapping.update(method="pic2word", batch_size=4, num_images=8)
+  config.train.update(steps=2, checkpoint_every=2)
+  return config
+
+
+def test_cells_with_the_same_phi_train_it_once_and_have_the_figures_of_those_alone(
+  quick, tmp_path, monkeypatch
+):
+  """The second one goes in the folder of the first, whose training is done."""
+  ran = []
+  train = stages.train.run
+  monkeypatch.setattr(stages.train, "run", lambda *args: ran.append(1) or train(*args))
+  other = quick.copy_and_resolve_references()
+  other.query.words = "other"
+  together = [cells_of.run(x, str(tmp_path), str(tmp_path / "a")) for x in (quick, other)]
+  assert len(ran) == 1
+  alone = cells_of.run(other, str(tmp_path), str(tmp_path / "b"))
+  assert len(ran) == 2
+  timed = {"seconds"}
+  assert {k: v for k, v in together[1].items() if k not in timed} == {
+    k: v for k, v in alone.items() if k not in timed
+  }
+  assert os.listdir(tmp_path / "a") == os.listdir(tmp_path / "b")
+
+
+def test_cells_of_other_seeds_captions_or_queries_have_other_folders(quick):
+  def key(**changes):
+    config = quick.copy_and_resolve_references()
+    config.update_from_flattened_dict(changes)
+    return stages.followed_by(config)
+
+  same = key()
+  assert key(**{"query.alpha": 0.1}) == same
+  for change in ({"seed": 1}, {"mapping.dropout": 0.3}, {"composed.num_queries": 3},
+                 {"captioner.kind": "attributes"}, {"query.method": "image"}):  # fmt: skip
+    assert key(**change) != same, change
