@@ -148,8 +148,11 @@ def grid(config):
 
 def dataset(config):
   """What the study calls the data of a config."""
-  file = config.composed.file
-  return f"composed_{Path(file).stem if file else config.composed.source}"
+  of = config.composed
+  if of.source == "attributes":
+    # A table is often called metadata.csv: its folder says of what.
+    return f"composed_{Path(of.file).absolute().parent.name}_{of.types}"
+  return f"composed_{Path(of.file).stem if of.file else of.source}"
 
 
 def hold_out(config, count):

@@ -159,7 +159,11 @@ def grid(config):
 def dataset(config):
   """What the study calls the data of a config."""
   file = config.captions.file or config.captions.test_file
-  return Path(file).stem if file else config.captions.source
+  if not file:
+    return config.captions.source
+  # A table is often called metadata.csv: its folder says of what.
+  path = Path(file).absolute()
+  return f"{path.parent.name}_{path.stem}"
 
 
 def hold_out(config, count):
