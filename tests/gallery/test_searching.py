@@ -173,8 +173,8 @@ def test_a_small_gallery_and_a_model_without_texts_have_no_such_floor(photos, in
   assert index(photos)[0].floors == {}
 
 
-# In a process of its own: pytorch-metric-learning, in the same process, replaces methods of faiss by
-# such as take no NumPy, and Milvus Lite's server calls faiss.
+# In a process of its own: in this one, pytorch-metric-learning may have replaced methods of faiss by
+# such as take no NumPy, and Milvus Lite calls them.
 SERVER = """
 import sys
 from milvus_lite.adapter.grpc.server import start_server_in_thread
