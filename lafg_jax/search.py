@@ -67,6 +67,10 @@ _EXACT = flags.DEFINE_bool("exact", False, "Look at every vector in memory, with
 _EFFORT = flags.DEFINE_integer(
   "effort", None, "Candidates that the index looks at: ef of HNSW, nprobe of IVF."
 )
+_EXPAND = flags.DEFINE_integer(
+  "expand", 0, "Ask again with the query drawn to its N best hits (alpha-QE); 0 does not."
+)
+_ALPHA = flags.DEFINE_float("alpha", 3.0, "Of --expand: a hit weighs its score to this power.")
 _RECALL = flags.DEFINE_bool(
   "recall", False, "info: measure recall@k of the index against exact search."
 )
@@ -77,7 +81,7 @@ _HTML = flags.DEFINE(command_line.PATH, "html", None, "Also write a contact shee
 ALLOWED = {
   "index": ("model", "checkpoint", "images", "root", "index_type", "json"),
   "query": ("model", "checkpoint", "image", "text", "edited", "k", "where", "exact", "effort")
-  + ("json", "html"),
+  + ("expand", "alpha", "json", "html"),
   "info": ("recall", "k", "effort", "json"),
   "remove": ("where", "json"),
 }
@@ -168,6 +172,8 @@ def _query(place: str, words: Sequence[str]) -> None:
       where=_WHERE.value,
       exact=_EXACT.value,
       effort=_EFFORT.value,
+      expand=_EXPAND.value,
+      alpha=_ALPHA.value,
     )
   print(sheet.as_json(answer, gallery) if _JSON.value else sheet.table(answer))
   if _HTML.value:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.evaluate import knn
+from lafg_jax.evaluate import expansion, knn
 from lafg_jax.gallery import store
 from lafg_jax.gallery.model import Model
 from lafg_jax.gallery.store import Gallery, Hit
@@ -39,6 +39,8 @@ def query(
   where: str = "",
   exact: bool = False,
   effort: int | None = None,
+  expand: int = 0,
+  alpha: float = expansion.ALPHA,
 ) -> Answer:
   """The k nearest images of one query.
 
@@ -48,6 +50,9 @@ def query(
     where: a filter of Milvus over the columns, such as "class == 'x' and year > 2000"; '' is none.
     exact: look at all vectors in memory, without the index.
     effort: as `store.search`.
+    expand: ask again with the query drawn to this many of its hits (`evaluate.expansion`); 0 does
+      not. The floor is that of queries as they are: the answer has none.
+    alpha: of `expand`.
 
   Raises UserError as `Retriever.embed`, `embed_text` and `embed_query` do, and for a filter that
   cannot be read or names no column.
@@ -56,11 +61,26 @@ def query(
     raise UserError(f"k is {k}; it takes a whole number of 1 or more")
   store.check(gallery, where)
   vector, of = embedded(model, image, text, edited)
+  floor = gallery.facts.floors.get(of)
+  if expand:
+    expansion.check(expand, alpha)
+    found = _found(gallery, vector, expand, where, exact, effort)
+    vector, floor = drawn(gallery, vector, found, alpha), None
+  return Answer(_found(gallery, vector, k, where, exact, effort), floor, of)
+
+
+def _found(
+  gallery: Gallery, vector: np.ndarray, k: int, where: str, exact: bool, effort: int | None
+) -> list[Hit]:
   if exact:
-    hits = exactly(gallery, vector, k, where)
-  else:
-    hits = store.search(gallery, vector, k, where, effort)[0]
-  return Answer(hits, gallery.facts.floors.get(of), of)
+    return exactly(gallery, vector, k, where)
+  return store.search(gallery, vector, k, where, effort)[0]
+
+
+def drawn(gallery: Gallery, vector: np.ndarray, hits: list[Hit], alpha: float) -> np.ndarray:
+  """A query [1, D] that is drawn to what it found, by the vectors' own cosines."""
+  vectors = store.vectors_of(gallery, [store.key_of(hit.path) for hit in hits])
+  return expansion.mixed(vector, vector @ vectors.T, vectors[None], alpha)
 
 
 def embedded(

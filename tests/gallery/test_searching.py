@@ -103,6 +103,30 @@ def test_both_searches_are_numpys(gallery, fake):
   assert len(searching.query(gallery, fake, 100, text="a", where="year is null").hits) == 6
 
 
+def test_an_expanded_query_is_numpys(gallery, fake):
+  hits, vectors = store.everything(gallery)
+  query = fake.retriever.embed_text("words")[0]
+  scores = vectors @ query
+  first = np.argsort(-scores)[:4]
+  drawn = query + sum(max(scores[row], 0) ** 2.0 * vectors[row] for row in first)
+  scores = vectors @ (drawn / np.linalg.norm(drawn))
+  order = np.argsort(-scores)[:7]
+  for exact in (False, True):
+    more = {"text": "words", "exact": exact}
+    answer = searching.query(gallery, fake, 7, expand=4, alpha=2.0, **more)
+    assert [hit.path for hit in answer.hits] == [hits[row].path for row in order]
+    np.testing.assert_allclose([x.score for x in answer.hits], scores[order], atol=1e-5)
+    assert answer.floor is None
+    plain = searching.query(gallery, fake, 7, **more)
+    assert plain.floor is not None and plain.hits[0].score < answer.hits[0].score
+  # No hit to be drawn to.
+  assert not searching.query(gallery, fake, 3, text="a", where="year == 5", expand=3).hits
+  with pytest.raises(UserError, match="expand is -1"):
+    searching.query(gallery, fake, 3, text="x", expand=-1)
+  with pytest.raises(UserError, match="alpha is -1"):
+    searching.query(gallery, fake, 3, text="x", expand=1, alpha=-1.0)
+
+
 def test_no_query_and_no_k_are_one_line(gallery, fake):
   with pytest.raises(UserError, match="pass --image=FILE, --text"):
     searching.query(gallery, fake, 3)
@@ -173,8 +197,8 @@ def test_a_small_gallery_and_a_model_without_texts_have_no_such_floor(photos, in
   assert index(photos)[0].floors == {}
 
 
-# In a process of its own: in this one, pytorch-metric-learning may have replaced methods of faiss by
-# such as take no NumPy, and Milvus Lite calls them.
+# In a process of its own: in this one, pytorch-metric-learning may have replaced methods of faiss
+# by such as take no NumPy, and Milvus Lite calls them.
 SERVER = """
 import sys
 from milvus_lite.adapter.grpc.server import start_server_in_thread
