@@ -5,6 +5,7 @@
   python -m lafg_jax.search query --gallery=cars.db --text="a red coupe" --where="class == 'x'"
   python -m lafg_jax.search info --gallery=cars.db
   python -m lafg_jax.search remove --gallery=cars.db photos/old.jpg photos/2019
+  python -m lafg_jax.search export --gallery=cars.db --out=cars_gallery
 
 index: new and changed images alone are embedded, and those that are gone leave; after a kill the
 same command does what is left. --model is a workdir, an export, a .tar, hf://org/name or gs://...;
@@ -14,6 +15,8 @@ query: --image, --text, or both (models of class retrieval take images alone). -
 of Milvus over the columns: class == 'x' and year > 2000.
 remove: files, folders, or what --where finds. The next index of a folder that still holds them adds
 them again.
+export: vectors (safetensors, and faiss where it is installed), rows, the model's id, and a page
+that shows how to read, search and add.
 --gallery is a FILE.db (embedded, a folder on disk), or http://HOST:PORT of a Milvus server, with
 its token in MILVUS_TOKEN.
 """
@@ -74,6 +77,9 @@ _ALPHA = flags.DEFINE_float("alpha", 3.0, "Of --expand: a hit weighs its score t
 _RECALL = flags.DEFINE_bool(
   "recall", False, "info: measure recall@k of the index against exact search."
 )
+_OUT = flags.DEFINE(
+  command_line.PATH, "out", None, "export: the folder to write.", allow_override=True
+)
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 _HTML = flags.DEFINE(command_line.PATH, "html", None, "Also write a contact sheet to this file.")
 
@@ -84,6 +90,7 @@ ALLOWED = {
   + ("expand", "alpha", "json", "html"),
   "info": ("recall", "k", "effort", "json"),
   "remove": ("where", "json"),
+  "export": ("out", "json"),
 }
 
 
@@ -104,6 +111,7 @@ def main(argv: Sequence[str]) -> None:
   packages.require("gallery", "pymilvus")
   milvus.is_local(_GALLERY.value)
   does = {"index": _index, "query": _query, "info": _info, "remove": _remove}
+  does["export"] = _export
   does[name](_GALLERY.value, words)
 
 
@@ -227,6 +235,18 @@ def _remove(place: str, words: Sequence[str]) -> None:
       gone |= found
     store.drop(gallery, sorted(gone))
   _print([f"{place}: {counted(len(gone), 'image')} removed"], {"removed": len(gone)})
+
+
+def _export(place: str, words: Sequence[str]) -> None:
+  del words
+  from lafg_jax.gallery import exporting, store
+
+  if not _OUT.value:
+    raise UserError("pass --out=FOLDER")
+  with store.opened(place) as gallery:
+    command_line.make_folder("out", _OUT.value)
+    paths = exporting.export(gallery, _OUT.value)
+  _print(paths, {"written": paths})
 
 
 if __name__ == "__main__":
