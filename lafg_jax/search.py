@@ -74,6 +74,14 @@ _EXPAND = flags.DEFINE_integer(
   "expand", 0, "Ask again with the query drawn to its N best hits (alpha-QE); 0 does not."
 )
 _ALPHA = flags.DEFINE_float("alpha", 3.0, "Of --expand: a hit weighs its score to this power.")
+_BITS = flags.DEFINE_integer(
+  "bits",
+  0,
+  "index: also learn binary codes of so many bits; they are kept up to date from then on.",
+)
+_RERANK = flags.DEFINE_integer(
+  "rerank", 0, "Look at the binary codes, then at N full vectors for each image; 0: at the index."
+)
 _RECALL = flags.DEFINE_bool(
   "recall", False, "info: measure recall@k of the index against exact search."
 )
@@ -85,10 +93,10 @@ _HTML = flags.DEFINE(command_line.PATH, "html", None, "Also write a contact shee
 
 # The flags that each subcommand has, beside --gallery.
 ALLOWED = {
-  "index": ("model", "checkpoint", "images", "root", "index_type", "json"),
+  "index": ("model", "checkpoint", "images", "root", "index_type", "bits", "json"),
   "query": ("model", "checkpoint", "image", "text", "edited", "k", "where", "exact", "effort")
-  + ("expand", "alpha", "json", "html"),
-  "info": ("recall", "k", "effort", "json"),
+  + ("expand", "alpha", "rerank", "json", "html"),
+  "info": ("recall", "k", "effort", "rerank", "json"),
   "remove": ("where", "json"),
   "export": ("out", "json"),
 }
@@ -133,11 +141,13 @@ def _print(lines: Sequence[str], facts: dict[str, Any]) -> None:
 
 def _index(place: str, words: Sequence[str]) -> None:
   del words
-  from lafg_jax.gallery import building, model, sources
+  from lafg_jax.gallery import building, codes, model, sources
 
   if not _IMAGES.value:
     raise UserError("pass --images=FOLDER, or a manifest")
   building.check_index(place, _INDEX.value)
+  if _BITS.value:
+    codes.check(place, _BITS.value)
   facts = building.facts_of(place)
   wanted = _MODEL.value or ""
   if facts is None and not wanted:
@@ -149,7 +159,7 @@ def _index(place: str, words: Sequence[str]) -> None:
     found = model.of_gallery(facts, wanted, _CHECKPOINT.value if wanted else None)
   if not place.startswith("http"):
     os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
-  facts, counts = building.build(place, found, source, _INDEX.value)
+  facts, counts = building.build(place, found, source, _INDEX.value, _BITS.value)
   said = counts._asdict() | {"skipped": len(counts.skipped)}
   line = ", ".join(f"{number:,} {name}" for name, number in said.items())
   _print([f"{place}: {line}"], said | {"skipped_images": counts.skipped})
@@ -182,6 +192,7 @@ def _query(place: str, words: Sequence[str]) -> None:
       effort=_EFFORT.value,
       expand=_EXPAND.value,
       alpha=_ALPHA.value,
+      rerank=_RERANK.value,
     )
   print(sheet.as_json(answer, gallery) if _JSON.value else sheet.table(answer))
   if _HTML.value:
@@ -194,26 +205,38 @@ def _query(place: str, words: Sequence[str]) -> None:
 def _info(place: str, words: Sequence[str]) -> None:
   del words
   from lafg_jax.data import listing
-  from lafg_jax.gallery import searching, store
+  from lafg_jax.gallery import codes, searching, store
 
   with store.opened(place) as gallery:
     facts, number = gallery.facts, store.count(gallery)
-    said = facts._asdict() | {"images": number}
+    bits = codes.bits_of(place)
+    said = facts._asdict() | {"images": number, "code_bits": bits}
+    shares = {}
     if _RECALL.value:
-      share, queries = searching.recall(gallery, _K.value, effort=_EFFORT.value)
-      said |= {f"recall@{_K.value}": share, "recall_queries": queries}
+      shares[""], queries = searching.recall(gallery, _K.value, effort=_EFFORT.value)
+      for rerank in [_RERANK.value or codes.RERANK] if bits else []:
+        of = f" of codes, {rerank} x {_K.value} vectors"
+        shares[of], _ = searching.recall(gallery, _K.value, rerank=rerank)
+      said |= {f"recall@{_K.value}{of}": x for of, x in shares.items()}
+      said |= {"recall_queries": queries}
   state = "" if facts.complete else " (indexing has not come to its end)"
   lines = [
     f"{place}: {counted(number, 'image')}{state}",
     f"model: {facts.model}, {facts.task}, step {facts.step} of {facts.source} ({facts.checkpoint})",
-    f"vectors: {facts.dim} numbers, index {facts.index_type}",
+    f"vectors: {facts.dim} numbers, index {facts.index_type}"
+    + (f", codes of {bits} bits" if bits else ""),
     *(f"from {root}: columns {', '.join(x) or 'none'}" for root, x in facts.columns.items()),
     *(f"floor of {of}: {facts.floors[of]:.3f}" for of in ("image", "text") if of in facts.floors),
     f"skipped by the last index: {facts.skipped.get('count', 0)}",
-    *(f"  {listing.shown(path)}: {why}" for path, why in facts.skipped.get("first", [])),
+    *(
+      f"  {listing.shown(path)}: {listing.shown(' '.join(why.split()))}"
+      for path, why in facts.skipped.get("first", [])
+    ),
   ]
-  if _RECALL.value:
-    lines.append(f"recall@{_K.value} against exact search: {share:.4f} ({queries} queries)")
+  lines += [
+    f"recall@{_K.value}{of} against exact search: {share:.4f} ({queries} queries)"
+    for of, share in shares.items()
+  ]
   _print(lines, said)
 
 
