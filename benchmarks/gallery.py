@@ -1,10 +1,13 @@
 """Index and search times of a gallery in Milvus Lite, and its recall@10 against exact search.
 
   python benchmarks/gallery.py [--rows 100000] [--dim 384] [--kind HNSW] [--effort 128]
+  python benchmarks/gallery.py --bits 256 [--rows 100000] [--dim 384] [--rerank 20]
   python benchmarks/gallery.py --kills 10 [--rows 100000] [--kind HNSW]
 
 Generated embeddings in clusters (a centre for 50 rows, noise of the centre's own length), written
 in batches of 256 as `lafg_jax.search index` writes them. No image is decoded and no model runs.
+
+--bits: the same with binary codes (lafg_jax/gallery/codes.py) in place of the index.
 
 --kills: as many times, `search index` of a folder of small files (each file's vector is a row of
 these embeddings) is killed by SIGKILL after a random number of batches. Then it runs to its end,
@@ -23,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from lafg_jax.gallery import building, milvus, searching, sources, store
+from lafg_jax.gallery import building, codes, milvus, searching, sources, store
 from lafg_jax.gallery.indexing import BATCH
 from lafg_jax.gallery.model import Model
 
@@ -121,12 +124,25 @@ def check(folder: str, rows: int) -> None:
   print(f"{rows:,} rows, none lost, none double, each with its own vector", flush=True)
 
 
+def by_codes(gallery: store.Gallery, x: np.ndarray, bits: int, rerank: int) -> None:
+  """Times of binary codes, and their recall@10 after full vectors of 10 x rerank images."""
+  timed(f"learn {bits} bits, and write all codes", lambda: codes.make(gallery, bits))
+  found = codes.read(gallery.place)
+  assert found is not None
+  timed("read the codes", lambda: codes.read(gallery.place), 3)
+  timed("one query", lambda: codes.search(gallery, found, x[:1], 10, rerank=rerank), 5)
+  share, queries = searching.recall(gallery, 10, 50, rerank=rerank)
+  print(f"recall@10 of {bits} bits, {rerank} x 10 full vectors: {share:.4f} ({queries} queries)")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rows", type=int, default=100_000)
   parser.add_argument("--dim", type=int, default=384)
   parser.add_argument("--kind", default="HNSW", choices=store.LITE)
   parser.add_argument("--effort", type=int)
+  parser.add_argument("--bits", type=int)
+  parser.add_argument("--rerank", type=int, default=codes.RERANK)
   parser.add_argument("--kills", type=int, default=0)
   parser.add_argument("--once", help=argparse.SUPPRESS)
   given = parser.parse_args()
@@ -152,10 +168,15 @@ def main() -> None:
     with store.opened(place) as gallery:
       print(f"open again: {time.perf_counter() - begun:.3f} s", flush=True)
       ask = (gallery, x[:1], 10)
+      if given.bits:
+        by_codes(gallery, x, given.bits, given.rerank)
+        return
       timed("one query", lambda: store.search(*ask, effort=given.effort), 20)
       timed("... with a filter", lambda: store.search(*ask, "year > 2010", given.effort), 5)
       timed("compare all rows", lambda: store.entries(gallery))
-      found, queries = searching.recall(gallery, 10, effort=given.effort)
+      # Of FLAT, which looks at every vector, a few will do.
+      number = 5 if given.kind == "FLAT" else 200
+      found, queries = searching.recall(gallery, 10, number, given.effort)
       print(f"recall@10 of {given.kind}: {found:.4f} ({queries} queries)")
 
 

@@ -9,9 +9,10 @@ import pytest
 from lafg_jax.gallery import codes, searching, store
 from lafg_jax.utils.errors import UserError
 
-from .conftest import vector_of  # isort: skip
+from .conftest import file_only, vector_of  # isort: skip
 
 pytest.importorskip("faiss")
+pytestmark = file_only
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from lafg_jax.gallery import building, columns, searching, sources, statistics, store
 from lafg_jax.utils.errors import UserError
 
-from .conftest import FAKE  # isort: skip
+from .conftest import FAKE, a_place, file_only  # isort: skip
 
 COLOURS = ["red", 'it\'s "blue"', "a\\b", "line\nbreak", "<b>", ""]
 
@@ -30,11 +30,12 @@ def made(tmp_path_factory):
     writer = csv.DictWriter(file, rows[0])
     writer.writeheader()
     writer.writerows(rows)
-  building.build(str(folder / "g.db"), FAKE, sources.read(str(manifest)))
-  for row in rows:
-    row["year"] = None if row["year"] == "" else row["year"]
-    row["colour"] = row["colour"] or None
-  return str(folder / "g.db"), rows
+  with a_place(folder) as place:
+    building.build(place, FAKE, sources.read(str(manifest)))
+    for row in rows:
+      row["year"] = None if row["year"] == "" else row["year"]
+      row["colour"] = row["colour"] or None
+    yield place, rows
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +139,7 @@ def test_no_query_and_no_k_are_one_line(gallery, fake):
     searching.query(gallery, fake, 3, text="x", edited="y")
 
 
+@file_only
 def test_every_index_of_milvus_lite_finds_what_numpy_finds(photos, index, place):
   index(photos)
   for kind in store.LITE:
@@ -212,12 +214,9 @@ db.close()
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-  """The URL of a Milvus server: $LAFG_MILVUS, or Milvus Lite behind a port."""
+  """The URL of a server: Milvus Lite behind a port."""
   # A proxy of the environment is not asked for this machine.
   monkeypatch.setenv("no_proxy", "127.0.0.1")
-  if given := os.environ.get("LAFG_MILVUS"):
-    yield given
-    return
   command = [sys.executable, "-c", SERVER, str(tmp_path / "served")]
   pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
   with subprocess.Popen(command, **pipes) as process:
@@ -239,6 +238,7 @@ def test_the_same_code_speaks_to_a_server(photos, fake, server):
     assert store.count(gallery) == 29
 
 
+@file_only
 def test_a_proxy_of_the_environment_is_not_asked_for_a_file(photos, index, rows, monkeypatch):
   for name in ("no_proxy", "NO_PROXY"):
     monkeypatch.delenv(name, raising=False)
