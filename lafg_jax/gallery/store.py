@@ -24,10 +24,10 @@ LITE = ("FLAT", "HNSW", "HNSW_SQ", "IVF_FLAT", "IVF_SQ8", "AUTOINDEX")
 # Whose searches look at more where `effort` is higher, and how the parameter is called.
 _EFFORT = {"HNSW": "ef", "HNSW_SQ": "ef", "AUTOINDEX": "ef", "IVF_FLAT": "nprobe"}
 _EFFORT |= {"IVF_SQ8": "nprobe"}
-# Rows of a read, and vectors of one: an answer of gRPC has 64 MiB at most.
-_ROWS, _PAGE = 8192, 1 << 21
-# Milvus' own limit of hits.
+# Milvus' own limit of hits, and of rows of a read.
 MOST = 16_384
+# Numbers of vectors in one read: an answer of gRPC has 64 MiB at most.
+_PAGE = 1 << 21
 _TEXT = 65_535
 
 
@@ -195,7 +195,7 @@ def entries(gallery: Gallery) -> dict[str, Entry]:
   """{key: what is known} of every image, without vectors."""
   fields = ["path", "file_root", "file_size", "file_mtime", "file_hash", DESCRIBED]
   found: dict[str, Entry] = {}
-  for rows in _pages(gallery, "", [KEY, *fields], _ROWS):
+  for rows in _pages(gallery, "", [KEY, *fields], MOST):
     found |= {row[KEY]: Entry(*(row[name] for name in fields)) for row in rows}
   return found
 
@@ -204,7 +204,7 @@ def everything(gallery: Gallery, where: str = "") -> tuple[list[Hit], np.ndarray
   """All images that a filter lets pass, with score 0, and their vectors [n, D] float32."""
   hits: list[Hit] = []
   vectors = [np.zeros((0, gallery.facts.dim), np.float32)]
-  size = max(1, min(_ROWS, _PAGE // gallery.facts.dim))
+  size = max(1, min(MOST, _PAGE // gallery.facts.dim))
   for rows in _pages(gallery, where, ["*"], size):
     hits += [_hit(row, 0.0) for row in rows]
     vectors.append(np.array([row[VECTOR] for row in rows], np.float32))
@@ -230,6 +230,16 @@ def vectors_of(gallery: Gallery, keys: Sequence[str]) -> np.ndarray:
       for row in gallery.client.get(IMAGES, ids=part, output_fields=[KEY, VECTOR]):
         found[row[KEY]] = row[VECTOR]
   return np.array([found[key] for key in keys], np.float32).reshape(len(keys), gallery.facts.dim)
+
+
+def of_keys(gallery: Gallery, keys: Sequence[str]) -> tuple[list[Hit], np.ndarray]:
+  """Those of some images that are there, with score 0, and their vectors [n, D] float32."""
+  rows: list[Any] = []
+  with milvus.as_user_error(gallery.place):
+    for at in range(0, len(keys), 512):
+      rows += gallery.client.get(IMAGES, ids=list(keys[at : at + 512]), output_fields=["*"])
+  vectors = np.array([row[VECTOR] for row in rows], np.float32)
+  return [_hit(row, 0.0) for row in rows], vectors.reshape(len(rows), gallery.facts.dim)
 
 
 def put(
@@ -268,8 +278,8 @@ def _row(entry: Entry, label: str) -> dict[str, Any]:
 def drop(gallery: Gallery, keys: Sequence[str]) -> None:
   """Removes images; keys that are not there are no error."""
   with milvus.as_user_error(gallery.place):
-    for at in range(0, len(keys), _ROWS):
-      gallery.client.delete(IMAGES, ids=list(keys[at : at + _ROWS]))
+    for at in range(0, len(keys), MOST):
+      gallery.client.delete(IMAGES, ids=list(keys[at : at + MOST]))
 
 
 def check(gallery: Gallery, where: str) -> None:
@@ -283,7 +293,7 @@ def check(gallery: Gallery, where: str) -> None:
 def matching(gallery: Gallery, where: str) -> list[str]:
   """The keys of the images that a filter lets pass; UserError as `check`."""
   check(gallery, where)
-  return [row[KEY] for rows in _pages(gallery, where, [KEY], _ROWS) for row in rows]
+  return [row[KEY] for rows in _pages(gallery, where, [KEY], MOST) for row in rows]
 
 
 def count(gallery: Gallery) -> int:

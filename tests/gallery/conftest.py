@@ -1,6 +1,13 @@
-"""Galleries of small files, whose vectors of 8 numbers are made of their bytes."""
+"""Galleries of small files, whose vectors of 8 numbers are made of their bytes.
 
+They lie in files of Milvus Lite, or, where LAFG_MILVUS is set to its URL, in a Milvus server, in a
+database each. Tests marked `file_only` are skipped there.
+"""
+
+import contextlib
 import hashlib
+import os
+import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -68,9 +75,33 @@ def photos(tmp_path):
   return folder
 
 
+@contextlib.contextmanager
+def a_place(folder):
+  """Where a new gallery may lie."""
+  server = os.environ.get("LAFG_MILVUS")
+  if not server:
+    yield str(folder / "g.db")
+    return
+  from pymilvus import MilvusClient
+
+  client, name = MilvusClient(server), f"test_{uuid.uuid4().hex[:12]}"
+  client.create_database(name)
+  yield f"{server}/{name}"
+  client.use_database(name)
+  for collection in client.list_collections():
+    client.drop_collection(collection)
+  client.use_database("default")
+  client.drop_database(name)
+  client.close()
+
+
+file_only = pytest.mark.skipif("LAFG_MILVUS" in os.environ, reason="of files alone")
+
+
 @pytest.fixture
 def place(tmp_path):
-  return str(tmp_path / "g.db")
+  with a_place(tmp_path) as found:
+    yield found
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 from lafg_jax.gallery import building, milvus, store
 from lafg_jax.utils.errors import UserError
 
-from .conftest import vector_of  # isort: skip
+from .conftest import file_only, vector_of  # isort: skip
 
 
 def told(counts):
@@ -135,6 +135,7 @@ def test_what_is_no_file_is_skipped(photos, index):
   assert counts.added == 30 and len(counts.skipped) == 3
 
 
+@file_only
 def test_another_process_that_has_it_open_is_one_line(photos, index, place, tmp_path):
   import fcntl
 
@@ -189,6 +190,7 @@ print(building.build({place!r}, model, sources.read({photos!r}), "HNSW")[1], flu
 """
 
 
+@file_only
 def test_ten_kills_while_indexing_lose_and_double_nothing(tmp_path, place, rows):
   photos = tmp_path / "photos"
   photos.mkdir()
