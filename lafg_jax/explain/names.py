@@ -1,4 +1,4 @@
-"""Short names of vocabulary entries, from the sentences nearest to them; no language model is asked.
+"""Short names of vocabulary entries, from the sentences nearest to them, without a language model.
 
 A phrase is up to three words that tell something, in a row, of one clause, with what stands between
 them ("ring around the eye"). A word w is worth s^2 log(s / b): s is the share of the entry's
@@ -16,12 +16,13 @@ import numpy as np
 # Words that name nothing by themselves: a phrase neither begins nor ends with one.
 _EMPTY = frozenset(
   (
-    "a about above all also an and another any are around as at be been being below between both but "
-    "by can characterized could different do does each either especially few for from had has have "
-    "how if in into is it its known least like likely look looks made main mainly many may more most "
-    "mostly much no not of off often on one only or other our over part shows some such than that "
-    "the their them these they this those though through to typically under up upon usually very "
-    "was well were what when where which while who whose will with within without would you your"
+    "a about above all also an and another any are around as at be been being below between both "
+    "but by can characterized could different do does each either especially few for from had has "
+    "have how if in into is it its known least like likely look looks made main mainly many may "
+    "more most mostly much no not of off often on one only or other our over part shows some such "
+    "than that the their them these they this those though through to typically under up upon "
+    "usually very was well were what when where which while who whose will with within without "
+    "would you your"
   ).split()
 )
 _WORDS, _TOKENS = 3, 6

@@ -20,7 +20,7 @@ from lafg_jax.utils.vectors import l2_normalise
 # Forms of L_ali whose images are compared with words by the cosine, entry by entry.
 READABLE = ("prototype", "vocabulary")
 
-# An attribute is named where an untrained model's score is below that of the image in so many cases.
+# An attribute is named where an untrained model scores less in this share of all cases.
 QUANTILE = 0.99
 
 Readout = dict[str, np.ndarray]
