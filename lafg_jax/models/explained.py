@@ -1,9 +1,9 @@
 """What a network keeps of a forward pass for explanations, where it is asked to.
 
 `module.apply(..., mutable=[COLLECTION])` returns beside the result what layers kept: of each
-attention its 'weights' [B, heads, T, S] float32, and of the network 'patches' [B, h, w, width], what
-its pooling makes of each place of the last map alone. All other calls trace the same program as
-without: nothing is kept, and attention takes its fast way.
+attention its 'weights' [B, heads, T, S] float32, and of the network 'patches' [B, h, w, width]:
+what its pooling makes of each place of the last map alone. All other calls trace the same program
+as without: nothing is kept, and attention takes its fast way.
 """
 
 from typing import Any

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lafg_jax.explain import heat, towers
+from lafg_jax.explain import towers as explained
+from lafg_jax.explain.heat import Seen
 from lafg_jax.losses.contrastive import unit
 from lafg_jax.models.vit import normalised
 from lafg_jax.tasks.image_text_retrieval import prompts, reweighting
@@ -35,10 +36,10 @@ def of_images(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> 
   return unit(prompts.adapted(params, x))
 
 
-def see(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> heat.Seen:
+def see(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> Seen:
   """What explanations read of images uint8 [B, S, S, 3]."""
   given = prompts.of_image(config, clip, params)
-  return towers.of_clip(clip, params, images, given, functools.partial(prompts.adapted, params))
+  return explained.of_clip(clip, params, images, given, functools.partial(prompts.adapted, params))
 
 
 def of_texts(
