@@ -1,14 +1,14 @@
 """Measures whether heat maps show what they claim to: docs/guide/explain.md has the tables.
 
   python experiments/faithfulness.py parts --model=runs/demo
-  python experiments/faithfulness.py curves --model=MODEL --images=FOLDER
+  python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
   python experiments/faithfulness.py names --model=runs/demo
 
 parts: on drawn finches of unseen classes, the share of an attribute's heat inside the true region
 of its part (crown, wing, ...), beside heat that knows nothing of the attribute: the middle of the
 picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
 same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
-bird's class has it.
+bird's class has it, and where it is named: above its floor.
 
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
 back, hottest first. The areas under both stand beside those of random and centre orders.
@@ -28,9 +28,17 @@ import lafg_jax
 from lafg_jax.explain import faithfulness, heat, occlusion
 from lafg_jax.finches import classes, regions
 from lafg_jax.finches.text import ATTRIBUTES
-from lafg_jax.tasks.class_retrieval import attributes
+from lafg_jax.inference import bundle
+from lafg_jax.inference.retriever import of
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models.weights import resolve
+from lafg_jax.tasks.class_retrieval import attributes, default
 
 _MODEL = flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
+_PRETRAINED = flags.DEFINE_string(
+  "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
+)
+_SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
 _IMAGES = flags.DEFINE_string("images", "", "curves: a folder with one subfolder for each class.")
 _BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
 _PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
@@ -74,10 +82,15 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
     maps = _maps(retriever, picture, seen)
-    size, grid = len(picture), seen.patches.shape[1:3]
+    size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
-    entries = [row for row, claim in enumerate(claims) if shows(finch, claim)]
+    above = attributes.scores(seen.embedding, readout)[0] > retriever.floors
+    entries = [row for row, claim in enumerate(claims) if above[row] and shows(finch, claim)]
     of_bird = collections.defaultdict(list)
+    for kind, x in _alone(retriever, picture, seen, number).items():
+      of_bird["the bird", kind].append(
+        faithfulness.share_inside(faithfulness.upsampled(x, size), bird)
+      )
     for row in entries:
       part = claims[row][0]
       mask = regions.region(finch.name, j, part, size)
@@ -89,7 +102,7 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
         "occlusion": maps(row),
         "occlusion of another part": np.mean([maps(x) for x in others], axis=0) if others else None,
         "patches": heat.unit_range(heat.similarity(seen.patches[0], direction)),
-        "random": faithfulness.scattered(grid, number),
+        "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
       }
       if seen.rollout is not None:
         found["rollout"] = heat.unit_range(seen.rollout[0])
@@ -102,13 +115,26 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   return [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
 
 
+def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
+  """{kind: heat} of an image by itself, which is compared with its own embedding."""
+  vectors, own = retriever.embed_batch(occlusion.covered(picture)), seen.embedding[0]
+  found = {
+    "occlusion": np.maximum(occlusion.falls(lambda x: x @ own, own, vectors), 0),
+    "patches": heat.unit_range(heat.similarity(seen.patches[0], own)),
+    "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
+    "centre": faithfulness.centre(len(picture)),
+  }
+  if seen.rollout is not None:
+    found["rollout"] = heat.unit_range(seen.rollout[0])
+  return found
+
+
 def _maps(retriever, picture, seen):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
-  rows, columns = (min(side, occlusion.MOST) for side in seen.patches.shape[1:3])
-  vectors = retriever.embed_batch(occlusion.covered(picture, rows, columns))
-  readout = retriever.readout
+  vectors = retriever.embed_batch(occlusion.covered(picture))
+  readout, shape = retriever.readout, (-1, occlusion.PLACES, occlusion.PLACES)
   whole = attributes.scores(seen.embedding, readout)[0]
-  found = (whole - attributes.scores(vectors, readout)).T.reshape(-1, rows, columns)
+  found = (whole - attributes.scores(vectors, readout)).T.reshape(shape)
   return lambda row: np.maximum(found[row], 0)
 
 
@@ -142,13 +168,13 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
     picture, other = retriever.crops(pairs[number])
     seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
     target = others.embedding[0]
-    grid = tuple(min(side, occlusion.MOST) for side in seen.patches.shape[1:3])
+    grid = (occlusion.PLACES, occlusion.PLACES)
     for kind, x in _of_pair(
       retriever, picture, seen, target, others.patches[0], grid, int(number)
     ).items():
       found = faithfulness.curves(
         lambda x, target=target: retriever.embed_batch(x) @ target,
-        *(picture, x, _STEPS.value, occlusion.blurred(picture)),
+        *(picture, x, _STEPS.value, np.full_like(picture, picture.mean(axis=(0, 1)))),
       )
       for name, curve in zip(("deletion", "insertion"), found, strict=True):
         areas[kind, name].append(faithfulness.area(curve))
@@ -162,7 +188,7 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
 
 def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
   """{kind: heat} of a picture that is compared with the embedding of another, all of one grid."""
-  vectors = retriever.embed_batch(occlusion.covered(picture, *grid)).reshape(*grid, -1)
+  vectors = retriever.embed_batch(occlusion.covered(picture))
   size = len(picture)
   found = {
     "occlusion": occlusion.falls(lambda x: x @ target, seen.embedding[0], vectors),
@@ -184,11 +210,24 @@ def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
   return big.reshape(grid[0], x.shape[0], grid[1], x.shape[1]).mean(axis=(1, 3))
 
 
+def model() -> lafg_jax.Retriever:
+  """The trained model of --model, or the plain feature of pretrained weights."""
+  if not _PRETRAINED.value:
+    return lafg_jax.load_retriever(_MODEL.value)
+  config = default.get_config()
+  config.data.update(image_size=_SIDE.value, resize_size=_SIDE.value)
+  config.model.update(pretrained=_PRETRAINED.value, embedding_dim=0, embedding_norm="")
+  config = resolve.resolve(config)
+  _, params = embedders.init_model(config)
+  facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
+  return of(bundle.Trained(config, params, {}, {}, facts))
+
+
 def main(argv: list[str]) -> None:
   if len(argv) != 2 or argv[1] not in ("parts", "curves", "names"):
     raise app.UsageError("say parts, curves or names")
   measure = {"parts": parts, "curves": curves, "names": names}[argv[1]]
-  for row in measure(lafg_jax.load_retriever(_MODEL.value)):
+  for row in measure(model()):
     print("| " + " | ".join(x if isinstance(x, str) else f"{x:.3f}" for x in row) + " |")
 
 

@@ -16,6 +16,8 @@ from lafg_jax.utils.errors import UserError
 # Ways of making heat, and which is shown where none is asked for: docs/guide/explain.md has the
 # measures that chose it. 'score' is a pair, a text or an attribute; 'one' an image alone.
 WAYS = ("rollout", "occlusion", "patches", "matches", "none")
+# Covered pictures are embedded in so many parts, which divides their number.
+_CHUNKS = 3
 SHOWN = {"score": "occlusion", "one": "rollout"}
 
 
@@ -147,7 +149,7 @@ def _heat(
     return heats.unit_range(heats.similarity(seen.patches[i], target.direction))
   if way == "matches":
     return heats.unit_range(heats.matches(seen.patches[i], seen.patches[1 - i]))
-  rows, columns = (min(side, occlusion.MOST) for side in seen.patches.shape[1:3])
-  vectors = retriever.embed_batch(occlusion.covered(pictures[i], rows, columns))
-  found = occlusion.falls(target.score, seen.embedding[i], vectors.reshape(rows, columns, -1))
+  parts = np.split(occlusion.covered(pictures[i]), _CHUNKS)
+  vectors = np.concatenate([retriever.embed_batch(part) for part in parts])
+  found = occlusion.falls(target.score, seen.embedding[i], vectors)
   return heats.unit_range(np.maximum(found, 0))
