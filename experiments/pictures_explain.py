@@ -3,8 +3,8 @@
   python experiments/pictures_explain.py --workdir=runs/demo --out=docs/images/explain.png
 
 It takes a workdir that was trained with words and evaluated. The queries are evenly spaced over the
-test images, not chosen. Each stands beside its nearest image and beside the nearest one of another
-class, with the heat of what they share, and with the attributes in words.
+test images, not chosen. Each stands beside the nearest image of its class and beside the nearest one of
+another, with the heat of what they share, and with the attributes in words.
 """
 
 import os
@@ -32,13 +32,12 @@ def main(unused: list[str]) -> None:
   with np.load(os.path.join(_WORKDIR.value, "embeddings.npz"), allow_pickle=False) as npz:
     vectors = npz["vectors"]
   queries = ((np.arange(_QUERIES.value) + 0.5) * len(vectors) / _QUERIES.value).astype(int)
-  _, found = knn.search(vectors[queries], vectors, 60)
+  _, found = knn.search(vectors[queries], vectors, 300)
   pairs = []
   for query, near in zip(queries, found, strict=True):
-    others = [row for row in near if row != query]
-    label = dataset.labels[query]
-    other = next(row for row in others if dataset.labels[row] != label)
-    pairs += [(query, others[0]), (query, other)]
+    for same in (True, False):
+      alike = dataset.labels[near] == dataset.labels[query]
+      pairs.append((query, near[(alike == same) & (near != query)][0]))
   sheet = _draw(retriever, dataset, pairs)
   sheet.quantize(128).save(_OUT.value, optimize=True)
   print(f"{_OUT.value}: {os.path.getsize(_OUT.value) / 1000:.0f} KB")
