@@ -48,6 +48,9 @@ def check_model(config: ConfigDict) -> None:
   _refuse(model.size != "custom" and sizes != SIZES["base"], f"model.size={model.size}", why)
   odd = model.conv_stem and model.patch_size & (model.patch_size - 1)
   _refuse(odd, f"model.patch_size={model.patch_size}", "with model.conv_stem it takes a power of 2")
+  head = model.head_init != "random" and not model.embedding_dim
+  why = "without an embedding the features are it already; leave it out, or pass embedding_dim"
+  _refuse(head, f"model.head_init={model.head_init}", why)
   resnet = model.conv_stem and model.size == RESNET
   _refuse(resnet, "model.conv_stem", f"{RESNET} has convolutions; it is for ViTs")
 

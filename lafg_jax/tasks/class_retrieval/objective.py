@@ -15,6 +15,7 @@ from lafg_jax.models import lora
 from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
+from lafg_jax.tasks.class_retrieval.start import MakeHead
 from lafg_jax.training import optimizers
 from lafg_jax.training.step import Objective
 from lafg_jax.utils.vectors import l2_normalise
@@ -28,6 +29,7 @@ def build(
   num_classes: int,
   prototypes: LoadedPrototypes | None = None,
   params: dict[str, Any] | None = None,
+  make_head: MakeHead | None = None,
 ) -> Objective:
   """The objective of a resolved config, for C training classes; without words no prototypes.
 
@@ -39,7 +41,7 @@ def build(
   if params is None:
     text_dim = None if prototypes is None else prototypes.prototypes.shape[1]
     teacher_dim = None if prototypes is None else prototypes.teacher_dim
-    params = init_params(config, num_classes, text_dim, teacher_dim)
+    params = init_params(config, num_classes, text_dim, teacher_dim, make_head)
   embed_reads = {"image": jax.ShapeDtypeStruct((size, size, 3), np.uint8)}
   if config.train.frozen_backbone:
     width = embedders.build(config.model).backbone.width
@@ -65,9 +67,13 @@ def build(
 
 
 def init_params(
-  config: ConfigDict, num_classes: int, text_dim: int | None, teacher_dim: int | None = None
+  config: ConfigDict,
+  num_classes: int,
+  text_dim: int | None,
+  teacher_dim: int | None = None,
+  make_head: MakeHead | None = None,
 ) -> dict[str, Any]:
-  """The parameters before training, a pure function of the config.
+  """The parameters before training, a pure function of the config and of what makes the head.
 
   {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W], 'teacher' P_r
   [D, d]}}, and what `Embedder` and model.lora_rank add. P_v is there with L_ali, P_t where that
@@ -77,6 +83,8 @@ def init_params(
   """
   loss = config.loss
   embedder, params = embedders.init_model(config)
+  if make_head is not None:
+    params["embedding"] = make_head(embedder, params)
   embedding_dim = config.model.embedding_dim or embedder.backbone.width
   key = embedders.seeds(config)[1]
   if loss.auxiliary in PROXIED:

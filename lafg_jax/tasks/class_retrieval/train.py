@@ -10,7 +10,7 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import files
 from lafg_jax.tasks.class_retrieval import batches as class_batches
-from lafg_jax.tasks.class_retrieval import objective, protocol
+from lafg_jax.tasks.class_retrieval import objective, protocol, start
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.training import frozen_features, loop
 from lafg_jax.training.best_checkpoint import Validation
@@ -33,10 +33,11 @@ def run(
     val: images of the validation classes, for train.validate_every.
   """
   measure = None if val is None else protocol.make_validation(config, val)
+  head = start.make_head(config, workdir, dataset)
   return loop.run(
     config,
     workdir,
-    lambda: objective.build(config, len(dataset.class_names), prototypes),
+    lambda: objective.build(config, len(dataset.class_names), prototypes, make_head=head),
     make_feed(config, workdir, dataset),
     meta=meta(config, dataset, prototypes),
     kept={"prototypes": prototype_arrays(prototypes)},
