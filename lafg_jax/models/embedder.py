@@ -20,7 +20,7 @@ from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
 # Parameters that embed an image; only training needs the others.
-INFERENCE = ("backbone", "embedding", "gem_p", "prompts")
+INFERENCE = ("backbone", "embedding", "gem_p", "prompts", "centre")
 
 
 class Embedder(nn.Module):

@@ -39,8 +39,8 @@ ROWS = (
   Key("train.freeze", "", REGEX, "training",
       "Regular expression for paths of parameters, as 'backbone/block_0/', that stay fixed."),
   Key("train.layer_decay", 1.0, Rule(lambda x: 0 < x <= 1, "above 0 and at most 1"), "training",
-      "Each block of the ViT learns at this factor of the rate of the block behind it, and the "
-      "patch embedding at that of the first block (BEiT, Bao et al., 2022); 1 is one rate for all."),
+      "A block of the ViT, and what is before the first, learns at this factor of the rate of what "
+      "is behind it (BEiT, Bao et al., 2022); 1 is one rate for all."),
   Key("train.ema", 0.0, within(0, 1), "training",
       "Decay of a moving average of all learned weights, which is validated, evaluated and "
       "restored in their place; at step t it is at most (1 + t) / (10 + t). 0 = off."),

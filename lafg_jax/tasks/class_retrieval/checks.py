@@ -76,9 +76,10 @@ def evaluated(config: ConfigDict, trains: bool) -> None:
 
 
 def validated(config: ConfigDict) -> None:
-  """Raises UserError where train.validate_every could not measure anything on its classes."""
-  if config.train.validate_every and "val" in datasets.class_splits(config.data):
-    setting = f"train.validate_every={config.train.validate_every}"
+  """Raises UserError where nothing could be measured on the classes of validation."""
+  train, asks = config.train, config.train.interpolate == -1
+  if (asks or train.validate_every) and "val" in datasets.class_splits(config.data):
+    setting = "train.interpolate=auto" if asks else f"train.validate_every={train.validate_every}"
     _measurable(config, "val", setting, True, ", or leave it out")
 
 

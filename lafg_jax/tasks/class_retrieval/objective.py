@@ -9,9 +9,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.config.table.loss import PROXIED, WORDLESS
-from lafg_jax.losses import alignment, contrastive, metric_learning
+from lafg_jax.losses import alignment, contrastive, metric_learning, start_distance
 from lafg_jax.models import embedder as embedders
-from lafg_jax.models import lora
+from lafg_jax.models import layer_rates, lora
 from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
@@ -47,7 +47,7 @@ def build(
     width = embedders.build(config.model).backbone.width
     embed_reads = {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
   loss_reads = ("label",) if loss.image_alignment == "none" else ("label", "index")
-  return Objective(
+  made = Objective(
     params=params,
     embed=_make_embed(config),
     loss=make_loss(config),
@@ -57,13 +57,16 @@ def build(
     constants=targets(config, num_classes, prototypes),
     is_frozen=_frozen_by(config),
     # Their learning rates go with the length that `init_proxies` gives them.
-    rate_of=((r"^proxies$", loss.proxy_lr_factor),),
+    rate_of=((r"^proxies$", loss.proxy_lr_factor), *_layer_rates(config)),
     # L_img has no EMA copy of its projector.
     averaged=tuple(f"projectors/{x}" for x in params.get("projectors", {}) if x != "teacher"),
     ema_step=loss.ema_step,
-    shown=("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread"),
+    shown=("loss", "l_aux", "l_ali", "l_img", "l_start", "image_entropy", "image_spread"),
     warning=_collapse,
   )
+  if not loss.start_distance:
+    return made
+  return made._replace(constants=made.constants | {"start": _anchor(config, made)})
 
 
 def init_params(
@@ -109,6 +112,21 @@ def init_params(
     vectors = projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
     params["class_vectors"] = jnp.asarray(vectors)
   return params
+
+
+def _layer_rates(config: ConfigDict) -> tuple[tuple[str, float], ...]:
+  if config.train.layer_decay == 1:
+    return ()
+  return layer_rates.of_vit(embedders.build(config.model).backbone.depth, config.train.layer_decay)
+
+
+def _anchor(config: ConfigDict, made: Objective) -> dict[str, Any]:
+  """The start of what is learned of the backbone, and of a head that is not random."""
+  kept = ("backbone", "embedding") if config.model.head_init != "random" else ("backbone",)
+  params = {name: x for name, x in made.params.items() if name in kept}
+  learned = optimizers.split(params, optimizers.frozen(config.train, made))[0]
+  # Copies: the step takes the parameters' own memory.
+  return jax.tree.map(np.array, learned)
 
 
 def check_paths(config: ConfigDict) -> None:
@@ -231,6 +249,9 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
         temperature=options.image_temperature,
       )
       total = total + image_beta * metrics["l_img"]
+    if options.start_distance:
+      metrics["l_start"] = start_distance.half_squared(params, constants["start"])
+      total = total + options.start_distance * scale * metrics["l_start"]
     return total, metrics
 
   return loss

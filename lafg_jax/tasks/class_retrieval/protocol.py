@@ -19,8 +19,8 @@ from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.tasks.class_retrieval import start
-from lafg_jax.training import checkpoints, metrics_log, resume
+from lafg_jax.tasks.class_retrieval import finishing, start
+from lafg_jax.training import checkpoints, learned_weights, metrics_log, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
@@ -40,8 +40,7 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
-    where = checkpoints.where_of(source)
-    result = _evaluate_checkpoint(config, workdir, where)
+    result = _evaluate_checkpoint(config, workdir, finishing.where(config))
   elif source in ("pretrained", "untrained"):
     if source == "pretrained":
       # The backbone's own feature, without a head or prompts, which are random.
@@ -69,7 +68,7 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   dataset, kept = _dataset(config), distributed.agree("the untrained model", lambda: _kept(workdir))
-  models = [(embedders.build(config.model), checkpoints.subtree(arrays, "state/params"))]
+  models = [(embedders.build(config.model), learned_weights.of(arrays))]
   key = _key_of_untrained(config, meta["made_of"]["the pretrained weights"])
   if key not in kept and (untrained := _untrained_model(config, workdir)):
     models.append(untrained)
