@@ -132,11 +132,17 @@ def read_result(workdir: str) -> dict[str, Any]:
 
 
 def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-  """The columns of a result's table by their titles: before and after training, and others."""
+  """The columns of a result's table by their titles: before training, trained, and by chance.
+
+  Of a trained model on pretrained weights also the backbone as it is, where that is not the model
+  before training, and centred on the mean of training images.
+  """
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
-    columns = {"before training": result["untrained"], "trained": result}
+    titles = {"backbone": "backbone", "backbone_centred": "backbone centred"}
+    columns = {title: result[name] for name, title in titles.items() if name in result}
+    columns |= {"before training": result["untrained"], "trained": result}
   if "expanded" in result:
     columns["expanded"] = result["expanded"]
   return columns | {"chance": result["chance"]}
