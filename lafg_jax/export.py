@@ -157,7 +157,8 @@ def card_of(model: Any) -> Any:
 def stablehlo(model: Any) -> bytes:
   """How a `bundle.Trained` embeds images, as a serialised jax.export.Exported, weights within.
 
-  uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
+  uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS. A model of
+  given features takes them, float32 [b, width].
 
   Raises UserError where the weights are too large for one file of the format.
   """
@@ -168,7 +169,9 @@ def stablehlo(model: Any) -> bytes:
   from lafg_jax.inference import bundle
 
   side, task = model.config.data.image_size, bundle.task_of(model.config)
-  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
+  width = bundle.given_width(model.config)
+  row, dtype = ((width,), jnp.float32) if width else ((side, side, 3), jnp.uint8)
+  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), *row), dtype)
   return _program(
     task.of_images(model.config, model.facts), model.params, ("text", "mapping"), images
   )

@@ -22,6 +22,7 @@ Embed = Callable[[np.ndarray], np.ndarray]
 def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Array:
   """uint8 images [B, S, S, 3] to unit-norm float32 [B, D]; `params` as `inference_params` has them.
 
+  Vectors [B, width] stand in for images where the embedder's backbone is `Given`.
   A pure function: what evaluation, a retriever and an export compute.
   """
   v: Any = embedder.apply({"params": params}, images)
