@@ -119,6 +119,11 @@ def export(
     index_card.check(out, model)
   if gallery and gallery.endswith(CAPTIONS) and not bundle.reads_texts(model):
     raise UserError(f"--gallery={gallery}: a model of task={model.config.task} embeds no captions")
+  if gallery and bundle.given_width(model.config):
+    raise UserError(
+      f"--gallery={gallery}: this model embeds features, and the index is of images; leave it out, "
+      "and index what retriever.embed(features) gives"
+    )
   written = []
   # A library may have swallowed Ctrl-C before each of them.
   interrupts.check()

@@ -25,7 +25,7 @@ def width(dataset: Dataset) -> int:
 def train_batches(
   dataset: Dataset, plan: sampling.Plan, rows: np.ndarray, steps: Sequence[int]
 ) -> Iterator[Batch]:
-  """The batches of `pipeline.train_batches` with 'image' float32 [b, D]; `rows` of each are ours."""
+  """The batches of `pipeline.train_batches` with 'image' float32 [b, D], the `rows` of each."""
   for step in steps:
     wanted = plan.rows(step)
     shown = wanted.row[rows]

@@ -38,9 +38,9 @@ def _checked(given: Any, width: int) -> np.ndarray:
   x = inputs.floats(given)
   if x is None:
     raise UserError(f"{taken}, and no images or texts: compute the features of them first")
-  x = x[None] if x.ndim == 1 and x.size else x.reshape(len(x), -1)
-  if not x.size:
+  if not len(x):
     return np.zeros((0, width), np.float32)
+  x = np.atleast_2d(x)
   if x.shape[1] != width:
     raise UserError(f"features are {x.shape}; {taken}")
   x = np.asarray(x, np.float32)

@@ -21,8 +21,8 @@ FILE, PICTURE = "report.html", "retrieval.png"
 EXAMPLES, NUM_CLASSES, NUM_IMAGES = "examples", 4, 3
 NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96
 _FOUND = (
-  '<p class="note">Evenly spaced queries (grey) and their nearest images: green\nis the same class, '
-  "red another.</p>\n"
+  '<p class="note">Evenly spaced queries (grey) and their nearest images: green\nis the same '
+  "class, red another.</p>\n"
 )
 _NO_PICTURE = "no picture of what is found: the data set holds features, and no images"
 _CURVES = {

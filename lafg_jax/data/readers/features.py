@@ -95,9 +95,7 @@ def _by_number(data: Any, path: Path, pool: Dataset, used: Sequence[Any]) -> tup
   return of_classes(pool, "train", parts[0]), of_classes(pool, "test", parts[1])
 
 
-def _names(
-  data: Any, path: Path, stored: Stored, numbers: Sequence[int]
-) -> tuple[str, ...] | None:
+def _names(data: Any, path: Path, stored: Stored, numbers: Sequence[int]) -> tuple[str, ...] | None:
   """The name of each number, from data.class_names or the file; None where neither has any."""
   if data.class_names:
     where = Path(data.class_names)
