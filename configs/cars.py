@@ -20,11 +20,16 @@ trains the tower of that model on the same photographs without labels or words. 
   --config configs/cars.py:hyp_vit
 
 is Hyp-ViT's recipe without words (ViT-S/16, AdamW 3e-5, random-resized-crop), in sphere mode.
+
+  --config configs/cars.py:small
+
+fine-tunes a whole ViT-S/14 at 112 px with words, for two CPU cores and a quarter of an hour
+(docs/guide/training.md has the command and what goes with it).
 """
 
 from lafg_jax.tasks.class_retrieval import default
 
-VARIANTS = ("pretrained", "scratch", "self_supervised", "hyp_vit")
+VARIANTS = ("pretrained", "scratch", "self_supervised", "hyp_vit", "small")
 
 
 def get_config(variant: str = "pretrained"):
@@ -42,4 +47,6 @@ def get_config(variant: str = "pretrained"):
     default.self_supervised(config)
   if variant == "hyp_vit":
     default.hyp_vit(config)
+  if variant == "small":
+    default.small_machine(config)
   return config

@@ -48,6 +48,9 @@ def check_model(config: ConfigDict) -> None:
   _refuse(model.size != "custom" and sizes != SIZES["base"], f"model.size={model.size}", why)
   odd = model.conv_stem and model.patch_size & (model.patch_size - 1)
   _refuse(odd, f"model.patch_size={model.patch_size}", "with model.conv_stem it takes a power of 2")
+  head = model.head_init != "random" and not model.embedding_dim
+  why = "without an embedding the features are it already; leave it out, or pass embedding_dim"
+  _refuse(head, f"model.head_init={model.head_init}", why)
   resnet = model.conv_stem and model.size == RESNET
   _refuse(resnet, "model.conv_stem", f"{RESNET} has convolutions; it is for ViTs")
 
@@ -61,6 +64,7 @@ def check_tuning(config: ConfigDict) -> None:
     frozen: train.frozen_backbone,
   }
   names = [name for name, on in used.items() if on]
+  _check_start(config, names)
   why = "it keeps the backbone as it starts, which is random; pass --config.model.pretrained"
   _refuse(names and not model.pretrained, names[0] if names else "", why)
   if not train.frozen_backbone:
@@ -79,6 +83,34 @@ def check_tuning(config: ConfigDict) -> None:
   _refuse(not model.embedding_dim, frozen, why)
 
 
+def _check_start(config: ConfigDict, fixed: list[str]) -> None:
+  """What goes by layers or by distances to the start must find any; `fixed` keep the backbone."""
+  model, train, loss = config.model, config.train, config.loss
+  decay = f"train.layer_decay={train.layer_decay}"
+  why = f"{RESNET} has no blocks of a ViT; leave it at 1"
+  _refuse(train.layer_decay != 1 and model.size == RESNET, decay, why)
+  # LoRA's updates are of blocks.
+  learns = not fixed or fixed == [f"model.lora_rank={model.lora_rank}"]
+  why = f"{fixed[-1] if fixed else ''} keeps the backbone, which learns nothing; leave it at 1"
+  _refuse(train.layer_decay != 1 and not learns, decay, why)
+  random = not model.embedding_dim or model.head_init == "random"
+  why = (
+    f"{fixed[0] if fixed else ''} keeps the backbone already, and the head has no start worth "
+    "keeping; pass 0, or another model.head_init"
+  )
+  _refuse(
+    loss.start_distance and fixed and random, f"loss.start_distance={loss.start_distance}", why
+  )
+
+
+def check_alone(config: ConfigDict) -> None:
+  """Raises UserError for keys of `train` that class retrieval alone reads."""
+  for name in ("layer_decay", "ema", "interpolate"):
+    default = ROWS[f"train.{name}"].default
+    why = f"task={config.task} does not read it; leave it at {default:g}"
+    _refuse(config.train[name] != default, f"train.{name}={config.train[name]}", why)
+
+
 def check_evaluation(config: ConfigDict) -> None:
   """What is evaluated, and the classes for it, must exist."""
   train, evaluate, unheld = config.train, config.evaluate, not config.data.num_val_classes
@@ -90,6 +122,11 @@ def check_evaluation(config: ConfigDict) -> None:
   validated = f"train.validate_every={train.validate_every}"
   _refuse(train.validate_every and unheld, validated, why)
   _refuse(evaluate.split == "val" and unheld, "evaluate.split=val", why)
+  _refuse(train.interpolate == -1 and unheld, "train.interpolate=auto", why)
+  later = "train.interpolate" if train.interpolate != 1 else "model.centre"
+  later = later if train.interpolate != 1 or config.model.centre else ""
+  why = f"{later} makes its weights of the last step; pass one of the two"
+  _refuse(train.keep_best and later, "train.keep_best", why)
   check_best(config)
 
 

@@ -22,11 +22,14 @@ Embed = Callable[[np.ndarray], np.ndarray]
 def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Array:
   """uint8 images [B, S, S, 3] to unit-norm float32 [B, D]; `params` as `inference_params` has them.
 
+  Where they have a 'centre' [D], the mean embedding of training images (model.centre), it is
+  subtracted from the embeddings of unit norm, which are scaled to unit norm again.
   Vectors [B, width] stand in for images where the embedder's backbone is `Given`.
   A pure function: what evaluation, a retriever and an export compute.
   """
   v: Any = embedder.apply({"params": params}, images)
-  return contrastive.unit(v)
+  found = contrastive.unit(v)
+  return contrastive.unit(found - params["centre"]) if "centre" in params else found
 
 
 def inference_params(embedder: Embedder, params: dict[str, Any]) -> dict[str, Any]:

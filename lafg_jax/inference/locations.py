@@ -23,6 +23,7 @@ from lafg_jax.utils.errors import UserError
 WEIGHTS, FACTS, EVALUATION = "model.safetensors", "config.json", "evaluation.json"
 # Which checkpoint of a workdir; 'auto' is the best where there is one, and else the newest.
 CHECKPOINTS = ("newest", "best", "auto")
+_KINDS = (checkpoints.FOLDER, checkpoints.BEST, checkpoints.FINAL)
 _HUB = "hf://"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz")
 _PASS = "pass a workdir, an export, a .tar, hf://org/name or gs://..."
@@ -33,7 +34,7 @@ _DAMAGE = (tarfile.TarError, OSError, EOFError, zlib.error, ValueError, KeyError
 @contextlib.contextmanager
 def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]:
   """Yields a local folder with an export or a workdir's checkpoints, and which of these to read:
-  `checkpoints.FOLDER` or `checkpoints.BEST`, without a meaning for an export.
+  `checkpoints.FOLDER`, `.BEST` or `.FINAL`, without a meaning for an export.
 
   Args:
     source: a folder, a .tar, .tar.gz or .tgz of one, hf://org/name[@revision], or a URL that fsspec
@@ -56,8 +57,7 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
     with tempfile.TemporaryDirectory(prefix="lafg_jax-") as folder:
       yield _local_copy(source, folder, checkpoint)
   elif os.path.isdir(source):
-    kinds = (checkpoints.FOLDER, checkpoints.BEST)
-    steps = {where: checkpoints.steps(source, where) for where in kinds}
+    steps = {where: checkpoints.steps(source, where) for where in _KINDS}
     yield source, checkpoints.FOLDER if is_export(source) else _chosen(source, checkpoint, steps)
   else:
     what = "is a file, and no .tar, .tar.gz or .tgz" if os.path.exists(source) else "does not exist"
@@ -72,14 +72,16 @@ def is_export(folder: str) -> bool:
 def _steps_of(names: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
   """The steps of each kind, newest first, by (folder, name) pairs such as ('best', '60')."""
   pairs = sorted(((where, int(x)) for where, x in set(names) if x.isdecimal()), reverse=True)
-  kinds = (checkpoints.FOLDER, checkpoints.BEST)
-  return {kind: [step for where, step in pairs if where == kind] for kind in kinds}
+  return {kind: [step for where, step in pairs if where == kind] for kind in _KINDS}
 
 
 def _chosen(source: str, checkpoint: str, steps: dict[str, list[int]]) -> str:
   """The kind that `checkpoint` asks for, the newest if there is none at all. Raises UserError where
-  there is only the other kind."""
+  there is only the other kind.
+
+  The newest is the final one, where its weights were made of the newest."""
   newest, best = steps[checkpoints.FOLDER], steps[checkpoints.BEST]
+  final = steps[checkpoints.FINAL]
   if checkpoint == "best" and newest and not best:
     hint = "take the newest, or train with --config.train.keep_best=True"
     raise UserError(f"{source} has no best checkpoint: {hint}")
@@ -90,7 +92,8 @@ def _chosen(source: str, checkpoint: str, steps: dict[str, list[int]]) -> str:
   if best and best[0] != newest[0]:
     other = f"the best on the validation classes was step {best[0]} (checkpoint=best takes it)"
     logging.info("%s: step %d is taken, the newest; %s", source, newest[0], other)
-  return checkpoints.FOLDER
+  is_final = final and newest[:1] in ([], final[:1])
+  return checkpoints.FINAL if is_final else checkpoints.FOLDER
 
 
 def _local_copy(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
@@ -170,7 +173,7 @@ def _downloaded(source: str, folder: str, checkpoint: str) -> tuple[str, str]:
         system.get_file(f"{remote}/{name}", os.path.join(folder, name))
     if is_export(folder):
       return folder, checkpoints.FOLDER
-    kinds = names & {checkpoints.FOLDER, checkpoints.BEST}
+    kinds = names & {*_KINDS}
     steps = _steps_of((kind, x) for kind in kinds for x in _listed(system, f"{remote}/{kind}"))
   where = _chosen(source, checkpoint, steps)
   if not steps[where]:

@@ -126,6 +126,7 @@ def text(model: Trained, formats: Sequence[str]) -> str:
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
     f"`{identity(model)}`, of its parameters.\n",
+    _finished(config),
     _words(config),
     _evaluation(model),
     _TAKES + (_USE_GIVEN.format(dim=dim, width=width) if width else _USE.format(dim=dim)),
@@ -137,6 +138,24 @@ def text(model: Trained, formats: Sequence[str]) -> str:
   if "stablehlo" in formats:
     parts.append(bare(model, facts["box"]))
   return "\n".join(parts)
+
+
+def _finished(config: ConfigDict) -> str:
+  """What stands in place of the trained weights and their plain embeddings."""
+  ema, between = config.train.ema, config.train.interpolate != 1
+  said = (
+    (ema, f"The trained weights are their moving average (`train.ema={ema}`)."),
+    (
+      between,
+      "Its weights lie between those before training and those after it (`train.interpolate`).",
+    ),
+    (
+      config.model.centre,
+      "The mean embedding of training images is subtracted from each embedding, which is scaled to "
+      "unit norm again (`model.centre`).",
+    ),
+  )
+  return "".join(f"{text}\n" for holds, text in said if holds)
 
 
 def bare(model: Trained, box: Sequence[float] | None) -> str:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from lafg_jax.models import lora
+from lafg_jax.models import heads, lora
 from lafg_jax.models.options import GIVEN, RESNET, parse_options, sizes_of
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT, normalised, prompt_init
@@ -20,7 +20,7 @@ from lafg_jax.models.weights import load
 from lafg_jax.utils.errors import UserError
 
 # Parameters that embed an image; only training needs the others.
-INFERENCE = ("backbone", "embedding", "gem_p", "prompts")
+INFERENCE = ("backbone", "embedding", "gem_p", "prompts", "centre")
 
 
 class Given(nn.Module):
@@ -81,8 +81,17 @@ class Embedder(nn.Module):
 
   def head(self, features: jax.Array) -> jax.Array:
     """Features [B, width] to embeddings [B, D], before L2 normalisation."""
-    x = self.norm(features) if self.embedding_norm == "layer" else features
+    x = self.normed(features)
     return self.embedding(x) if self.embedding_dim else x
+
+  def inputs(self, images: jax.Array) -> jax.Array:
+    """uint8 images [B, S, S, 3] to what the linear layer gets, [B, width]."""
+    return self.normed(self.features(images))
+
+  def normed(self, features: jax.Array) -> jax.Array:
+    """Features [B, width] as the linear layer gets them."""
+    normed: jax.Array = self.norm(features) if self.embedding_norm == "layer" else features
+    return normed
 
 
 def build(model: ConfigDict) -> Embedder:
@@ -148,12 +157,15 @@ def init_model(config: ConfigDict) -> tuple[Embedder, dict[str, Any]]:
   """The embedder and its parameters before training: {'backbone', 'embedding', ...}.
 
   A pure function of the resolved config. The backbone is pretrained where `model.pretrained` names
-  a source; there is a 'lora' subtree where `model.lora_rank` is above 0.
+  a source; there is a 'lora' subtree where `model.lora_rank` is above 0. A head that starts from
+  training images (`heads.LEARNED`) is random here: whoever has the images replaces it.
   """
   embedder = build(config.model)
   params = init_params(embedder, config.data.image_size, seeds(config)[0])
   if config.model.pretrained:
     params["backbone"] = load.load_backbone(config.model.pretrained, params["backbone"])
+  if config.model.head_init == "identity" and config.model.embedding_dim:
+    params["embedding"] = heads.identity(embedder.backbone.width)
   if config.model.lora_rank:
     # A key of its own: the head's numbers are the same with and without LoRA.
     key, model = jax.random.fold_in(seeds(config)[0], 0x10A), config.model

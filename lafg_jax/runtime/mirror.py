@@ -19,7 +19,7 @@ from absl import logging
 
 from lafg_jax.utils import files, places
 
-STEP_FOLDERS, FROZEN = ("checkpoints", "best"), "frozen"
+STEP_FOLDERS, FROZEN = ("checkpoints", "best", "final"), "frozen"
 _RECORD, _META = ".remote.json", "meta/metadata"
 _STEP = re.compile(rf"({'|'.join(STEP_FOLDERS)})/(\d+)/(.+)")
 _FROZEN = re.compile(rf"{FROZEN}/[0-9a-f]{{64}}\.safetensors")
@@ -64,7 +64,7 @@ def _order(name: str) -> tuple:
   match = _STEP.fullmatch(name)
   if not match:
     return (3 if name == "stages.json" else 0, 0, 0, name)
-  # The best checkpoint comes before the newest, which names it, and later steps come first.
+  # The best and the final one come before the newest, and later steps come first.
   return (1 + (match[1] == "checkpoints"), -int(match[2]), match[3] == _META, name)
 
 

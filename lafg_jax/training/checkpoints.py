@@ -33,8 +33,9 @@ from lafg_jax.training import frozen_weights
 from lafg_jax.training.frozen_weights import Arrays, Frozen
 from lafg_jax.utils.errors import UserError
 
-# Folders of the newest checkpoints and, of train.keep_best, of the best on the validation classes.
-FOLDER, BEST = "checkpoints", "best"
+# Folders of the newest checkpoints, of the best on the validation classes (train.keep_best), and of
+# the weights that a task made of the last one after training.
+FOLDER, BEST, FINAL = "checkpoints", "best", "final"
 FORMAT = 3
 # Where Orbax keeps the meta within the folder of a checkpoint.
 _META = ("meta", "metadata")

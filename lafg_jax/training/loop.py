@@ -208,7 +208,7 @@ def _follow(
       saved = unreplicate(state.replace(params=params))
       arrays = checkpoints.flatten({"state": saved} | kept)
       if selection is not None and validates:
-        whole = optimizers.join(saved.params, unreplicate(fixed))
+        whole = optimizers.join(saved.ema or saved.params, unreplicate(fixed))
         measured = selection.validation.measure(whole)
         log.validated(step, measured)
         selection.keep(step, measured, arrays, meta, frozen)

@@ -20,13 +20,15 @@ class TrainState(flax.struct.PyTreeNode):
   """All that a step changes; a checkpoint has one unreplicated copy of it.
 
   params: the whole tree, with frozen parts. averages: the EMA copies of the parameters that
-  `Objective.averaged` names, nested as in params. opt_state: of the trained parameters alone.
+  `Objective.averaged` names, nested as in params. opt_state: of the trained parameters alone. ema:
+  the moving average of the trained parameters, nested as in params; {} where train.ema is off.
   """
 
   step: jax.Array
   params: dict[str, Any]
   averages: dict[str, Any]
   opt_state: optax.OptState
+  ema: dict[str, Any] = flax.struct.field(default_factory=dict)
 
 
 class Objective(NamedTuple):
@@ -77,6 +79,7 @@ def init_state(
     # Copies: the step donates its state, and a buffer can be donated only once.
     averages=jax.tree.map(jnp.copy, _select(objective.params, objective.averaged)),
     opt_state=optimizer.init(trained),
+    ema=jax.tree.map(jnp.copy, trained) if train.ema else {},
   )
 
 
@@ -84,6 +87,18 @@ def _select(params: dict[str, Any], paths: tuple[str, ...]) -> dict[str, Any]:
   """The parameters at some paths, nested as in `params`."""
   flat = traverse_util.flatten_dict(params, sep="/")
   return traverse_util.unflatten_dict({path: flat[path] for path in paths}, sep="/")
+
+
+def _moved(ema: dict[str, Any], new: dict[str, Any], decay: float, t: jax.Array) -> dict[str, Any]:
+  """The moving average after step t, from 1 on: E <- d E + (1 - d) P; {} where there is none.
+
+  d = min(decay, (1 + t) / (10 + t)), as TensorFlow's moving averages have it: it forgets the start
+  even in a short run.
+  """
+  if not ema:
+    return {}
+  d = jnp.minimum(decay, (1 + t) / (10 + t))
+  return jax.tree.map(lambda e, p: d * e + (1 - d) * p, ema, new)
 
 
 def step_key(seed: jax.Array | int, step: jax.Array | int) -> jax.Array:
@@ -169,6 +184,7 @@ def make_step(
     params = optimizers.join(trained, fixed)
     new = _select(params, averaged)
     averages = jax.tree.map(lambda e, p: (1 - alpha) * e + alpha * p, state.averages, new)
+    ema = _moved(state.ema, trained, train.ema, state.step + 1)
     metrics |= {
       "grad_norm": optax.global_norm(grads),
       # Of the updated parameters, which a checkpoint would hold. Frozen ones cannot diverge, and
@@ -176,6 +192,6 @@ def make_step(
       "param_norm": optax.global_norm(trained),
       "learning_rate": schedule(state.step),
     }
-    return TrainState(state.step + 1, params, averages, opt_state), metrics
+    return TrainState(state.step + 1, params, averages, opt_state, ema), metrics
 
   return step

@@ -53,4 +53,7 @@ ROWS = (
       "alpha: step of the EMA copies, E <- (1 - alpha) E + alpha P."),
   Key("loss.unit_variance", True, BOOL, "training",
       "Scale the loaded prototypes to unit variance (the 'distribution' form needs it)."),
+  Key("loss.start_distance", 0.0, at_least(0), "training",
+      "L2-SP (Li et al., 2018): weight of half the squared distance of what is learned of the "
+      "backbone, and of a head that is not random, to where it started; see loss.beta."),
 )

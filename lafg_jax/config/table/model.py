@@ -35,6 +35,13 @@ ROWS = (
       "Width D of the embedding, a linear layer; 0 uses the backbone's own feature."),
   Key("model.embedding_norm", "", one_of("", "layer"), "embedding",
       "Before the linear layer: '' or 'layer', a LayerNorm without parameters (ProxyNCA++)."),
+  Key("model.head_init", "random", one_of("random", "identity", "pca", "pca_whitened"), "embedding",
+      "How the linear layer starts: 'random'; 'identity' (embedding_dim is the backbone's width); "
+      "'pca', the leading components of features of 2,048 training images; 'pca_whitened', each "
+      "divided by its standard deviation. All but 'random' keep what pretrained weights know."),
+  Key("model.centre", False, BOOL, "embedding",
+      "After training, the mean embedding of 1,024 training images is learned; it is subtracted "
+      "from every embedding of unit norm, which is scaled to unit norm again."),
   Key("model.lora_rank", 0, at_least(0), "embedding",
       "LoRA: rank of a target kernel's update; the backbone is fixed, the head learns. 0 = off."),
   Key("model.lora_alpha", 16.0, POSITIVE, "embedding", "Scale: lora_alpha / lora_rank times A B."),

@@ -38,6 +38,17 @@ ROWS = (
   Key("train.clip_norm", 3.0, at_least(0), "training", "Largest gradient norm; 0 does not clip."),
   Key("train.freeze", "", REGEX, "training",
       "Regular expression for paths of parameters, as 'backbone/block_0/', that stay fixed."),
+  Key("train.layer_decay", 1.0, Rule(lambda x: 0 < x <= 1, "above 0 and at most 1"), "training",
+      "A block of the ViT, and what is before the first, learns at this factor of the rate of what "
+      "is behind it (BEiT, Bao et al., 2022); 1 is one rate for all."),
+  Key("train.ema", 0.0, within(0, 1), "training",
+      "Decay of a moving average of all learned weights, which is validated, evaluated and "
+      "restored in their place; at step t it is at most (1 + t) / (10 + t). 0 = off."),
+  Key("train.interpolate", 1.0,
+      Rule(lambda x: x == -1 or 0 <= x <= 1, "a number from 0 to 1, or auto"), "training",
+      "WiSE-FT (Wortsman et al., 2022): alpha of the weights (1 - alpha) start + alpha trained, "
+      "which are evaluated and restored; 'auto' (-1): the one of 0, 0.25, 0.5, 0.75 and 1 with "
+      "the best MAP@R on the validation classes. 1 are the trained weights.", auto=-1.0),
   Key("train.frozen_backbone", False, BOOL, "training",
       "Only head, projectors and class vectors learn, on features of the fixed backbone that are "
       "computed once and kept in <workdir>/features."),

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config.table.data import OWN
 from lafg_jax.data import datasets, matches
-from lafg_jax.models import embedder
+from lafg_jax.models import embedder, heads
 from lafg_jax.tasks.class_retrieval import batches, objective
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
@@ -76,9 +76,10 @@ def evaluated(config: ConfigDict, trains: bool) -> None:
 
 
 def validated(config: ConfigDict) -> None:
-  """Raises UserError where train.validate_every could not measure anything on its classes."""
-  if config.train.validate_every and "val" in datasets.class_splits(config.data):
-    setting = f"train.validate_every={config.train.validate_every}"
+  """Raises UserError where nothing could be measured on the classes of validation."""
+  train, asks = config.train, config.train.interpolate == -1
+  if (asks or train.validate_every) and "val" in datasets.class_splits(config.data):
+    setting = "train.interpolate=auto" if asks else f"train.validate_every={train.validate_every}"
     _measurable(config, "val", setting, True, ", or leave it out")
 
 
@@ -104,6 +105,8 @@ def _measurable(config: ConfigDict, split: str, setting: str, trains: bool, only
 
 def parameters(config: ConfigDict) -> None:
   """Raises UserError where the model cannot be made, or paths of parameters find none."""
-  embedder.build(config.model)
+  network, model = embedder.build(config.model), config.model
+  if model.embedding_dim:
+    heads.check(model.head_init, model.embedding_dim, network.backbone.width)
   if config.train.freeze or config.model.lora_rank:
     objective.check_paths(config)

@@ -90,6 +90,22 @@ def hyp_vit(config: ConfigDict) -> None:
   config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
 
 
+def small_machine(config: ConfigDict) -> None:
+  """A whole pretrained ViT-S/14 fine-tuned at 112 px on two CPU cores, in a quarter of an hour.
+
+  Numbers are ours: 90 steps of 16 classes x 4 images, Hyp-ViT's AdamW, no embedding layer, so that
+  training starts at what the backbone knows.
+  """
+  config.data.update(image_size=112, resize_size=128, train_crop="random_resized")
+  config.data.update(classes_per_batch=16, images_per_class=4)
+  config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
+  config.model.update(embedding_dim=0, dtype="float32", pretrained="facebook/dinov2-small")
+  config.loss.reduction = "mean"
+  config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
+  config.train.update(steps=90, checkpoint_every=30, log_every=10)
+  config.evaluate.batch_size = 64
+
+
 # The variants of the configs for one's own images.
 OWN_VARIANTS = ("pretrained", "scratch")
 

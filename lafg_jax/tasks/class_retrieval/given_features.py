@@ -44,6 +44,7 @@ def check(config: ConfigDict) -> None:
     ("model.pretrained", model.pretrained, given, ""),
     ("model.lora_rank", model.lora_rank, given, "0"),
     ("model.num_prompts", model.num_prompts, given, "0"),
+    ("train.layer_decay", train.layer_decay != 1, "there are no layers below the head", "1"),
     ("train.frozen_backbone", train.frozen_backbone, given, "False"),
     ("model.embedding_dim", not model.embedding_dim, head, "D, the width of the head"),
     ("data.instances", data.instances, "two crops of an image need one", "False"),

@@ -9,12 +9,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.config.table.loss import PROXIED, WORDLESS
-from lafg_jax.losses import alignment, contrastive, metric_learning
+from lafg_jax.losses import alignment, contrastive, metric_learning, start_distance
 from lafg_jax.models import embedder as embedders
-from lafg_jax.models import lora
+from lafg_jax.models import layer_rates, lora
 from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
+from lafg_jax.tasks.class_retrieval.start import MakeHead
 from lafg_jax.training import optimizers
 from lafg_jax.training.step import Objective
 from lafg_jax.utils.vectors import l2_normalise
@@ -28,6 +29,7 @@ def build(
   num_classes: int,
   prototypes: LoadedPrototypes | None = None,
   params: dict[str, Any] | None = None,
+  make_head: MakeHead | None = None,
 ) -> Objective:
   """The objective of a resolved config, for C training classes; without words no prototypes.
 
@@ -39,13 +41,13 @@ def build(
   if params is None:
     text_dim = None if prototypes is None else prototypes.prototypes.shape[1]
     teacher_dim = None if prototypes is None else prototypes.teacher_dim
-    params = init_params(config, num_classes, text_dim, teacher_dim)
+    params = init_params(config, num_classes, text_dim, teacher_dim, make_head)
   embed_reads = {"image": embedders.input_of(embedders.build(config.model), size)}
   if config.train.frozen_backbone:
     width = embedders.build(config.model).backbone.width
     embed_reads = {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
   loss_reads = ("label",) if loss.image_alignment == "none" else ("label", "index")
-  return Objective(
+  made = Objective(
     params=params,
     embed=_make_embed(config),
     loss=make_loss(config),
@@ -55,19 +57,26 @@ def build(
     constants=targets(config, num_classes, prototypes),
     is_frozen=_frozen_by(config),
     # Their learning rates go with the length that `init_proxies` gives them.
-    rate_of=((r"^proxies$", loss.proxy_lr_factor),),
+    rate_of=((r"^proxies$", loss.proxy_lr_factor), *_layer_rates(config)),
     # L_img has no EMA copy of its projector.
     averaged=tuple(f"projectors/{x}" for x in params.get("projectors", {}) if x != "teacher"),
     ema_step=loss.ema_step,
-    shown=("loss", "l_aux", "l_ali", "l_img", "image_entropy", "image_spread"),
+    shown=("loss", "l_aux", "l_ali", "l_img", "l_start", "image_entropy", "image_spread"),
     warning=_collapse,
   )
+  if not loss.start_distance:
+    return made
+  return made._replace(constants=made.constants | {"start": _anchor(config, made)})
 
 
 def init_params(
-  config: ConfigDict, num_classes: int, text_dim: int | None, teacher_dim: int | None = None
+  config: ConfigDict,
+  num_classes: int,
+  text_dim: int | None,
+  teacher_dim: int | None = None,
+  make_head: MakeHead | None = None,
 ) -> dict[str, Any]:
-  """The parameters before training, a pure function of the config.
+  """The parameters before training, a pure function of the config and of what makes the head.
 
   {'backbone', 'embedding', 'projectors': {'image' P_v [D, W], 'text' P_t [d, W], 'teacher' P_r
   [D, d]}}, and what `Embedder` and model.lora_rank add. P_v is there with L_ali, P_t where that
@@ -77,6 +86,8 @@ def init_params(
   """
   loss = config.loss
   embedder, params = embedders.init_model(config)
+  if make_head is not None:
+    params["embedding"] = make_head(embedder, params)
   embedding_dim = config.model.embedding_dim or embedder.backbone.width
   key = embedders.seeds(config)[1]
   if loss.auxiliary in PROXIED:
@@ -101,6 +112,21 @@ def init_params(
     vectors = projectors.class_vectors("onehot", num_classes, loss.projector_width, config.seed)
     params["class_vectors"] = jnp.asarray(vectors)
   return params
+
+
+def _layer_rates(config: ConfigDict) -> tuple[tuple[str, float], ...]:
+  if config.train.layer_decay == 1:
+    return ()
+  return layer_rates.of_vit(embedders.build(config.model).backbone.depth, config.train.layer_decay)
+
+
+def _anchor(config: ConfigDict, made: Objective) -> dict[str, Any]:
+  """The start of what is learned of the backbone, and of a head that is not random."""
+  kept = ("backbone", "embedding") if config.model.head_init != "random" else ("backbone",)
+  params = {name: x for name, x in made.params.items() if name in kept}
+  learned = optimizers.split(params, optimizers.frozen(config.train, made))[0]
+  # Copies: the step takes the parameters' own memory.
+  return jax.tree.map(np.array, learned)
 
 
 def check_paths(config: ConfigDict) -> None:
@@ -223,6 +249,9 @@ def make_loss(config: ConfigDict) -> Callable[..., tuple[jax.Array, dict[str, ja
         temperature=options.image_temperature,
       )
       total = total + image_beta * metrics["l_img"]
+    if options.start_distance:
+      metrics["l_start"] = start_distance.half_squared(params, constants["start"])
+      total = total + options.start_distance * scale * metrics["l_start"]
     return total, metrics
 
   return loss

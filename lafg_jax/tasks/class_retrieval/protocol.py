@@ -17,8 +17,10 @@ from lafg_jax.evaluate import metrics, results
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
 from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
+from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.training import checkpoints, metrics_log, resume
+from lafg_jax.tasks.class_retrieval import batches, finishing, start
+from lafg_jax.training import checkpoints, learned_weights, metrics_log, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
@@ -38,14 +40,13 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
-    where = checkpoints.where_of(source)
-    result = _evaluate_checkpoint(config, workdir, where)
+    result = _evaluate_checkpoint(config, workdir, finishing.where(config))
   elif source in ("pretrained", "untrained"):
     if source == "pretrained":
       # The backbone's own feature, without a head or prompts, which are random.
       config = config.copy_and_resolve_references()
-      config.model.update(embedding_dim=0, embedding_norm="", num_prompts=0)
-    models = [embedders.init_model(config)]
+      config.model.update(embedding_dim=0, embedding_norm="", head_init="random", num_prompts=0)
+    models = [_before_training(config, workdir)]
     (result,) = _evaluate_models(config, models, _dataset(config), workdir)
     result["step"] = 0
   else:
@@ -67,7 +68,7 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   dataset, kept = _dataset(config), distributed.agree("the untrained model", lambda: _kept(workdir))
-  models = [(embedders.build(config.model), checkpoints.subtree(arrays, "state/params"))]
+  models = [(embedders.build(config.model), learned_weights.of(arrays))]
   key = _key_of_untrained(config, meta["made_of"]["the pretrained weights"])
   if key not in kept and (untrained := _untrained_model(config, workdir)):
     models.append(untrained)
@@ -98,6 +99,8 @@ def _untrained_model(config: ConfigDict, workdir: str) -> Any:
   failed, made = "", None
   try:
     made = embedders.init_model(config)
+    if config.model.head_init in heads.LEARNED:
+      made[1]["embedding"] = start.kept_head(workdir)
   except UserError as error:
     failed = str(error)
   # All processes embed together, or none does.
@@ -111,6 +114,16 @@ def _untrained_model(config: ConfigDict, workdir: str) -> Any:
   if failed:
     raise UserError(failed)
   return made
+
+
+def _before_training(config: ConfigDict, workdir: str) -> Any:
+  """The model of a config, its head made of training images where it starts from them."""
+  embedder, params = embedders.init_model(config)
+  if config.model.head_init in heads.LEARNED:
+    train = batches.some(datasets.load_splits(config.data, ("train",))["train"], config)
+    if (make := start.make_head(config, workdir, train)) is not None:
+      params["embedding"] = make(embedder, params)
+  return embedder, params
 
 
 def _kept(workdir: str) -> dict[str, dict[str, float]]:

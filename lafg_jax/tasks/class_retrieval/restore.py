@@ -11,14 +11,14 @@ from ml_collections import ConfigDict
 from lafg_jax.evaluate.embed import Embed, inference_params, make_embed, unit_embedding
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes
-from lafg_jax.training import checkpoints
+from lafg_jax.training import checkpoints, learned_weights
 
 FACTS = ("box", "sentences")
 
 
 def trees(config: ConfigDict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   """'params' that embed an image, LoRA merged; the language base; and what reads attributes."""
-  params = checkpoints.subtree(arrays, "state/params")
+  params = learned_weights.of(arrays)
   prototypes = checkpoints.subtree(arrays, "prototypes")
   readout = {}
   if prototypes:

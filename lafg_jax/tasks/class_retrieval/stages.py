@@ -25,6 +25,7 @@ from lafg_jax.tasks.class_retrieval import (
   batches,
   checks,
   choices,
+  finishing,
   given_features,
   protocol,
   sources,
@@ -232,7 +233,7 @@ def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   read: list[Path | None] = [Path(source)]
   if source in OF_MODELS:
     content = datasets.content_fingerprint(config.data, config.evaluate.split)
-    read = [*checkpoints.newest_meta(workdir, checkpoints.where_of(source))]
+    read = [*checkpoints.newest_meta(workdir, finishing.where(config))]
   if source == "pretrained":
     read = [_pretrained_file(config)]
   return [keys.deciding(config, "embedding", "evaluation"), content, read]
@@ -278,7 +279,7 @@ _STAGES = (
   Stage("describe", _describe, _describe_inputs, _describe_outputs),
   Stage("encode", _encode, _encode_inputs, _encode_outputs),
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
-  Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
+  Stage("train", _train, _train_inputs, train.outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
   Stage("report", _report, _report_inputs, _report_outputs),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.

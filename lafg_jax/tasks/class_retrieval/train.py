@@ -10,10 +10,11 @@ from lafg_jax.data.datasets import Dataset
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import files
 from lafg_jax.tasks.class_retrieval import batches as class_batches
-from lafg_jax.tasks.class_retrieval import objective, protocol
+from lafg_jax.tasks.class_retrieval import finishing, objective, protocol, start
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
-from lafg_jax.training import frozen_features, loop
+from lafg_jax.training import checkpoints, frozen_features, loop
 from lafg_jax.training.best_checkpoint import Validation
+from lafg_jax.training.step import Objective
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.files import fingerprint
 
@@ -25,23 +26,37 @@ def run(
   prototypes: LoadedPrototypes | None,
   val: Dataset | None = None,
 ) -> tuple[int, bool]:
-  """Trains on `dataset` as `loop.run` does, with its result and errors.
+  """Trains on `dataset` as `loop.run` does, with its result and errors; then `finishing.run`.
 
   Args:
     config: resolved.
     prototypes: the language base as training reads it; None without words.
-    val: images of the validation classes, for train.validate_every.
+    val: images of the validation classes, for train.validate_every and train.interpolate.
   """
   measure = None if val is None else protocol.make_validation(config, val)
-  return loop.run(
+  head = start.make_head(config, workdir, dataset)
+
+  def made() -> Objective:
+    return objective.build(config, len(dataset.class_names), prototypes, make_head=head)
+
+  step, stopped = loop.run(
     config,
     workdir,
-    lambda: objective.build(config, len(dataset.class_names), prototypes),
+    made,
     make_feed(config, workdir, dataset),
     meta=meta(config, dataset, prototypes),
     kept={"prototypes": prototype_arrays(prototypes)},
     validation=Validation(measure, "val_map@r") if measure else None,
   )
+  if finishing.is_wanted(config) and not stopped:
+    finishing.run(config, workdir, dataset, val, lambda: made().params)
+  return step, stopped
+
+
+def outputs(config: ConfigDict) -> list[str]:
+  """What a whole run leaves in its workdir."""
+  final = [f"{checkpoints.FINAL}/{config.train.steps}"]
+  return loop.outputs(config) + (final if finishing.is_wanted(config) else [])
 
 
 def make_feed(config: ConfigDict, workdir: str, dataset: Dataset) -> loop.Feed:

@@ -96,6 +96,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   """Raises UserError with the key and what it takes, for the first value that cannot be."""
   validation.validate_values(config, SECTIONS)
   rules.check_data(config)
+  rules.check_alone(config)
   # query.method may say how Phi is trained.
   validation.reject_unread(methods.resolve(config), _OURS)
   _check_unread(config)

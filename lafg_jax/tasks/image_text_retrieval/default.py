@@ -75,6 +75,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   validation.validate_values(config, SECTIONS)
   captions.check(config)
   rules.check_data(config)
+  rules.check_alone(config)
   validation.reject_unread(config, ("captions", "image_text"))
   _check_unread(config)
   _check_method(config, stages)
