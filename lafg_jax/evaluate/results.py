@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lafg_jax.config.table.data import FEATURES
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import metrics
 from lafg_jax.utils import files
@@ -124,11 +125,18 @@ def read_result(workdir: str) -> dict[str, Any]:
 
 
 def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-  """The columns of a result's table by their titles: before training, trained, and by chance."""
+  """The columns of a result's table by their titles: before training, trained, and by chance.
+
+  Of a trained model on pretrained weights also the backbone as it is, where that is not the model
+  before training, and centred on the mean of training images.
+  """
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
-    columns = {"before training": result["untrained"], "trained": result}
+    what = FEATURES if result.get("dataset") == FEATURES else "backbone"
+    titles = {"backbone": what, "backbone_centred": f"{what} centred"}
+    columns = {title: result[name] for name, title in titles.items() if name in result}
+    columns |= {"before training": result["untrained"], "trained": result}
   return columns | {"chance": result["chance"]}
 
 

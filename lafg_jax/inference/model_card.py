@@ -231,8 +231,9 @@ def _evaluation(model: Trained) -> str:
   result = model.facts["evaluation"]
   if result is None:
     return not_evaluated(model)
-  before = {"before training": result["untrained"]} if "untrained" in result else {}
-  columns = before | {"trained": result, "chance": result["chance"]}
+  columns = results.columns_of(result)
+  if "untrained" not in result:
+    columns = {"trained": result, "chance": result["chance"]}
   unseen = "never seen in training" if result["split"] == "test" else "held out of training"
   notes = " A partial copy: not comparable with published figures." if result.get("partial") else ""
   if warning := results.warning_of(result):

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,14 +18,14 @@ from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.tasks.class_retrieval import batches, finishing, start
+from lafg_jax.tasks.class_retrieval import batches, finishing, references, start
+from lafg_jax.tasks.class_retrieval.references import UNTRAINED, Reading
 from lafg_jax.training import checkpoints, learned_weights, metrics_log, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import unit_or_zero
 
-# {hash of all that decides them: figures of the model before training}.
-UNTRAINED = "untrained.json"
 # Of an evaluation, what the study does not keep.
 _NOT_KEPT = ("source", "untrained", "step", "chance")
 
@@ -35,19 +34,17 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """Evaluates `evaluate.source` on the classes of `evaluate.split`; writes and returns the result.
 
   Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and `embeddings.npz`,
-  unless that is what it evaluates. With a checkpoint, the model before training is measured too,
-  once: `untrained.json` keeps its figures.
+  unless that is what it evaluates. With a checkpoint, the model before training and the backbone
+  are measured too, once (`references`).
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
     result = _evaluate_checkpoint(config, workdir, finishing.where(config))
   elif source in ("pretrained", "untrained"):
     if source == "pretrained":
-      # The backbone's own feature, without a head or prompts, which are random.
-      config = config.copy_and_resolve_references()
-      config.model.update(embedding_dim=0, embedding_norm="", head_init="random", num_prompts=0)
-    models = [_before_training(config, workdir)]
-    (result,) = _evaluate_models(config, models, _dataset(config), workdir)
+      config = references.without_head(config)
+    models, readings = [_before_training(config, workdir)], {source: Reading(0)}
+    result = _evaluate_models(config, models, _dataset(config), workdir, readings)[source]
     result["step"] = 0
   else:
     result = results.evaluate_file(source, config.evaluate.ks)
@@ -67,53 +64,21 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   arrays, meta = checkpoints.require(workdir, where)
   _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
-  dataset, kept = _dataset(config), distributed.agree("the untrained model", lambda: _kept(workdir))
-  models = [(embedders.build(config.model), learned_weights.of(arrays))]
-  key = _key_of_untrained(config, meta["made_of"]["the pretrained weights"])
-  if key not in kept and (untrained := _untrained_model(config, workdir)):
-    models.append(untrained)
-  result, *others = _evaluate_models(config, models, dataset, workdir)
-  if others:
-    kept[key] = results.metrics_only(others[0])
+  dataset, wanted = _dataset(config), references.hashes(config, meta)
+  kept = distributed.agree("the untrained model", lambda: references.kept(workdir))
+  missing = [name for name, key in wanted.items() if key not in kept]
+  trained = embedders.build(config.model), learned_weights.of(arrays)
+  models, readings = references.models_of(config, workdir, meta, missing, first=1)
+  every = {"trained": Reading(0), **readings}
+  found = _evaluate_models(config, [trained, *models], dataset, workdir, every)
+  result = found.pop("trained")
+  if found:
+    kept |= {wanted[name]: results.metrics_only(of) for name, of in found.items()}
     _write(os.path.join(workdir, UNTRAINED), kept)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
     result["partial"] = True
-  return result | {"untrained": kept[key]} if key in kept else result
-
-
-def _key_of_untrained(config: ConfigDict, weights: str | None) -> str:
-  """The hash of all that decides the figures before training; `weights` is that of the weights."""
-  split = config.evaluate.split
-  content = datasets.content_fingerprint(config.data, split)
-  deciding = keys.deciding(config, "embedding")
-  return files.fingerprint(deciding, weights, content, split, config.evaluate.ks)
-
-
-def _untrained_model(config: ConfigDict, workdir: str) -> Any:
-  """The model before training and its parameters.
-
-  None, with a warning, where the pretrained weights cannot be read any more. The checkpoint is
-  evaluated all the same: it needs neither them nor the network.
-  """
-  failed, made = "", None
-  try:
-    made = embedders.init_model(config)
-    if config.model.head_init in heads.LEARNED:
-      made[1]["embedding"] = start.kept_head(workdir)
-  except UserError as error:
-    failed = str(error)
-  # All processes embed together, or none does.
-  why = distributed.agree("the pretrained weights", lambda: failed)
-  if why:
-    logging.warning(
-      "evaluate: the figures before training are left out (%s); to have them, delete %s and "
-      "evaluate again where the weights can be read", *(why, os.path.join(workdir, FILE))
-    )  # fmt: skip
-    return None
-  if failed:
-    raise UserError(failed)
-  return made
+  return result | {name: kept[key] for name, key in wanted.items() if key in kept}
 
 
 def _before_training(config: ConfigDict, workdir: str) -> Any:
@@ -124,18 +89,6 @@ def _before_training(config: ConfigDict, workdir: str) -> Any:
     if (make := start.make_head(config, workdir, train)) is not None:
       params["embedding"] = make(embedder, params)
   return embedder, params
-
-
-def _kept(workdir: str) -> dict[str, dict[str, float]]:
-  """The content of untrained.json; {} where it is missing or damaged."""
-  path = os.path.join(workdir, UNTRAINED)
-  try:
-    return dict(json.loads(Path(path).read_text(encoding="utf-8")))
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError, TypeError) as error:
-    logging.warning("%s is damaged, and what it kept is measured again: %s", path, error)
-    return {}
 
 
 def make_validation(
@@ -163,8 +116,8 @@ def _dataset(config: ConfigDict) -> datasets.Dataset:
   return datasets.load_splits(config.data, splits=(split,))[split]
 
 
-def _evaluate_models(config, models, dataset, workdir) -> list[dict[str, Any]]:
-  """Metrics of models (embedder, parameters), each image decoded once for all of them.
+def _evaluate_models(config, models, dataset, workdir, readings) -> dict[str, dict[str, Any]]:
+  """Metrics of {name: Reading} of models (embedder, parameters), each image decoded once for all.
 
   The embeddings of the first go into embeddings.npz of the workdir.
   """
@@ -179,7 +132,14 @@ def _evaluate_models(config, models, dataset, workdir) -> list[dict[str, Any]]:
   said = {"partial": dataset.partial, "box_crop": config.data.box_crop}
   about |= {name: True for name, holds in said.items() if holds}
   ks = tuple(config.evaluate.ks)
-  return [metrics.evaluate_embeddings(x, labels, ks, is_query=asks) | about for x in found]
+
+  def measured(reading: Reading) -> dict[str, Any]:
+    vectors = found[reading.model]
+    if reading.centre is not None:
+      vectors = unit_or_zero(vectors - reading.centre).astype(np.float32)
+    return metrics.evaluate_embeddings(vectors, labels, ks, is_query=asks) | about
+
+  return {name: measured(reading) for name, reading in readings.items()}
 
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:

@@ -66,6 +66,14 @@ def test_the_figures_are_those_of_the_head_by_numpy(file, trained):
   right = labels[cosine.argmax(axis=1)] == labels
   assert found["recall@1"] == pytest.approx(right.mean())
   assert found["num_classes"] == CLASSES // 2 and found["untrained"]["recall@1"] > 0
+  x = stored["features"].astype(np.float64)
+  x /= np.linalg.norm(x, axis=1, keepdims=True)
+  for name, plain in (("backbone", x[test]), ("backbone_centred", x[test] - x[~test].mean(axis=0))):
+    cosine = plain @ plain.T / np.outer(*[np.linalg.norm(plain, axis=1)] * 2)
+    np.fill_diagonal(cosine, -2)
+    assert found[name]["recall@1"] == pytest.approx(
+      (labels[cosine.argmax(axis=1)] == labels).mean()
+    )
   retriever = lafg_jax.load_retriever(str(trained))
   embedded = retriever.embed(stored["features"][test])
   np.testing.assert_allclose(embedded, v, atol=2e-6)
