@@ -70,6 +70,8 @@ def main(argv: Sequence[str]) -> None:
   config, starts, out = command_line.CONFIG.value, _STARTS.value, _OUT.value
   groups = _GROUPS.value or (["all"] if only.pattern else ["headline"])
   shipped = tasks.find(config, "variants")
+  if hasattr(shipped, "file_of"):
+    shipped = tasks.find(config, shipped.file_of(config))
   file = plan.read_variants(_VARIANTS.value) if _VARIANTS.value else shipped
   plan.check_names(file, config, groups, starts)
   tuned_file = str(shipped.TUNED) if _TUNED.value is None else _TUNED.value

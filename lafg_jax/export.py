@@ -130,6 +130,11 @@ def export(
     index_card.check(out, model)
   if gallery and gallery.endswith(CAPTIONS) and not bundle.reads_texts(model):
     raise UserError(f"--gallery={gallery}: a model of task={model.config.task} embeds no captions")
+  if gallery and bundle.given_width(model.config):
+    raise UserError(
+      f"--gallery={gallery}: this model embeds features, and the index is of images; leave it out, "
+      "and index what retriever.embed(features) gives"
+    )
   written = []
   # A library may have swallowed Ctrl-C before each of them.
   interrupts.check()
@@ -168,7 +173,8 @@ def card_of(model: Any) -> Any:
 def stablehlo(model: Any) -> bytes:
   """How a `bundle.Trained` embeds images, as a serialised jax.export.Exported, weights within.
 
-  uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS.
+  uint8 [b, S, S, 3] -> float32 [b, D] of unit norm, for any b >= 1, on any of PLATFORMS. A model of
+  given features takes them, float32 [b, width].
 
   Raises UserError where the weights are too large for one file of the format.
   """
@@ -179,7 +185,9 @@ def stablehlo(model: Any) -> bytes:
   from lafg_jax.inference import bundle
 
   side, task = model.config.data.image_size, bundle.task_of(model.config)
-  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), side, side, 3), jnp.uint8)
+  width = bundle.given_width(model.config)
+  row, dtype = ((width,), jnp.float32) if width else ((side, side, 3), jnp.uint8)
+  images = jax.ShapeDtypeStruct((*jax_export.symbolic_shape("b"), *row), dtype)
   return _program(
     task.of_images(model.config, model.facts), model.params, ("text", "mapping"), images
   )

@@ -10,6 +10,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from lafg_jax import stages, tasks
+from lafg_jax.data import datasets
 from lafg_jax.runtime import jax_settings
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import Stopped, UserError
@@ -29,7 +30,7 @@ def run(config: ConfigDict, scratch: str, store: str) -> dict[str, Any]:
     UserError: as the stages do. Stopped: by a signal.
   """
   begun, task = time.monotonic(), tasks.find(config)
-  with _folder(task, config, scratch, store) as folder:
+  with _folder(task, config, scratch, store) as folder, datasets.remembered():
     config, wanted = task.plan(config, folder, task.studied(config))
     if not stages.run_all(wanted, config, folder, store):
       raise Stopped("by a signal")

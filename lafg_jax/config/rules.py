@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config.table import ROWS
 from lafg_jax.config.table.data import LAYOUTS, SOURCES
-from lafg_jax.models.options import RESNET, SIZES
+from lafg_jax.models.options import GIVEN, RESNET, SIZES
 from lafg_jax.utils.errors import UserError
 
 
@@ -116,7 +116,8 @@ def check_evaluation(config: ConfigDict) -> None:
   train, evaluate, unheld = config.train, config.evaluate, not config.data.num_val_classes
   source = f"evaluate.source={evaluate.source}"
   why = "no pretrained backbone; pass --config.model.pretrained"
-  _refuse(evaluate.source == "pretrained" and not config.model.pretrained, source, why)
+  bare = not config.model.pretrained and config.model.size != GIVEN
+  _refuse(evaluate.source == "pretrained" and bare, source, why)
   why = "no classes are held out; pass --config.data.num_val_classes=V"
   validated = f"train.validate_every={train.validate_every}"
   _refuse(train.validate_every and unheld, validated, why)

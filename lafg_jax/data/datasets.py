@@ -32,6 +32,7 @@ class Dataset:
   split: str  # 'train', 'val' or 'test'
   # [n] paths (str), or uint8 [n, H, W, 3], or anything with a length whose items [row] are uint8
   # [H, W, 3], the bytes of an image file, its path, or images.Shrunk, and which can be pickled.
+  # Of data.name=features vectors [n, D], float16 or float32, stand in for them.
   images: Any
   labels: np.ndarray  # [n] int32, index into class_names
   class_names: tuple[str, ...]  # [C], of this split only

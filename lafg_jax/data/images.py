@@ -65,6 +65,8 @@ def source_of_dataset(dataset: Any, row: int, open_: Callable[..., Any]) -> Any:
   UnreadableImage as `of_dataset`, but damage inside of a Jpeg is found by its crop.
   """
   img = dataset.images[row]
+  if isinstance(img, np.ndarray) and img.ndim == 1:
+    raise UnreadableImage(f"{dataset.ids[row]}: the data set holds features, and no image")
   try:
     if not isinstance(img, np.ndarray | Shrunk):
       img = open_(img, dataset.ground)

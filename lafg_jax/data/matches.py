@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lafg_jax.data import images
+from lafg_jax.data import images, vectors
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
@@ -69,6 +69,8 @@ def any_readable(dataset: Dataset) -> bool:
 
   Images are read class by class until there is such a pair: two images, where none is damaged.
   """
+  if vectors.held(dataset):
+    return of(dataset).queries > of(dataset).without_match
   labels, asks = _queries(dataset, None)
   of_class = collections.defaultdict(list)
   for row, label in enumerate(labels.tolist()):

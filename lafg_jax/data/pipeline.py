@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lafg_jax.data import colours, decoders, images, pack, sampling, workers
+from lafg_jax.data import colours, decoders, images, pack, sampling, vectors, workers
 from lafg_jax.data.datasets import Dataset
 from lafg_jax.utils import random_streams
 from lafg_jax.utils.errors import UserError
@@ -64,7 +64,7 @@ def train_batches(
   close(): closing it, or dropping the last reference, ends its workers.
 
   Args:
-    dataset: images as paths or as arrays.
+    dataset: images as paths or as arrays; of vectors [n, D] 'image' is float32 [b, D].
     data: the section `config.data`; reads image_size, resize_size, train_crop, crop_scale,
       crop_ratio, flip, color_jitter, scaled_decoding, pack, num_workers and prefetch.
     plan: which rows each batch shows.
@@ -80,6 +80,9 @@ def train_batches(
   """
   num_rows = len(plan.rows(start_step).row)
   rows = sampling.process_rows(num_rows, num_devices, process_index, process_count)
+  if vectors.held(dataset):
+    steps = range(start_step, start_step + num_steps)
+    return _opened(vectors.train_batches(dataset, plan, rows, steps))
   if data.pack:
     dataset = pack.packed(dataset, data)
   make = functools.partial(
@@ -114,6 +117,8 @@ def eval_batches(
   read. Images are decoded whole: figures do not depend on data.scaled_decoding. The iterator has
   close(), as that of `train_batches`. Raises UserError for an impossible setting.
   """
+  if vectors.held(dataset):
+    return _opened(vectors.eval_batches(dataset, batch_size, process_index, process_count))
   make = functools.partial(
     _filled,
     planned=functools.partial(_eval_rows, len(dataset), batch_size, process_index, process_count),

@@ -24,6 +24,7 @@ def unit_embedding(embedder: Embedder, params: Any, images: jax.Array) -> jax.Ar
 
   Where they have a 'centre' [D], the mean embedding of training images (model.centre), it is
   subtracted from the embeddings of unit norm, which are scaled to unit norm again.
+  Vectors [B, width] stand in for images where the embedder's backbone is `Given`.
   A pure function: what evaluation, a retriever and an export compute.
   """
   v: Any = embedder.apply({"params": params}, images)

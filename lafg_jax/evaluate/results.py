@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lafg_jax.config.table.data import FEATURES
 from lafg_jax.data import datasets
 from lafg_jax.evaluate import expansion, metrics
 from lafg_jax.utils import files
@@ -140,7 +141,8 @@ def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
-    titles = {"backbone": "backbone", "backbone_centred": "backbone centred"}
+    what = FEATURES if result.get("dataset") == FEATURES else "backbone"
+    titles = {"backbone": what, "backbone_centred": f"{what} centred"}
     columns = {title: result[name] for name, title in titles.items() if name in result}
     columns |= {"before training": result["untrained"], "trained": result}
   if "expanded" in result:

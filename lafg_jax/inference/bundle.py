@@ -25,6 +25,7 @@ from lafg_jax.config import starts
 from lafg_jax.inference import locations
 from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
+from lafg_jax.models.options import GIVEN
 from lafg_jax.runtime import jax_settings
 from lafg_jax.training import checkpoints
 from lafg_jax.utils import config_keys, files
@@ -112,6 +113,11 @@ def task_of(config: ConfigDict) -> Any:
 def embedding_dim(trained: Trained) -> int:
   """D of a trained model."""
   return task_of(trained.config).embedding_dim(trained.config, trained.facts)
+
+
+def given_width(config: ConfigDict) -> int:
+  """The width of the features that a model of data.name=features takes; 0 where it takes images."""
+  return int(config.model.width) if config.model.get("size") == GIVEN else 0
 
 
 def reads_texts(trained: Trained) -> bool:

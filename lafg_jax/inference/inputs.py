@@ -150,6 +150,21 @@ def vectors(given: Any, width: int, what: str) -> tuple[np.ndarray | None, Any]:
   return _checked(np.concatenate([np.atleast_2d(row) for row in rows]), width, what), given
 
 
+def floats(given: Any) -> np.ndarray | None:
+  """Vectors [D] or [n, D] of what was given, an array or a list of such; None if it is none."""
+  given = _plain(given)
+  if isinstance(given, Iterator) and not hasattr(given, "read"):
+    given = list(given)
+  if isinstance(given, list | tuple):
+    rows = [_numeric(item) for item in given]
+    if not all(_is_vector(row) and row.ndim < 2 for row in rows):
+      return None
+    if len({row.shape for row in rows}) > 1:
+      raise UserError("features in one list are of different widths")
+    given = np.array(rows, np.float32)
+  return given if _is_vector(given) and given.ndim else None
+
+
 def whole(k: Any, of: str) -> int:
   """`k` as an int of 1 or more. Raises UserError, which says what it counts."""
   if isinstance(k, bool) or not isinstance(k, numbers.Integral) or k < 1:

@@ -8,20 +8,45 @@ from ml_collections import ConfigDict
 from lafg_jax.config.table.language import LLM
 from lafg_jax.config.table.loss import WORDLESS
 from lafg_jax.evaluate import results
-from lafg_jax.inference.bundle import Trained, embedding_dim, identity
+from lafg_jax.inference.bundle import Trained, embedding_dim, given_width, identity
 from lafg_jax.utils import ground
 from lafg_jax.utils.counted import counted
 
 FILE = "README.md"
-_USE = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
+_TAKES = """It takes lafg_jax, which is on no package index: `pip install .` in a checkout of it, or
 `pip wheel --no-deps .` there for a wheel to hand on.
-
+"""
+_USE = """
 ```python
 import lafg_jax
 
 retriever = lafg_jax.load_retriever(".")  # this folder; hf://ORG/NAME once it is pushed
 gallery = retriever.embed(["a.jpg", "b.jpg"])  # [2, {dim}] float32, unit norm; a folder will do
 cosines, rows = retriever.search("query.jpg", gallery, k=1)
+```
+"""
+# Of a model of given features.
+_USE_GIVEN = """
+```python
+import lafg_jax
+import numpy as np
+
+retriever = lafg_jax.load_retriever(".")  # this folder; hf://ORG/NAME once it is pushed
+features = np.load("features.npz")["features"]  # [n, {width}], of the encoder it was trained on
+gallery = retriever.embed(features)  # [n, {dim}] float32, unit norm
+cosines, rows = retriever.search(retriever.embed(features[0]), gallery, k=1)
+```
+"""
+_BARE_GIVEN = """
+Without lafg_jax, by `model.stablehlo` (`pip install jax flatbuffers`):
+
+```python
+import numpy as np
+from jax import export
+
+model = export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
+features = np.load("features.npz")["features"].astype(np.float32)  # [n, {width}]
+embeddings = model.call(features)  # [n, {dim}]
 ```
 """
 INDEX = """
@@ -85,27 +110,30 @@ _PAD = """
 def text(model: Trained, formats: Sequence[str]) -> str:
   """The card, Markdown with the hub's metadata before it."""
   config, facts = model.config, model.facts
-  dim, size = embedding_dim(model), config.data.image_size
+  dim, width = embedding_dim(model), given_width(config)
+  taken, size = "Images", f"at {config.data.image_size} px, "
+  if width:
+    taken, size = f"Features of another encoder, {width} numbers each,", ""
   unlabelled = "the images, without labels, of " if config.data.instances else ""
   parts = [
     "---\nlibrary_name: lafg_jax\npipeline_tag: image-feature-extraction\ntags:\n"
     "- image-retrieval\n- fine-grained\n- jax\n---\n",
     f"# {facts['dataset']}: fine-grained retrieval by lafg_jax\n",
-    f"Images to embeddings of {dim} numbers, compared by their cosine. Trained for "
+    f"{taken} to embeddings of {dim} numbers, compared by their cosine. Trained for "
     f"{counted(facts['step'], 'step')}{_selection(model)} on {unlabelled}"
     f"{counted(len(facts['class_names']), 'class')} of `{facts['dataset']}`"
-    f"{' (a partial copy)' if facts['partial'] else ''}, at {size} px, from "
+    f"{' (a partial copy)' if facts['partial'] else ''}, {size}from "
     f"{'`' + config.model.pretrained + '`' if config.model.pretrained else 'random weights'}, with "
     f"`loss.alignment={config.loss.alignment}`; `config.json` has every setting. Its id is "
     f"`{identity(model)}`, of its parameters.\n",
     _finished(config),
     _words(config),
     _evaluation(model),
-    _USE.format(dim=dim),
+    _TAKES + (_USE_GIVEN.format(dim=dim, width=width) if width else _USE.format(dim=dim)),
   ]
   if config.data.box_crop:
     parts.append("It was trained on images cut to their boxes: pass `boxes` to `embed`.\n")
-  if "faiss" in formats:
+  if "faiss" in formats and not width:
     parts.append(INDEX)
   if "stablehlo" in formats:
     parts.append(bare(model, facts["box"]))
@@ -133,6 +161,8 @@ def _finished(config: ConfigDict) -> str:
 def bare(model: Trained, box: Sequence[float] | None) -> str:
   """How to embed images without lafg_jax, cut to `box` where there is one."""
   data = model.config.data
+  if width := given_width(model.config):
+    return _BARE_GIVEN.format(width=width, dim=embedding_dim(model))
   return _BARE.format(
     size=data.image_size,
     resize=data.resize_size,

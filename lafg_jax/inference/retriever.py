@@ -16,7 +16,7 @@ from lafg_jax.evaluate.embed import Embed
 from lafg_jax.explain.heat import Seen
 from lafg_jax.explain.records import Explanation
 from lafg_jax.inference import boxes as boxes_of
-from lafg_jax.inference import bundle, composed, explanations, inputs
+from lafg_jax.inference import bundle, composed, explanations, given, inputs
 from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
@@ -70,7 +70,8 @@ class Retriever:
         an array [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] of NumPy, JAX or torch, uint8 or float in
         [0, 1]. Several are an array [B, H, W, C], a list, an array of paths, an iterator, which is
         read as it is embedded, or a folder, in the order of `lafg_jax.list_images`. A batch in a
-        list counts as its images. Grey images, alpha and EXIF turns are treated as in files.
+        list counts as its images. Grey images, alpha and EXIF turns are treated as in files. A
+        model of data.name=features takes features [width] or [B, width] in place of images.
       batch_size: images embedded at once.
       boxes: [B, 4] left, top, right, bottom in pixels, as `images.cut` takes them: what of each
         image is shown, or [4] of one image; (0, 0, 0, 0) shows all. None shows `self.box`, or all.
@@ -84,6 +85,8 @@ class Retriever:
       UserError: an image cannot be read or is none of these, a box has no pixel of it, or there is
         not one box for each image.
     """
+    if width := bundle.given_width(self.config):
+      return given.embedded(self.embed_batch, images, width, batch_size, boxes)
     return self._all(self.embed_batch, images, batch_size, boxes)
 
   def _all(self, embed: Embed, images: Any, batch_size: int = 64, boxes: Any = None) -> np.ndarray:
@@ -105,6 +108,9 @@ class Retriever:
       UserError: something given is no image in any of the forms that `embed` takes.
     """
     reasons: dict[int, str] = {}
+    if bundle.given_width(self.config):
+      embedded = self.embed(images, batch_size)
+      return embedded, np.arange(len(embedded), dtype=np.int32), reasons
     rows, vectors = [], [np.zeros((0, self.embedding_dim), np.float32)]
     shown = boxes_of.each(self.box, images, None)
     for read, found in self._by_batches(self.embed_batch, shown, batch_size, reasons):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from lafg_jax.models import heads, lora
-from lafg_jax.models.options import RESNET, parse_options, sizes_of
+from lafg_jax.models.options import GIVEN, RESNET, parse_options, sizes_of
 from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.vit import ViT, normalised, prompt_init
 from lafg_jax.models.weights import load
@@ -23,8 +23,20 @@ from lafg_jax.utils.errors import UserError
 INFERENCE = ("backbone", "embedding", "gem_p", "prompts", "centre")
 
 
+class Given(nn.Module):
+  """No backbone: vectors [B, width] of data.name=features, as float32."""
+
+  width: int
+  pool: str = GIVEN
+
+  def __call__(self, vectors: jax.Array) -> jax.Array:
+    return vectors.astype(jnp.float32)
+
+
 class Embedder(nn.Module):
   """uint8 images [B, S, S, 3] to embeddings V [B, D] float32, before L2 normalisation.
+
+  Where the backbone is `Given`, vectors [B, width] stand in for the images.
 
   `features` gives the backbone's pooled features [B, width]. `head` turns them into V: a LayerNorm
   without parameters where embedding_norm is 'layer' (as in ProxyNCA++, Teh et al., ECCV 2020;
@@ -33,7 +45,7 @@ class Embedder(nn.Module):
   lora_alpha is for `lora.merge`, which is called before.
   """
 
-  backbone: ViT | ResNet
+  backbone: ViT | ResNet | Given
   embedding_dim: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
@@ -62,6 +74,8 @@ class Embedder(nn.Module):
 
   def features(self, images: jax.Array) -> jax.Array:
     """uint8 images [B, S, S, 3] to the backbone's pooled features [B, width] float32."""
+    if isinstance(self.backbone, Given):
+      return self.backbone(images)
     prompted = {"prompts": self.prompts} if self.num_prompts else {}
     return self.backbone(normalised(images, self.mean, self.std), gem_p=self.gem_p, **prompted)
 
@@ -96,9 +110,11 @@ def build(model: ConfigDict) -> Embedder:
   )
 
 
-def _backbone(model: ConfigDict) -> ViT | ResNet:
+def _backbone(model: ConfigDict) -> ViT | ResNet | Given:
   if "auto" in (model.size, model.pool, model.options):
     raise ValueError("a config with 'auto' in its model section: backbones.resolve it first")
+  if model.size == GIVEN:
+    return Given(model.width)
   dtype = jnp.dtype(model.dtype)
   if model.size == RESNET:
     if model.num_prompts:
@@ -118,8 +134,17 @@ def _backbone(model: ConfigDict) -> ViT | ResNet:
 
 def init_params(embedder: Embedder, image_size: int, key: jax.Array) -> dict[str, Any]:
   """Random parameters of the embedder for square images of `image_size` pixels."""
-  images = jnp.zeros((1, image_size, image_size, 3), jnp.uint8)
-  return dict(_init(embedder)(key, images)["params"])
+  one = input_of(embedder, image_size)
+  images = jnp.zeros((1, *one.shape), one.dtype)
+  # Without a head there is nothing to learn in features that are given.
+  return dict(_init(embedder)(key, images).get("params", {}))
+
+
+def input_of(embedder: Embedder, image_size: int) -> jax.ShapeDtypeStruct:
+  """One row of what the embedder takes: an image uint8 [S, S, 3], or a vector float32 [width]."""
+  if isinstance(embedder.backbone, Given):
+    return jax.ShapeDtypeStruct((embedder.backbone.width,), jnp.float32)
+  return jax.ShapeDtypeStruct((image_size, image_size, 3), jnp.uint8)
 
 
 @functools.lru_cache(maxsize=8)

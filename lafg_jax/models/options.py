@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "silu")
-# The one size of model.size that is no ViT.
-RESNET = "resnet50"
+# The sizes of model.size that are no ViT: a ResNet, and vectors that are given in place of images.
+RESNET, GIVEN = "resnet50", "features"
 # width, depth, heads, mlp_dim
 SIZES = {
   "tiny": (192, 12, 3, 768),

@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 from PIL import Image
 
-from lafg_jax.data import datasets, images
+from lafg_jax.data import datasets, images, vectors
 from lafg_jax.evaluate import knn, results
 from lafg_jax.report import pictures
 from lafg_jax.training import metrics_log
@@ -20,6 +20,11 @@ FILE, PICTURE = "report.html", "retrieval.png"
 # Of a data set without files of its own: so many classes, and images of each, as files.
 EXAMPLES, NUM_CLASSES, NUM_IMAGES = "examples", 4, 3
 NUM_QUERIES, NUM_NEIGHBOURS, TILE = 8, 8, 96
+_FOUND = (
+  '<p class="note">Evenly spaced queries (grey) and their nearest images: green\nis the same '
+  "class, red another.</p>\n"
+)
+_NO_PICTURE = "no picture of what is found: the data set holds features, and no images"
 _CURVES = {
   "loss": "loss",
   "l_aux": "L_aux",
@@ -35,7 +40,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   """Writes `retrieval.png` and `report.html` from what the other stages left in the workdir.
 
   Of a data set that is drawn, it also writes a few of the evaluated images, examples/CLASS/*.png:
-  files to try the model on.
+  files to try the model on. Of one that holds features there is no picture, and the page says so.
 
   Raises:
     UserError: there is no evaluation yet, or it is of something else than the config says.
@@ -51,9 +56,16 @@ def run(config: ConfigDict, workdir: str) -> None:
   dataset = datasets.load_splits(config.data, splits=(split,))[split]
   if dataset.drawn:
     _write_examples(dataset, workdir)
-  picture = _picture(dataset, workdir)
-  page = _page(workdir, result, picture)
-  for name, content in ((PICTURE, pictures.encoded(picture, "PNG")), (FILE, page.encode())):
+  written = {}
+  shown = f'<p class="note">{_NO_PICTURE}</p>'
+  if vectors.held(dataset):
+    logging.info("report: %s", _NO_PICTURE)
+  else:
+    picture = _picture(dataset, workdir)
+    shown = _FOUND + pictures.inline(picture, "queries and their nearest images", "PNG")
+    written[PICTURE] = pictures.encoded(picture, "PNG")
+  written[FILE] = _page(workdir, result, shown).encode()
+  for name, content in written.items():
     with files.replacing(os.path.join(workdir, name)) as temporary:
       temporary.write_bytes(content)
   logging.info("report: %s", os.path.join(workdir, FILE))
@@ -94,7 +106,8 @@ def _picture(dataset: datasets.Dataset, workdir: str) -> Image.Image:
   return pictures.retrieval_grid(rows, labels, read, TILE)
 
 
-def _page(workdir: str, result: dict, picture: Image.Image) -> str:
+def _page(workdir: str, result: dict, shown: str) -> str:
+  """The page; `shown` is the HTML of what is found."""
   lines = metrics_log.read(os.path.join(workdir, metrics_log.FILE))
   curves = "".join(
     pictures.curve([(line["step"], line[name]) for line in lines if name in line], title)
@@ -114,8 +127,6 @@ def _page(workdir: str, result: dict, picture: Image.Image) -> str:
   told = f'<ul class="problems"><li>{warning}</li></ul>' if warning else ""
   body = f"""<p>{"; ".join(notes)}.</p>{told}{pictures.table(results.rows_of(result))}
 <p class="note">chance: what random rankings of these images give.</p>
-<h2>What is found</h2><p class="note">Evenly spaced queries (grey) and their nearest images: green
-is the same class, red another.</p>
-{pictures.inline(picture, "queries and their nearest images", "PNG")}
+<h2>What is found</h2>{shown}
 <h2>Training</h2><div class="row">{curves or "no metrics.jsonl in this folder"}</div>"""
   return pictures.page(f"lafg_jax: {result['dataset']}", body)

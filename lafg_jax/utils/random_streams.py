@@ -52,6 +52,11 @@ def example_pictures(seed: int) -> Generator:
   return np.random.default_rng([seed, 0, 0, 7])
 
 
+def some_images(seed: int, label: int) -> Generator:
+  """Which images of a class train, under data.max_images_per_class."""
+  return np.random.default_rng([seed, label, 0, 36])
+
+
 def image_order(seed: int, epoch: int) -> Generator:
   """The order of the images in an epoch."""
   return np.random.default_rng([seed, epoch, 0, 8])

@@ -25,10 +25,13 @@ LAYOUTS = {
 }
 # data.name -> the key that locates the images, and what it takes.
 SOURCES = {
+  "features": ("manifest", "FILE, an .npz, .safetensors or Parquet of features and labels"),
   "hf": ("builder", "ID of an image data set on the Hugging Face hub, or a folder"),
   "manifest": ("manifest", "FILE, a CSV or Parquet of path, label or class, and perhaps split"),
   "tfds": ("builder", "NAME of a prepared tensorflow-datasets builder, or its folder"),
 }
+# The data set of vectors in place of images, and the model.size of a model that takes them.
+FEATURES = "features"
 # Data sets that are drawn and not read.
 DRAWN = ("synthetic",)
 NAMES = (*LAYOUTS, *SOURCES, *DRAWN)
@@ -48,7 +51,8 @@ ROWS = (
   Key("data.name", "cars", one_of(*NAMES), "training",
       "Data set: 'aircraft' (FGVC-Aircraft), 'cars' (Stanford Cars), 'cub' (CUB-200-2011), "
       "'inshop' (In-Shop Clothes), 'sop' (Stanford Online Products) or 'synthetic' (finches); "
-      "for your own images 'folder', 'manifest', 'tfds' or 'hf', each a config's name too."),
+      "for your own images 'folder', 'manifest', 'tfds' or 'hf'; 'features', vectors of any "
+      "encoder. Each is a config's name too."),
   Key("data.root", "", TEXT, "nothing", "Folder of the data set; 'synthetic' has none.",
       path=True),
   Key("data.expect_counts", True, BOOL, "nothing",
@@ -60,6 +64,8 @@ ROWS = (
   Key("data.max_train_classes", 0, Rule(lambda x: isinstance(x, int) and (x == 0 or x >= 2),
            "0 for all, or a number of at least 2"), "training",
       "Train on only so many of the other training classes, evenly spaced; 0 is all."),
+  Key("data.max_images_per_class", 0, at_least(0), "training",
+      "Train on only so many images of each class, drawn by the seed of the run; 0 is all."),
   Key("data.depth", 0, Rule(lambda x: x in (0, 1, 2), "0, 1 or 2"), "training",
       "Levels of folders, 1 (CLASS/) or 2 (SUPER/CLASS/); 0 detects it.", _by(("folder",), 0)),
   Key("data.split_folders", "split", one_of("split", "pool", "classes"), "training",
@@ -73,9 +79,18 @@ ROWS = (
   Key("data.test_classes", "", TEXT, "nothing",
       "Text file with the test classes, one per line, in place of the fraction.", _by(OWN, ""),
       path=True),
+  Key("data.last_train_label", -1, at_least(-1), "training",
+      "Classes whose label is a number up to this one train, and the others are the test: 98 of "
+      "Cars-196, 100 of CUB; -1: data.train_fraction says.", _by((FEATURES,), -1)),
   Key("data.manifest", "", TEXT, "nothing",
       "CSV or Parquet with the columns path, label or class, and perhaps split. Paths start at "
-      "data.root, or else at the file's folder.", _by(("manifest",), ""), path=True),
+      "data.root, or else at the file's folder. Of 'features' an .npz, .safetensors or Parquet of "
+      "features, labels, and perhaps split, ids and class_names.", _by(("manifest", FEATURES), ""),
+      path=True),
+  Key("data.class_names", "", TEXT, "nothing",
+      "Names of classes that are numbers in data.manifest: a text file with a number and a name a "
+      "line (CUB's classes.txt), or a MATLAB file of class_names (Cars' cars_meta.mat).",
+      _by((FEATURES,), ""), path=True),
   Key("data.builder", "", TEXT, "nothing",
       "'tfds': a builder such as 'caltech_birds2011:0.1.1', or its folder; 'hf': a hub id or "
       "folder. data.root is then the data_dir or cache_dir; '' is the default.", _by(_BUILT, ""),

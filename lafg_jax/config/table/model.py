@@ -1,13 +1,14 @@
 """Rows of `config.model`: the backbone, its head, and what tunes it with few parameters."""
 
 from lafg_jax.config.record import BOOL, POSITIVE, REGEX, TEXT, Key, Rule, at_least, numbers, one_of
-from lafg_jax.models.options import RESNET, SIZES, Options, parse_options
+from lafg_jax.models.options import GIVEN, RESNET, SIZES, Options, parse_options
 
 # fmt: off
 ROWS = (
-  Key("model.size", "auto", one_of("auto", *SIZES, "custom", RESNET), "embedding",
+  Key("model.size", "auto", one_of("auto", *SIZES, "custom", RESNET, GIVEN), "embedding",
       "'auto' (that of the pretrained weights; without any 'base'), 'tiny', 'small', 'base', "
-      "'large' or 'custom', a ViT of the four numbers below; or 'resnet50'."),
+      "'large' or 'custom', a ViT of the four numbers below; 'resnet50'; or 'features', which is "
+      "no backbone: vectors of data.name=features go to the head as they are."),
   Key("model.width", 768, at_least(1), "embedding", "'custom': channels of a token."),
   Key("model.depth", 12, at_least(1), "embedding", "'custom': blocks."),
   Key("model.num_heads", 12, at_least(1), "embedding", "'custom': attention heads of a block."),

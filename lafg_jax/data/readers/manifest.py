@@ -29,7 +29,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
   path = Path(data.manifest)
   root = common.root_folder(data) if data.root else path.parent
   columns = table.columns(path, "data.manifest")
-  splits = _splits(path, columns)
+  splits = splits_of(path, columns)
   # Sorted by path: two tables with the same rows in another order are the same data set.
   pool, rows = _images(data, path, root, columns)
   if splits is None:
@@ -43,7 +43,7 @@ def read(data: Any) -> tuple[Dataset, Dataset]:
       f"{path}: of split {empty[0]} no image is below {root}: complete the copy, or pass "
       "--config.data.root=FOLDER"
     )
-  return same_images.refuse_trained(*_by_column(path, pool, side), str(path))
+  return same_images.refuse_trained(*by_column(path, pool, side), str(path))
 
 
 def _images(data: Any, path: Path, root: Path, columns: Columns) -> tuple[Dataset, list[int]]:
@@ -166,7 +166,8 @@ def _boxes(path: Path, columns: Columns) -> list[tuple[float, ...]]:
   return boxes
 
 
-def _splits(path: Path, columns: Columns) -> list[str] | None:
+def splits_of(path: Path, columns: Columns) -> list[str] | None:
+  """The split of each row, of SPLITS; None without a column `split`. Raises UserError."""
   if "split" not in columns:
     return None
   written = [str(x) for x in columns["split"]]
@@ -187,7 +188,7 @@ def _splits(path: Path, columns: Columns) -> list[str] | None:
   return splits
 
 
-def _by_column(path: Path, pool: Dataset, splits: list[str]) -> tuple[Dataset, Dataset]:
+def by_column(path: Path, pool: Dataset, splits: list[str]) -> tuple[Dataset, Dataset]:
   """The halves; 'val' is a part of the training half, which names its classes."""
   side = np.array(splits)
   of = {name: np.unique(pool.labels[side == name]) for name in SPLITS}

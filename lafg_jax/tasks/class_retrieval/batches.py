@@ -33,6 +33,7 @@ def resolve(config: ConfigDict) -> ConfigDict:
     return config
   dataset = datasets.load_splits(data, ("train",))["train"]
   counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
+  counts = np.minimum(counts, data.max_images_per_class or counts)
   median = int(np.median(counts)) if len(counts) else 0
   classes, usual = (len(dataset), 2) if data.instances else (len(counts), median)
   images = data.images_per_class or min(max(usual, 2), AUTO_IMAGES)
@@ -45,6 +46,25 @@ def resolve(config: ConfigDict) -> ConfigDict:
     *(len(counts), median),
   )
   return config
+
+
+def some(dataset: Dataset, config: ConfigDict) -> Dataset:
+  """At most data.max_images_per_class images of each class, a pure function of seed and labels.
+
+  They keep their order. Fewer images of a seed are among the more of it.
+  """
+  most = config.data.max_images_per_class
+  if not most:
+    return dataset
+  kept = [
+    random_streams.some_images(config.seed, label).permutation(rows)[:most]
+    for label in range(len(dataset.class_names))
+    if len(rows := np.flatnonzero(dataset.labels == label))
+  ]
+  rows = np.sort(np.concatenate(kept))
+  told = len(rows), len(dataset), most
+  logging.info("train: %d of %d images (data.max_images_per_class=%d)", *told)
+  return datasets.some_rows(dataset, rows)
 
 
 def plan(dataset: Dataset, data: Any, seed: int) -> sampling.Plan:

@@ -18,10 +18,12 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import keys, rules, validation
 from lafg_jax.config.table import ROWS
+from lafg_jax.config.table.data import FEATURES
 from lafg_jax.config.table.language import LLM
 from lafg_jax.config.table.loss import PROXIED
 from lafg_jax.config.table.train import OF_MODELS
-from lafg_jax.tasks.class_retrieval import choices
+from lafg_jax.models.options import GIVEN
+from lafg_jax.tasks.class_retrieval import choices, given_features
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.counted import listed
 from lafg_jax.utils.errors import UserError
@@ -123,7 +125,24 @@ def own_images(reader: str, variant: str) -> ConfigDict:
   else:
     hyp_vit(config)
     config.train.steps = 2000
-  config.data.update(name=reader, classes_per_batch=0, images_per_class=0)
+  config.data.name = reader
+  return _own_targets(config)
+
+
+def own_features() -> ConfigDict:
+  """For features that are there already: a head is trained on them, for seconds."""
+  config = get_config()
+  config.data.name = FEATURES
+  config.model.update(size=GIVEN, pretrained="")
+  config.loss.update(reduction="mean", temperature=0.2)
+  config.train.update(optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, steps=150)
+  config.train.update(warmup=0.1, checkpoint_every=150, log_every=50)
+  return _own_targets(config)
+
+
+def _own_targets(config: ConfigDict) -> ConfigDict:
+  """A batch of as many classes as there are, and class targets of words where there are words."""
+  config.data.update(classes_per_batch=0, images_per_class=0)
   config.loss.alignment = "prototype"
   words = ("language.descriptions", "language.describer")
   config_keys.follow(config, "loss.alignment", _alignment, *words)
@@ -196,6 +215,7 @@ def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   _require_paths(config, stages)
   rules.check_data(config)
   validation.reject_unread(config, SECTIONS)
+  given_features.check(config)
   _check_language(config)
   _check_batch(config)
   rules.check_model(config)
@@ -255,6 +275,7 @@ def _check_language(config: ConfigDict) -> None:
 def _check_batch(config: ConfigDict) -> None:
   """Raises UserError for keys that images without a class exclude."""
   data, loss, frozen = config.data, config.loss, config.train.frozen_backbone
+  query_image = choices.reads_words(config) and config.language.query == "image"
   wordless, proxied = "an image by itself has no class and no words", loss.auxiliary in PROXIED
   for clash, why, remedy in (
     (loss.alignment != "none", wordless, "loss.alignment=none"),
@@ -264,6 +285,11 @@ def _check_batch(config: ConfigDict) -> None:
   ):
     if data.instances and clash:
       raise UserError(f"--config.data.instances=True: {why}; pass --config.{remedy}")
+  if data.max_images_per_class and (choices.reads_images(config) or query_image):
+    raise UserError(
+      f"--config.data.max_images_per_class={data.max_images_per_class}: language.encoder sees all "
+      "training images; pass 0, or loss.image_alignment=none and words of texts alone"
+    )
   key = f"--config.data.recoloured_per_batch={data.recoloured_per_batch}"
   if data.recoloured_per_batch and loss.image_alignment == "none":
     raise UserError(

@@ -42,7 +42,7 @@ def build(
     text_dim = None if prototypes is None else prototypes.prototypes.shape[1]
     teacher_dim = None if prototypes is None else prototypes.teacher_dim
     params = init_params(config, num_classes, text_dim, teacher_dim, make_head)
-  embed_reads = {"image": jax.ShapeDtypeStruct((size, size, 3), np.uint8)}
+  embed_reads = {"image": embedders.input_of(embedders.build(config.model), size)}
   if config.train.frozen_backbone:
     width = embedders.build(config.model).backbone.width
     embed_reads = {"feature": jax.ShapeDtypeStruct((width,), np.float32)}
@@ -203,7 +203,7 @@ def _auxiliary(config, v, labels, params) -> jax.Array:
 
 
 def _make_embed(config: ConfigDict) -> Callable[..., jax.Array]:
-  """Images uint8 [b, S, S, 3], or a frozen backbone's features of them [b, width], to [b, D]."""
+  """Images uint8 [b, S, S, 3], or features [b, width] of a frozen backbone, or given, to [b, D]."""
   embedder = embedders.build(config.model)
 
   def embed(params, averages, rows, constants, keys):

@@ -18,7 +18,7 @@ from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.tasks.class_retrieval import finishing, references, start
+from lafg_jax.tasks.class_retrieval import batches, finishing, references, start
 from lafg_jax.tasks.class_retrieval.references import UNTRAINED, Reading
 from lafg_jax.training import checkpoints, learned_weights, metrics_log, resume
 from lafg_jax.utils import config_keys, files
@@ -85,7 +85,7 @@ def _before_training(config: ConfigDict, workdir: str) -> Any:
   """The model of a config, its head made of training images where it starts from them."""
   embedder, params = embedders.init_model(config)
   if config.model.head_init in heads.LEARNED:
-    train = datasets.load_splits(config.data, ("train",))["train"]
+    train = batches.some(datasets.load_splits(config.data, ("train",))["train"], config)
     if (make := start.make_head(config, workdir, train)) is not None:
       params["embedding"] = make(embedder, params)
   return embedder, params

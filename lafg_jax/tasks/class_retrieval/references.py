@@ -2,7 +2,8 @@
 
 `untrained` is the model before training; `backbone`, the feature of the pretrained backbone as it
 is, where a head or prompts make that another model; `backbone_centred`, the same less its mean over
-training images. They are measured once a workdir: `untrained.json` keeps their figures.
+training images. Of given features the backbone is the features. They are measured once a workdir:
+`untrained.json` keeps their figures.
 """
 
 import json
@@ -19,7 +20,7 @@ from lafg_jax.data import datasets
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.tasks.class_retrieval import finishing, start
+from lafg_jax.tasks.class_retrieval import batches, finishing, given_features, start
 from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
@@ -52,7 +53,7 @@ def hashes(config: ConfigDict, meta: dict[str, Any]) -> dict[str, str]:
   content = datasets.content_fingerprint(config.data, split)
   deciding = keys.deciding(config, "embedding")
   found = {"untrained": files.fingerprint(deciding, weights, content, split, config.evaluate.ks)}
-  if config.model.pretrained:
+  if config.model.pretrained or given_features.are(config):
     model, bare = config.model, without_head(config).model
     names = NAMES[2:] if all(model[name] == bare[name] for name in _OF_HEAD) else NAMES[1:]
     trained_on = meta["dataset"]["content"]
@@ -141,7 +142,7 @@ def _centre(config: ConfigDict, model: Model, meta: dict[str, Any]) -> np.ndarra
   """The mean embedding of training images; None, with a warning, where these are not there."""
   failed, train = "", None
   try:
-    train = datasets.load_splits(config.data, ("train",))["train"]
+    train = batches.some(datasets.load_splits(config.data, ("train",))["train"], config)
     if datasets.content_of(train) != meta["dataset"]["content"]:
       failed = "this data set has other training images than the checkpoint was trained on"
   except UserError as error:

@@ -26,6 +26,7 @@ from lafg_jax.tasks.class_retrieval import (
   checks,
   choices,
   finishing,
+  given_features,
   protocol,
   sources,
   teacher_features,
@@ -59,6 +60,7 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   if "inspect" in names and not config.language.inspect_all:
     names = [name for name in (*STAGES, *ON_REQUEST) if name in {*names, *_OF_LANGUAGE}]
   trains = "train" in names
+  given_features.check_stages(config, names)
   if {"train", "report"} <= {*names} and checks.leaves_no_test(config):
     logging.warning(
       "all classes train (data.train_fraction=%s): none is left to evaluate on, so that the stages "
@@ -75,6 +77,8 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
     checks.names(config)
   if trains or "data" in names:
     config = batches.resolve(config)
+  if trains or embeds:
+    config = given_features.sized(config)
   if trains:
     _say_targets(config, workdir)
   every = {stage.name: stage for stage in _STAGES}
@@ -214,7 +218,8 @@ def _train(config: ConfigDict, workdir: str) -> bool:
     loaded = teacher_features.load(config, Path(workdir, "prototypes.npz"), splits["train"])
     said = dict.fromkeys(itertools.chain.from_iterable(loaded.sentences))
     leaks.refuse(said, *described(config)[:2], f"{workdir}/prototypes.npz")
-  reached = train.run(config, workdir, splits["train"], loaded, splits.get("val"))
+  images = batches.some(splits["train"], config)
+  reached = train.run(config, workdir, images, loaded, splits.get("val"))
   return loop.completed(config, *reached)
 
 
@@ -240,6 +245,8 @@ def _evaluate_outputs(config: ConfigDict) -> list[str]:
 
 def _report(config: ConfigDict, workdir: str) -> None:
   run_page.run(config, workdir)
+  if given_features.are(config):
+    return
   picture = Path(workdir, run_page.PICTURE).read_bytes()
   metrics_log.pictured(workdir, results.read_result(workdir), "retrieval", picture)
 
@@ -248,6 +255,10 @@ def _report_inputs(config: ConfigDict, workdir: str) -> list[Any]:
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
   deciding = [config.data.name, config.data.root, config.evaluate]
   return [deciding, [Path(workdir, name) for name in names]]
+
+
+def _report_outputs(config: ConfigDict) -> list[str]:
+  return [run_page.FILE, *([] if given_features.are(config) else [run_page.PICTURE])]
 
 
 def _inspect_inputs(config: ConfigDict, workdir: str) -> list[Any]:
@@ -270,7 +281,7 @@ _STAGES = (
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, train.outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
-  Stage("report", _report, _report_inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
+  Stage("report", _report, _report_inputs, _report_outputs),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.
   Stage("data", data_page.run, lambda config, workdir: [], lambda config: []),
   Stage("inspect", _inspect, _inspect_inputs, _inspect_outputs),

@@ -4,6 +4,7 @@
 resumes, and an evaluation, have the same numbers.
 """
 
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -54,19 +55,27 @@ def make_head(config: ConfigDict, workdir: str, dataset: Dataset) -> MakeHead | 
     return None
 
   def make(embedder: Embedder, params: dict[str, Any]) -> dict[str, np.ndarray]:
-    key = _key(config, dataset, params["backbone"])
+    key = _key(config, dataset, params.get("backbone", {}))
     kept = distributed.agree("the head", lambda: _read(workdir, key) is not None)
     if kept and (found := _read(workdir, key)) is not None:
       return found
     logging.info("train: the head starts from features of training images (model.head_init)")
     features = _features(config, dataset, embedder, params)
     whiten = config.model.head_init == "pca_whitened"
-    head = heads.pca(features, config.model.embedding_dim, whiten)
+    made = _pca(features.tobytes(), features.shape, config.model.embedding_dim, whiten)
+    # Copies: a step takes the parameters' own memory.
+    head = {name: x.copy() for name, x in made.items()}
     if jax.process_index() == 0:
       _write(workdir, key, head)
     return head
 
   return make
+
+
+@functools.lru_cache(maxsize=2)
+def _pca(features: bytes, shape: tuple[int, int], dim: int, whiten: bool) -> dict[str, np.ndarray]:
+  """`heads.pca`, which takes seconds, once for runs on the same features, as a study has many."""
+  return heads.pca(np.frombuffer(features, np.float32).reshape(shape), dim, whiten)
 
 
 def kept_head(workdir: str) -> dict[str, np.ndarray]:

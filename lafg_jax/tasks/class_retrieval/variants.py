@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import logging
 
-from lafg_jax.tasks.class_retrieval import choices
+from lafg_jax.tasks.class_retrieval import choices, given_features
 from lafg_jax.tasks.class_retrieval.default import TEACHER, TINY_CLIP
 from lafg_jax.utils.files import fingerprint
 
@@ -266,7 +266,14 @@ def grid(config):
 
 def dataset(config):
   """What the study calls the data of a config."""
+  if given_features.are(config):
+    return f"{Path(config.data.manifest).stem}_features"
   return config.data.name
+
+
+def file_of(config):
+  """The module beside this one that says what is compared for a config; this one by default."""
+  return "feature_variants" if given_features.are(config) else "variants"
 
 
 def hold_out(config, count):

@@ -1,0 +1,109 @@
+"""What `lafg_jax.ablate` compares on features that are there already (configs/features.py).
+
+As `variants`, which has what both share. The start is how the head starts; each variant takes the
+settings that --tune chose for it on held-out training classes, of equally many.
+"""
+
+from lafg_jax.tasks.class_retrieval import variants
+from lafg_jax.tasks.class_retrieval.variants import (
+  AUX,
+  ONEHOT,
+  ORTHOGONAL,
+  PROTOTYPES,
+  SHUFFLED,
+  TUNED,
+)
+
+__all__ = ["TUNED"]
+
+REFERENCE = "l_aux"
+CONTROLS = ()
+PAIRS = (
+  *(("prototypes", x) for x in ("prototypes-shuffled", "l_aux+orthogonal", "l_aux+onehot")),
+  *((x, "centred") for x in ("l_aux", "proxy_anchor", "l_aux+orthogonal", "prototypes")),
+)
+LABELS = variants.LABELS | {
+  "untrained": "the features as they are",
+  "centred": "the features, centred",
+  "proxy_anchor": "Proxy-Anchor alone",
+}
+ABOUT = variants.ABOUT | {
+  "untrained": "the features, as the head starts",
+  "centred": "the head as it starts, and the mean of training embeddings subtracted; no training",
+  "proxy_anchor": "Proxy-Anchor in place of L_aux; no class targets and no words",
+}
+FIGURE_GROUPS = ("headline",)
+FIGURE_CONTROLS = ("prototypes-shuffled",)
+
+SEEDS: dict[str, int] = {}
+VAL_CLASSES = 20
+TUNING_SEEDS = 1
+TUNED_GROUP = "headline"
+TUNED_BY = "map@r"
+
+PROXY_ANCHOR = AUX | {"loss.auxiliary": "proxy_anchor"}
+# Weights of the start, so that centring alone is measured.
+CENTRED: dict[str, object] = AUX | {"model.centre": True, "train.interpolate": 0.0}
+# Compared where labels are scarce.
+SCARCE: dict[str, dict[str, object]] = {
+  "l_aux": AUX,
+  "l_aux+orthogonal": ORTHOGONAL,
+  "prototypes": PROTOTYPES,
+  "prototypes-shuffled": SHUFFLED,
+}
+
+
+def starts(config):
+  """{start: overrides}: a random head, one that is the identity, and principal components.
+
+  The identity has as many numbers as the features, and a random head and components 512 at most.
+  """
+  from lafg_jax.tasks.class_retrieval import given_features
+
+  width = given_features.sized(config).model.width
+  kept = {"model.centre": True}
+  return {
+    "random": {"model.head_init": "random"},
+    "identity": {"model.head_init": "identity", "model.embedding_dim": width} | kept,
+    "pca": {"model.head_init": "pca", "model.embedding_dim": min(width, 512)} | kept,
+  }
+
+
+def groups():
+  """{group: {variant: overrides}}."""
+  return {
+    "headline": {
+      "untrained": None,
+      "centred": CENTRED,
+      "l_aux": AUX,
+      "proxy_anchor": PROXY_ANCHOR,
+      "l_aux+onehot": ONEHOT,
+      "l_aux+orthogonal": ORTHOGONAL,
+      "prototypes": PROTOTYPES,
+      "prototypes-shuffled": SHUFFLED,
+    },
+    "classes": {
+      f"{name}@classes={count}": of | ({} if count == "all" else {"data.max_train_classes": count})
+      for count in (10, 20, "all")
+      for name, of in SCARCE.items()
+    },
+    "images": {
+      f"{name}@images={most}": of | ({} if most == "all" else {"data.max_images_per_class": most})
+      for most in (1, 2, 5, "all")
+      for name, of in SCARCE.items()
+    },
+  }
+
+
+def grid(config):
+  """The settings that `--tune` tries: rates, and weights of the end or half-way from the start.
+
+  A random head has no start worth keeping, and four rates instead.
+  """
+  if config.train.interpolate == 0:
+    return [{"train.learning_rate": config.train.learning_rate}] * 4
+  rate = config.train.learning_rate
+  if config.model.head_init == "random":
+    return [{"train.learning_rate": rate * x} for x in (0.1, 0.3, 1.0, 3.0)]
+  pairs = ((0.3, 1.0), (1.0, 0.5), (1.0, 1.0), (3.0, 0.5))
+  return [{"train.learning_rate": rate * x, "train.interpolate": alpha} for x, alpha in pairs]
