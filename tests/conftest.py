@@ -298,7 +298,7 @@ FORKED = """
 import importlib, json, os, sys
 from lafg_jax.config import command_line
 name, lines, folder, *imports = sys.argv[1:]
-kind = {"with_config": name not in ("export", "search", "demo"), "words": name == "search"}
+kind = {"with_config": name in ("main", "ablate"), "words": name == "search"}
 for module in imports:
   importlib.import_module(module)
 command = importlib.import_module(f"lafg_jax.{name}")

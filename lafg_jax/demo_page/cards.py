@@ -60,19 +60,17 @@ def hits(answer: Answer) -> str:
 def _card(place: int, hit: Hit, picture: str, floor: float | None) -> str:
   far = floor is not None and hit.score < floor
   name = os.path.basename(hit.path)
-  own = "".join(
-    f"<br>{html.escape(str(key))}: {html.escape(str(value))}" for key, value in hit.metadata.items()
-  )
+  own = " · ".join(f"{key}: {value}" for key, value in hit.metadata.items())
   about = f"{html.escape(hit.label)}, " if hit.label else ""
   label = f"<strong>{html.escape(hit.label)}</strong><br>" if hit.label else ""
-  below = " (below the floor)" if far else ""
+  below = "<br>below the floor" if far else ""
   return (
     f'<li class="lafg-hit{" lafg-far" if far else ""}">'
     f'<button class="lafg-on" data-do="click" data-place="{place}" '
     f'aria-label="Search on with hit {place + 1}: {about}{html.escape(name)}">{picture}</button>'
     f'<div><span class="lafg-score">{place + 1}: {hit.score:.3f}{below}</span>'
     f'<button class="lafg-why" data-do="select" data-place="{place}">Why?</button></div>'
-    f'{label}<small title="{html.escape(hit.path)}">{html.escape(name)}{own}</small></li>'
+    f'{label}<small title="{html.escape(hit.path)}">{html.escape(name)}<br>{html.escape(own)}</small></li>'
   )
 
 

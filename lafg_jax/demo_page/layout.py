@@ -38,7 +38,7 @@ def blocks(served: Desk, title: str) -> Any:
     visit = gr.State(Visit(), time_to_live=3600)
     with gr.Row():
       with gr.Column(scale=1, min_width=280):
-        upload = gr.File(label=_upload_label(served), type="binary", height=130)
+        upload = gr.File(label=_upload_label(served), type="binary", height=130, elem_id="upload")
         query = gr.HTML(elem_id="query")
         words = gr.Textbox(
           label="Words", placeholder="a red one; beside an image: but red", visible=texts
@@ -58,7 +58,7 @@ def blocks(served: Desk, title: str) -> Any:
         reason = gr.HTML(elem_id="why")
         hits = gr.HTML(elem_id="hits", js_on_load=_ON_LOAD)
     asked, shown = [visit, words, label, where, count], [visit, query, news, reason, hits]
-    on = {"api_visibility": "private", "concurrency_id": "desk", "show_progress": "minimal"}
+    on = {"api_visibility": "private", "concurrency_id": "desk", "show_progress": "hidden"}
     for event in (search.click, words.submit, where.submit):
       event(_search(served), asked, shown, **on)
     upload.upload(_received(served), [upload, *asked[1:]], shown, **on)

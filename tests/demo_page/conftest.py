@@ -1,0 +1,70 @@
+"""A gallery of plain colours, whose model reads the mean colour of an image, and names of colours."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+from PIL import Image
+
+if find_spec("pymilvus") is None:
+  # Not imported here: in a collection of all tests that would end pytest.
+  collect_ignore_glob = ["test_*.py"]
+
+from lafg_jax.data import images
+from lafg_jax.demo_page import desk, uploads
+from lafg_jax.gallery import building, sources, store
+from lafg_jax.gallery.model import Model
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
+
+
+def unit(x):
+  return (np.asarray(x, np.float32) / np.linalg.norm(x))[None]
+
+
+class Colours:
+  """A retriever that sees the mean colour."""
+
+  embedding_dim = 3
+
+  def embed(self, image):
+    return unit(np.asarray(images.open_any(image), np.float32).mean((0, 1)))
+
+  def embed_readable(self, paths):
+    return np.concatenate([self.embed(x) for x in paths]), np.arange(len(paths)), {}
+
+  def embed_text(self, texts):
+    texts = [texts] if isinstance(texts, str) else texts
+    return np.concatenate([unit(COLOURS.get(x.split()[-1], (128, 128, 128))) for x in texts])
+
+  def embed_query(self, image, text, edited=None):
+    return unit(self.embed(image)[0] + self.embed_text(text)[0])
+
+
+READS = Model(
+  Colours(), "0123456789abcdef", "image_text_retrieval", 3, 7, True, "/a/model", "newest"
+)
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+  """A folder of 8 images of each colour, each a little different, and a table of them."""
+  folder = tmp_path_factory.mktemp("colours")
+  rows = ["path,class,shade"]
+  for name, colour in COLOURS.items():
+    (folder / name).mkdir()
+    for k in range(8):
+      shown = tuple(min(255, x + 4 * k) for x in colour)
+      Image.new("RGB", (40, 30), shown).save(folder / name / f"{k}.png")
+      rows.append(f"{name}/{k}.png,{name},{k}")
+  (folder / "images.csv").write_text("\n".join(rows) + "\n")
+  return folder
+
+
+@pytest.fixture(scope="session")
+def served(colours, tmp_path_factory):
+  """An open desk on that gallery, of a model that reads texts."""
+  place = str(tmp_path_factory.mktemp("gallery") / "g.db")
+  building.build(place, READS, sources.read(str(colours / "images.csv")))
+  with store.opened(place) as gallery:
+    yield desk.opened(gallery, READS, uploads.Limits(100_000, 1_000_000))
