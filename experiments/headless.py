@@ -109,9 +109,7 @@ class Page:
 
   def run(self, script: str):
     """The value of an expression on the page."""
-    found = self.call(
-      "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
-    )
+    found = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
     assert "exceptionDetails" not in found, (script, found["exceptionDetails"])
     return found["result"].get("value")
 
@@ -145,9 +143,7 @@ class Page:
   def press(self, key: str, code: int) -> None:
     for kind in ("keyDown", "keyUp"):
       more = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
-      self.call(
-        "Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more
-      )
+      self.call("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **more)
 
   def click(self, selector: str) -> None:
     self.run(f"document.querySelector({json.dumps(selector)}).click()")

@@ -9,7 +9,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lafg_jax"
 # Ground up: a room imports only rooms below it, and itself. ARCHITECTURE.md says what each is for.
 ROOMS = (
   *("utils", "losses", "runtime", "models", "config", "finches", "data", "language", "evaluate"),
-  *("training", "report", "stages", "tasks", "inference", "gallery"),
+  *("explain", "training", "report", "stages", "tasks", "inference", "gallery"),
   *("demo_page", "ablation"),
 )
 # Commands, above all rooms: nothing imports them.

@@ -12,6 +12,7 @@ if find_spec("pymilvus") is None:
 
 from lafg_jax.data import images
 from lafg_jax.demo_page import desk, uploads
+from lafg_jax.explain.records import Explanation, Named
 from lafg_jax.gallery import building, sources, store
 from lafg_jax.gallery.model import Model
 
@@ -39,6 +40,23 @@ class Colours:
 
   def embed_query(self, image, text, edited=None):
     return unit(self.embed(image)[0] + self.embed_text(text)[0])
+
+  def crops(self, given):
+    return np.stack([np.asarray(images.open_any(x).resize((24, 24))) for x in given])
+
+  def explain(self, a, b=None, text=None):
+    """Each image shows its strongest colour; heat is of the upper half."""
+    del text
+    shown = [
+      [Named(int(np.argmax(self.embed(x))), list(COLOURS)[int(np.argmax(self.embed(x)))], 0.9, 0.1)]
+      for x in (a, b)
+      if x is not None
+    ]
+    same = len(shown) == 2 and shown[0] == shown[1]
+    shared = shown[0] if same else []
+    differ = ([], []) if same or len(shown) < 2 else (shown[0], shown[1])
+    heat = [np.repeat([[1.0], [0.0]], 2, axis=1) for _ in shown]
+    return Explanation(0.5, shown, shared, differ, heat, "occlusion", "")
 
 
 READS = Model(

@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image
 
-from lafg_jax.demo_page import cards, desk
+from lafg_jax.demo_page import cards, desk, why
 from lafg_jax.demo_page.desk import Visit
 from lafg_jax.utils.errors import UserError
 
@@ -108,3 +108,38 @@ def test_pages_escape_what_galleries_hold(served):
   assert "data:image/jpeg;base64," in page and f'src="{hit.path}' not in page
   gone = answer.hits[0]._replace(path="/no/such.png")
   assert "cannot be read any more" in cards.hits(answer._replace(hits=[gone]))
+
+
+def test_why_shows_what_both_share_and_where(served):
+  visit, _ = desk.asked(served, Visit(image=png((200, 20, 20))), "", "", "", 24)
+  page = why.panel(served, visit, visit.hits[0])
+  assert "<dt>Both show</dt><dd>red (0.90)</dd>" in page and "alone" not in page
+  assert page.count("<figure>") == 2 and "covering this place" in page
+  # Another colour: what each shows alone.
+  page = why.panel(served, visit, visit.hits[-1])
+  assert "Both show" not in page and "<dt>the query alone</dt><dd>red (0.90)</dd>" in page
+  # Words alone: the hit is compared with them, and they are no markup.
+  visit, _ = desk.asked(served, Visit(), "<b>blue", "", "", 1)
+  page = why.panel(served, visit, visit.hits[0])
+  assert page.count("<figure>") == 1 and "&lt;b&gt;blue" in page and "<b>blue" not in page
+  # Beside an image, words are no part of what is compared.
+  both, _ = desk.asked(served, Visit(image=png((200, 20, 20))), "blue", "", "", 1)
+  assert "the words of the query are no part" in why.panel(served, both, both.hits[0])
+
+
+def test_why_says_where_nothing_is_known(served):
+  visit, _ = desk.asked(served, Visit(), "blue", "", "", 1)
+  known = served.model.retriever.explain(visit.hits[0].path)
+
+  class Silent(type(served.model.retriever)):
+    def explain(self, *unused, **more):
+      return known._replace(attributes=[[]], heat=[None], note=note)
+
+  silent = served._replace(model=served.model._replace(retriever=Silent()))
+  for note, said in (
+    ("", "none is above the score of an untrained model"),
+    ("this model has no vocabulary of attributes: pass vocabulary=[texts]", "no attributes of its"),
+    ("trained without words", "No attribute is named: trained without words"),
+  ):
+    page = why.panel(silent, visit, visit.hits[0])
+    assert said in page and "covering" not in page and "lafg-shared" not in page

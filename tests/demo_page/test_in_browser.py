@@ -149,7 +149,9 @@ def test_an_image_a_click_words_and_filters(page, birds):
   page.type(field(page, "Words"), "a bird with a blue body")
   page.press("Enter", 13)
   waited(page, "news", "by image and text")
-  page.run("[...document.querySelectorAll('button')].find((x) => x.innerText === 'Start anew').click()")
+  page.run(
+    "[...document.querySelectorAll('button')].find((x) => x.innerText === 'Start anew').click()"
+  )
   page.wait("!document.querySelector('.lafg-hit')")
   page.type(field(page, "Words"), "a bird with a blue body")
   search(page)
@@ -211,7 +213,13 @@ def test_nothing_but_the_page_is_served(url, birds, gallery):
   assert asked(url, "/")[0] == 200
   first = next(birds.rglob("*.png"))
   for path in (first, f"{gallery}/LOCK", "/etc/passwd", ROOT / "README.md", "http://127.0.0.1:1/"):
-    for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy=", "/static/"):
+    for route in (
+      "/gradio_api/file=",
+      "/file=",
+      "/gradio_api/file/",
+      "/gradio_api/proxy=",
+      "/static/",
+    ):
       status, content = asked(url, f"{route}{urllib.request.quote(str(path))}")
       assert status in (403, 404) and b"root:" not in content and b"lafg_jax" not in content
   for path in ("/gradio_api/info", "/docs", "/openapi.json", "/gradio_api/startup-events", "/runs"):

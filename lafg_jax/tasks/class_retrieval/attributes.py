@@ -6,17 +6,22 @@ trained. Under 'prototype' an entry is a summand of the trained prototypes, T_c 
 sum_k w_k a_k, centred as they are; with language.prototype=profile it is an axis of theirs.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
+from scipy import special
 
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import l2_normalise
 
 # Forms of L_ali whose images are compared with words by the cosine, entry by entry.
 READABLE = ("prototype", "vocabulary")
+
+# An attribute is named where an untrained model scores less in this share of all cases.
+QUANTILE = 0.99
 
 Readout = dict[str, np.ndarray]
 
@@ -96,14 +101,43 @@ def nearest(
   """
   if k < 1:
     raise UserError(f"k is {k}; ask for at least 1 attribute")
-  if vectors.ndim != 2 or vectors.shape[1] != len(found["image"]):
-    raise UserError(f"embeddings are {vectors.shape}, not [B, {len(found['image'])}]")
+  cosines = scores(vectors, found)
   if not len(vectors):
     return []
-  projected = l2_normalise(vectors.astype(np.float64) @ found["image"], "projected images")
-  cosines = projected @ found["entries"].T  # [B, N]
   order = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
   return [
     [Attribute(int(n), float(row[n]), tuple(sentences[n])) for n in entries]
     for row, entries in zip(cosines, order, strict=True)
   ]
+
+
+def scores(vectors: np.ndarray, found: Readout) -> np.ndarray:
+  """Cosines [n, N] in [-1, 1] of embeddings [n, D] with every entry; their length does not matter.
+
+  Raises UserError where the embeddings are of another width.
+  """
+  if vectors.ndim != 2 or vectors.shape[1] != len(found["image"]):
+    raise UserError(f"embeddings are {vectors.shape}, not [B, {len(found['image'])}]")
+  if not len(vectors):
+    return np.zeros((0, len(found["entries"])))
+  projected = l2_normalise(vectors.astype(np.float64) @ found["image"], "projected images")
+  return projected @ found["entries"].T
+
+
+def floors(found: Readout, quantile: float = QUANTILE) -> np.ndarray:
+  """Floors [N]: what an untrained model's score of an entry exceeds in 1 - quantile of all cases.
+
+  Before training, the projector's entries are independent normal numbers (loss.projector_init is
+  'random'). It then takes any embedding to a direction that is uniform on the sphere of W
+  dimensions, so that its cosine c with an entry has a known distribution, whatever the image and
+  the backbone: c sqrt((W - 1) / (1 - c^2)) is Student's t with W - 1 degrees of freedom. Nothing
+  has to be measured, and every restored model has its floors. Where training began with a
+  pretrained projector, `measured_floors` are there instead (`floors_of`).
+
+  Raises UserError for a quantile outside of [0.5, 1).
+  """
+  if not 0.5 <= quantile < 1:
+    raise UserError(f"the quantile of the floors is {quantile}; it takes a number in [0.5, 1)")
+  width = found["image"].shape[1]
+  t = float(special.stdtrit(max(width - 1, 1), quantile))
+  return np.full(len(found["entries"]), t / math.sqrt(width - 1 + t * t))

@@ -104,3 +104,31 @@ def test_bad_requests_are_one_line():
     attributes.nearest(np.eye(4), readout, [()] * 4, 0)
   with pytest.raises(UserError, match=r"\(4, 3\), not \[B, 4\]"):
     attributes.nearest(np.ones((4, 3)), readout, [()] * 4, 1)
+
+
+def test_floors_are_what_random_projectors_exceed_in_one_case_of_a_hundred():
+  rng = np.random.default_rng(5)
+  entries, vectors = units(rng.standard_normal((9, 12))), rng.standard_normal((3, 20)) + 2
+  found = {"image": np.zeros((20, 12)), "entries": entries}
+  floors = attributes.floors(found, 0.99)
+  assert floors.shape == (9,)
+  drawn = [
+    attributes.scores(vectors, {"image": rng.standard_normal((20, 12)), "entries": entries})
+    for _ in range(4000)
+  ]
+  np.testing.assert_allclose((np.stack(drawn) > floors).mean(axis=(0, 1)), 0.01, atol=0.004)
+  assert (attributes.floors(found, 0.5) == 0).all()
+  for wrong in (0.2, 1.0, 99):
+    with pytest.raises(UserError, match="quantile"):
+      attributes.floors(found, wrong)
+
+
+def test_scores_are_cosines_with_every_entry():
+  rng = np.random.default_rng(6)
+  found = {"image": rng.standard_normal((5, 4)), "entries": units(rng.standard_normal((7, 4)))}
+  vectors = rng.standard_normal((3, 5))
+  wanted = units(vectors @ found["image"]) @ found["entries"].T
+  np.testing.assert_allclose(attributes.scores(vectors, found), wanted, atol=1e-6)
+  assert attributes.scores(vectors[:0], found).shape == (0, 7)
+  with pytest.raises(UserError, match=r"\(3, 4\), not \[B, 5\]"):
+    attributes.scores(vectors[:, :4], found)

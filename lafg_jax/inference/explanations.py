@@ -1,0 +1,147 @@
+"""Why images match: `Retriever.explain`. What is computed is in `lafg_jax/explain/`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lafg_jax.explain import heat as heats
+from lafg_jax.explain import occlusion, records
+from lafg_jax.explain.names import short_names
+from lafg_jax.explain.records import Explanation
+from lafg_jax.inference import inputs
+from lafg_jax.tasks.class_retrieval import attributes
+from lafg_jax.utils.errors import UserError
+
+# Ways of making heat, and which is shown where none is asked for: docs/guide/explain.md has the
+# measures that chose it. 'score' is a pair, a text or an attribute; 'one' an image alone.
+WAYS = ("rollout", "occlusion", "patches", "none")
+SHOWN = {"score": "occlusion", "one": "rollout"}
+
+
+class Target(NamedTuple):
+  """What an image is compared with: scores [n] of embeddings [n, D], and the direction [D] that
+  products of patches are taken with."""
+
+  score: Callable[[np.ndarray], np.ndarray]
+  direction: np.ndarray
+
+
+def explain(
+  retriever: Any,
+  a: Any,
+  b: Any = None,
+  *,
+  text: str | None = None,
+  attribute: int | None = None,
+  vocabulary: Sequence[str] | None = None,
+  heat: str = "auto",
+  k: int = 8,
+) -> Explanation:
+  """As `Retriever.explain` has it."""
+  k = inputs.whole(k, "k")
+  if heat not in ("auto", *WAYS):
+    raise UserError(f"heat is {heat!r}; it takes one of auto, {', '.join(WAYS)}")
+  if sum(x is not None for x in (b, text, attribute)) > 1:
+    raise UserError("explain takes one of b=, text= and attribute= beside the image")
+  pictures = [_one(retriever, x, name) for x, name in ((a, "a"), (b, "b")) if x is not None]
+  seen = retriever.see_batch(np.stack(pictures))
+  found, floors, names, notes = _attributes(retriever, seen.embedding, vocabulary)
+  lists = [records.named(x, floor, names, k) for x, floor in zip(found, floors, strict=True)]
+  shared, differ = [], ([], [])
+  if b is not None:
+    shared, differ = records.compared(found, floors, names, k)
+  targets = _targets(retriever, seen.embedding, text, attribute)
+  score = None
+  if b is not None or text is not None:
+    score = float(targets[0].score(seen.embedding[:1])[0])
+  way = heat if heat != "auto" else SHOWN["one" if targets[0] is None else "score"]
+  if way == "rollout" and seen.rollout is None:
+    way = "patches"
+    notes.append("this network has no attention: heat is of its last map")
+  drawn = [
+    _heat(retriever, way, picture, target, heats.Seen(*(x if x is None else x[i] for x in seen)))
+    for i, (picture, target) in enumerate(zip(pictures, targets, strict=True))
+  ]
+  return Explanation(score, lists, shared, differ, drawn, way, "; ".join(notes))
+
+
+def _one(retriever: Any, given: Any, name: str) -> np.ndarray:
+  """The one image that was given, as the model sees it."""
+  vectors, images = inputs.vectors(given, retriever.embedding_dim, name)
+  if vectors is not None:
+    raise UserError(f"{name}: this is an embedding, and explanations are of images; pass the image")
+  crops = retriever.crops(images)
+  if len(crops) != 1:
+    raise UserError(f"{name} holds {len(crops)} images; explain takes one, and as b a second one")
+  return crops[0]
+
+
+def _attributes(
+  retriever: Any, vectors: np.ndarray, vocabulary: Sequence[str] | None
+) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+  """Scores [B, N] of the entries, their floors [B, N], their names, and notes."""
+  if vocabulary is not None:
+    names = inputs.texts(vocabulary)
+    found = vectors @ retriever.embed_text(names).T
+    # No untrained model is at hand: the floor is what stands out of this very vocabulary.
+    floors = found.mean(axis=1, keepdims=True) + found.std(axis=1, keepdims=True)
+    return found, np.broadcast_to(floors, found.shape), names, []
+  nothing = np.zeros((len(vectors), 0))
+  if "loss" not in retriever.config:
+    note = "this model has no vocabulary of attributes: pass vocabulary=[texts]"
+    return nothing, nothing, [], [note]
+  try:
+    attributes.check(retriever.config, retriever.readout, retriever.sentences)
+  except UserError as error:
+    return nothing, nothing, [], [str(error)]
+  found = attributes.scores(vectors, retriever.readout)
+  floors = np.broadcast_to(retriever.floors, found.shape)
+  return found, floors, short_names(retriever.sentences), []
+
+
+def _targets(
+  retriever: Any, vectors: np.ndarray, text: str | None, attribute: int | None
+) -> list[Target | None]:
+  """What each image is compared with; None of an image alone."""
+  if len(vectors) == 2:
+    return [_towards(vectors[1]), _towards(vectors[0])]
+  if text is not None:
+    said = inputs.texts(text)
+    if len(said) != 1:
+      raise UserError(f"text holds {len(said)} texts; explain takes one")
+    return [_towards(retriever.embed_text(said)[0])]
+  if attribute is None:
+    return [None]
+  found = retriever.readout
+  if not found:
+    raise UserError("attribute= is a row of the model's vocabulary, and this model has none")
+  if not 0 <= attribute < len(found["entries"]):
+    raise UserError(f"attribute is {attribute}; the vocabulary has {len(found['entries'])} rows")
+  return [
+    Target(
+      lambda x: attributes.scores(x, found)[:, attribute],
+      found["image"] @ found["entries"][attribute],
+    )
+  ]
+
+
+def _towards(other: np.ndarray) -> Target:
+  return Target(lambda x: x @ other, other)
+
+
+def _heat(
+  retriever: Any, way: str, picture: np.ndarray, target: Target | None, seen: heats.Seen
+) -> np.ndarray | None:
+  """Heat [h, w] in [0, 1] of one image; None where none is wanted."""
+  target = target or _towards(seen.embedding)
+  if way == "none":
+    return None
+  if way == "rollout":
+    return heats.unit_range(seen.rollout)
+  if way == "patches":
+    return heats.unit_range(heats.similarity(seen.patches, target.direction))
+  rows, columns = (min(side, occlusion.MOST) for side in seen.patches.shape[:2])
+  vectors = retriever.embed_batch(occlusion.covered(picture, rows, columns))
+  found = occlusion.falls(target.score, seen.embedding, vectors.reshape(rows, columns, -1))
+  return heats.unit_range(np.maximum(found, 0))
