@@ -1,7 +1,7 @@
-"""A page in headless Chromium, driven through its DevTools pipe: clicks, uploads, what it asked for.
+"""A page in headless Chromium, driven through its DevTools pipe: clicks, uploads, its requests.
 
-Nothing but the browser itself is needed. Messages are JSON, each with a zero byte at its end, on the
-file descriptors 3 (to the browser) and 4 (from it).
+Nothing but the browser itself is needed. Messages are JSON, each with a zero byte at its end, on
+the file descriptors 3 (to the browser) and 4 (from it).
 """
 
 import base64
@@ -113,13 +113,12 @@ class Page:
     assert "exceptionDetails" not in found, (script, found["exceptionDetails"])
     return found["result"].get("value")
 
-  def wait(self, script: str, seconds: float = 60):
-    """Waits until an expression is true; its value."""
+  def wait(self, script: str, seconds: float = 120) -> None:
+    """Waits until an expression is true."""
     end = time.monotonic() + seconds
-    while not (found := self.run(script)):
+    while not self.run(f"!!({script})"):
       assert time.monotonic() < end, f"{script}: {self.run('document.body.innerText')[:2000]}"
       time.sleep(0.05)
-    return found
 
   def open(self, url: str) -> None:
     self.call("Page.navigate", url=url)

@@ -60,7 +60,7 @@ def hits(answer: Answer) -> str:
 def _card(place: int, hit: Hit, picture: str, floor: float | None) -> str:
   far = floor is not None and hit.score < floor
   name = os.path.basename(hit.path)
-  own = " · ".join(f"{key}: {value}" for key, value in hit.metadata.items())
+  own = html.escape(" · ".join(f"{key}: {value}" for key, value in hit.metadata.items()))
   about = f"{html.escape(hit.label)}, " if hit.label else ""
   label = f"<strong>{html.escape(hit.label)}</strong><br>" if hit.label else ""
   below = "<br>below the floor" if far else ""
@@ -70,7 +70,8 @@ def _card(place: int, hit: Hit, picture: str, floor: float | None) -> str:
     f'aria-label="Search on with hit {place + 1}: {about}{html.escape(name)}">{picture}</button>'
     f'<div><span class="lafg-score">{place + 1}: {hit.score:.3f}{below}</span>'
     f'<button class="lafg-why" data-do="select" data-place="{place}">Why?</button></div>'
-    f'{label}<small title="{html.escape(hit.path)}">{html.escape(name)}<br>{html.escape(own)}</small></li>'
+    f'{label}<small title="{html.escape(hit.path)}">{html.escape(name)}<br>{own}</small>'
+    "</li>"
   )
 
 

@@ -1,4 +1,4 @@
-"""The verdict on an upload: its bytes are an image as the model reads it, or a line says why not."""
+"""The verdict on an upload: it is an image as the model reads it, or one line says why not."""
 
 import io
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 
   python -m lafg_jax.finches.files --out=finches --table=finches/images.csv
 
-Pictures are PNG of 48 x 48 pixels, the same as those of configs/synthetic.py, and the same each time.
+Pictures are PNG of 48 x 48 pixels: those of configs/synthetic.py, the same each time.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""A gallery of plain colours, whose model reads the mean colour of an image, and names of colours."""
+"""A gallery of plain colours, whose model reads an image's mean colour, and names of colours."""
 
 from importlib.util import find_spec
 

@@ -132,11 +132,14 @@ def test_why_says_where_nothing_is_known(served):
   known = served.model.retriever.explain(visit.hits[0].path)
 
   class Silent(type(served.model.retriever)):
-    def explain(self, *unused, **more):
-      return known._replace(attributes=[[]], heat=[None], note=note)
+    note = ""
 
-  silent = served._replace(model=served.model._replace(retriever=Silent()))
-  for note, said in (
+    def explain(self, *unused, **more):
+      return known._replace(attributes=[[]], heat=[None], note=self.note)
+
+  retriever = Silent()
+  silent = served._replace(model=served.model._replace(retriever=retriever))
+  for retriever.note, said in (
     ("", "none is above the score of an untrained model"),
     ("this model has no vocabulary of attributes: pass vocabulary=[texts]", "no attributes of its"),
     ("trained without words", "No attribute is named: trained without words"),
