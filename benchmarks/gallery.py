@@ -1,20 +1,31 @@
 """Index and search times of a gallery in Milvus Lite, and its recall@10 against exact search.
 
   python benchmarks/gallery.py [--rows 100000] [--dim 384] [--kind HNSW] [--effort 128]
+  python benchmarks/gallery.py --kills 10 [--rows 100000] [--kind HNSW]
 
 Generated embeddings in clusters (a centre for 50 rows, noise of the centre's own length), written
 in batches of 256 as `lafg_jax.search index` writes them. No image is decoded and no model runs.
+
+--kills: as many times, `search index` of a folder of small files (each file's vector is a row of
+these embeddings) is killed by SIGKILL after a random number of batches. Then it runs to its end,
+and every row is compared: each file once, with its own vector.
 """
 
 import argparse
+import random
 import statistics as of_times
+import subprocess
+import sys
 import tempfile
 import time
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lafg_jax.gallery import milvus, searching, store
+from lafg_jax.gallery import building, milvus, searching, sources, store
 from lafg_jax.gallery.indexing import BATCH
+from lafg_jax.gallery.model import Model
 
 
 def embeddings(rows: int, dim: int) -> np.ndarray:
@@ -43,13 +54,88 @@ def timed(name: str, work, rounds: int = 1) -> None:
   print(f"{name}: {of_times.median(times):.3f} s", flush=True)
 
 
+class Rows:
+  """A retriever that looks embeddings up: the content of a file is the number of its row."""
+
+  def __init__(self, x: np.ndarray):
+    self.x, self.embedding_dim = x, x.shape[1]
+
+  def embed_readable(self, paths: list[str]) -> tuple[np.ndarray, np.ndarray, dict[int, str]]:
+    print("batch", flush=True)
+    found = self.x[[int(Path(path).read_text()) for path in paths]]
+    return found, np.arange(len(paths)), {}
+
+
+def index_once(folder: str, kind: str) -> None:
+  """One run of indexing, in a process that may be killed."""
+  x = np.load(f"{folder}/x.npy", mmap_mode="r")
+  model = Model(Rows(x), "m", "class_retrieval", x.shape[1], 0, False, "/m", "newest")
+  source = sources.read(f"{folder}/photos")
+  print(building.build(f"{folder}/g.db", model, source, kind)[1], flush=True)
+
+
+def killed(given: argparse.Namespace, kills: int) -> None:
+  """Kills indexing again and again; raises AssertionError where a row is lost, double or wrong."""
+  with tempfile.TemporaryDirectory() as folder:
+    photos = Path(folder) / "photos"
+    for row in range(given.rows):
+      below = photos / f"{row // 1000:03d}"
+      if row % 1000 == 0:
+        below.mkdir(parents=True)
+      (below / f"{row}.jpg").write_text(str(row))
+    np.save(f"{folder}/x.npy", embeddings(given.rows, given.dim))
+    command = [sys.executable, __file__, "--once", folder, "--kind", given.kind]
+    draw, seen = random.Random(0), 0
+    most = max(2, 2 * given.rows // BATCH // (kills + 1))
+    for kill in range(kills):
+      process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+      assert process.stdout is not None
+      for _ in range(draw.randint(1, most)):
+        if process.stdout.readline() != "batch\n":
+          break
+      time.sleep(draw.uniform(0, 0.5))
+      process.kill()
+      process.wait()
+      with store.opened(f"{folder}/g.db") as gallery:
+        found = store.entries(gallery)
+      lost = seen - len(found)
+      print(f"kill {kill + 1}: {len(found):,} rows", flush=True)
+      assert lost <= 0, f"{lost} rows of before are gone"
+      seen = len(found)
+    begun = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    print(f"the run to the end: {time.perf_counter() - begun:.1f} s", flush=True)
+    check(folder, given.rows)
+
+
+def check(folder: str, rows: int) -> None:
+  """Each file has one row, with its own vector."""
+  x: Any = np.load(f"{folder}/x.npy", mmap_mode="r")
+  with store.opened(f"{folder}/g.db") as gallery:
+    hits, vectors = store.everything(gallery)
+    assert gallery.facts.complete
+  numbers = [int(Path(hit.path).stem) for hit in hits]
+  assert len(numbers) == len(set(numbers)) == rows, (len(numbers), len(set(numbers)))
+  worst = float(np.abs(vectors - x[numbers]).max())
+  assert worst < 1e-6, worst
+  print(f"{rows:,} rows, none lost, none double, each with its own vector", flush=True)
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--rows", type=int, default=100_000)
   parser.add_argument("--dim", type=int, default=384)
   parser.add_argument("--kind", default="HNSW", choices=store.LITE)
   parser.add_argument("--effort", type=int)
+  parser.add_argument("--kills", type=int, default=0)
+  parser.add_argument("--once", help=argparse.SUPPRESS)
   given = parser.parse_args()
+  if given.once:
+    index_once(given.once, given.kind)
+    return
+  if given.kills:
+    killed(given, given.kills)
+    return
   x = embeddings(given.rows, given.dim)
   facts = store.Facts("m", "class_retrieval", given.dim, 0, "/m", "newest", given.kind)
   facts = facts._replace(columns={"/photos": ["year"]})

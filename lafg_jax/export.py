@@ -5,14 +5,16 @@
   python -m lafg_jax.export --workdir=runs/cars --out=cars_model --checkpoint=best
 
 safetensors: model.safetensors and config.json, which load_retriever reads, and README.md, a model
-card with the evaluation; push the folder with `hf upload org/name cars_model`, and hf://org/name is
-the model. A model of image-text retrieval has its tokenizer beside it, and where it has no prompts,
-transformers' CLIPModel loads the folder too. stablehlo: model.stablehlo, uint8 images [b, S, S, 3]
--> unit-norm float32 [b, D] for any b, weights within; jax.export.deserialize runs it without this
-package; text.stablehlo, of a model that reads texts, int32 ids [b, L] and the place of each end
-token [b] -> [b, D]; query.stablehlo, of a model of composed retrieval, both and the place of the
-pseudo word [b] -> [b, D]. faiss: gallery.faiss and gallery.json, the index and the paths of a
-gallery's images (or its captions), and GALLERY.md, how to use them.
+card with the evaluation. A model of image-text retrieval has its tokenizer beside it, and where it
+has no prompts, transformers' CLIPModel loads the folder too. stablehlo: model.stablehlo, uint8
+images [b, S, S, 3] -> unit-norm float32 [b, D] for any b, weights within; jax.export.deserialize
+runs it without this package; text.stablehlo, of a model that reads texts, int32 ids [b, L] and the
+place of each end token [b] -> [b, D]; query.stablehlo, of a model of composed retrieval, both and
+the place of the pseudo word [b] -> [b, D]. faiss: gallery.faiss and gallery.json, the index and the
+paths of a gallery's images (or its captions), gallery_rows.jsonl and gallery_model.json (classes,
+the model's id), and GALLERY.md, how to use them.
+--push=hf://org/name pushes what was written to the hub, with the token in HF_TOKEN, and is the
+model's place from then on.
 """
 
 import json
@@ -61,6 +63,8 @@ _GALLERY = flags.DEFINE(
   "Images of the faiss index, an npz or a folder; or captions, a .txt with one a line.",
 )
 
+_PUSH = flags.DEFINE_string("push", None, "hf://org/name: push what was written to the hub.")
+
 
 def main(argv: Sequence[str]) -> None:
   """Checks the flags, then writes each format; prints what was written."""
@@ -75,8 +79,15 @@ def main(argv: Sequence[str]) -> None:
     packages.require("faiss", "faiss")
   if gallery and not os.path.exists(gallery):
     raise UserError(f"--gallery={gallery} does not exist")
+  from lafg_jax.inference import pushing
+
+  if _PUSH.value:
+    pushing.begin(_PUSH.value)
   command_line.make_folder("out", out)
-  print(*export(workdir, out, formats, gallery, _CHECKPOINT.value), sep="\n")
+  written = export(workdir, out, formats, gallery, _CHECKPOINT.value)
+  print(*written, sep="\n")
+  if _PUSH.value:
+    print(pushing.push(_PUSH.value, places.expanded(out), written))
 
 
 def _chosen(text: str | None, gallery: str | None) -> tuple[str, ...]:
@@ -110,7 +121,7 @@ def export(
   from lafg_jax.runtime import jax_settings
 
   jax_settings.check()
-  from lafg_jax.inference import bundle, index_card, model_card, retriever
+  from lafg_jax.inference import bundle, index_card, index_files, model_card, retriever
   from lafg_jax.utils.files import replacing
 
   out, gallery = places.expanded(out), gallery and places.expanded(gallery)
@@ -138,10 +149,10 @@ def export(
       written.append(name)
   interrupts.check()
   if "faiss" in formats and gallery:
-    count = write_index(retriever.of(model), gallery, out)
+    rows = write_index(retriever.of(model), gallery, out)
     with replacing(os.path.join(out, index_card.FILE)) as temporary:
-      temporary.write_text(index_card.text(model, source, gallery, count, formats), "utf-8")
-    written += [INDEX, PATHS, index_card.FILE]
+      temporary.write_text(index_card.text(model, source, gallery, len(rows), formats), "utf-8")
+    written += [INDEX, PATHS, index_card.FILE, *index_files.write(out, rows, _about(model))]
   return [os.path.join(out, name) for name in written]
 
 
@@ -232,10 +243,18 @@ def _program(function: Any, params: dict[str, Any], unread: Sequence[str], *give
     return bytes(jax_export.export(embed, platforms=PLATFORMS)(*given).serialize())
 
 
-def write_index(retriever: Any, gallery: str, out: str) -> int:
+def _about(model: Any) -> dict[str, Any]:
+  """What gallery_model.json says of a `bundle.Trained`."""
+  from lafg_jax.inference import bundle
+
+  facts = {"model": bundle.identity(model), "task": str(model.config.task)}
+  return facts | {"dim": bundle.embedding_dim(model), "step": model.facts["step"]}
+
+
+def write_index(retriever: Any, gallery: str, out: str) -> list[dict[str, Any]]:
   """Writes gallery.faiss (IndexFlatIP: exact inner products) and gallery.json (paths, in order).
 
-  Returns G, the number of images.
+  Returns the rows of gallery_rows.jsonl (`inference.index_files`), one an image or caption.
 
   `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it; a folder
   with images at any depth; or a .txt with a caption a line, which gallery.json then has.
@@ -243,29 +262,47 @@ def write_index(retriever: Any, gallery: str, out: str) -> int:
   import faiss
   import numpy as np
 
+  from lafg_jax.inference import index_files
   from lafg_jax.utils.files import read_npz, replacing
   from lafg_jax.utils.vectors import l2_normalise
 
+  names: list[str] | None = None
   if os.path.isdir(gallery):
     paths, vectors = _embedded(retriever, gallery)
+    names = [os.path.basename(os.path.dirname(path)) for path in paths]
   elif gallery.endswith(CAPTIONS):
     paths = _lines(gallery)
     vectors = retriever.embed_text(paths)
   else:
-    arrays = read_npz(gallery, ("paths", "vectors"), stage=None)
+    optional = ("labels", "class_names")
+    arrays = read_npz(gallery, ("paths", "vectors"), stage=None, optional=optional)
     paths, vectors = [str(path) for path in arrays["paths"]], arrays["vectors"]
     if vectors.shape != (len(paths), retriever.embedding_dim) or vectors.dtype.kind != "f":
       shape = f"[{len(paths)}, {retriever.embedding_dim}]"
       problem = f"--gallery={gallery}: vectors are {vectors.dtype} {vectors.shape}"
       raise UserError(f"{problem}, and this model gives {len(paths)} images {shape}")
     vectors = l2_normalise(vectors, f"--gallery={gallery}")
+    names = _classes(arrays, len(paths))
   index = faiss.IndexFlatIP(retriever.embedding_dim)
   index.add(np.ascontiguousarray(vectors))
   with replacing(os.path.join(out, INDEX)) as temporary:
     faiss.write_index(index, str(temporary))
   with replacing(os.path.join(out, PATHS)) as temporary:
     temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
-  return len(paths)
+  if names is None:
+    return [{"caption": caption} for caption in paths]
+  return [index_files.row(*pair, {}) for pair in zip(paths, names, strict=True)]
+
+
+def _classes(arrays: dict[str, Any], count: int) -> list[str]:
+  """The class of each row of an embeddings.npz; '' where it does not say."""
+  labels, names = arrays.get("labels"), arrays.get("class_names")
+  if labels is None or labels.shape != (count,):
+    return [""] * count
+  whole = names is not None and labels.dtype.kind in "iu"
+  if whole and names is not None and ((labels >= 0) & (labels < len(names))).all():
+    return [str(names[label]) for label in labels]
+  return [str(label) for label in labels]
 
 
 def _lines(path: str) -> list[str]:

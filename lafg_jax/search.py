@@ -5,6 +5,7 @@
   python -m lafg_jax.search query --gallery=cars.db --text="a red coupe" --where="class == 'x'"
   python -m lafg_jax.search info --gallery=cars.db
   python -m lafg_jax.search remove --gallery=cars.db photos/old.jpg photos/2019
+  python -m lafg_jax.search export --gallery=cars.db --out=cars_gallery
 
 index: new and changed images alone are embedded, and those that are gone leave; after a kill the
 same command does what is left. --model is a workdir, an export, a .tar, hf://org/name or gs://...;
@@ -14,6 +15,8 @@ query: --image, --text, or both (models of class retrieval take images alone). -
 of Milvus over the columns: class == 'x' and year > 2000.
 remove: files, folders, or what --where finds. The next index of a folder that still holds them adds
 them again.
+export: vectors (safetensors, and faiss where it is installed), rows, the model's id, and a page
+that shows how to read, search and add.
 --gallery is a FILE.db (embedded, a folder on disk), or http://HOST:PORT of a Milvus server, with
 its token in MILVUS_TOKEN.
 """
@@ -67,19 +70,35 @@ _EXACT = flags.DEFINE_bool("exact", False, "Look at every vector in memory, with
 _EFFORT = flags.DEFINE_integer(
   "effort", None, "Candidates that the index looks at: ef of HNSW, nprobe of IVF."
 )
+_EXPAND = flags.DEFINE_integer(
+  "expand", 0, "Ask again with the query drawn to its N best hits (alpha-QE); 0 does not."
+)
+_ALPHA = flags.DEFINE_float("alpha", 3.0, "Of --expand: a hit weighs its score to this power.")
+_BITS = flags.DEFINE_integer(
+  "bits",
+  0,
+  "index: also learn binary codes of so many bits; they are kept up to date from then on.",
+)
+_RERANK = flags.DEFINE_integer(
+  "rerank", 0, "Look at the binary codes, then at N full vectors for each image; 0: at the index."
+)
 _RECALL = flags.DEFINE_bool(
   "recall", False, "info: measure recall@k of the index against exact search."
+)
+_OUT = flags.DEFINE(
+  command_line.PATH, "out", None, "export: the folder to write.", allow_override=True
 )
 _JSON = flags.DEFINE_bool("json", False, "Print JSON.")
 _HTML = flags.DEFINE(command_line.PATH, "html", None, "Also write a contact sheet to this file.")
 
 # The flags that each subcommand has, beside --gallery.
 ALLOWED = {
-  "index": ("model", "checkpoint", "images", "root", "index_type", "json"),
+  "index": ("model", "checkpoint", "images", "root", "index_type", "bits", "json"),
   "query": ("model", "checkpoint", "image", "text", "edited", "k", "where", "exact", "effort")
-  + ("json", "html"),
-  "info": ("recall", "k", "effort", "json"),
+  + ("expand", "alpha", "rerank", "json", "html"),
+  "info": ("recall", "k", "effort", "rerank", "json"),
   "remove": ("where", "json"),
+  "export": ("out", "json"),
 }
 
 
@@ -100,6 +119,7 @@ def main(argv: Sequence[str]) -> None:
   packages.require("gallery", "pymilvus")
   milvus.is_local(_GALLERY.value)
   does = {"index": _index, "query": _query, "info": _info, "remove": _remove}
+  does["export"] = _export
   does[name](_GALLERY.value, words)
 
 
@@ -121,11 +141,13 @@ def _print(lines: Sequence[str], facts: dict[str, Any]) -> None:
 
 def _index(place: str, words: Sequence[str]) -> None:
   del words
-  from lafg_jax.gallery import building, model, sources
+  from lafg_jax.gallery import building, codes, model, sources
 
   if not _IMAGES.value:
     raise UserError("pass --images=FOLDER, or a manifest")
   building.check_index(place, _INDEX.value)
+  if _BITS.value:
+    codes.check(place, _BITS.value)
   facts = building.facts_of(place)
   wanted = _MODEL.value or ""
   if facts is None and not wanted:
@@ -137,7 +159,7 @@ def _index(place: str, words: Sequence[str]) -> None:
     found = model.of_gallery(facts, wanted, _CHECKPOINT.value if wanted else None)
   if not place.startswith("http"):
     os.makedirs(os.path.dirname(os.path.abspath(place)), exist_ok=True)
-  facts, counts = building.build(place, found, source, _INDEX.value)
+  facts, counts = building.build(place, found, source, _INDEX.value, _BITS.value)
   said = counts._asdict() | {"skipped": len(counts.skipped)}
   line = ", ".join(f"{number:,} {name}" for name, number in said.items())
   _print([f"{place}: {line}"], said | {"skipped_images": counts.skipped})
@@ -168,6 +190,9 @@ def _query(place: str, words: Sequence[str]) -> None:
       where=_WHERE.value,
       exact=_EXACT.value,
       effort=_EFFORT.value,
+      expand=_EXPAND.value,
+      alpha=_ALPHA.value,
+      rerank=_RERANK.value,
     )
   print(sheet.as_json(answer, gallery) if _JSON.value else sheet.table(answer))
   if _HTML.value:
@@ -180,26 +205,38 @@ def _query(place: str, words: Sequence[str]) -> None:
 def _info(place: str, words: Sequence[str]) -> None:
   del words
   from lafg_jax.data import listing
-  from lafg_jax.gallery import searching, store
+  from lafg_jax.gallery import codes, searching, store
 
   with store.opened(place) as gallery:
     facts, number = gallery.facts, store.count(gallery)
-    said = facts._asdict() | {"images": number}
+    bits = codes.bits_of(place)
+    said = facts._asdict() | {"images": number, "code_bits": bits}
+    shares = {}
     if _RECALL.value:
-      share, queries = searching.recall(gallery, _K.value, effort=_EFFORT.value)
-      said |= {f"recall@{_K.value}": share, "recall_queries": queries}
+      shares[""], queries = searching.recall(gallery, _K.value, effort=_EFFORT.value)
+      for rerank in [_RERANK.value or codes.RERANK] if bits else []:
+        of = f" of codes, {rerank} x {_K.value} vectors"
+        shares[of], _ = searching.recall(gallery, _K.value, rerank=rerank)
+      said |= {f"recall@{_K.value}{of}": x for of, x in shares.items()}
+      said |= {"recall_queries": queries}
   state = "" if facts.complete else " (indexing has not come to its end)"
   lines = [
     f"{place}: {counted(number, 'image')}{state}",
     f"model: {facts.model}, {facts.task}, step {facts.step} of {facts.source} ({facts.checkpoint})",
-    f"vectors: {facts.dim} numbers, index {facts.index_type}",
+    f"vectors: {facts.dim} numbers, index {facts.index_type}"
+    + (f", codes of {bits} bits" if bits else ""),
     *(f"from {root}: columns {', '.join(x) or 'none'}" for root, x in facts.columns.items()),
     *(f"floor of {of}: {facts.floors[of]:.3f}" for of in ("image", "text") if of in facts.floors),
     f"skipped by the last index: {facts.skipped.get('count', 0)}",
-    *(f"  {listing.shown(path)}: {why}" for path, why in facts.skipped.get("first", [])),
+    *(
+      f"  {listing.shown(path)}: {listing.shown(' '.join(why.split()))}"
+      for path, why in facts.skipped.get("first", [])
+    ),
   ]
-  if _RECALL.value:
-    lines.append(f"recall@{_K.value} against exact search: {share:.4f} ({queries} queries)")
+  lines += [
+    f"recall@{_K.value}{of} against exact search: {share:.4f} ({queries} queries)"
+    for of, share in shares.items()
+  ]
   _print(lines, said)
 
 
@@ -221,6 +258,18 @@ def _remove(place: str, words: Sequence[str]) -> None:
       gone |= found
     store.drop(gallery, sorted(gone))
   _print([f"{place}: {counted(len(gone), 'image')} removed"], {"removed": len(gone)})
+
+
+def _export(place: str, words: Sequence[str]) -> None:
+  del words
+  from lafg_jax.gallery import exporting, store
+
+  if not _OUT.value:
+    raise UserError("pass --out=FOLDER")
+  with store.opened(place) as gallery:
+    command_line.make_folder("out", _OUT.value)
+    paths = exporting.export(gallery, _OUT.value)
+  _print(paths, {"written": paths})
 
 
 if __name__ == "__main__":

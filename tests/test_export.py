@@ -19,7 +19,7 @@ import lafg_jax
 from lafg_jax import export
 from lafg_jax.data import images
 from lafg_jax.evaluate.embed import inference_params, make_embed
-from lafg_jax.inference import bundle, index_card, model_card
+from lafg_jax.inference import bundle, index_card, index_files, model_card
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import config_keys
@@ -113,6 +113,8 @@ def test_the_page_of_the_index_says_what_made_it_and_runs_as_it_stands(
   identity = bundle.identity(bundle.read(str(trained_run)))
   # An export holds the same model as its workdir.
   assert identity == bundle.identity(bundle.read(str(handed_on))) and len(identity) == 16
+  about = json.loads((handed_on / index_files.ABOUT).read_text())
+  assert (about["model"], about["dim"], about["rows"]) == (identity, 16, 4)
   for said in (f"`{identity}`", "4 images", "[4, 16]", "| step | 1 (newest checkpoint) |"):
     assert said in page
   assert f"`{identity}`" in (handed_on / model_card.FILE).read_text()
@@ -124,6 +126,9 @@ def test_the_page_of_the_index_says_what_made_it_and_runs_as_it_stands(
   np.testing.assert_array_equal(found["rows"], rows)
   # After adding, the files hold one image more, and a search for it finds both copies of it.
   assert json.loads((handed_on / export.PATHS).read_text())[3:] == ["sub/d.png", *found["new"]]
+  rows = [json.loads(line) for line in (handed_on / index_files.ROWS).read_text().splitlines()]
+  assert [row["path"] for row in rows] == json.loads((handed_on / export.PATHS).read_text())
+  assert [row["class"] for row in rows][:4] == ["", "", "", "sub"]
   index = found["faiss"].read_index(str(handed_on / export.INDEX))
   assert sorted(index.search(retriever.embed(found["new"]), 2)[1][0]) == [3, 4]
 
@@ -131,7 +136,7 @@ def test_the_page_of_the_index_says_what_made_it_and_runs_as_it_stands(
 def test_an_index_alone_names_where_its_model_is(trained_run, photos, tmp_path, monkeypatch):
   export.export(str(trained_run), str(tmp_path), ("faiss",), str(photos))
   assert sorted(path.name for path in tmp_path.iterdir()) == [
-    index_card.FILE, export.INDEX, export.PATHS
+    index_card.FILE, export.INDEX, export.PATHS, index_files.ABOUT, index_files.ROWS
   ]  # fmt: skip
   assert f"load_retriever('{trained_run}')" in (tmp_path / index_card.FILE).read_text()
 
@@ -225,7 +230,7 @@ def test_a_folder_is_decoded_in_threads_and_what_cannot_be_read_is_counted(
   expected = retriever.embed([images.read_image(photos / f"{x}.jpg") for x in "abc"])
   monkeypatch.setattr(images, "open_image", opened)
   with caplog.at_level("WARNING", logger="absl"):
-    assert export.write_index(retriever, str(photos), str(tmp_path)) == 4
+    assert len(export.write_index(retriever, str(photos), str(tmp_path))) == 4
   assert threads == {"decode"}
   index = faiss.read_index(str(tmp_path / export.INDEX))
   np.testing.assert_allclose(index.reconstruct_n(0, 3), expected, atol=1e-6)
@@ -249,6 +254,10 @@ def test_a_gallery_of_embeddings(retriever, tmp_path, photos):
   scores, rows = faiss.read_index(str(tmp_path / export.INDEX)).search(unit, 5)
   np.testing.assert_allclose(scores, -np.sort(-unit @ unit.T), atol=1e-6)
   assert rows[:, 0].tolist() == list(range(5))
+  for labels, classes in (([1, 0, 0, 1, 1], "yxxyy"), ([1, 0, 0, 1, 2], "10012"), ([1], [""] * 5)):
+    np.savez(path, paths=names, vectors=vectors, labels=labels, class_names=["x", "y"])
+    rows = export.write_index(retriever, str(path), str(tmp_path))
+    assert [row["class"] for row in rows] == list(classes) and rows[2]["path"] == "2.jpg"
   np.savez(path, paths=names, vectors=vectors[:, :7])
   with pytest.raises(UserError, match=r"float32 \(5, 7\), and this model gives .* \[5, 16\]"):
     export.write_index(retriever, str(path), str(tmp_path))

@@ -15,8 +15,8 @@ from typing import NamedTuple
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
-# Pillow knows these formats, but decodes them only with other software.
-_NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
+# Pillow knows these formats, but decodes them only with other software, such as Ghostscript.
+NO_DECODER = ("BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 # What operating systems, network storage and notebooks leave in folders, in lower case. Names that
 # begin with a dot are ignored too.
 _IGNORED = (
@@ -41,22 +41,25 @@ class Listing(NamedTuple):
   others: dict[str, str]  # name -> what it is, such as NO_IMAGE or 'a link that leads nowhere'
 
 
-def of(folder: str | os.PathLike[str]) -> Listing:
+def of(folder: str | os.PathLike[str], leave_out: bool = False) -> Listing:
   """The content of a folder, without what systems leave there.
 
-  Raises UserError where it cannot be listed, or where a name is not UTF-8.
+  leave_out: count names that are not UTF-8 among the others, as '\\udc..' spells their bytes.
+  Raises UserError where it cannot be listed, or, without `leave_out`, where a name is not UTF-8.
   """
   try:
     with os.scandir(os.fspath(folder)) as entries:
       found = sorted((e for e in entries if not _ignored(e.name)), key=lambda entry: entry.name)
-    "".join(entry.name for entry in found).encode()
-  except UnicodeEncodeError as error:
-    bad = next(entry.name for entry in found if not entry.name.isprintable())
-    raise UserError(f"{folder} holds a name that is not UTF-8, {bad!a}: rename it") from error
   except OSError as error:
     raise UserError(f"{folder} cannot be listed: {error.strerror}") from error
   listing = Listing([], [], {})
   for entry in found:
+    if not _is_utf8(entry.name):
+      if not leave_out:
+        raise UserError(f"{folder} holds a name that is not UTF-8, {entry.name!a}: rename it")
+      spelled = entry.name.encode("utf-8", "backslashreplace").decode()
+      listing.others[spelled] = "a name that is not UTF-8"
+      continue
     kind = _kind(entry)
     if kind == "folder":
       listing.folders.append(entry.name)
@@ -76,18 +79,20 @@ def files_in(folder: str | os.PathLike[str]) -> list[str]:
     return []
 
 
-def images_below(folder: str | os.PathLike[str]) -> tuple[list[str], dict[str, str]]:
+def images_below(
+  folder: str | os.PathLike[str], leave_out: bool = False
+) -> tuple[list[str], dict[str, str]]:
   """The images at any depth below a folder, and what is left out, as `Listing.others` has it.
 
   Paths are relative to the folder, sorted. Links to folders are followed, and each folder is
-  listed once, however many links lead to it. Raises as `of`.
+  listed once, however many links lead to it. `leave_out` and what is raised are as in `of`.
   """
   images: list[str] = []
   others: dict[str, str] = {}
   seen, waiting = {os.path.realpath(folder)}, [""]
   while waiting:
     below = waiting.pop()
-    listing = of(os.path.join(folder, below) if below else folder)
+    listing = of(os.path.join(folder, below) if below else folder, leave_out)
     images += (os.path.join(below, name) for name in listing.images)
     others |= {os.path.join(below, name): what for name, what in listing.others.items()}
     for path in (os.path.join(below, name) for name in listing.folders):
@@ -124,7 +129,7 @@ def endings() -> frozenset[str]:
 
   Image.init()
   known = Image.registered_extensions().items()
-  return frozenset(x for x, kind in known if kind in Image.OPEN and kind not in _NO_DECODER)
+  return frozenset(x for x, kind in known if kind in Image.OPEN and kind not in NO_DECODER)
 
 
 def has_ending(name: str) -> bool:
@@ -157,6 +162,14 @@ def _is(question: Callable[[], bool]) -> bool:
     return question()
   except OSError:
     return False
+
+
+def _is_utf8(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
 
 
 def _is_above(link: str) -> bool:

@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from lafg_jax.data import listing
+
 Ground = tuple[int, int, int]
 
 _TURNS = {
@@ -75,9 +77,13 @@ def read(opened: Callable[[], Image.Image], ground: Ground) -> Image.Image:
   """The first picture of a file in mode RGB, upright.
 
   opened() opens the file once more, without decoding it. Raises ValueError where its values are
-  no brightness, and what Pillow raises for damaged files.
+  no brightness, for a format that Pillow hands to another program, and what Pillow raises for
+  damaged files.
   """
   with opened() as img:
+    if img.format in listing.NO_DECODER:
+      # A file is what its content says: PostScript called x.jpg would be run by Ghostscript.
+      raise ValueError(f"{img.format} is read by other software alone: make a JPEG or PNG of it")
     raw = _raw_mode(img)
     img.load()
     if raw in _FEW_BITS and isinstance(key := img.info.get("transparency"), int):

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.data import datasets
-from lafg_jax.evaluate import metrics
+from lafg_jax.evaluate import expansion, metrics
 from lafg_jax.utils import files
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
+from lafg_jax.utils.vectors import unit_or_zero
 
 FILE, EMBEDDINGS = "evaluation.json", "embeddings.npz"
 # The metrics that variants are compared by, as papers write them; the first one ranks.
@@ -49,8 +50,12 @@ def write_embeddings(
   )
 
 
-def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
+def evaluate_file(
+  path: str, ks: tuple[int, ...], expand: tuple[int, float] | None = None
+) -> dict[str, Any]:
   """Metrics of an embeddings.npz: `vectors` [n, D], scaled to unit norm here, and `labels` [n].
+
+  expand: n and alpha of expanded queries, whose metrics are `expanded`.
 
   Labels are whole numbers of any dtype, text or bytes, also [n, 1]. With `is_query` [n], bool or 0
   and 1, those rows query the others; without, each queries all others.
@@ -72,6 +77,9 @@ def evaluate_file(path: str, ks: tuple[int, ...]) -> dict[str, Any]:
     asks = _asks(key, asks, len(vectors))
   try:
     found = metrics.evaluate_embeddings(vectors, labels, tuple(ks), is_query=asks, normalize=True)
+    if expand:
+      unit = unit_or_zero(vectors).astype(np.float32)
+      found["expanded"] = expansion.figures(unit, labels, tuple(ks), *expand, asks)
   except UserError as error:
     raise UserError(f"{key}: {error}") from error
   return {**found, "dataset": path, "split": "all"}
@@ -124,11 +132,13 @@ def read_result(workdir: str) -> dict[str, Any]:
 
 
 def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
-  """The columns of a result's table by their titles: before training, trained, and by chance."""
+  """The columns of a result's table by their titles: before and after training, and others."""
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
   if "untrained" in result:
     columns = {"before training": result["untrained"], "trained": result}
+  if "expanded" in result:
+    columns["expanded"] = result["expanded"]
   return columns | {"chance": result["chance"]}
 
 

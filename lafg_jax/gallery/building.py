@@ -3,7 +3,7 @@
 from absl import logging
 
 from lafg_jax.data import listing
-from lafg_jax.gallery import indexing, milvus, statistics, store
+from lafg_jax.gallery import codes, indexing, milvus, statistics, store
 from lafg_jax.gallery import model as models
 from lafg_jax.gallery.indexing import Counts
 from lafg_jax.gallery.model import Model
@@ -30,12 +30,13 @@ def facts_of(place: str) -> Facts | None:
 
 
 def build(
-  place: str, model: Model, source: Source, kind: str | None = None
+  place: str, model: Model, source: Source, kind: str | None = None, bits: int = 0
 ) -> tuple[Facts, Counts]:
   """Brings the gallery at `place` to what `source` lists; makes it where there is none.
 
   kind: type of the index; None leaves it, and of a new gallery is FLAT in a file and AUTOINDEX on a
-  server. Raises UserError where the gallery is of another model.
+  server. bits: of binary codes, learned anew; with 0, codes that are there are brought up to date.
+  Raises UserError where the gallery is of another model.
   """
   with milvus.connected(place) as client:
     facts = store.read_facts(client, place)
@@ -50,10 +51,10 @@ def build(
     gallery = Gallery(client, place, facts)
     if kind is not None and kind != facts.index_type:
       gallery = store.reindex(gallery, kind)
-    return _brought(gallery, model, source)
+    return _brought(gallery, model, source, bits)
 
 
-def _brought(gallery: Gallery, model: Model, source: Source) -> tuple[Facts, Counts]:
+def _brought(gallery: Gallery, model: Model, source: Source, bits: int) -> tuple[Facts, Counts]:
   columns = {name: list(x) for name, x in gallery.facts.columns.items()}
   # Until all rows are written anew, those that a manifest has no more are columns too.
   both = dict.fromkeys([*columns.get(source.root, ()), *source.columns])
@@ -62,7 +63,7 @@ def _brought(gallery: Gallery, model: Model, source: Source) -> tuple[Facts, Cou
   gallery = gallery._replace(facts=facts)
   counts = indexing.run(gallery, source, model.retriever.embed_readable)
   for path, why in list(counts.skipped.items())[:_NAMED]:
-    logging.warning("skipped %s: %s", listing.shown(path), " ".join(why.split()))
+    logging.warning("skipped %s: %s", listing.shown(path), listing.shown(" ".join(why.split())))
   if len(counts.skipped) > _NAMED:
     logging.warning("and %d more", len(counts.skipped) - _NAMED)
   floors = facts.floors
@@ -76,5 +77,10 @@ def _brought(gallery: Gallery, model: Model, source: Source) -> tuple[Facts, Cou
   )
   with milvus.as_user_error(gallery.place):
     gallery.client.flush(store.IMAGES)
+  # Before the gallery is said to be complete: a kill here is mended by the next run.
+  if bits:
+    codes.make(gallery, bits)
+  elif (known := codes.read(gallery.place)) is not None:
+    codes.refresh(gallery, known)
   store.write_facts(gallery.client, gallery.place, facts)
   return facts, counts

@@ -54,7 +54,7 @@ def read(images: str, root: str | None = None) -> Source:
 
 
 def _folder(root: str) -> Source:
-  names, others = listing.images_below(root)
+  names, others = listing.images_below(root, leave_out=True)
   items = []
   skipped = {os.path.join(root, name): what for name, what in others.items()}
   for name in names:

@@ -232,6 +232,16 @@ def vectors_of(gallery: Gallery, keys: Sequence[str]) -> np.ndarray:
   return np.array([found[key] for key in keys], np.float32).reshape(len(keys), gallery.facts.dim)
 
 
+def of_keys(gallery: Gallery, keys: Sequence[str]) -> tuple[list[Hit], np.ndarray]:
+  """Those of some images that are there, with score 0, and their vectors [n, D] float32."""
+  rows: list[Any] = []
+  with milvus.as_user_error(gallery.place):
+    for at in range(0, len(keys), 512):
+      rows += gallery.client.get(IMAGES, ids=list(keys[at : at + 512]), output_fields=["*"])
+  vectors = np.array([row[VECTOR] for row in rows], np.float32)
+  return [_hit(row, 0.0) for row in rows], vectors.reshape(len(rows), gallery.facts.dim)
+
+
 def put(
   gallery: Gallery,
   images: Sequence[tuple[Entry, str, dict[str, Any]]],

@@ -13,7 +13,8 @@ _HEAD = """# A searchable index of {count:,} {kind}s
 
 `gallery.faiss` holds the embedding of each {kind}, [{count}, {dim}] float32 of unit norm, as a
 faiss `IndexFlatIP`: exact search, and the inner products are cosines. `gallery.json` is the list of
-the {named}, in the order of the rows{where}.
+the {named}, in the order of the rows{where}. `gallery_rows.jsonl` has a line a row with what is
+known of it, and `gallery_model.json` the model's id.
 
 | | |
 |---|---|
@@ -67,6 +68,9 @@ index.add(retriever.embed(new))
 paths += new  # as this program finds them; those before are below the folder that is named above
 faiss.write_index(index, "gallery.faiss")
 json.dump(paths, open("gallery.json", "w", encoding="utf-8"))
+with open("gallery_rows.jsonl", "a", encoding="utf-8") as file:
+  lines = ({{"path": path, "class": "", "metadata": {{}}}} for path in new)
+  file.writelines(json.dumps(line) + "\n" for line in lines)
 ```
 """
 
@@ -79,6 +83,8 @@ new = ["another caption"]
 index.add(retriever.embed_text(new))
 faiss.write_index(index, "gallery.faiss")
 json.dump(paths + new, open("gallery.json", "w", encoding="utf-8"))
+with open("gallery_rows.jsonl", "a", encoding="utf-8") as file:
+  file.writelines(json.dumps({{"caption": caption}}) + "\n" for caption in new)
 ```
 """
 

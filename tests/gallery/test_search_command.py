@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 from PIL import Image
+from safetensors.numpy import load_file
 
 import lafg_jax
 from lafg_jax import search
@@ -81,6 +82,9 @@ def test_a_model_that_reads_texts_searches_by_image_words_and_both(
   assert (
     "recall@3 against exact search: 1.0000" in shown and "skipped by the last index: 1" in shown
   )
+  written = run("export", at, f"--out={tmp_path}/handed on").splitlines()
+  vectors_of = np.asarray(load_file(f"{tmp_path}/handed on/gallery.safetensors")["vectors"])
+  assert len(written) >= 4 and vectors_of.shape == vectors.shape
   assert "1 image removed" in run("remove", at, files[0])
   gone = run("remove", at, f"--where=class == '{Path(files[5]).parent.name}'", "--json")
   assert json.loads(gone)["removed"] >= 1
@@ -112,7 +116,7 @@ def test_models_of_the_two_other_tasks_and_another_model(
 @pytest.mark.parametrize(
   ("words", "said"),
   [
-    ([], "no subcommand: search takes one of index, query, info, remove"),
+    ([], "no subcommand: search takes one of index, query, info, remove, export"),
     (["find"], "no subcommand 'find'"),
     (["info"], "pass --gallery=FILE.db"),
     (["info", "--gallery=/no/g.db"], "does not exist: make it with search index"),
@@ -126,6 +130,8 @@ def test_models_of_the_two_other_tasks_and_another_model(
     (["index", "--gallery=/no/g.db", "--images=/tmp", "--index_type=IVF_PQ"], "has FLAT, HNSW"),
     (["index", "--gallery=/no/g.db", "--checkpoint=best"], "--checkpoint is of --model"),
     (["remove", "--gallery=/no/g.db"], "nothing to remove"),
+    (["export", "--gallery=/no/g.db"], "pass --out=FOLDER"),
+    (["query", "--gallery=/no/g.db", "--out=x"], "--out is of search export, not of query"),
     (["query", "--gallery=/no/g.db", "--wher=x"], "did you mean --where"),
   ],
 )

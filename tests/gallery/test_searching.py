@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -101,6 +103,30 @@ def test_both_searches_are_numpys(gallery, fake):
   assert len(searching.query(gallery, fake, 100, text="a", where="year is null").hits) == 6
 
 
+def test_an_expanded_query_is_numpys(gallery, fake):
+  hits, vectors = store.everything(gallery)
+  query = fake.retriever.embed_text("words")[0]
+  scores = vectors @ query
+  first = np.argsort(-scores)[:4]
+  drawn = query + sum(max(scores[row], 0) ** 2.0 * vectors[row] for row in first)
+  scores = vectors @ (drawn / np.linalg.norm(drawn))
+  order = np.argsort(-scores)[:7]
+  for exact in (False, True):
+    more = {"text": "words", "exact": exact}
+    answer = searching.query(gallery, fake, 7, expand=4, alpha=2.0, **more)
+    assert [hit.path for hit in answer.hits] == [hits[row].path for row in order]
+    np.testing.assert_allclose([x.score for x in answer.hits], scores[order], atol=1e-5)
+    assert answer.floor is None
+    plain = searching.query(gallery, fake, 7, **more)
+    assert plain.floor is not None and plain.hits[0].score < answer.hits[0].score
+  # No hit to be drawn to.
+  assert not searching.query(gallery, fake, 3, text="a", where="year == 5", expand=3).hits
+  with pytest.raises(UserError, match="expand is -1"):
+    searching.query(gallery, fake, 3, text="x", expand=-1)
+  with pytest.raises(UserError, match="alpha is -1"):
+    searching.query(gallery, fake, 3, text="x", expand=1, alpha=-1.0)
+
+
 def test_no_query_and_no_k_are_one_line(gallery, fake):
   with pytest.raises(UserError, match="pass --image=FILE, --text"):
     searching.query(gallery, fake, 3)
@@ -171,25 +197,46 @@ def test_a_small_gallery_and_a_model_without_texts_have_no_such_floor(photos, in
   assert index(photos)[0].floors == {}
 
 
-def test_the_same_code_speaks_to_a_server(photos, fake, tmp_path, monkeypatch):
-  """Milvus Lite behind a port: no cluster, but a URL, and nothing of a file."""
-  from milvus_lite.adapter.grpc.server import start_server_in_thread
+# In a process of its own: in this one, pytorch-metric-learning may have replaced methods of faiss
+# by such as take no NumPy, and Milvus Lite calls them.
+SERVER = """
+import sys
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+server, db, port = start_server_in_thread(sys.argv[1], "127.0.0.1", 0)
+print(port, flush=True)
+sys.stdin.read()
+server.stop(grace=0)
+db.close()
+"""
 
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+  """The URL of a Milvus server: $LAFG_MILVUS, or Milvus Lite behind a port."""
   # A proxy of the environment is not asked for this machine.
   monkeypatch.setenv("no_proxy", "127.0.0.1")
-  server, db, port = start_server_in_thread(str(tmp_path / "served"), "127.0.0.1", 0)
-  try:
-    place = f"http://127.0.0.1:{port}"
-    source = sources.read(str(photos))
-    facts, counts = building.build(place, fake, source)
-    assert (facts.index_type, counts.added) == ("AUTOINDEX", 30)
-    assert building.build(place, fake, source)[1].kept == 30
-    with store.opened(place) as gallery:
-      assert store.count(gallery) == 30
-      assert len(searching.query(gallery, fake, 3, text="x", where="class == 'class 1'").hits) == 3
-  finally:
-    server.stop(grace=0)
-    db.close()
+  if given := os.environ.get("LAFG_MILVUS"):
+    yield given
+    return
+  command = [sys.executable, "-c", SERVER, str(tmp_path / "served")]
+  pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+  with subprocess.Popen(command, **pipes) as process:
+    yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    process.stdin.close()
+    process.wait(30)
+
+
+def test_the_same_code_speaks_to_a_server(photos, fake, server):
+  """Milvus Lite behind a port is no cluster, but it has a URL, and nothing of a file."""
+  source = sources.read(str(photos))
+  facts, counts = building.build(server, fake, source)
+  assert (facts.index_type, counts.added) == ("AUTOINDEX", 30)
+  assert building.build(server, fake, source)[1].kept == 30
+  with store.opened(server) as gallery:
+    assert store.count(gallery) == 30
+    assert len(searching.query(gallery, fake, 3, text="x", where="class == 'class 1'").hits) == 3
+    store.drop(gallery, [store.key_of(str(next(photos.rglob("*.jpg"))))])
+    assert store.count(gallery) == 29
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_a_file(photos, index, rows, monkeypatch):

@@ -82,5 +82,12 @@ ROWS = (
   Key("evaluate.ks", (1, 2, 4, 8),
       Rule(lambda x: isinstance(x, tuple) and x != () and all(type(k) is int and k > 0 for k in x),
            "one or more whole numbers, such as (1,2,4,8)"), "evaluation", "K of Recall@K."),
+  Key("evaluate.expand", 0, Rule(lambda x: type(x) is int and x >= 0, "0 or a number of images"),
+      "evaluation",
+      "Also measure queries that are expanded by this many neighbours (alpha-QE); 0 does not.",
+      ReadBy("task", ("class_retrieval",), 0)),
+  Key("evaluate.expand_alpha", 3.0, at_least(0), "evaluation",
+      "Of evaluate.expand: a neighbour weighs its cosine to this power.",
+      ReadBy("task", ("class_retrieval",), 3.0)),
   Key("evaluate.batch_size", 256, at_least(1), "nothing", "Images at once, over all devices."),
 )

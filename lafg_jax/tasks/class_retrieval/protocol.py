@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.config import keys
 from lafg_jax.data import datasets, readers, same_images
-from lafg_jax.evaluate import metrics, results
+from lafg_jax.evaluate import expansion, metrics, results
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embed
 from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
@@ -26,7 +26,7 @@ from lafg_jax.utils.errors import UserError
 # {hash of all that decides them: figures of the model before training}.
 UNTRAINED = "untrained.json"
 # Of an evaluation, what the study does not keep.
-_NOT_KEPT = ("source", "untrained", "step", "chance")
+_NOT_KEPT = ("source", "untrained", "step", "chance", "expanded")
 
 
 def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
     (result,) = _evaluate_models(config, models, _dataset(config), workdir)
     result["step"] = 0
   else:
-    result = results.evaluate_file(source, config.evaluate.ks)
+    result = results.evaluate_file(source, config.evaluate.ks, expansion_of(config))
   result["source"] = source
   _write(os.path.join(workdir, FILE), result)
   metrics_log.evaluated(workdir, result)
@@ -166,7 +166,16 @@ def _evaluate_models(config, models, dataset, workdir) -> list[dict[str, Any]]:
   said = {"partial": dataset.partial, "box_crop": config.data.box_crop}
   about |= {name: True for name, holds in said.items() if holds}
   ks = tuple(config.evaluate.ks)
-  return [metrics.evaluate_embeddings(x, labels, ks, is_query=asks) | about for x in found]
+  measured = [metrics.evaluate_embeddings(x, labels, ks, is_query=asks) | about for x in found]
+  if expand := expansion_of(config):
+    measured[0]["expanded"] = expansion.figures(found[0], labels, ks, *expand, asks)
+  return measured
+
+
+def expansion_of(config: ConfigDict) -> tuple[int, float] | None:
+  """The n and alpha of expanded queries; None where they are not asked for."""
+  asked = config.evaluate
+  return (asked.expand, asked.expand_alpha) if asked.expand else None
 
 
 def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
