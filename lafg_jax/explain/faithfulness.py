@@ -55,21 +55,21 @@ def curves(
   Args:
     score: pictures [n, S, S, 3] uint8 to scores [n].
     image: [S, S, 3] uint8.
-    heat: [h, w]; S is a multiple of both. Equal patches go in the order of their rows.
+    heat: [h, w]. Equal patches go in the order of their rows.
     steps: how many parts, at most the number of patches.
     ground: [S, S, 3] uint8, what is seen where a patch is gone.
 
   Raises:
-    ValueError: the sizes do not fit.
+    ValueError: there are more steps than patches, or more patches a side than pixels.
   """
   rows, columns = heat.shape
   count = rows * columns
-  if image.shape[0] % rows or image.shape[1] % columns or not 1 <= steps <= count:
+  if not (1 <= steps <= count and rows <= image.shape[0] and columns <= image.shape[1]):
     raise ValueError(f"{steps} steps of heat {heat.shape} over an image of {image.shape}")
   place = np.empty(count, int)
   place[np.argsort(-heat.ravel(), kind="stable")] = np.arange(count)
-  scale = np.ones((image.shape[0] // rows, image.shape[1] // columns), int)
-  place = np.kron(place.reshape(rows, columns), scale)
+  y, x = (np.arange(side) * n // side for side, n in zip(image.shape, heat.shape, strict=False))
+  place = place.reshape(rows, columns)[np.ix_(y, x)]
   gone = [(place < round(count * k / steps))[..., None] for k in range(steps + 1)]
   pictures = [np.where(x, ground, image) for x in gone] + [np.where(x, image, ground) for x in gone]
   found = score(np.stack(pictures).astype(np.uint8))

@@ -46,7 +46,8 @@ def short_names(sentences: Sequence[Sequence[str]]) -> list[str]:
   """A name of a few words for each entry, such as 'crimson crown'.
 
   Entries of the same name are told apart by a second phrase that many of their sentences have
-  ('crimson crown, forked tail'). Without one they keep the same name.
+  ('crimson crown, forked tail'). Without one they keep the same name. Phrases of the same words are
+  the same name ('wings of blue', 'blue wing').
 
   Args:
     sentences: [N] the descriptions nearest to each entry, nearest first; empty ones are skipped.
@@ -61,7 +62,12 @@ def short_names(sentences: Sequence[Sequence[str]]) -> list[str]:
     for word, share in entry.items():
       mean[word] += share / len(shares)
   ranked = [_ranked(*entry, mean) for entry in zip(phrases, shares, strict=True)]
-  first = [found[0][0] if found else f"attribute {row}" for row, found in enumerate(ranked)]
+  # "wings of blue" and "blue wings" are one name, as it is written first.
+  written: dict[frozenset[str], str] = {}
+  for found in ranked:
+    if found:
+      written.setdefault(found[0][1], found[0][0])
+  first = [written[x[0][1]] if x else f"attribute {row}" for row, x in enumerate(ranked)]
   names, times = list(first), Counter(first)
   for row, found in enumerate(ranked):
     if times[first[row]] > 1 and (second := _second(found, shares[row])):

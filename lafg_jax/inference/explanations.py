@@ -15,7 +15,9 @@ from lafg_jax.utils.errors import UserError
 
 # Ways of making heat, and which is shown where none is asked for: docs/guide/explain.md has the
 # measures that chose it. 'score' is a pair, a text or an attribute; 'one' an image alone.
-WAYS = ("rollout", "occlusion", "patches", "none")
+WAYS = ("rollout", "occlusion", "patches", "matches", "none")
+# Covered pictures are embedded in so many parts, which divides their number.
+_CHUNKS = 3
 SHOWN = {"score": "occlusion", "one": "rollout"}
 
 
@@ -59,10 +61,9 @@ def explain(
   if way == "rollout" and seen.rollout is None:
     way = "patches"
     notes.append("this network has no attention: heat is of its last map")
-  drawn = [
-    _heat(retriever, way, picture, target, heats.Seen(*(x if x is None else x[i] for x in seen)))
-    for i, (picture, target) in enumerate(zip(pictures, targets, strict=True))
-  ]
+  if way == "matches" and b is None:
+    raise UserError("heat='matches' compares the patches of two images: pass b")
+  drawn = [_heat(retriever, way, i, pictures, target, seen) for i, target in enumerate(targets)]
   return Explanation(score, lists, shared, differ, drawn, way, "; ".join(notes))
 
 
@@ -131,17 +132,24 @@ def _towards(other: np.ndarray) -> Target:
 
 
 def _heat(
-  retriever: Any, way: str, picture: np.ndarray, target: Target | None, seen: heats.Seen
+  retriever: Any,
+  way: str,
+  i: int,
+  pictures: list[np.ndarray],
+  target: Target | None,
+  seen: heats.Seen,
 ) -> np.ndarray | None:
-  """Heat [h, w] in [0, 1] of one image; None where none is wanted."""
-  target = target or _towards(seen.embedding)
+  """Heat [h, w] in [0, 1] of image i; None where none is wanted."""
+  target = target or _towards(seen.embedding[i])
   if way == "none":
     return None
   if way == "rollout":
-    return heats.unit_range(seen.rollout)
+    return heats.unit_range(seen.rollout[i])
   if way == "patches":
-    return heats.unit_range(heats.similarity(seen.patches, target.direction))
-  rows, columns = (min(side, occlusion.MOST) for side in seen.patches.shape[:2])
-  vectors = retriever.embed_batch(occlusion.covered(picture, rows, columns))
-  found = occlusion.falls(target.score, seen.embedding, vectors.reshape(rows, columns, -1))
+    return heats.unit_range(heats.similarity(seen.patches[i], target.direction))
+  if way == "matches":
+    return heats.unit_range(heats.matches(seen.patches[i], seen.patches[1 - i]))
+  parts = np.split(occlusion.covered(pictures[i]), _CHUNKS)
+  vectors = np.concatenate([retriever.embed_batch(part) for part in parts])
+  found = occlusion.falls(target.score, seen.embedding[i], vectors)
   return heats.unit_range(np.maximum(found, 0))

@@ -1,0 +1,235 @@
+"""Measures whether heat maps show what they claim to: docs/guide/explain.md has the tables.
+
+  python experiments/faithfulness.py parts --model=runs/demo
+  python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
+  python experiments/faithfulness.py names --model=runs/demo
+
+parts: on drawn finches of unseen classes, the share of an attribute's heat inside the true region
+of its part (crown, wing, ...), beside heat that knows nothing of the attribute: the middle of the
+picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
+same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
+bird's class has it, and where it is named: above its floor.
+
+curves: of pairs of photographs of one class, the score while patches are taken away or brought
+back, hottest first. The areas under both stand beside those of random and centre orders.
+
+names: whether the attributes named of finches are true of them, by the quantile of the floor.
+
+Intervals are 95 %, by the bootstrap over birds, pairs, or images.
+"""
+
+import collections
+from collections.abc import Sequence
+
+import numpy as np
+from absl import app, flags
+
+import lafg_jax
+from lafg_jax.explain import faithfulness, heat, occlusion
+from lafg_jax.finches import classes, regions
+from lafg_jax.finches.text import ATTRIBUTES
+from lafg_jax.inference import bundle
+from lafg_jax.inference.retriever import of
+from lafg_jax.models import embedder as embedders
+from lafg_jax.models.weights import resolve
+from lafg_jax.tasks.class_retrieval import attributes, default
+
+_MODEL = flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
+_PRETRAINED = flags.DEFINE_string(
+  "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
+)
+_SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
+_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with one subfolder for each class.")
+_BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
+_PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
+_STEPS = flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
+_AGREE = 4
+Claim = tuple[str, str]
+
+
+def claims_of(sentences: Sequence[Sequence[str]]) -> list[Claim | None]:
+  """The claim that at least 4 of the sentences of each entry make; None without one."""
+  said = {}
+  for finch in classes.SEEN:
+    for text, claims in classes.statements(finch.name):
+      said.setdefault(text, set()).update(claims)
+  found = []
+  for entry in sentences:
+    counts = collections.Counter(claim for text in entry for claim in said.get(text, ()))
+    claim, count = counts.most_common(1)[0] if counts else (None, 0)
+    found.append(claim if count >= _AGREE else None)
+  return found
+
+
+def birds(count: int) -> list[tuple[classes.Finch, int]]:
+  """Evenly spaced birds of the unseen classes."""
+  every = [
+    (finch, j) for j in range(classes.IMAGES_PER_CLASS["unseen"]) for finch in classes.UNSEEN
+  ]
+  return [every[i] for i in np.linspace(0, len(every) - 1, count).astype(int)]
+
+
+def shows(finch: classes.Finch, claim: Claim | None) -> bool:
+  """Whether a claim is true of a finch."""
+  return claim is not None and finch.attributes[list(ATTRIBUTES).index(claim[0])] == claim[1]
+
+
+def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
+  """Rows (part, kind of heat, number of birds, mean share, low, high)."""
+  claims, readout = claims_of(retriever.sentences), retriever.readout
+  shares = collections.defaultdict(list)
+  for number, (finch, j) in enumerate(birds(_BIRDS.value)):
+    picture = retriever.crops(classes.image(finch.name, j))[0]
+    seen = retriever.see_batch(picture[None])
+    maps = _maps(retriever, picture, seen)
+    size = len(picture)
+    bird = regions.region(finch.name, j, "bird", size)
+    above = attributes.scores(seen.embedding, readout)[0] > retriever.floors
+    entries = [row for row, claim in enumerate(claims) if above[row] and shows(finch, claim)]
+    of_bird = collections.defaultdict(list)
+    for kind, x in _alone(retriever, picture, seen, number).items():
+      of_bird["the bird", kind].append(
+        faithfulness.share_inside(faithfulness.upsampled(x, size), bird)
+      )
+    for row in entries:
+      part = claims[row][0]
+      mask = regions.region(finch.name, j, part, size)
+      if mask.sum() < 2:
+        continue
+      others = [other for other in entries if claims[other][0] != part]
+      direction = readout["image"] @ readout["entries"][row]
+      found = {
+        "occlusion": maps(row),
+        "occlusion of another part": np.mean([maps(x) for x in others], axis=0) if others else None,
+        "patches": heat.unit_range(heat.similarity(seen.patches[0], direction)),
+        "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
+      }
+      if seen.rollout is not None:
+        found["rollout"] = heat.unit_range(seen.rollout[0])
+      big = {k: faithfulness.upsampled(x, size) for k, x in found.items() if x is not None}
+      big |= {"centre": faithfulness.centre(size), "silhouette": bird}
+      for kind, x in big.items():
+        of_bird[part, kind].append(faithfulness.share_inside(x, mask))
+    for key, values in of_bird.items():
+      shares[key].append(np.mean(values))
+  return [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+
+
+def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
+  """{kind: heat} of an image by itself, which is compared with its own embedding."""
+  vectors, own = retriever.embed_batch(occlusion.covered(picture)), seen.embedding[0]
+  found = {
+    "occlusion": np.maximum(occlusion.falls(lambda x: x @ own, own, vectors), 0),
+    "patches": heat.unit_range(heat.similarity(seen.patches[0], own)),
+    "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
+    "centre": faithfulness.centre(len(picture)),
+  }
+  if seen.rollout is not None:
+    found["rollout"] = heat.unit_range(seen.rollout[0])
+  return found
+
+
+def _maps(retriever, picture, seen):
+  """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
+  vectors = retriever.embed_batch(occlusion.covered(picture))
+  readout, shape = retriever.readout, (-1, occlusion.PLACES, occlusion.PLACES)
+  whole = attributes.scores(seen.embedding, readout)[0]
+  found = (whole - attributes.scores(vectors, readout)).T.reshape(shape)
+  return lambda row: np.maximum(found[row], 0)
+
+
+def names(retriever: lafg_jax.Retriever) -> list[tuple]:
+  """Rows (quantile, named an image, share true with interval, share true of all entries)."""
+  claims = claims_of(retriever.sentences)
+  kept = [row for row, claim in enumerate(claims) if claim]
+  chosen = birds(_BIRDS.value)
+  vectors = retriever.embed(np.stack([classes.image(finch.name, j) for finch, j in chosen]))
+  found = attributes.scores(vectors, retriever.readout)[:, kept]
+  true = np.array([[shows(finch, claims[row]) for row in kept] for finch, _ in chosen])
+  table = []
+  for quantile in (0.5, 0.9, 0.95, 0.99, 0.999):
+    above = found > attributes.floors(retriever.readout, quantile)[kept]
+    has = above.any(axis=1)
+    right = (above & true).sum(axis=1)[has] / above.sum(axis=1)[has]
+    said = faithfulness.interval(right) if has.any() else (np.nan,) * 3
+    table.append((quantile, above.sum(axis=1).mean(), has.mean(), *said, true.mean()))
+  return table
+
+
+def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
+  """Rows (kind of heat, curve, mean area, low, high) over pairs of images of one class."""
+  paths = lafg_jax.list_images(_IMAGES.value)
+  by_class = collections.defaultdict(list)
+  for path in paths:
+    by_class[path.rsplit("/", 2)[-2]].append(path)
+  pairs = [x[:2] for x in by_class.values() if len(x) > 1]
+  areas = collections.defaultdict(list)
+  for number in np.linspace(0, len(pairs) - 1, min(_PAIRS.value, len(pairs))).astype(int):
+    picture, other = retriever.crops(pairs[number])
+    seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
+    target = others.embedding[0]
+    grid = (occlusion.PLACES, occlusion.PLACES)
+    for kind, x in _of_pair(
+      retriever, picture, seen, target, others.patches[0], grid, int(number)
+    ).items():
+      found = faithfulness.curves(
+        lambda x, target=target: retriever.embed_batch(x) @ target,
+        *(picture, x, _STEPS.value, np.full_like(picture, picture.mean(axis=(0, 1)))),
+      )
+      for name, curve in zip(("deletion", "insertion"), found, strict=True):
+        areas[kind, name].append(faithfulness.area(curve))
+  random = {name: np.array(areas["random", name]) for name in ("deletion", "insertion")}
+  table = []
+  for (kind, name), values in areas.items():
+    less = faithfulness.interval(np.array(values) - random[name])
+    table.append((kind, name, len(values), *faithfulness.interval(np.array(values)), *less))
+  return table
+
+
+def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
+  """{kind: heat} of a picture that is compared with the embedding of another, all of one grid."""
+  vectors = retriever.embed_batch(occlusion.covered(picture))
+  size = len(picture)
+  found = {
+    "occlusion": occlusion.falls(lambda x: x @ target, seen.embedding[0], vectors),
+    "patches": heat.similarity(seen.patches[0], target),
+    "matches": heat.matches(seen.patches[0], others),
+    "centre": faithfulness.centre(size),
+    "random": faithfulness.scattered(grid, number),
+  }
+  if seen.rollout is not None:
+    found["rollout"] = seen.rollout[0]
+  return {kind: _resized(x, grid) for kind, x in found.items()}
+
+
+def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+  """Means of heat over the places of a grid whose sides divide those of 8 times the heat."""
+  if x.shape == grid:
+    return x
+  big = np.kron(x, np.ones(grid))
+  return big.reshape(grid[0], x.shape[0], grid[1], x.shape[1]).mean(axis=(1, 3))
+
+
+def model() -> lafg_jax.Retriever:
+  """The trained model of --model, or the plain feature of pretrained weights."""
+  if not _PRETRAINED.value:
+    return lafg_jax.load_retriever(_MODEL.value)
+  config = default.get_config()
+  config.data.update(image_size=_SIDE.value, resize_size=_SIDE.value)
+  config.model.update(pretrained=_PRETRAINED.value, embedding_dim=0, embedding_norm="")
+  config = resolve.resolve(config)
+  _, params = embedders.init_model(config)
+  facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
+  return of(bundle.Trained(config, params, {}, {}, facts))
+
+
+def main(argv: list[str]) -> None:
+  if len(argv) != 2 or argv[1] not in ("parts", "curves", "names"):
+    raise app.UsageError("say parts, curves or names")
+  measure = {"parts": parts, "curves": curves, "names": names}[argv[1]]
+  for row in measure(model()):
+    print("| " + " | ".join(x if isinstance(x, str) else f"{x:.3f}" for x in row) + " |")
+
+
+if __name__ == "__main__":
+  app.run(main)
