@@ -1,4 +1,5 @@
-# make demo: install what the main job needs, run it on the embedded default, say where to look.
+# make demo: install what the main job needs, run it on the embedded default, make a gallery of what it
+# was evaluated on, say where to look.
 # make installed: install what the tests need.
 # make test: install what the tests need; lint, type check and tests in parallel.
 # make test-all: the tests of minutes too, and exact ties, kills and 8 devices with XLA's own settings.
@@ -17,7 +18,10 @@ NEEDS := setup.py pyproject.toml constraints.txt
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m lafg_jax.main --config configs/synthetic.py --workdir runs/demo
+	$(BIN)/python -m lafg_jax.finches.files --classes=unseen --out=runs/demo/finches --table=runs/demo/finches/images.csv
+	$(BIN)/python -m lafg_jax.search index --model=runs/demo --images=runs/demo/finches/images.csv --gallery=runs/demo/finches.db
 	@echo "Open runs/demo/report.html, or see what was found in runs/demo/retrieval.png"
+	@echo "Search the finches in a browser: $(BIN)/python -m lafg_jax.demo --gallery=runs/demo/finches.db"
 
 installed: $(VENV)/.test
 
@@ -55,7 +59,7 @@ $(VENV)/.python:
 
 $(VENV)/.demo: $(VENV)/.python $(NEEDS)
 	@echo "Installing into $(VENV): one minute or more, and quiet"
-	$(PIP) $(EDITABLE) '.[language,faiss]'
+	$(PIP) $(EDITABLE) '.[language,faiss,demo]'
 	touch $@
 
 # Tests compare with timm. It asks for torchvision, which has no CPU build to match; they do not.

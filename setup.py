@@ -49,6 +49,8 @@ DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]
 # `python -m lafg_jax.search`: Milvus' client, and the embedded Milvus that a FILE.db is.
 GALLERY = ["milvus-lite>=3.2", "pymilvus>=3.0"]
+# `python -m lafg_jax.demo`. Gradio 6 asks for a Pillow before 13.
+DEMO = GALLERY + ["gradio>=6.31"]
 # A workdir, a model or weights under gs://; a TPU slice shares no other folder.
 GCS = ["gcsfs>=2025.3"]
 # train.tracker. mlflow-skinny is MLflow's client, a third of the whole.
@@ -93,6 +95,7 @@ setup(
   package_data={
     "lafg_jax": ["py.typed"],
     "lafg_jax.data.readers": ["*.json"],
+    "lafg_jax.demo_page": ["*.css"],
     "lafg_jax.finches": ["tiny_clip/*", "*.json"],
     "lafg_jax.language": ["shipped/*.json"],
     "lafg_jax.language.describers": ["prompts.toml"],
@@ -111,6 +114,7 @@ setup(
     "data": DATA,
     "faiss": FAISS,
     "gallery": GALLERY,
+    "demo": DEMO,
     "gcs": GCS,
     "wandb": WANDB,
     "mlflow": MLFLOW,
@@ -118,7 +122,7 @@ setup(
     "tpu": TPU,
     "docs": DOCS,
     "bench": BENCH,
-    "dev": DEV + TORCH + STUDY + DATA + FAISS + GALLERY + WANDB + MLFLOW,
-    "all": TORCH + STUDY + DATA + FAISS + GALLERY + CUDA12,
+    "dev": DEV + TORCH + STUDY + DATA + FAISS + DEMO + WANDB + MLFLOW,
+    "all": TORCH + STUDY + DATA + FAISS + DEMO + CUDA12,
   },
 )

@@ -20,6 +20,7 @@ COMMANDS = {
   "report": ("lafg_jax.main", "report", "makes report.html of a run anew"),
   "export": ("lafg_jax.export", "", "writes a model for the hub, for other programs, for faiss"),
   "search": ("lafg_jax.search", "", "makes a gallery of images, and searches it by image and text"),
+  "demo": ("lafg_jax.demo", "", "a page in the browser to search a gallery on"),
   "ablate": ("lafg_jax.ablate", "", "compares variants of the training over seeds"),
   "keys": ("lafg_jax.config.reference", "", "prints what every config key does"),
 }

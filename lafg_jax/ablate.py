@@ -18,7 +18,8 @@ from collections.abc import Sequence
 
 from absl import flags, logging
 
-from lafg_jax import command_line, tasks
+from lafg_jax import tasks
+from lafg_jax.config import command_line
 from lafg_jax.utils import locks, packages, places
 from lafg_jax.utils.errors import Incomplete, UserError
 

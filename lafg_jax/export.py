@@ -24,7 +24,7 @@ from typing import Any
 
 from absl import flags, logging
 
-from lafg_jax import command_line
+from lafg_jax.config import command_line
 from lafg_jax.runtime import interrupts
 from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError

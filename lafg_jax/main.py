@@ -16,7 +16,8 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from lafg_jax import command_line, tasks
+from lafg_jax import tasks
+from lafg_jax.config import command_line
 from lafg_jax.runtime import distributed, malloc
 from lafg_jax.utils import packages
 from lafg_jax.utils.errors import Stopped, UserError

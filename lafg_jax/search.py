@@ -27,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from lafg_jax import command_line
+from lafg_jax.config import command_line
 from lafg_jax.utils import packages
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError

@@ -296,9 +296,9 @@ def bucket(tmp_path, monkeypatch):
 # What `python -m lafg_jax.NAME` does, in a process for each command line; imports are made once.
 FORKED = """
 import importlib, json, os, sys
-from lafg_jax import command_line
+from lafg_jax.config import command_line
 name, lines, folder, *imports = sys.argv[1:]
-kind = {"with_config": name not in ("export", "search"), "words": name == "search"}
+kind = {"with_config": name in ("main", "ablate"), "words": name == "search"}
 for module in imports:
   importlib.import_module(module)
 command = importlib.import_module(f"lafg_jax.{name}")

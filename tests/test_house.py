@@ -9,8 +9,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lafg_jax"
 # Ground up: a room imports only rooms below it, and itself. ARCHITECTURE.md says what each is for.
 ROOMS = (
   *("utils", "losses", "runtime", "models", "config", "finches", "data", "language", "evaluate"),
-  *("explain", "training", "report", "stages", "command_line", "tasks", "inference", "gallery"),
-  "ablation",
+  *("explain", "training", "report", "stages", "tasks", "inference", "gallery"),
+  *("demo_page", "ablation"),
 )
 # Commands, above all rooms: nothing imports them.
 COMMANDS = ("__main__", "main", "ablate", "export", "search", "demo")

@@ -152,6 +152,11 @@ def test_without_data_or_words_one_line_says_what_to_pass(config, key, tmp_path)
   assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
   assert "--config.language.descriptions=FILE" in done.stderr
   assert "without words by --config.loss.alignment=orthogonal" in done.stderr
+  # ... and who has no language model at hand, what to do without.
+  done = command(config, f"--workdir={tmp_path}", "--config.language.describer=transformers")
+  assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+  assert "--config.language.llm=MODEL" in done.stderr and f"--config.data.{key}=" in done.stderr
+  assert "loss.alignment=orthogonal: class names alone suffice" in done.stderr
 
 
 def test_a_folder_above_the_classes_is_one_line(photos, tmp_path):

@@ -11,7 +11,7 @@ import threading
 import traceback
 from typing import Any
 
-from lafg_jax import command_line
+from lafg_jax.config import command_line
 from lafg_jax.runtime import malloc
 from lafg_jax.utils.errors import UserError
 

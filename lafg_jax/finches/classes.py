@@ -152,6 +152,11 @@ def image_id(name: str, j: int) -> str:
   return f"synthetic/{slug}/{j:03d}"
 
 
+def attributes(name: str) -> dict[str, str]:
+  """{attribute: value} of a class. Raises UserError: the name is not a class of the data set."""
+  return dict(zip(finch_text.ATTRIBUTES, _find(name)[1], strict=True))
+
+
 def statements(name: str) -> list[finch_text.Text]:
   """A class's written sentences, each with the (attribute, value) claims it makes."""
   index, attributes = _find(name)

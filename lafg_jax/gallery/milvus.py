@@ -10,6 +10,8 @@ from typing import Any
 from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import UserError
 
+_HOUR = 3_600_000  # in milliseconds
+
 
 def is_local(place: str) -> bool:
   """Whether a gallery is a file of Milvus Lite; UserError where it is that nor a server's URL."""
@@ -41,9 +43,12 @@ def connected(place: str) -> Iterator[Any]:
   # their client does without.
   for name in ("pymilvus", "milvus_lite", "grpc._server"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
-  token = {} if local else {"token": os.environ.get("MILVUS_TOKEN", "")}
+  # Milvus Lite hangs up on a client that asks every 10 s, their default, whether it is there.
+  more: dict[str, Any] = {"grpc_options": {"grpc.keepalive_time_ms": _HOUR}}
+  if not local:
+    more = {"token": os.environ.get("MILVUS_TOKEN", "")}
   with as_user_error(place), _without_proxy(local):
-    client = MilvusClient(place, **token)
+    client = MilvusClient(place, **more)
   try:
     yield client
   finally:

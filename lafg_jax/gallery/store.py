@@ -335,3 +335,9 @@ def _hit(row: dict[str, Any], score: float) -> Hit:
   hidden = {KEY, VECTOR, DESCRIBED, *columns.OURS}
   own = {name: x for name, x in row.items() if name not in hidden and x is not None}
   return Hit(row["path"], float(score), row["class"], own)
+
+
+def classes(gallery: Gallery) -> list[str]:
+  """The classes of the images, each once, sorted; '' of those without one is left out."""
+  found = {row["class"] for rows in _pages(gallery, "", ["class"], _ROWS) for row in rows}
+  return sorted(found - {""})

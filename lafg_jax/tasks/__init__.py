@@ -46,8 +46,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line
-from lafg_jax.config import keys
+from lafg_jax.config import command_line, keys
 from lafg_jax.utils.errors import UserError
 
 

@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lafg_jax.gallery import store
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs/start").glob("*.md")))
 BLOCK = re.compile(r"(?:<!-- not run: (.+?) -->\n)?^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -102,9 +104,8 @@ def commands(page):
 
 
 def recipe(target):
-  """The command by which the Makefile runs lafg_jax for a target."""
-  (line,) = re.findall(r"\t\$\(BIN\)/(python -m lafg_jax.*)", _rule(target))
-  return line
+  """The commands by which the Makefile runs lafg_jax for a target."""
+  return re.findall(r"^\t\$\(BIN\)/(python -m lafg_jax.*)", _rule(target), re.MULTILINE)
 
 
 def _rule(target):
@@ -123,9 +124,11 @@ def smaller(words):
 
 def run(forked, here, page, more=()):
   """Runs the commands of a page, and further ones, in this folder."""
-  lines = {"main": [], "export": []}
-  for command in (*commands(page), *more):
-    words = shlex.split(recipe("demo") if command == "make demo" else command)
+  # By kind, in this order: what a command needs stands before it.
+  lines = {"main": [], "export": [], "finches.files": [], "search": []}
+  given = [*commands(page), *more]
+  for command in (x for one in given for x in (recipe("demo") if one == "make demo" else [one])):
+    words = shlex.split(command)
     assert words[:2] == ["python", "-m"], f"{command}: run it here, or say on the page why not"
     name = words[2].removeprefix("lafg_jax.")
     changes = smaller(words) if name == "main" else {}
@@ -187,6 +190,12 @@ def test_the_commands_and_the_python_of_the_readme_do_what_it_says(folder):
   index = folder / "exported"
   assert (index / "model.safetensors").exists() and (index / "gallery.faiss").exists()
   assert len(json.loads((index / "gallery.json").read_text())) == 24
+  # The galleries: that of `make demo`, and of the photographs.
+  with store.opened(str(folder / "runs/demo/finches.db")) as gallery:
+    assert store.count(gallery) == 1200 and "crown" in gallery.facts.own_columns()
+  with store.opened(str(folder / "photos.db")) as gallery:
+    assert store.count(gallery) == 24 and store.classes(gallery) == list(CLASSES)
+    assert gallery.facts.complete and gallery.facts.task == "class_retrieval"
 
   # The Python of the pages runs on what the commands wrote.
   blocks = [block for block in BLOCKS if block.language == "python"]

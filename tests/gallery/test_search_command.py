@@ -15,7 +15,8 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 import lafg_jax
-from lafg_jax import command_line, search
+from lafg_jax import search
+from lafg_jax.config import command_line
 from lafg_jax.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,6 +15,16 @@ from lafg_jax.utils.errors import UserError
 _PATIENCE = 4.0
 
 
+def _without(chat: Chat) -> str:
+  """What classes can do without a language model."""
+  if chat.section != "language":
+    return ""
+  return (
+    ", or leave language.describer out and train without words by "
+    "--config.loss.alignment=orthogonal: class names alone suffice"
+  )
+
+
 def check(chat: Chat) -> None:
   """Raises UserError where no connection to the `base_url` can be made.
 
@@ -34,7 +44,7 @@ def check(chat: Chat) -> None:
   except urllib.error.URLError as error:
     raise UserError(
       f"--config.{chat.section}.base_url={chat.base_url}: {url} cannot be reached "
-      f"({error.reason}): start the server, or pass another URL"
+      f"({error.reason}): start the server, or pass another URL{_without(chat)}"
     ) from error
   except (OSError, ValueError, KeyError, TypeError):
     # It took the connection, and is slow, or says something else.

@@ -206,6 +206,13 @@ def _unless_pretrained(default: Any) -> Callable[[Any, str], Any]:
   return lambda value, pretrained: default if pretrained else value
 
 
+# Where words are asked for and nobody can write them.
+_WORDLESS = (
+  "leave language.describer out and train without words by --config.loss.alignment=orthogonal: "
+  "class names alone suffice"
+)
+
+
 def validate(config: ConfigDict, stages: Sequence[str]) -> None:
   """Raises UserError with the key and what it takes, for the first value that cannot be.
 
@@ -235,7 +242,7 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
   if describes and language.describer == "file":
     missing.append(
       "--config.language.descriptions=FILE, a JSON {class: [sentence, ...]} or a JSONL or CSV of "
-      "class and description, or train without words by --config.loss.alignment=orthogonal"
+      f"class and description, or {_WORDLESS}"
     )
   if language.describer == "skeleton" and [*stages] != ["describe"]:
     raise UserError(
@@ -251,7 +258,7 @@ def _require_paths(config: ConfigDict, stages: Sequence[str]) -> None:
       "classes of its own; pass --config.language.descriptions=FILE, or inspect_all=False"
     )
   if asks and not language.llm:
-    missing.append("--config.language.llm=MODEL, which language.describer asks")
+    missing.append(f"--config.language.llm=MODEL, which language.describer asks, or {_WORDLESS}")
   if missing:
     raise UserError("this config needs your data: pass " + " and ".join(missing))
 

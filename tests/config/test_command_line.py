@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
-from lafg_jax import command_line, tasks
+from lafg_jax import tasks
+from lafg_jax.config import command_line
 from lafg_jax.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SYNTHETIC = ("--config", "configs/synthetic.py")
 
 

@@ -123,7 +123,7 @@ def set_up_logging() -> None:
   logging.set_verbosity(logging.INFO)
   handler = logging.get_absl_handler()
   handler.setFormatter(python_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-  here = os.path.dirname(os.path.abspath(__file__))
+  here = str(Path(__file__).resolve().parents[1])
   # Orbax and optax log dozens of lines per checkpoint through absl.
   level = python_logging.WARNING
   handler.addFilter(lambda record: record.levelno >= level or record.pathname.startswith(here))
@@ -131,7 +131,12 @@ def set_up_logging() -> None:
 
 def _help(doc: str) -> str:
   lines = [doc.strip(), "", "Flags:"]
-  for module in ("lafg_jax.command_line", sys.argv[0], "__main__", "lafg_jax.runtime.distributed"):
+  for module in (
+    "lafg_jax.config.command_line",
+    sys.argv[0],
+    "__main__",
+    "lafg_jax.runtime.distributed",
+  ):
     for flag in flags.FLAGS.flags_by_module_dict().get(module, []):
       default = f" (default: {flag.default_as_str})" if flag.default is not None else ""
       lines.append(f"  --{flag.name}: {flag.help}{default}")
