@@ -1,25 +1,21 @@
 """A trained model as its user meets it: restore, embed, search. Needs no training-only packages."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed
 from lafg_jax.explain.heat import Seen
 from lafg_jax.explain.records import Explanation
+from lafg_jax.inference import batches, bundle, composed, explanations, given, inputs
 from lafg_jax.inference import boxes as boxes_of
-from lafg_jax.inference import bundle, composed, explanations, given, inputs
 from lafg_jax.runtime import jax_settings
 from lafg_jax.tasks.class_retrieval import attributes as reading
-from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import unit_or_zero
 
@@ -125,37 +121,7 @@ class Retriever:
     batch_size: int,
     reasons: dict[int, str] | None,
   ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Rows and embeddings of images with their boxes, batch by batch.
-
-    What cannot be read is left out and gets its reason, or is an error where `reasons` is None.
-    """
-    data, batch_size = self.config.data, inputs.whole(batch_size, "batch_size")
-    colour = ground.of(data)
-
-    def crop(one: tuple[Any, Any]) -> np.ndarray | UserError:
-      try:
-        opened = inputs.opened(*one, colour)
-      except UserError as error:
-        if reasons is None:
-          raise
-        return error
-      sizes = data.resize_size, data.image_size
-      return image_files.resize_centre_crop(opened, *sizes, data.pad)
-
-    start, size = 0, 0
-    with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-      for batch in inputs.ahead(pool, crop, shown, batch_size):
-        crops = {start + i: x for i, x in enumerate(batch) if isinstance(x, np.ndarray)}
-        failed = {start + i: str(x) for i, x in enumerate(batch) if isinstance(x, UserError)}
-        start += len(batch)
-        if reasons is not None:
-          reasons |= failed
-        if crops:
-          # A power of 2, or after a whole batch another whole one: few programs are compiled.
-          size = max(size, min(1 << (len(crops) - 1).bit_length(), batch_size))
-          found = list(crops.values())
-          padded = np.stack(found + found[:1] * (size - len(found)))
-          yield list(crops), embed(padded)[: len(found)]
+    return batches.embedded(self.config.data, embed, shown, batch_size, reasons)
 
   def embed_text(self, texts: Any) -> np.ndarray:
     """Embeds sentences, by a model of image-text retrieval, to where its images are.
