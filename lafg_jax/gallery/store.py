@@ -339,5 +339,5 @@ def _hit(row: dict[str, Any], score: float) -> Hit:
 
 def classes(gallery: Gallery) -> list[str]:
   """The classes of the images, each once, sorted; '' of those without one is left out."""
-  found = {row["class"] for rows in _pages(gallery, "", ["class"], _ROWS) for row in rows}
+  found = {row["class"] for rows in _pages(gallery, "", ["class"], MOST) for row in rows}
   return sorted(found - {""})
