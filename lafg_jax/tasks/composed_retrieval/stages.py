@@ -46,12 +46,11 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def followed_by(config: ConfigDict) -> str:
-  """Cells with the same queries, captions, edits and Phi differ in their evaluation alone."""
+  """Cells with the same queries and Phi: the stages of captions and edits write whole files anew."""
   config = methods.resolve(config)
-  sections = [config[name].to_dict() for name in ("composed", "captioner", "editor", "data")]
-  sections += [captions.inputs(config), edits.inputs(config), models.weights(config)]
   trained = _train_inputs(config, "") if methods.trains(config) else []
-  return fingerprint(*sections, trained)[:16]
+  sections = [config[name].to_dict() for name in ("composed", "data")]
+  return fingerprint(*sections, models.weights(config), trained)[:16]
 
 
 def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[ConfigDict, list[Stage]]:
