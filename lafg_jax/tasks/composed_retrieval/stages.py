@@ -46,7 +46,7 @@ def figures(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
 
 def followed_by(config: ConfigDict) -> str:
-  """Cells with the same queries and Phi: the stages of captions and edits write whole files anew."""
+  """Cells with the same queries and Phi; captions and edits are whole files, written anew."""
   config = methods.resolve(config)
   trained = _train_inputs(config, "") if methods.trains(config) else []
   sections = [config[name].to_dict() for name in ("composed", "data")]
