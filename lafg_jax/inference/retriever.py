@@ -18,6 +18,7 @@ from lafg_jax.explain.records import Explanation
 from lafg_jax.inference import boxes as boxes_of
 from lafg_jax.inference import bundle, composed, explanations, inputs
 from lafg_jax.runtime import jax_settings
+from lafg_jax.tasks.class_retrieval import attribute_floors
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -394,5 +395,5 @@ def of(model: bundle.Trained) -> Retriever:
     text_batch=texts,
     compose_batch=compose,
     see_batch=task.see_images(config, facts, params),
-    floors=reading.floors(model.readout) if model.readout else None,
+    floors=attribute_floors.of(facts, model.readout),
   )
