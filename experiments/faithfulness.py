@@ -1,6 +1,7 @@
 """Measures whether heat maps show what they claim to: docs/guide/explain.md has the tables.
 
   python experiments/faithfulness.py parts --model=runs/demo
+  python experiments/faithfulness.py parts --model=configs/image_text/finches.py
   python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
   python experiments/faithfulness.py names --model=runs/demo
 
@@ -8,7 +9,8 @@ parts: on drawn finches of unseen classes, the share of an attribute's heat insi
 of its part (crown, wing, ...), beside heat that knows nothing of the attribute: the middle of the
 picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
 same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
-bird's class has it, and where it is named: above its floor.
+bird's class has it, and where it is named: above its floor. Of a model that reads texts (of a
+config: its CLIP as it is), the attributes are phrases such as 'a crimson crown'.
 
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
 back, hottest first. The areas under both stand beside those of random and centre orders.
@@ -19,14 +21,17 @@ Intervals are 95 %, by the bootstrap over birds, pairs, or images.
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
 import lafg_jax
+from lafg_jax.config import shipped
 from lafg_jax.explain import faithfulness, heat, occlusion
 from lafg_jax.finches import classes, regions
+from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.inference import bundle
 from lafg_jax.inference.retriever import of
@@ -76,15 +81,15 @@ def shows(finch: classes.Finch, claim: Claim | None) -> bool:
 
 def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (part, kind of heat, number of birds, mean share, low, high)."""
-  claims, readout = claims_of(retriever.sentences), retriever.readout
+  claims, scores, directions, floors = _vocabulary(retriever)
   shares = collections.defaultdict(list)
   for number, (finch, j) in enumerate(birds(_BIRDS.value)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
-    maps = _maps(retriever, picture, seen)
+    maps = _maps(retriever, picture, seen, scores)
     size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
-    above = attributes.scores(seen.embedding, readout)[0] > retriever.floors
+    above = scores(seen.embedding)[0] > floors
     entries = [row for row, claim in enumerate(claims) if above[row] and shows(finch, claim)]
     of_bird = collections.defaultdict(list)
     for kind, x in _alone(retriever, picture, seen, number).items():
@@ -97,11 +102,10 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
       if mask.sum() < 2:
         continue
       others = [other for other in entries if claims[other][0] != part]
-      direction = readout["image"] @ readout["entries"][row]
       found = {
         "occlusion": maps(row),
         "occlusion of another part": np.mean([maps(x) for x in others], axis=0) if others else None,
-        "patches": heat.unit_range(heat.similarity(seen.patches[0], direction)),
+        "patches": heat.unit_range(heat.similarity(seen.patches[0], directions[row])),
         "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
       }
       if seen.rollout is not None:
@@ -129,12 +133,23 @@ def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
   return found
 
 
-def _maps(retriever, picture, seen):
+def _vocabulary(retriever) -> tuple:
+  """Claims [N], scores (vectors [n, D]) -> [n, N], directions [N, D] and floors [N]."""
+  if retriever.text_batch is None:
+    found = retriever.readout
+    directions = (found["image"] @ found["entries"].T).T
+    scores = functools.partial(attributes.scores, found=found)
+    return claims_of(retriever.sentences), scores, directions, retriever.floors
+  claims = [(part, value) for part, values in ATTRIBUTES.items() for value in values]
+  texts = retriever.embed_text([finch_text.phrases(claim)[0] for claim in claims])
+  return claims, lambda x: x @ texts.T, texts, np.full(len(claims), -1.0)
+
+
+def _maps(retriever, picture, seen, scores):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
-  readout, shape = retriever.readout, (-1, occlusion.PLACES, occlusion.PLACES)
-  whole = attributes.scores(seen.embedding, readout)[0]
-  found = (whole - attributes.scores(vectors, readout)).T.reshape(shape)
+  shape = (-1, occlusion.PLACES, occlusion.PLACES)
+  found = (scores(seen.embedding) - scores(vectors)).T.reshape(shape)
   return lambda row: np.maximum(found[row], 0)
 
 
@@ -212,6 +227,10 @@ def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def model() -> lafg_jax.Retriever:
   """The trained model of --model, or the plain feature of pretrained weights."""
+  if _MODEL.value.endswith(".py"):
+    config = shipped.get_config(_MODEL.value)
+    config.prompts.method = "zero_shot"
+    return lafg_jax.load_retriever(config)
   if not _PRETRAINED.value:
     return lafg_jax.load_retriever(_MODEL.value)
   config = default.get_config()

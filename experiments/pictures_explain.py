@@ -3,8 +3,8 @@
   python experiments/pictures_explain.py --workdir=runs/demo --out=docs/images/explain.png
 
 It takes a workdir that was trained with words and evaluated. The queries are evenly spaced over the
-test images, not chosen. Each stands beside the nearest image of its class and beside the nearest one of
-another, with the heat of what they share, and with the attributes in words.
+test images, not chosen. Each stands beside the nearest image of its class and the nearest one
+of another, with the heat of what they share, and with the attributes in words.
 """
 
 import os

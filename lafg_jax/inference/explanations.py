@@ -13,12 +13,12 @@ from lafg_jax.inference import inputs
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.utils.errors import UserError
 
-# Ways of making heat, and which is shown where none is asked for: docs/guide/explain.md has the
-# measures that chose it. 'score' is a pair, a text or an attribute; 'one' an image alone.
+# Ways of making heat, and the one that is shown where none is asked for, which alone was above all
+# its baselines (docs/guide/explain.md).
 WAYS = ("rollout", "occlusion", "patches", "matches", "none")
+SHOWN = "occlusion"
 # Covered pictures are embedded in so many parts, which divides their number.
 _CHUNKS = 3
-SHOWN = {"score": "occlusion", "one": "rollout"}
 
 
 class Target(NamedTuple):
@@ -57,7 +57,7 @@ def explain(
   score = None
   if b is not None or text is not None:
     score = float(targets[0].score(seen.embedding[:1])[0])
-  way = heat if heat != "auto" else SHOWN["one" if targets[0] is None else "score"]
+  way = SHOWN if heat == "auto" else heat
   if way == "rollout" and seen.rollout is None:
     way = "patches"
     notes.append("this network has no attention: heat is of its last map")
