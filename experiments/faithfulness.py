@@ -10,10 +10,12 @@ of its part (crown, wing, ...), beside heat that knows nothing of the attribute:
 picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
 same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
 bird's class has it, and where it is named: above its floor. Of a model that reads texts (of a
-config: its CLIP as it is), the attributes are phrases such as 'a crimson crown'.
+config: its CLIP as it is), the attributes are phrases such as 'a crimson crown'. Heat is measured
+where it is shown: where a place decides the score. The rows 'shown' say how often.
 
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
-back, hottest first. The areas under both stand beside those of random and centre orders.
+back, hottest first. The areas under both stand beside those of the middle, of random places, and of
+random blobs. Without --images the pairs are of finches.
 
 names: whether the attributes named of finches are true of them, by the quantile of the floor.
 
@@ -44,7 +46,7 @@ _PRETRAINED = flags.DEFINE_string(
   "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
 )
 _SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
-_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with one subfolder for each class.")
+_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
 _BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
 _PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
 _STEPS = flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
@@ -82,7 +84,7 @@ def shows(finch: classes.Finch, claim: Claim | None) -> bool:
 def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (part, kind of heat, number of birds, mean share, low, high)."""
   claims, scores, directions, floors = _vocabulary(retriever)
-  shares = collections.defaultdict(list)
+  shares, decided = collections.defaultdict(list), collections.defaultdict(list)
   for number, (finch, j) in enumerate(birds(_BIRDS.value)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
@@ -101,6 +103,10 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
       mask = regions.region(finch.name, j, part, size)
       if mask.sum() < 2:
         continue
+      tells = occlusion.decides(maps(row), scores(seen.embedding)[0, row])
+      decided[part].append(tells)
+      if not tells:
+        continue
       others = [other for other in entries if claims[other][0] != part]
       found = {
         "occlusion": maps(row),
@@ -116,7 +122,9 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
         of_bird[part, kind].append(faithfulness.share_inside(x, mask))
     for key, values in of_bird.items():
       shares[key].append(np.mean(values))
-  return [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  shown = [(part, "shown", len(x), np.mean(x), np.nan, np.nan) for part, x in decided.items()]
+  table = [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  return shown + table
 
 
 def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
@@ -172,12 +180,8 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows (kind of heat, curve, mean area, low, high) over pairs of images of one class."""
-  paths = lafg_jax.list_images(_IMAGES.value)
-  by_class = collections.defaultdict(list)
-  for path in paths:
-    by_class[path.rsplit("/", 2)[-2]].append(path)
-  pairs = [x[:2] for x in by_class.values() if len(x) > 1]
+  """Rows (kind of heat, curve, pairs, mean area, and thrice what it is above a baseline's)."""
+  pairs = _pairs()
   areas = collections.defaultdict(list)
   for number in np.linspace(0, len(pairs) - 1, min(_PAIRS.value, len(pairs))).astype(int):
     picture, other = retriever.crops(pairs[number])
@@ -193,12 +197,23 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
       )
       for name, curve in zip(("deletion", "insertion"), found, strict=True):
         areas[kind, name].append(faithfulness.area(curve))
-  random = {name: np.array(areas["random", name]) for name in ("deletion", "insertion")}
   table = []
   for (kind, name), values in areas.items():
-    less = faithfulness.interval(np.array(values) - random[name])
-    table.append((kind, name, len(values), *faithfulness.interval(np.array(values)), *less))
+    row = [kind, name, len(values), np.mean(values)]
+    for base in ("centre", "random blobs", "random places"):
+      row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
+    table.append(tuple(row))
   return table
+
+
+def _pairs() -> list:
+  """Two images of each class of --images, or of each unseen class of finches."""
+  if not _IMAGES.value:
+    return [[classes.image(finch.name, j) for j in (0, 1)] for finch in classes.UNSEEN]
+  by_class = collections.defaultdict(list)
+  for path in lafg_jax.list_images(_IMAGES.value):
+    by_class[path.rsplit("/", 2)[-2]].append(path)
+  return [x[:2] for x in by_class.values() if len(x) > 1]
 
 
 def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
@@ -210,7 +225,8 @@ def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str
     "patches": heat.similarity(seen.patches[0], target),
     "matches": heat.matches(seen.patches[0], others),
     "centre": faithfulness.centre(size),
-    "random": faithfulness.scattered(grid, number),
+    "random places": faithfulness.scattered(grid, number),
+    "random blobs": faithfulness.upsampled(faithfulness.scattered((4, 4), number), grid[0]),
   }
   if seen.rollout is not None:
     found["rollout"] = seen.rollout[0]

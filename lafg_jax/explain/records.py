@@ -69,6 +69,6 @@ def compared(
   sides = []
   for one, other in ((0, 1), (1, 0)):
     alone = [x for x in named(cosines[one], floors[one], names, len(names)) if x.name not in taken]
-    alone.sort(key=lambda x, other=other: cosines[other][x.row] - x.cosine)
-    sides.append(alone[:most])
+    order = np.argsort([cosines[other][x.row] - x.cosine for x in alone], kind="stable")
+    sides.append([alone[i] for i in order[:most]])
   return lower[:most], (sides[0], sides[1])

@@ -8,7 +8,7 @@ import numpy as np
 from lafg_jax.explain import heat as heats
 from lafg_jax.explain import occlusion, records
 from lafg_jax.explain.names import short_names
-from lafg_jax.explain.records import Explanation
+from lafg_jax.explain.records import Explanation, Named
 from lafg_jax.inference import inputs
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.utils.errors import UserError
@@ -50,20 +50,27 @@ def explain(
   seen = retriever.see_batch(np.stack(pictures))
   found, floors, names, notes = _attributes(retriever, seen.embedding, vocabulary)
   lists = [records.named(x, floor, names, k) for x, floor in zip(found, floors, strict=True)]
-  shared, differ = [], ([], [])
+  shared: list[Named] = []
+  differ: tuple[list[Named], list[Named]] = ([], [])
   if b is not None:
     shared, differ = records.compared(found, floors, names, k)
   targets = _targets(retriever, seen.embedding, text, attribute)
-  score = None
-  if b is not None or text is not None:
-    score = float(targets[0].score(seen.embedding[:1])[0])
+  first, score = targets[0], None
+  if first is not None and attribute is None:
+    score = float(first.score(seen.embedding[:1])[0])
   way = SHOWN if heat == "auto" else heat
   if way == "rollout" and seen.rollout is None:
     way = "patches"
     notes.append("this network has no attention: heat is of its last map")
   if way == "matches" and b is None:
     raise UserError("heat='matches' compares the patches of two images: pass b")
-  drawn = [_heat(retriever, way, i, pictures, target, seen) for i, target in enumerate(targets)]
+  # A weak score has no place: measured for words, and not for pairs, whose true places are unknown.
+  sure = heat == "auto" and (text is not None or attribute is not None)
+  drawn = [
+    _heat(retriever, way, i, pictures, target, seen, sure) for i, target in enumerate(targets)
+  ]
+  if sure and drawn == [None]:
+    notes.append("no place of the image decides this score, so that no heat is shown")
   return Explanation(score, lists, shared, differ, drawn, way, "; ".join(notes))
 
 
@@ -138,8 +145,9 @@ def _heat(
   pictures: list[np.ndarray],
   target: Target | None,
   seen: heats.Seen,
+  sure: bool,
 ) -> np.ndarray | None:
-  """Heat [h, w] in [0, 1] of image i; None where none is wanted."""
+  """Heat [h, w] in [0, 1] of image i; None where none is wanted, or no place decides, if `sure`."""
   target = target or _towards(seen.embedding[i])
   if way == "none":
     return None
@@ -152,4 +160,6 @@ def _heat(
   parts = np.split(occlusion.covered(pictures[i]), _CHUNKS)
   vectors = np.concatenate([retriever.embed_batch(part) for part in parts])
   found = occlusion.falls(target.score, seen.embedding[i], vectors)
+  if sure and not occlusion.decides(found, float(target.score(seen.embedding[i][None])[0])):
+    return None
   return heats.unit_range(np.maximum(found, 0))

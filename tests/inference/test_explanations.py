@@ -9,7 +9,7 @@ import lafg_jax
 from lafg_jax.explain import records
 from lafg_jax.explain.names import short_names
 from lafg_jax.finches import classes
-from lafg_jax.inference import bundle
+from lafg_jax.inference import bundle, explanations
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.utils.errors import UserError
 
@@ -63,14 +63,26 @@ def test_one_image_has_no_score_and_no_pair(reads_words):
   found = reads_words.explain(BIRDS[0])
   assert found.score is None and found.shared == [] and found.differ == ([], [])
   assert len(found.attributes) == len(found.heat) == 1
-  one = reads_words.explain(BIRDS[0], attribute=3)
+  one = reads_words.explain(BIRDS[0], attribute=3, heat="occlusion")
   assert one.heat[0].shape == (12, 12) and one.shown == "occlusion"
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_heat_of_words_is_shown_where_a_place_decides(reads_words, monkeypatch, decides):
+  monkeypatch.setattr(explanations.occlusion, "decides", lambda found, score: decides)
+  found = reads_words.explain(BIRDS[0], attribute=3)
+  assert (found.heat[0] is not None) == decides
+  assert found.note == (
+    "" if decides else "no place of the image decides this score, so that no heat is shown"
+  )
+  assert reads_words.explain(BIRDS[0], attribute=3, heat="occlusion").heat[0] is not None
+  assert all(heat is not None for heat in reads_words.explain(*BIRDS).heat)
 
 
 def test_a_model_of_texts_explains_a_text_and_a_vocabulary(text_model):
   retriever = lafg_jax.load_retriever(str(text_model))
   words = ["a crimson crown", "a black crown", "a forked tail", "a yellow body"]
-  found = retriever.explain(BIRDS[0], text=words[0], vocabulary=words)
+  found = retriever.explain(BIRDS[0], text=words[0], vocabulary=words, heat="occlusion")
   cosines = retriever.embed(BIRDS[0]) @ retriever.embed_text(words).T
   np.testing.assert_allclose(found.score, cosines[0, 0], atol=1e-5)
   floor = cosines.mean() + cosines.std()

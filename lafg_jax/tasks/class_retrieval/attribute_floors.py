@@ -44,7 +44,7 @@ def measure(
   (vectors,), _ = embed_dataset([untrained], some, config.data, config.evaluate.batch_size)
   vocabulary = checkpoints.subtree(arrays, "prototypes")["vocabulary"]
   source, loss, dim = config.model.pretrained, config.loss, vectors.shape[1]
-  first = {}
+  first: dict[str, Any] = {}
   if loss.alignment in attributes.READABLE:
     width = loss.projector_width
     first = projectors.pretrained_projectors(source, dim, vocabulary.shape[1], width)
