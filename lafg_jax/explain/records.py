@@ -27,7 +27,8 @@ class Explanation(NamedTuple):
   shared: what both images show; [] of one image.
   differ: what a alone shows, and what b alone does; two lists.
   heat: of each image [h, w] float32 in [0, 1] over its patches, or None where there is none or none
-    that was above its baselines. shown: how it was made: 'rollout', 'occlusion', ...
+    that was above its baselines. shown: what it is: 'occlusion', 'rollout', 'occlusion of crimson
+    crown' (an attribute that both images show); '' without heat.
   note: what is missing, and why, in one line; '' where nothing is.
   """
 
