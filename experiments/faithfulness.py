@@ -1,6 +1,7 @@
 """Measures whether heat maps show what they claim to: docs/guide/explain.md has the tables.
 
   python experiments/faithfulness.py parts --model=runs/demo
+  python experiments/faithfulness.py parts --model=configs/image_text/finches.py
   python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
   python experiments/faithfulness.py names --model=runs/demo
 
@@ -8,10 +9,13 @@ parts: on drawn finches of unseen classes, the share of an attribute's heat insi
 of its part (crown, wing, ...), beside heat that knows nothing of the attribute: the middle of the
 picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
 same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
-bird's class has it, and where it is named: above its floor.
+bird's class has it, and where it is named: above its floor. Of a model that reads texts (of a
+config: its CLIP as it is), the attributes are phrases such as 'a crimson crown'. Heat is measured
+where it is shown: where a place decides the score. The rows 'shown' say how often.
 
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
-back, hottest first. The areas under both stand beside those of random and centre orders.
+back, hottest first. The areas under both stand beside those of the middle, of random places, and of
+random blobs. Without --images the pairs are of finches.
 
 names: whether the attributes named of finches are true of them, by the quantile of the floor.
 
@@ -19,14 +23,17 @@ Intervals are 95 %, by the bootstrap over birds, pairs, or images.
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
 import lafg_jax
+from lafg_jax.config import shipped
 from lafg_jax.explain import faithfulness, heat, occlusion
 from lafg_jax.finches import classes, regions
+from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.inference import bundle
 from lafg_jax.inference.retriever import of
@@ -39,7 +46,7 @@ _PRETRAINED = flags.DEFINE_string(
   "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
 )
 _SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
-_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with one subfolder for each class.")
+_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
 _BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
 _PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
 _STEPS = flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
@@ -76,15 +83,15 @@ def shows(finch: classes.Finch, claim: Claim | None) -> bool:
 
 def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (part, kind of heat, number of birds, mean share, low, high)."""
-  claims, readout = claims_of(retriever.sentences), retriever.readout
-  shares = collections.defaultdict(list)
+  claims, scores, directions, floors = _vocabulary(retriever)
+  shares, decided = collections.defaultdict(list), collections.defaultdict(list)
   for number, (finch, j) in enumerate(birds(_BIRDS.value)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
-    maps = _maps(retriever, picture, seen)
+    maps = _maps(retriever, picture, seen, scores)
     size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
-    above = attributes.scores(seen.embedding, readout)[0] > retriever.floors
+    above = scores(seen.embedding)[0] > floors
     entries = [row for row, claim in enumerate(claims) if above[row] and shows(finch, claim)]
     of_bird = collections.defaultdict(list)
     for kind, x in _alone(retriever, picture, seen, number).items():
@@ -96,12 +103,15 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
       mask = regions.region(finch.name, j, part, size)
       if mask.sum() < 2:
         continue
+      tells = occlusion.decides(maps(row), scores(seen.embedding)[0, row])
+      decided[part].append(tells)
+      if not tells:
+        continue
       others = [other for other in entries if claims[other][0] != part]
-      direction = readout["image"] @ readout["entries"][row]
       found = {
         "occlusion": maps(row),
         "occlusion of another part": np.mean([maps(x) for x in others], axis=0) if others else None,
-        "patches": heat.unit_range(heat.similarity(seen.patches[0], direction)),
+        "patches": heat.unit_range(heat.similarity(seen.patches[0], directions[row])),
         "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
       }
       if seen.rollout is not None:
@@ -112,7 +122,9 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
         of_bird[part, kind].append(faithfulness.share_inside(x, mask))
     for key, values in of_bird.items():
       shares[key].append(np.mean(values))
-  return [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  shown = [(part, "shown", len(x), np.mean(x), np.nan, np.nan) for part, x in decided.items()]
+  table = [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  return shown + table
 
 
 def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
@@ -129,12 +141,23 @@ def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
   return found
 
 
-def _maps(retriever, picture, seen):
+def _vocabulary(retriever) -> tuple:
+  """Claims [N], scores (vectors [n, D]) -> [n, N], directions [N, D] and floors [N]."""
+  if retriever.text_batch is None:
+    found = retriever.readout
+    directions = (found["image"] @ found["entries"].T).T
+    scores = functools.partial(attributes.scores, found=found)
+    return claims_of(retriever.sentences), scores, directions, retriever.floors
+  claims = [(part, value) for part, values in ATTRIBUTES.items() for value in values]
+  texts = retriever.embed_text([finch_text.phrases(claim)[0] for claim in claims])
+  return claims, lambda x: x @ texts.T, texts, np.full(len(claims), -1.0)
+
+
+def _maps(retriever, picture, seen, scores):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
-  readout, shape = retriever.readout, (-1, occlusion.PLACES, occlusion.PLACES)
-  whole = attributes.scores(seen.embedding, readout)[0]
-  found = (whole - attributes.scores(vectors, readout)).T.reshape(shape)
+  shape = (-1, occlusion.PLACES, occlusion.PLACES)
+  found = (scores(seen.embedding) - scores(vectors)).T.reshape(shape)
   return lambda row: np.maximum(found[row], 0)
 
 
@@ -157,12 +180,8 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows (kind of heat, curve, mean area, low, high) over pairs of images of one class."""
-  paths = lafg_jax.list_images(_IMAGES.value)
-  by_class = collections.defaultdict(list)
-  for path in paths:
-    by_class[path.rsplit("/", 2)[-2]].append(path)
-  pairs = [x[:2] for x in by_class.values() if len(x) > 1]
+  """Rows (kind of heat, curve, pairs, mean area, and thrice what it is above a baseline's)."""
+  pairs = _pairs()
   areas = collections.defaultdict(list)
   for number in np.linspace(0, len(pairs) - 1, min(_PAIRS.value, len(pairs))).astype(int):
     picture, other = retriever.crops(pairs[number])
@@ -178,12 +197,23 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
       )
       for name, curve in zip(("deletion", "insertion"), found, strict=True):
         areas[kind, name].append(faithfulness.area(curve))
-  random = {name: np.array(areas["random", name]) for name in ("deletion", "insertion")}
   table = []
   for (kind, name), values in areas.items():
-    less = faithfulness.interval(np.array(values) - random[name])
-    table.append((kind, name, len(values), *faithfulness.interval(np.array(values)), *less))
+    row = [kind, name, len(values), np.mean(values)]
+    for base in ("centre", "random blobs", "random places"):
+      row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
+    table.append(tuple(row))
   return table
+
+
+def _pairs() -> list:
+  """Two images of each class of --images, or of each unseen class of finches."""
+  if not _IMAGES.value:
+    return [[classes.image(finch.name, j) for j in (0, 1)] for finch in classes.UNSEEN]
+  by_class = collections.defaultdict(list)
+  for path in lafg_jax.list_images(_IMAGES.value):
+    by_class[path.rsplit("/", 2)[-2]].append(path)
+  return [x[:2] for x in by_class.values() if len(x) > 1]
 
 
 def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
@@ -195,7 +225,8 @@ def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str
     "patches": heat.similarity(seen.patches[0], target),
     "matches": heat.matches(seen.patches[0], others),
     "centre": faithfulness.centre(size),
-    "random": faithfulness.scattered(grid, number),
+    "random places": faithfulness.scattered(grid, number),
+    "random blobs": faithfulness.upsampled(faithfulness.scattered((4, 4), number), grid[0]),
   }
   if seen.rollout is not None:
     found["rollout"] = seen.rollout[0]
@@ -212,6 +243,10 @@ def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def model() -> lafg_jax.Retriever:
   """The trained model of --model, or the plain feature of pretrained weights."""
+  if _MODEL.value.endswith(".py"):
+    config = shipped.get_config(_MODEL.value)
+    config.prompts.method = "zero_shot"
+    return lafg_jax.load_retriever(config)
   if not _PRETRAINED.value:
     return lafg_jax.load_retriever(_MODEL.value)
   config = default.get_config()

@@ -18,7 +18,13 @@ from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import heads
 from lafg_jax.runtime import distributed
-from lafg_jax.tasks.class_retrieval import batches, finishing, references, start
+from lafg_jax.tasks.class_retrieval import (
+  attribute_floors,
+  batches,
+  finishing,
+  references,
+  start,
+)
 from lafg_jax.tasks.class_retrieval.references import UNTRAINED, Reading
 from lafg_jax.training import checkpoints, learned_weights, metrics_log, resume
 from lafg_jax.utils import config_keys, files
@@ -66,7 +72,10 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   dataset, wanted = _dataset(config), references.hashes(config, meta)
   kept = distributed.agree("the untrained model", lambda: references.kept(workdir))
-  missing = [name for name, key in wanted.items() if key not in kept]
+  words = meta["made_of"].get("the prototypes")
+  known = kept.get(wanted["untrained"], {})
+  lacks = attribute_floors.are_measured(config) and known.get(attribute_floors.OF) != words
+  missing = [x for x, key in wanted.items() if key not in kept or (lacks and x == "untrained")]
   trained = embedders.build(config.model), learned_weights.of(arrays)
   models, readings = references.models_of(config, workdir, meta, missing, first=1)
   every = {"trained": Reading(0), **readings}
@@ -74,6 +83,9 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   result = found.pop("trained")
   if found:
     kept |= {wanted[name]: results.metrics_only(of) for name, of in found.items()}
+    if "untrained" in found and attribute_floors.are_measured(config):
+      floors = attribute_floors.measure(config, arrays, make_embed(*models[0]), dataset)
+      kept[wanted["untrained"]] |= {attribute_floors.OF: words, attribute_floors.NAME: floors}
     _write(os.path.join(workdir, UNTRAINED), kept)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:

@@ -65,7 +65,7 @@ def hashes(config: ConfigDict, meta: dict[str, Any]) -> dict[str, str]:
 _OF_HEAD = ("embedding_dim", "embedding_norm", "num_prompts")
 
 
-def kept(workdir: str) -> dict[str, dict[str, float]]:
+def kept(workdir: str) -> dict[str, dict[str, Any]]:
   """The content of untrained.json; {} where it is missing or damaged."""
   path = os.path.join(workdir, UNTRAINED)
   try:
