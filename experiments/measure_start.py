@@ -2,14 +2,15 @@
 
   python experiments/measure_start.py --config configs/cub.py:small --config.data.root=FOLDER \
       --config.data.expect_counts=False --config.data.num_val_classes=12 \
-      [--targets=l_aux,words,shuffled,orthogonal] [--seeds=2] --workdir=runs/start --out=start.json
+      [--targets=start,l_aux,words,shuffled,orthogonal] [--seeds=2] \
+      --workdir=runs/start --out=start.json
 
 A run trains with one kind of class targets and one seed, and an average of its weights beside it,
 which changes nothing. From each run are read, on the validation classes: the start, weights between
 start and trained, the trained ones and their average; each plain, and centred on the mean embedding
 of training images. `chosen` has its alpha (and whether to centre) from every second class, and its
-figures from the others, and the other way round. Test classes have no part. A run that is done is
-not repeated, and one that was killed goes on.
+figures from the others, and the other way round. `start` trains nothing. Test classes have no part.
+A run that is done is not repeated, and one that was killed goes on.
 """
 
 import itertools
@@ -28,6 +29,7 @@ from lafg_jax import command_line, tasks
 from lafg_jax.data import datasets
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function
 from lafg_jax.models import embedder as embedders
+from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import default, finishing, protocol, start
 from lafg_jax.training import checkpoints, learned_weights
 from lafg_jax.utils import config_keys, files
@@ -41,6 +43,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the runs.", allow_ove
 _IMAGES = flags.DEFINE_integer("images", 512, "Training images whose mean centres.")
 
 TARGETS: dict[str, dict[str, Any]] = {
+  "start": {"loss.alignment": "none"},
   "l_aux": {"loss.alignment": "none"},
   "words": {"loss.alignment": "prototype"},
   "shuffled": {"loss.alignment": "prototype", "language.shuffle": "all"},
@@ -60,27 +63,39 @@ def main(argv: Sequence[str]) -> None:
     made = config.copy_and_resolve_references()
     made.update_from_flattened_dict(TARGETS[name] | {"seed": seed, "train.ema": _EMA.value})
     workdir = os.path.join(_WORKDIR.value, f"{made.data.name}-{name}-{seed}")
-    rows.append(about | measure(made, workdir))
+    found = of_start(made) if name == "start" else of_run(made, workdir)
+    rows.append(about | found)
     with files.replacing(out) as temporary:
       temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     for reading, found in rows[-1]["readings"].items():
       print(f"{name:<12}{seed:>2}  {reading:<24}{found}", flush=True)
 
 
-def measure(config: ConfigDict, workdir: str) -> dict[str, Any]:
-  """The figures of one run: {'classes', 'ema', 'images', 'readings'}."""
+def of_start(config: ConfigDict) -> dict[str, Any]:
+  """The figures of the model before training, as `of_run` has them."""
+  config = resolve.resolve(config)
+  return measured(config, {"alpha=0": embedders.init_model(config)[1]})
+
+
+def of_run(config: ConfigDict, workdir: str) -> dict[str, Any]:
+  """The figures of one run: {'classes', 'images', 'ema', 'readings', 'by_class'}."""
   stages = [x for x in default.default_names(config) if x not in ("evaluate", "report")]
   default.validate(config, stages)
   tasks.run(config, workdir, stages)
   arrays, meta = checkpoints.require(workdir)
   resolved = config_keys.nested(meta["config"])
-  splits = datasets.load_splits(config.data, ("train", "val"))
   trained = checkpoints.subtree(arrays, "state/params")
   before = jax.tree.map(np.asarray, embedders.init_model(resolved)[1])
   before |= {name: x for name, x in trained.items() if name not in before}
   models = {f"alpha={a:g}": finishing.between(before, trained, a) for a in finishing.ALPHAS}
   models["ema"] = learned_weights.of(arrays)
-  embedding = embedding_function(embedders.build(resolved.model))
+  return {"ema": _EMA.value} | measured(resolved, models)
+
+
+def measured(config: ConfigDict, models: dict[str, Any]) -> dict[str, Any]:
+  """The readings of models by their names, each plain and centred."""
+  splits = datasets.load_splits(config.data, ("train", "val"))
+  embedding = embedding_function(embedders.build(config.model))
   embeds = [embedding(model) for model in models.values()]
   size, few = config.evaluate.batch_size, start.sample(splits["train"], _IMAGES.value)
   seen, _ = embed_dataset(embeds, few, config.data, size)
@@ -96,7 +111,7 @@ def measure(config: ConfigDict, workdir: str) -> dict[str, Any]:
   plain = {name: of for name, of in alphas.items() if not name.endswith("centred")}
   readings["chosen"] = chosen(plain, count)
   readings["chosen, maybe centred"] = chosen(alphas, count)
-  about = {"classes": count, "images": len(labels), "ema": _EMA.value}
+  about = {"classes": count, "images": len(labels)}
   return about | {"readings": readings, "by_class": by_class}
 
 

@@ -69,6 +69,10 @@ def test_weights_bring_their_architecture_to_every_config(name, variant, tower, 
   (tmp_path / "preprocessor_config.json").write_text(json.dumps(colours))
   config = with_data(name, variant)
   config.model.pretrained = str(tmp_path)
+  if name == "features":
+    with pytest.raises(UserError, match="data.name=features, the features are given"):
+      default.validate(config, default.default_names(config))
+    return
   default.validate(config, default.default_names(config))
   model = resolve.resolve(config).model
   wanted = wanted | {"std": STD, "conv_stem": False}

@@ -22,6 +22,13 @@ LOOP = {
   "train.checkpoint_every": 3,
   "train.optimizer": "sgd",
   "train.learning_rate": 0.1,
+  "train.ema": 0.5,
+  "train.layer_decay": 0.7,
+  "loss.start_distance": 0.05,
+  "model.head_init": "identity",
+  # What comes after the last step.
+  "model.centre": True,
+  "train.interpolate": 0.5,
 }
 
 
@@ -60,9 +67,11 @@ def test_eight_devices_train_as_one(tmp_path, dataset, config_with, small):
   config = config_with()
   config.update_from_flattened_dict(LOOP)
   train.run(config, str(tmp_path / "one"), dataset, None)
-  one, eight = (checkpoints.read(str(tmp_path / name), 3)[0] for name in ("one", "eight"))
-  for path, x in one.items():
-    np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
+  for where in (checkpoints.FOLDER, checkpoints.FINAL):
+    one, eight = (checkpoints.read(str(tmp_path / name), 3, where)[0] for name in ("one", "eight"))
+    assert any("ema" in path or "centre" in path for path in one)
+    for path, x in one.items():
+      np.testing.assert_allclose(eight[path], x, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
 def test_the_step_compiles_once(dataset, prototypes, config_with):

@@ -135,7 +135,7 @@ def own_features() -> ConfigDict:
   config.data.name = FEATURES
   config.model.update(size=GIVEN, pretrained="")
   config.loss.update(reduction="mean", temperature=0.2)
-  config.train.update(optimizer="adamw", learning_rate=3e-4, weight_decay=0.01, steps=150)
+  config.train.update(optimizer="adamw", learning_rate=1e-3, weight_decay=0.01, steps=150)
   config.train.update(warmup=0.1, checkpoint_every=150, log_every=50)
   return _own_targets(config)
 

@@ -96,14 +96,13 @@ def groups():
 
 
 def grid(config):
-  """The settings that `--tune` tries: rates, and weights of the end or half-way from the start.
-
-  A random head has no start worth keeping, and four rates instead.
+  """The settings that `--tune` tries, from close to the start to far from it: rates, and weights
+  half-way from the start or of the end. A random head has no start worth keeping.
   """
   if config.train.interpolate == 0:
     return [{"train.learning_rate": config.train.learning_rate}] * 4
   rate = config.train.learning_rate
   if config.model.head_init == "random":
     return [{"train.learning_rate": rate * x} for x in (0.1, 0.3, 1.0, 3.0)]
-  pairs = ((0.3, 1.0), (1.0, 0.5), (1.0, 1.0), (3.0, 0.5))
+  pairs = ((0.1, 0.5), (0.3, 0.5), (1.0, 1.0), (3.0, 1.0))
   return [{"train.learning_rate": rate * x, "train.interpolate": alpha} for x, alpha in pairs]

@@ -169,3 +169,27 @@ def test_the_check_of_images_is_refused_and_the_width_is_the_files(file):
   assert given_features.sized(config).model.width == WIDTH
   with pytest.raises(UserError, match="--stage=data looks at images"):
     tasks_stages.plan(config, "nowhere", ["data"])
+
+
+def test_the_study_of_features_has_its_own_variants_and_every_one_of_them_can_train(file, tmp_path):
+  from lafg_jax.ablation import plan
+  from lafg_jax.tasks.class_retrieval import feature_variants, variants
+
+  config = config_of(file, data__last_train_label=13)
+  config.language.describer = "shipped"
+  assert (
+    variants.file_of(config) == "feature_variants" and variants.dataset(config) == "birds_features"
+  )
+  every = plan.cells(feature_variants, config, str(tmp_path), {}, 2)
+  names = {(one.start, one.variant) for one in every}
+  planned = [name for of in feature_variants.groups().values() for name in of]
+  # Ten and twenty classes are more than there are: the log names what is left out.
+  planned = [name for name in planned if not name.endswith(("classes=10", "classes=20"))]
+  assert names == {(start, name) for start in ("random", "identity", "pca") for name in planned}
+  keys = {(one.start, one.variant): one.key for one in every if one.seed == 0}
+  assert keys["pca", "l_aux@images=all"] == keys["pca", "l_aux@classes=all"] == keys["pca", "l_aux"]
+  assert keys["pca", "l_aux@images=1"] != keys["pca", "l_aux"] != keys["identity", "l_aux"]
+  for variant, overrides in feature_variants.groups()["headline"].items():
+    one = next(x for x in every if (x.start, x.variant) == ("pca", variant))
+    assert one.trains == (overrides is not None)
+    assert not one.trains or len(feature_variants.grid(one.config)) == 4
