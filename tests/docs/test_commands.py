@@ -132,9 +132,11 @@ def run(forked, here, page, more=()):
     assert words[:2] == ["python", "-m"], f"{command}: run it here, or say on the page why not"
     name = words[2].removeprefix("lafg_jax.")
     changes = smaller(words) if name == "main" else {}
-    lines[name].append([*words[3:], *(f"--config.{key}={x}" for key, x in changes.items())])
+    more = ["--images=1"] if name == "finches.files" else []
+    more += [f"--config.{key}={x}" for key, x in changes.items()]
+    lines[name].append([*words[3:], *more])
   for name, given in lines.items():
-    imports = IMPORTS if name == "main" else ()
+    imports = IMPORTS if name == "main" else IMPORTS[:2] if name == "search" else ()
     done = forked(name, given, here, cwd=here, imports=imports) if given else []
     for line, (code, said) in zip(given, done, strict=True):
       assert code == 0, f"{shlex.join(line)}\n{said[-3000:]}"
@@ -192,7 +194,7 @@ def test_the_commands_and_the_python_of_the_readme_do_what_it_says(folder):
   assert len(json.loads((index / "gallery.json").read_text())) == 24
   # The galleries: that of `make demo`, and of the photographs.
   with store.opened(str(folder / "runs/demo/finches.db")) as gallery:
-    assert store.count(gallery) == 1200 and "crown" in gallery.facts.own_columns()
+    assert store.count(gallery) == 60 and "crown" in gallery.facts.own_columns()
   with store.opened(str(folder / "photos.db")) as gallery:
     assert store.count(gallery) == 24 and store.classes(gallery) == list(CLASSES)
     assert gallery.facts.complete and gallery.facts.task == "class_retrieval"
