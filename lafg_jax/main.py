@@ -18,7 +18,7 @@ from absl import flags
 
 from lafg_jax import command_line, tasks
 from lafg_jax.runtime import distributed, malloc
-from lafg_jax.utils import packages
+from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import Stopped, UserError
 
 _WORKDIR = flags.DEFINE(
@@ -28,6 +28,9 @@ _WORKDIR = flags.DEFINE(
   "Folder or URL (gs://) for all output (default: runs/<name of the config>).",
 )
 _STAGE = flags.DEFINE_string("stage", None, "The only stage to run (default: see above).")
+_COMPARE = flags.DEFINE_list(
+  "compare", None, "Workdirs of other runs, RUN,RUN, that report.html compares this one with."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -39,6 +42,8 @@ def main(argv: Sequence[str]) -> None:
   if stage is not None and stage not in known:
     raise UserError(f"--stage={stage}: it takes one of {', '.join(known)}")
   names = [stage] if stage else task.default_names(config)
+  if _COMPARE.value:
+    config.evaluate.compare = tuple(places.expanded(run, "--compare=") for run in _COMPARE.value)
   task.validate(config, names)
   packages.require("train", *packages.TRAINING)
   if tracker := config.train.tracker:

@@ -83,4 +83,9 @@ ROWS = (
       Rule(lambda x: isinstance(x, tuple) and x != () and all(type(k) is int and k > 0 for k in x),
            "one or more whole numbers, such as (1,2,4,8)"), "evaluation", "K of Recall@K."),
   Key("evaluate.batch_size", 256, at_least(1), "nothing", "Images at once, over all devices."),
+  Key("evaluate.compare", (),
+      Rule(lambda x: isinstance(x, tuple) and all(isinstance(run, str) and run for run in x),
+           "folders, such as ('runs/other',)"), "nothing",
+      "Workdirs of other runs on the same data that report.html compares this one with; "
+      "--compare=RUN,RUN sets it."),
 )

@@ -26,12 +26,13 @@ from lafg_jax.tasks.class_retrieval import (
   checks,
   choices,
   protocol,
+  readings,
   sources,
   teacher_features,
   train,
 )
 from lafg_jax.tasks.class_retrieval.default import ON_REQUEST, STAGES, default_names
-from lafg_jax.training import board, checkpoints, loop, metrics_log
+from lafg_jax.training import board, checkpoints, loop
 
 # What the page of the language base is made from.
 _OF_LANGUAGE = ("describe", "encode", "prototypes")
@@ -238,15 +239,8 @@ def _evaluate_outputs(config: ConfigDict) -> list[str]:
 
 
 def _report(config: ConfigDict, workdir: str) -> None:
-  run_page.run(config, workdir)
-  picture = Path(workdir, run_page.PICTURE).read_bytes()
-  metrics_log.pictured(workdir, results.read_result(workdir), "retrieval", picture)
-
-
-def _report_inputs(config: ConfigDict, workdir: str) -> list[Any]:
-  names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
-  deciding = [config.data.name, config.data.root, config.evaluate]
-  return [deciding, [Path(workdir, name) for name in names]]
+  readings.run(config, workdir)
+  readings.pictured(workdir)
 
 
 def _inspect_inputs(config: ConfigDict, workdir: str) -> list[Any]:
@@ -269,7 +263,7 @@ _STAGES = (
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, loop.outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
-  Stage("report", _report, _report_inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
+  Stage("report", _report, readings.inputs, lambda config: [run_page.FILE, run_page.PICTURE]),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.
   Stage("data", data_page.run, lambda config, workdir: [], lambda config: []),
   Stage("inspect", _inspect, _inspect_inputs, _inspect_outputs),
