@@ -3,12 +3,14 @@
 import html
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from lafg_jax.evaluate import results
 from lafg_jax.evaluate.intervals import Interval
 from lafg_jax.report import frame
 from lafg_jax.report.frame import Section
+from lafg_jax.training import metrics_log
 from lafg_jax.utils.errors import UserError
 
 # What two evaluations must share to be compared.
@@ -51,6 +53,12 @@ def read(workdirs: Sequence[str], result: dict[str, Any]) -> list[Other]:
       raise UserError(f"--compare={workdir}: it was evaluated on other data ({what})")
     found.append(Other(name, workdir, other))
   return found
+
+
+def inputs(workdirs: Sequence[str]) -> list[Any]:
+  """What a page depends on beside its own workdir: other runs, and the frame."""
+  names = (results.FILE, results.EMBEDDINGS, metrics_log.FILE)
+  return [[Path(of, name) for of in workdirs for name in names], list(frame.TEMPLATE)]
 
 
 def names_of(workdirs: Sequence[str]) -> list[str]:

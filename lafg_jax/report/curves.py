@@ -8,9 +8,7 @@ from lafg_jax.report.frame import Chart, Section, Series
 from lafg_jax.training import metrics_log
 
 
-def charts(
-  runs: Sequence[tuple[str, str]], shown: Mapping[str, tuple[str, str]]
-) -> list[Chart]:
+def charts(runs: Sequence[tuple[str, str]], shown: Mapping[str, tuple[str, str]]) -> list[Chart]:
   """A chart for each figure that the first run has at two steps or more.
 
   Args:
@@ -35,5 +33,7 @@ def charts(
 def section(found: Sequence[Chart]) -> Section:
   """The section of these charts."""
   places = "".join(frame.place_of(chart) for chart in found)
-  body = f'<div class="charts">{places}</div>' if found else "<p>No metrics.jsonl in this folder.</p>"
+  body = (
+    f'<div class="charts">{places}</div>' if found else "<p>No metrics.jsonl in this folder.</p>"
+  )
   return Section("training", "Training", body)

@@ -99,18 +99,3 @@ def retrieval_grid(
       tile = Image.fromarray(read(index)).resize((side, side), Image.Resampling.BICUBIC)
       sheet.paste(tile, (left + _BORDER, top + _BORDER))
   return sheet
-
-
-def curve(points: Sequence[tuple[float, float]], title: str, width=420, height=180) -> str:
-  """A line plot as inline SVG, its axes labelled with the extremes."""
-  if len(points) < 2:
-    return ""
-  x, y = (np.array(axis, float) for axis in zip(*points, strict=True))
-  u = 48 + (x - x.min()) / max(np.ptp(x), 1e-9) * (width - 60)
-  v = height - 24 - (y - y.min()) / max(np.ptp(y), 1e-9) * (height - 52)
-  path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(u, v, strict=True))
-  texts = [(48, 14, "start", title), (48, height - 6, "start", f"step {x.min():.0f}")]
-  texts += [(width - 12, height - 6, "end", f"{x.max():.0f}")]
-  texts += [(44, v[at] + 4, "end", f"{y[at]:.3g}") for at in (y.argmax(), y.argmin())]
-  drawn = f'<polyline points="{path}" fill="none" stroke="var(--bar)" stroke-width="1.6"/>'
-  return plot(drawn, texts, (width, height))

@@ -19,11 +19,14 @@ from lafg_jax.utils.counted import counted
 FILE, PICTURE = frame.FILE, "retrieval.png"
 TILE = 112
 MOST_CLASSES, MOST_ENTRIES = 200, 300
-MARKS = {True: ("right", "\N{CHECK MARK}", "right"), False: ("wrong", "\N{MULTIPLICATION SIGN}", "wrong")}
+MARKS = {
+  True: ("right", "\N{CHECK MARK}", "right"),
+  False: ("wrong", "\N{MULTIPLICATION SIGN}", "wrong"),
+}
 
 
 class Neighbour(NamedTuple):
-  """An image that a query found. row: of it. why: attributes that both show, the strongest first."""
+  """An image that a query found. why: names of attributes that both show, the clearest first."""
 
   row: int
   similarity: float
@@ -41,7 +44,7 @@ class Query(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-  """A class and its figures, fractions. confused: what its queries wrongly find first, how often."""
+  """A class and its figures, fractions. confused: (class, how often a query finds it first)."""
 
   label: int
   num_queries: int
@@ -123,13 +126,13 @@ def document(page: Page, compared: Section | None, training: Section) -> str:
   sections = [
     _figures(page, recall),
     *([compared] if compared else []),
-    training,
     _found(page),
     _extremes(page),
-    _classes(page),
     _pairs(page),
+    _classes(page),
     *([_map(page)] if page.map else []),
     _vocabulary(page),
+    training,
   ]
   charts, data = [recall, *page.training], {"map": page.map} if page.map else {}
   return frame.page(f"lafg_jax: {result['dataset']}", _lead(result), sections, charts, data)
@@ -155,13 +158,17 @@ def _figures(page: Page, recall: Chart) -> Section:
   columns = results.columns_of(result)
   controls = {name: of for name, of in columns.items() if of is not result}
   tiles = "".join(
-    _figure(results.TITLES[metric], metric, page, controls) for metric in results.TITLES
+    _figure(results.TITLES[metric], metric, page, controls)
+    for metric in results.TITLES
     if metric in result
   )
   rows = results.rows_of(result)
   if any(page.intervals.values()):
     ranges = [_range(page.intervals.get(row[0])) for row in rows[1:]]
-    rows = [[*rows[0], "95% interval"], *([*row, of] for row, of in zip(rows[1:], ranges, strict=True))]
+    rows = [
+      [*rows[0], "95% interval"],
+      *([*row, of] for row, of in zip(rows[1:], ranges, strict=True)),
+    ]
   body = f"""<div class="tiles-of-figures">{tiles}</div>{frame.table(rows)}
 <p class="note">In percent. chance: what random rankings of these images give. before training: the
 same network as it starts. Intervals are over classes (bootstrap), for this one training.</p>
@@ -185,16 +192,20 @@ def _range(interval: Interval | None) -> str:
 
 
 def _found(page: Page) -> Section:
-  why = " Below a neighbour stands why it may have matched: attributes that the model reads in both images."
+  why = html.escape(page.about_attributes)
+  if page.entries:
+    why = """Below a neighbour stands why it may have matched: the attributes that the model reads
+in both images (<a href="#attributes">how they are read</a>)."""
   body = f"""<p class="note">Evenly spaced queries, not picked ones, and the images nearest to each.
-{_legend()}{why if page.entries else ""} {html.escape(page.about_attributes)}</p>{_queries(page, page.spaced)}"""
+{_legend()} {why}</p>{_queries(page, page.spaced)}"""
   return Section("found", "What is found", body)
 
 
 def _extremes(page: Page) -> Section:
   body = f"""<p class="note">By AP@R, the precision over as many places as there are right images;
 at most one query a class. {_legend()}</p>
-<h3>Worst queries</h3>{_queries(page, page.worst)}<h3>Best queries</h3>{_queries(page, page.best)}"""
+<h3>Worst queries</h3>{_queries(page, page.worst)}
+<h3>Best queries</h3>{_queries(page, page.best)}"""
   return Section("extremes", "Best and worst queries", body)
 
 
@@ -207,11 +218,14 @@ def _queries(page: Page, queries: Sequence[Query]) -> str:
 
 
 def _query(page: Page, query: Query) -> str:
-  found = f"first right image at place {query.rank}" if query.rank else "no right image is there"
+  found = f"no right image among the first {len(query.neighbours)}"
+  if query.rank:
+    found = f"the first right image at place {query.rank}"
   tiles = "".join(_neighbour(page, k, one) for k, one in enumerate(query.neighbours, 1))
   return f"""<div class="query"><p class="note">{html.escape(page.ids[query.row])}: {found}, AP@R
-{results.percent(query.precision)} %</p><ul class="tiles"><li class="asked">{_tile(page, query.row)}
-<span class="mark">the query</span><br>{_name(page, page.labels[query.row])}</li>{tiles}</ul></div>"""
+{results.percent(query.precision)} %</p><ul class="tiles"><li class="asked">
+{_tile(page, query.row)}<span class="mark">the query</span><br>
+{_name(page, page.labels[query.row])}</li>{tiles}</ul></div>"""
 
 
 def _neighbour(page: Page, place: int, one: Neighbour) -> str:
@@ -221,7 +235,8 @@ def _neighbour(page: Page, place: int, one: Neighbour) -> str:
     why = f'<ul class="why">{why or """<li class="none">no shared attribute</li>"""}</ul>'
   return (
     f'<li class="{kind}">{_tile(page, one.row)}<span class="mark">{place}. {sign} {word}</span> '
-    f'<span class="score">{one.similarity:.3f}</span><br>{_name(page, page.labels[one.row])}{why}</li>'
+    f'<span class="score">{one.similarity:.3f}</span><br>{_name(page, page.labels[one.row])}'
+    f"{why}</li>"
   )
 
 
@@ -251,7 +266,8 @@ def _classes(page: Page) -> Section:
   chance = results.percent(page.result["chance"]["recall@1"])
   body = f"""<p class="note">Hardest first, by MAP@R. By chance R@1 is {chance} %. The last column
 counts queries whose nearest image is of another class.{left}</p>
-{_filter("classes-table", "Find a class")}{frame.table_of_html(head, most, words=(4,), id="classes-table")}"""
+{_filter("classes-table", "Find a class")}
+{frame.table_of_html(head, most, words=(4,), id="classes-table")}"""
   return Section("classes", "Hardest classes", body)
 
 
@@ -266,13 +282,17 @@ def _filter(table: str, about: str) -> str:
 def _pairs(page: Page) -> Section:
   told = ""
   if page.entries:
-    told = """ Beside them the attributes that the model reads more often in one of them: the mean
-score (cosine) in either class, and how far these lie apart in standard deviations within classes."""
-  body = "".join(_pair(page, pair) for pair in page.pairs) or "<p>No query finds another class first.</p>"
+    told = """ Beside them the attributes that the model reads more clearly in one of them: the mean
+score (cosine) in either class, and the difference in standard deviations within the classes."""
+  body = (
+    "".join(_pair(page, pair) for pair in page.pairs)
+    or "<p>No query finds another class first.</p>"
+  )
   return Section(
     "pairs",
     "Most confused pairs of classes",
-    f'<p class="note">By the share of queries of both whose nearest image is of the other.{told}</p>{body}',
+    '<p class="note">By the share of queries of both whose nearest image is of the other.'
+    f"{told}</p>{body}",
   )
 
 
@@ -286,7 +306,9 @@ def _pair(page: Page, pair: Pair) -> str:
   tiles = "".join(
     f'<figure class="{kind}">{_tile(page, row)}<figcaption>{what}<br>'
     f"{html.escape(page.class_names[page.labels[row]])}</figcaption></figure>"
-    for row, kind, what in zip(pair.example, ("asked", "wrong"), ("a query", "what it found"), strict=True)
+    for row, kind, what in zip(
+      pair.example, ("asked", "wrong"), ("a query", "what it found"), strict=True
+    )
   )
   rows = [["attribute", *plain, "apart"]]
   rows += [[x.name, *(f"{mean:.2f}" for mean in x.means), f"{x.distance:+.1f}"] for x in pair.apart]
@@ -303,14 +325,17 @@ of its class, a cross one whose nearest is not. What is near here may be far in 
 embeddings.</p>
 <ul class="key"><li><span class="swatch"></span>nearest image right</li>
 <li><span class="swatch wrong">&times;</span>nearest image wrong</li></ul>
-<div class="tools"><label for="search">Find a class</label>
-<input id="search" type="search" autocomplete="off" placeholder="then Enter; Escape for none">
-<button type="button" id="zoom-in">Zoom in</button><button type="button" id="zoom-out">Zoom out</button>
-<button type="button" id="zoom-reset">Reset</button></div>
-<div class="mapbox"><div id="map" role="img" aria-label="Map of the embeddings. The buttons below show
-the images of a class."></div><div id="tip" hidden></div></div>
-<p class="count" id="number" role="status"></p><div id="found" role="group" aria-label="Classes"></div>
-<p id="chosen" role="status"></p><div id="strip" role="group" aria-label="Images of the class"></div>"""
+<div class="tools"><label for="map-search">Find a class</label>
+<input id="map-search" type="search" autocomplete="off" placeholder="then Enter; Escape for none">
+<button type="button" id="map-zoom-in">Zoom in</button>
+<button type="button" id="map-zoom-out">Zoom out</button>
+<button type="button" id="map-zoom-reset">Reset</button></div>
+<div class="mapbox"><div id="map" role="img" aria-label="Map of the embeddings. The buttons below
+show the images of a class."></div><div id="map-tip" hidden></div></div>
+<p class="count" id="map-number" role="status"></p>
+<div id="map-found" role="group" aria-label="Classes"></div>
+<p id="map-chosen" role="status"></p>
+<div id="map-strip" role="group" aria-label="Images of the class"></div>"""
   return Section("map-of-images", "Map of embeddings", body)
 
 

@@ -1,4 +1,4 @@
-"""Small pictures of many images: sheets in the page, or in a folder beside it where they are many."""
+"""Small pictures of many images: sheets in the page, or beside it where they are many."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""A headless Chromium that a test drives by its DevTools protocol, over a pipe: no port is opened."""
+"""A headless Chromium that a test drives by its DevTools protocol, over a pipe without a port."""
 
 import base64
 import json

@@ -131,7 +131,7 @@ function told(row) {
 }
 
 function hover(row, event) {
-  const tip = byId("tip");
+  const tip = byId("map-tip");
   tip.hidden = row === null;
   if (row === null) return;
   const lines = told(row).filter(Boolean).map((text, k) => {
@@ -168,7 +168,7 @@ function choose(label) {
   chosen = label;
   mark();
   const rows = label === null ? [] : rowsOf(label);
-  byId("strip").replaceChildren(...rows.slice(0, STRIP).map((row) => {
+  byId("map-strip").replaceChildren(...rows.slice(0, STRIP).map((row) => {
     const button = document.createElement("button");
     button.type = "button";
     button.className = page.map.right[row] === 0 ? "wrong" : "";
@@ -180,16 +180,16 @@ function choose(label) {
   }));
   const more = rows.length > STRIP ? `, the first ${STRIP} shown` : "";
   const wrong = rows.filter((row) => page.map.right[row] === 0).length;
-  byId("chosen").textContent = label === null ? "" : `${page.map.classes[label]}: ` +
+  byId("map-chosen").textContent = label === null ? "" : `${page.map.classes[label]}: ` +
     `${rows.length} images on the map, ${wrong} with a wrong nearest image${more}.`;
   search();
 }
 
 function search() {
-  const words = byId("search").value.toLowerCase().split(/\s+/).filter(Boolean);
+  const words = byId("map-search").value.toLowerCase().split(/\s+/).filter(Boolean);
   const all = page.map.classes.map((name, label) => ({ name, label }));
   const found = all.filter(({ name }) => words.every((word) => name.toLowerCase().includes(word)));
-  byId("found").replaceChildren(...found.slice(0, FOUND).map(({ name, label }) => {
+  byId("map-found").replaceChildren(...found.slice(0, FOUND).map(({ name, label }) => {
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = name;
@@ -198,7 +198,7 @@ function search() {
     return button;
   }));
   const first = found.length > FOUND ? `, the first ${FOUND} listed` : "";
-  byId("number").textContent = `${found.length} of ${all.length} classes${first}`;
+  byId("map-number").textContent = `${found.length} of ${all.length} classes${first}`;
   return found;
 }
 
@@ -210,10 +210,10 @@ function zoom(factor) {
 }
 
 function listenToMap() {
-  byId("search").addEventListener("input", search);
-  byId("search").addEventListener("keydown", (event) => {
+  byId("map-search").addEventListener("input", search);
+  byId("map-search").addEventListener("keydown", (event) => {
     if (event.key === "Escape") {
-      byId("search").value = "";
+      byId("map-search").value = "";
       choose(null);
     } else if (event.key === "Enter") {
       const [first] = search();
@@ -221,9 +221,9 @@ function listenToMap() {
     } else return;
     event.preventDefault();
   });
-  byId("zoom-in").addEventListener("click", () => zoom(1 / 1.5));
-  byId("zoom-out").addEventListener("click", () => zoom(1.5));
-  byId("zoom-reset").addEventListener("click", drawMap);
+  byId("map-zoom-in").addEventListener("click", () => zoom(1 / 1.5));
+  byId("map-zoom-out").addEventListener("click", () => zoom(1.5));
+  byId("map-zoom-reset").addEventListener("click", drawMap);
   for (const link of document.querySelectorAll("a[data-label]")) {
     link.addEventListener("click", () => choose(Number(link.dataset.label)));
   }

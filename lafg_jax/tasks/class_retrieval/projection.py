@@ -13,9 +13,9 @@ def plane(vectors: np.ndarray) -> tuple[np.ndarray, str]:
   """Places [n, 2], within [-1, 1], of embeddings [n, D], n >= 3, and how they were made, in words.
 
   t-SNE (van der Maaten and Hinton, 2008) by scikit-learn on the first `WIDTH` principal axes of at
-  most `LANDMARKS` evenly spaced images, which bounds the time. Any other image stands at the mean of
-  its nearest landmarks, the nearer ones weighing more. Without scikit-learn, or of few images, the
-  first two principal axes.
+  most `LANDMARKS` evenly spaced images, which bounds the time. Any other image stands at the mean
+  of its nearest landmarks, the nearer ones weighing more. Without scikit-learn, or of few images,
+  the first two principal axes.
   """
   axes, shares = _principal(vectors)
   if len(vectors) < 12 or util.find_spec("sklearn") is None:

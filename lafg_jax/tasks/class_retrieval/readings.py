@@ -75,8 +75,8 @@ def inputs(config: ConfigDict, workdir: str) -> list[Any]:
   """What the page depends on, for `stages.Stage`."""
   names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
   deciding = [config.data.name, config.data.root, config.evaluate]
-  compared = [Path(of, name) for of in config.evaluate.compare for name in names[:3]]
-  return [deciding, [Path(workdir, name) for name in names], compared, list(frame.TEMPLATE)]
+  read = [Path(workdir, name) for name in names]
+  return [deciding, read, *comparison.inputs(config.evaluate.compare)]
 
 
 def check(config: ConfigDict, workdir: str, result: dict[str, Any]) -> None:
