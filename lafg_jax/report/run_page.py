@@ -4,7 +4,7 @@ Its numbers are made in `tasks/class_retrieval/readings.py`; here they are only 
 """
 
 import html
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from lafg_jax.report.frame import Chart, Section, Series
 from lafg_jax.utils.counted import counted
 
 FILE, PICTURE = frame.FILE, "retrieval.png"
-TILE = 112
+TILE, SMALL = 112, 64
 MOST_CLASSES, MOST_ENTRIES = 200, 300
 MARKS = {
   True: ("right", "\N{CHECK MARK}", "right"),
@@ -98,7 +98,7 @@ class Page(NamedTuple):
   labels: Sequence[int]
   class_names: Sequence[str]
   intervals: dict[str, Interval | None]
-  recalls: dict[str, Sequence[tuple[float, float]]]
+  recalls: Mapping[str, Sequence[tuple[float, float]]]
   spaced: Sequence[Query]
   best: Sequence[Query]
   worst: Sequence[Query]
@@ -240,9 +240,10 @@ def _neighbour(page: Page, place: int, one: Neighbour) -> str:
   )
 
 
-def _tile(page: Page, row: int) -> str:
+def _tile(page: Page, row: int, side: int = TILE) -> str:
   about = f"{page.ids[row]}, {page.class_names[page.labels[row]]}"
-  return pictures.inline(Image.fromarray(page.picture(row)), about, "JPEG")
+  tile = Image.fromarray(page.picture(row))
+  return pictures.inline(tile if side == TILE else tile.resize((side, side)), about, "JPEG")
 
 
 def _name(page: Page, label: int) -> str:
@@ -349,9 +350,7 @@ def _vocabulary(page: Page) -> Section:
       html.escape(of.name) + _sentences(of),
       f"{of.shown:,}",
       ", ".join(f"{html.escape(name)} {100 * weight:.0f} %" for name, weight in of.classes),
-      '<div class="tiles">'
-      + "".join(f'<figure class="asked">{_tile(page, row)}</figure>' for row in of.examples)
-      + "</div>",
+      f'<div class="examples">{"".join(_tile(page, row, SMALL) for row in of.examples)}</div>',
     ]
     for of in page.entries[:MOST_ENTRIES]
   ]

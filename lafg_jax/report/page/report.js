@@ -77,7 +77,7 @@ function drawMap() {
   const { x, y, right } = page.map;
   const fig = dressed({ height: byId("map").clientHeight, width_policy: "max",
     match_aspect: true });
-  fig.xaxis.visible = fig.yaxis.visible = false;
+  fig.xaxis.visible = fig.yaxis.visible = fig.xgrid.visible = fig.ygrid.visible = false;
   if (matchMedia("(hover: hover)").matches) fig.add_tools(new Bokeh.PanTool());
   const of = (wanted) => x.map((_, row) => row).filter((row) => right[row] === wanted);
   const size = x.length > 3000 ? 4 : x.length > 800 ? 6 : 8;
