@@ -7,8 +7,8 @@ Without --stage all stages of the config's task run in order; those of class ret
 describe, encode, prototypes, train, evaluate, report. A stage is skipped while its output exists
 and its inputs are unchanged; a stopped one resumes. Two more run on request: --stage=data checks a
 data set (counts, sizes, unreadable images, near duplicates), and --stage=inspect makes
-language.html, a page about the classes' descriptions and attributes. python -m
-lafg_jax.config.reference explains every key.
+language.html, a page about the classes' descriptions and attributes. --compare=RUN,RUN puts other
+runs beside this one in report.html. python -m lafg_jax.config.reference explains every key.
 """
 
 import os

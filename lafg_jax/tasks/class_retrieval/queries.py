@@ -11,7 +11,7 @@ from lafg_jax.utils import files
 from lafg_jax.utils.errors import UserError
 
 NUM_NEIGHBOURS = 8
-CURVE_KS = (*range(1, 11), *range(12, 31, 2), 40, 50, 75, 100)
+CURVE_KS = (*range(1, 11), *range(12, 33, 2))
 
 
 class Evaluated(NamedTuple):
