@@ -96,6 +96,13 @@ class Browser:
     self.wait("document.documentElement?.dataset.drawn !== undefined")
     return time.monotonic() - began
 
+  def cpu(self):
+    """Seconds of processor time of all pages so far."""
+    session, self.session = self.session, None
+    found = self.call("SystemInfo.getProcessInfo")["processInfo"]
+    self.session = session
+    return sum(one["cpuTime"] for one in found if one["type"] == "renderer")
+
   def js(self, text):
     found = self.call("Runtime.evaluate", expression=text, returnByValue=True, awaitPromise=True)
     assert "exceptionDetails" not in found, found["exceptionDetails"]
@@ -104,7 +111,7 @@ class Browser:
   def wait(self, text):
     end = time.monotonic() + self.timeout
     while not self.js(text):
-      assert time.monotonic() < end, text
+      assert time.monotonic() < end and not self.errors, (text, self.errors)
       time.sleep(0.02)
 
   def press(self, key, text=""):

@@ -1,4 +1,4 @@
-"""The page of class retrieval, as a browser's parser reads it; its frame, colours and thumbnails."""
+"""The page of class retrieval, as a browser's parser reads it; frame, colours and thumbnails."""
 
 import base64
 import html.parser
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lafg_jax.report import comparison, frame, run_page, thumbnails
-from lafg_jax.report.frame import Chart, Section, Series
+from lafg_jax.report import comparison, curves, frame, run_page, thumbnails
+from lafg_jax.report.frame import Chart, Series
 from lafg_jax.report.run_page import Apart, ClassRow, Entry, Neighbour, Page, Pair, Query
 from lafg_jax.utils.errors import UserError
 
@@ -103,7 +103,7 @@ def made(count=4, bad=BAD, mapped=True):
 
 
 def document(page, compared=None):
-  return run_page.document(page, compared, Section("training", "Training", ""))
+  return run_page.document(page, compared, curves.section(page.training))
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +164,8 @@ def test_tables_and_charts_can_be_read_without_eyes(page):
   assert {*page.of("section", "aria-labelledby")} <= labelled
   assert {*page.of("label", "for")} <= labelled
   plots = [attrs for _, attrs in page.tags if attrs.get("class") == "plot"]
-  assert all(attrs["role"] == "img" and "queries" in attrs["aria-label"] for attrs in plots)
+  assert len(plots) == 2
+  assert all(attrs["role"] == "img" and " by " in attrs["aria-label"] for attrs in plots)
   assert [href[1:] for href in page.of("a", "href")][0] == "main"
   ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
   assert len(ids) == len({*ids})
