@@ -22,8 +22,10 @@ BASE = [
   "safetensors>=0.5",
   "tokenizers>=0.21",
 ]
-# What training, evaluation and the data check need beside it.
+# What training, evaluation, the report and the data check need beside it. Of bokeh the report takes
+# BokehJS, the file that draws the charts, and imports nothing.
 TRAIN = [
+  "bokeh>=3.8",
   "cloudpickle>=2.2",
   "grain>=0.2.10",
   "ImageHash>=4.3",
@@ -32,7 +34,7 @@ TRAIN = [
   "tensorboardX>=2.6.2",
 ]
 # The stages from class names to prototypes; whoever makes prototypes trains on them.
-LANGUAGE = TRAIN + ["openai>=1.60", "scikit-learn>=1.4"]
+LANGUAGE = TRAIN + ["openai>=1.60", "scikit-learn>=1.5"]
 # The second way to encode (language.encoder_runtime): sentence encoders and others that are no CLIP
 # or SigLIP. And language models in this process. protobuf and sentencepiece: transformers reads
 # SigLIP's words with them.
@@ -42,8 +44,7 @@ TORCH = LANGUAGE + [
   "torch>=2.4",
   "transformers>=4.50",
 ]
-# `python -m lafg_jax.ablate`. Its figures alone need matplotlib: the pages of a run draw their two
-# kinds of small plots themselves, which saves each run two seconds and each machine 75 MB.
+# `python -m lafg_jax.ablate`. Its figures alone need matplotlib.
 STUDY = TRAIN + ["matplotlib>=3.9"]
 DATA = ["datasets>=4.0", "pyarrow>=17", "tensorflow-datasets>=4.9.8"]
 FAISS = ["faiss-cpu>=1.8"]

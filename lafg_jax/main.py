@@ -7,8 +7,8 @@ Without --stage all stages of the config's task run in order; those of class ret
 describe, encode, prototypes, train, evaluate, report. A stage is skipped while its output exists
 and its inputs are unchanged; a stopped one resumes. Two more run on request: --stage=data checks a
 data set (counts, sizes, unreadable images, near duplicates), and --stage=inspect makes
-language.html, a page about the classes' descriptions and attributes. python -m
-lafg_jax.config.reference explains every key.
+language.html, a page about the classes' descriptions and attributes. --compare=RUN,RUN puts other
+runs beside this one in report.html. python -m lafg_jax.config.reference explains every key.
 """
 
 import os
@@ -19,7 +19,7 @@ from absl import flags
 from lafg_jax import tasks
 from lafg_jax.config import command_line
 from lafg_jax.runtime import distributed, malloc
-from lafg_jax.utils import packages
+from lafg_jax.utils import packages, places
 from lafg_jax.utils.errors import Stopped, UserError
 
 _WORKDIR = flags.DEFINE(
@@ -29,6 +29,9 @@ _WORKDIR = flags.DEFINE(
   "Folder or URL (gs://) for all output (default: runs/<name of the config>).",
 )
 _STAGE = flags.DEFINE_string("stage", None, "The only stage to run (default: see above).")
+_COMPARE = flags.DEFINE_list(
+  "compare", None, "Workdirs of other runs, RUN,RUN, that report.html compares this one with."
+)
 
 
 def main(argv: Sequence[str]) -> None:
@@ -40,6 +43,8 @@ def main(argv: Sequence[str]) -> None:
   if stage is not None and stage not in known:
     raise UserError(f"--stage={stage}: it takes one of {', '.join(known)}")
   names = [stage] if stage else task.default_names(config)
+  if _COMPARE.value:
+    config.evaluate.compare = tuple(places.expanded(run, "--compare=") for run in _COMPARE.value)
   task.validate(config, names)
   packages.require("train", *packages.TRAINING)
   if tracker := config.train.tracker:

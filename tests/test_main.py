@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -99,8 +100,24 @@ def test_the_report_shows_figures_and_pictures(finished):
   page = (workdir / "report.html").read_text()
   result = json.loads((workdir / "evaluation.json").read_text())
   assert f"<td>{100 * result['recall@1']:.1f}</td>" in page
-  assert page.count("<svg") >= 3 and "data:image/png;base64," in page
-  assert "http://" not in page and "https://" not in page
+  assert "data:image/jpeg;base64," in page
+  # Outside of its scripts it names no address, and its policy lets it ask none.
+  plain = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+  assert "http://" not in plain and "https://" not in plain and "default-src 'none'" in plain
+  assert not re.search(r"<script[^>]* src=|<link", plain)
+  found = json.loads(re.search(r'id="data">(.*?)</script>', page)[1])
+  recall, loss, *_ = found["charts"]
+  for k in (1, 2, 4, 8):
+    at = recall["series"][0]["x"].index(k)
+    assert recall["series"][0]["y"][at] == pytest.approx(100 * result[f"recall@{k}"], abs=1e-3)
+    chance = dict(zip(recall["series"][2]["x"], recall["series"][2]["y"], strict=True))
+    assert chance[k] == pytest.approx(100 * result["chance"][f"recall@{k}"], abs=1e-3)
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+  assert (loss["x"], loss["y"]) == ("training step", "loss, nats")
+  assert loss["series"][0]["y"] == pytest.approx([line["loss"] for line in lines], rel=1e-5)
+  assert len(found["map"]["x"]) == len(found["map"]["ids"]) == 1200
+  right = np.array(found["map"]["right"])
+  assert right.mean() == pytest.approx(result["recall@1"])
   picture = np.asarray(Image.open(workdir / "retrieval.png"))
   assert picture.shape[0] > 800 and picture.shape[1] > 900
   # The frames of right and wrong answers, and of queries, are there to be seen.
@@ -188,6 +205,16 @@ def test_a_damaged_input_of_the_report_is_one_line(copied, name, damage):
 def test_a_report_of_another_evaluation_is_refused(copied):
   done = main(copied, "--config.evaluate.source=some.npz", "--stage=report", code=2)
   assert "another evaluation" in done.stderr.splitlines()[-1]
+
+
+def test_a_report_stands_beside_that_of_another_run(finished, copied):
+  main(copied, *SMALL, "--stage=report", f"--compare={finished[0]}")
+  page = (copied / "report.html").read_text()
+  assert "Compared with other runs" in page and "0 of 60 classes gained, 0 lost" in page
+  main(copied, *SMALL, "--stage=report")
+  assert "Compared with other runs" not in (copied / "report.html").read_text()
+  done = main(copied, *SMALL, "--stage=report", f"--compare={copied}/none", code=2)
+  assert "no such folder" in done.stderr.splitlines()[-1]
 
 
 def test_two_runs_in_one_workdir_are_refused(copied):

@@ -1,19 +1,17 @@
 """The page report.html of composed retrieval: figures, and queries with what each term did."""
 
 import html
-import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from absl import logging
 
-from lafg_jax.report import pictures, term_bars
+from lafg_jax.report import curves, frame, pictures, term_bars
+from lafg_jax.report.frame import Chart, Section
 from lafg_jax.report.term_bars import Term
-from lafg_jax.utils import files
 from lafg_jax.utils.counted import counted
 
-FILE = "report.html"
+FILE = frame.FILE
 TILE, NUM_ANSWERS, NUM_KINDS = 112, 6, 12
 # What an answer is: its sign and word beside its colour, for those who tell colours badly.
 MARKS = {
@@ -23,25 +21,6 @@ MARKS = {
   "wrong": ("\N{MULTIPLICATION SIGN}", "wrong"),
   "unknown": ("?", "not known"),
 }
-_STYLE = """<style>
-.query { border-top: 1px solid var(--line); padding: .9rem 0; display: grid;
-  grid-template-columns: 132px minmax(0, 1fr); gap: .3rem 1rem; }
-.query > div { min-width: 0; overflow-wrap: anywhere; }
-.query p { margin: .1rem 0 .4rem; }
-.said { font-size: 17px; font-weight: 600; }
-.query > figure { width: 120px; }
-.tiles { display: flex; flex-wrap: wrap; gap: .6rem; grid-column: 1 / -1; }
-.tiles figure { width: 124px; border: 4px solid; border-radius: 6px; padding: 3px; }
-.tiles img, .query > figure img { display: block; width: 112px; }
-.right { border-color: #2ea043 !important; } .near { border-color: #b08800 !important; }
-.wrong { border-color: #cf222e !important; border-style: dashed !important; }
-.reference, .unknown { border-color: #59636e !important; border-style: dotted !important; }
-.mark { font-weight: 700; white-space: nowrap; }
-.verdict { font-weight: 700; } .why { color: var(--note); }
-.scroll { overflow-x: auto; }
-@media (max-width: 460px) { .query { grid-template-columns: minmax(0, 1fr); }
-  .tiles { gap: .35rem; } }
-</style>"""
 
 
 class Answer(NamedTuple):
@@ -89,6 +68,7 @@ class Page(NamedTuple):
   figures, the first one on top. terms: of the query, with their weights. shown: the queries. share:
   {kind: (queries whose first answer is right, queries)} of all, {} where targets are secret.
   picture: of an image's id, uint8 [TILE, TILE, 3].
+  training: its charts. compared: the section about other runs.
   """
 
   name: str
@@ -98,37 +78,34 @@ class Page(NamedTuple):
   shown: Sequence[Shown]
   share: dict[str, tuple[int, int]]
   picture: Callable[[str, str], np.ndarray]
-  curves: str = ""
+  training: Sequence[Chart] = ()
+  compared: Section | None = None
 
 
 def run(workdir: str, page: Page) -> None:
   """Writes `report.html`."""
-  text = pictures.page(f"lafg_jax: {page.name}, composed queries", body(page))
-  with files.replacing(os.path.join(workdir, FILE)) as temporary:
-    temporary.write_text(text, encoding="utf-8")
-  logging.info("report: %s", os.path.join(workdir, FILE))
+  lead = f"<p>{html.escape('; '.join(page.notes))}.</p>"
+  title = f"lafg_jax: {page.name}, composed queries"
+  frame.write(workdir, frame.page(title, lead, sections(page), page.training))
 
 
-def body(page: Page) -> str:
-  """The HTML of the page without its frame."""
+def sections(page: Page) -> list[Section]:
+  """The parts of the page."""
   (_, first), *others = page.tables
-  more = "".join(
-    f"<details><summary>{html.escape(title)}</summary>{_table(rows)}</details>"
-    for title, rows in others
-  )
-  training = f'<h2>Training</h2><div class="row">{page.curves}</div>' if page.curves else ""
-  return f"""{_STYLE}{term_bars.STYLE}<p>{html.escape("; ".join(page.notes))}.</p>{_table(first)}
-<p class="note">The first row is the method of this run. The others are baselines, and the same
-with a part left out or replaced, on the same images and queries. chance: random rankings.</p>{more}
-<h2>Queries</h2><p class="note">A reference image and a sentence, and what they find, best first.
+  more = "".join(frame.folded(title, frame.table(rows)) for title, rows in others)
+  figures = f"""{frame.table(first)}<p class="note">The first row is the method of this run. The
+others are baselines, and the same with a part left out or replaced, on the same images and queries.
+chance: random rankings.</p>{more}"""
+  queries = f"""<p class="note">A reference image and a sentence, and what they find, best first.
 They are evenly spaced among those that found a right image first and among those that did not, kind
 by kind: half of what is shown are failures where there are as many. Where no right image is among
 the first, the best one stands behind them. {_legend(page)}</p>
-{term_bars.legend(page.terms)}{_by_kind(page)}{_terms_of_all(page)}{training}"""
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-  return f'<div class="scroll">{pictures.table(rows)}</div>'
+{term_bars.STYLE}{term_bars.legend(page.terms)}{_by_kind(page)}"""
+  found = [Section("figures", "Figures", figures), *([page.compared] if page.compared else [])]
+  found.append(Section("queries", "Queries", queries))
+  if terms := _terms_of_all(page):
+    found.append(Section("terms", "What each term contributes", terms))
+  return [*found, *([curves.section(page.training)] if page.training else [])]
 
 
 def _legend(page: Page) -> str:
@@ -168,7 +145,7 @@ def _query(page: Page, shown: Shown) -> str:
     )
   reference = _picture(page, shown.part, shown.reference, f"reference {shown.reference}")
   name = f"{shown.part}, query {shown.id}"
-  return f"""<div class="query" id="{html.escape(name)}"><figure>{reference}<figcaption>the
+  return f"""<div class="query composed" id="{html.escape(name)}"><figure>{reference}<figcaption>the
 reference</figcaption></figure><div><p class="said">{html.escape(shown.text)}</p>
 {_words("its captions", shown.captions)}{_words("edited", shown.edited)}
 {_words("added", [shown.added] if shown.added else [])}
@@ -218,6 +195,6 @@ def _terms_of_all(page: Page) -> str:
   means = zip(page.terms, np.mean(right, axis=0), np.mean(others, axis=0), strict=True)
   for term, a, b in means:
     rows.append([term.name, f"{term.weight:.2f}", f"{a:.3f}", f"{b:.3f}", f"{a - b:+.3f}"])
-  return f"""<h2>What each term contributes</h2><p class="note">The mean part of the score, over the
+  return f"""<p class="note">The mean part of the score, over the
 {len(right):,} right and {len(others):,} other answers above. A term tells right from wrong where
-its difference is above 0. These are the queries that are shown, not all.</p>{_table(rows)}"""
+its difference is above 0. These are the queries that are shown, not all.</p>{frame.table(rows)}"""

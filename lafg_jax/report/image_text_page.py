@@ -7,19 +7,18 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from absl import logging
 from PIL import Image
 
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate import knn, results
-from lafg_jax.report import pictures, word_weights
-from lafg_jax.training import metrics_log
+from lafg_jax.report import comparison, curves, frame, pictures, word_weights
+from lafg_jax.report.frame import Section
 from lafg_jax.utils import files
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
 
-FILE, WORDS = "report.html", "word_weights.json"
+FILE, WORDS = frame.FILE, "word_weights.json"
 NUM_QUERIES, NUM_CAPTIONS, NUM_IMAGES, TILE = 8, 5, 6, 112
 # What an answer is: its sign and word beside its colour, for those who tell colours badly.
 _KINDS = {
@@ -29,29 +28,14 @@ _KINDS = {
   "other": ("\N{MULTIPLICATION SIGN}", "another one"),
 }
 _CURVES = {
-  "loss": "loss",
-  "l_con": "L_con",
-  "l_cate": "L_cate",
-  "images_per_second": "images per second",
-  "val_recall@1": "R@1 of the validation images, mean of both ways",
-  "val_image_to_text/recall@1": "R@1 of the validation images, image to text",
-  "val_text_to_image/recall@1": "R@1 of the validation images, text to image",
+  "loss": ("Loss", "loss, nats"),
+  "l_con": ("L_con, the contrastive loss", "L_con, nats"),
+  "l_cate": ("L_cate, the loss of classes", "L_cate, nats"),
+  "images_per_second": ("Speed", "images per second"),
+  "val_recall@1": ("R@1 of the validation images, mean of both ways", "R@1, fraction"),
+  "val_image_to_text/recall@1": ("R@1 of the validation images, image to text", "R@1, fraction"),
+  "val_text_to_image/recall@1": ("R@1 of the validation images, text to image", "R@1, fraction"),
 }
-_STYLE = """<style>
-.found { display: grid; grid-template-columns: 132px minmax(0, 1fr); gap: .3rem 1rem;
-  border-top: 1px solid var(--line); padding: .8rem 0; }
-.found ol { margin: 0; padding-left: 1.4rem; overflow-wrap: anywhere; }
-.tiles { display: flex; flex-wrap: wrap; gap: .6rem; }
-.tiles figure { width: 124px; border: 4px solid; border-radius: 6px; padding: 3px; }
-.tiles img, .found > img { display: block; width: 112px; }
-.right { border-color: #2ea043 !important; } .class { border-color: #b08800 !important; }
-.wrong, .other { border-color: #cf222e !important; border-style: dashed !important; }
-.found li { border: 0 solid; border-left-width: 4px; padding-left: .5rem; margin: 4px; }
-.mark { font-weight: 700; white-space: nowrap; }
-.words { line-height: 2; }
-.words span { padding: 2px 1px; border-bottom: calc(3px * var(--w)) solid var(--bar);
-  background: color-mix(in srgb, var(--bar) calc(55% * var(--w)), transparent); }
-</style>"""
 
 
 class _Evaluated(NamedTuple):
@@ -83,15 +67,19 @@ def run(
   result = results.read_result(workdir)
   check(config, workdir, result, captioned)
   evaluated = _read(workdir, captioned)
-  body = _body(workdir, result, evaluated, tables, weights or {})
-  written = {FILE: pictures.page(f"lafg_jax: {result['dataset']}, captions", body)}
+  others = comparison.read(config.evaluate.compare, result)
   if weights:
-    words = word_weights.summary(captioned, weights)
-    written[WORDS] = json.dumps(words, indent=2) + "\n"
-  for name, text in written.items():
-    with files.replacing(os.path.join(workdir, name)) as temporary:
-      temporary.write_text(text, encoding="utf-8")
-  logging.info("report: %s", os.path.join(workdir, FILE))
+    words = json.dumps(word_weights.summary(captioned, weights), indent=2) + "\n"
+    with files.replacing(os.path.join(workdir, WORDS)) as temporary:
+      temporary.write_text(words, encoding="utf-8")
+  runs = [("this run", workdir), *((one.name, one.workdir) for one in others)]
+  training, compared = curves.charts(runs, _CURVES), comparison.section(result, others)
+  parts = [_figures(tables), *([compared] if compared else []), *_found(evaluated)]
+  parts += [*_words(captioned, weights or {}), curves.section(training)]
+  lead = f"<p>{'; '.join(_notes(result))}.</p>"
+  frame.write(
+    workdir, frame.page(f"lafg_jax: {result['dataset']}, captions", lead, parts, training)
+  )
 
 
 def check(config: Any, workdir: str, result: dict[str, Any], captioned: Captioned) -> None:
@@ -113,27 +101,26 @@ def _read(workdir: str, captioned: Captioned) -> _Evaluated:
   return _Evaluated(arrays["vectors"], arrays["texts"], captioned)
 
 
-def _body(workdir, result, evaluated, tables, weights) -> str:
-  lines = metrics_log.read(os.path.join(workdir, metrics_log.FILE))
-  curves = "".join(
-    pictures.curve([(line["step"], line[name]) for line in lines if name in line], title)
-    for name, title in _CURVES.items()
-  )
+def _figures(tables: Sequence[tuple[str, Sequence[Sequence[str]]]]) -> Section:
   (_, first), *others = tables
-  more = "".join(
-    f"<details><summary>{html.escape(title)}</summary>{pictures.table(rows)}</details>"
-    for title, rows in others
-  )
-  return f"""{_STYLE}<p>{"; ".join(_notes(result))}.</p>{pictures.table(first)}
-<p class="note">ceiling: what equal captions leave to the best of models. class oracle: a perfect
-classifier that guesses within the class. chance: random rankings.</p>{more}
-<h2>Image to captions</h2><p class="note">Evenly spaced images and the captions nearest to each.
-{_legend("caption", evaluated.captioned)}</p>{_image_to_captions(evaluated)}
-<h2>Caption to images</h2><p class="note">Evenly spaced captions and the images nearest to each.
-The image of an equal caption is its own too.
-{_legend("image", evaluated.captioned)}</p>{_caption_to_images(evaluated)}
-{_words(evaluated.captioned, weights)}
-<h2>Training</h2><div class="row">{curves or "no metrics.jsonl in this folder"}</div>"""
+  more = "".join(frame.folded(title, frame.table(rows)) for title, rows in others)
+  body = f"""{frame.table(first)}<p class="note">ceiling: what equal captions leave to the best of
+models. class oracle: a perfect classifier that guesses within the class. chance: random
+rankings.</p>{more}"""
+  return Section("figures", "Figures", body)
+
+
+def _found(evaluated: _Evaluated) -> list[Section]:
+  captioned = evaluated.captioned
+  captions_of = f"""<p class="note">Evenly spaced images and the captions nearest to each.
+{_legend("caption", captioned)}</p>{_image_to_captions(evaluated)}"""
+  images_of = f"""<p class="note">Evenly spaced captions and the images nearest to each.
+The image of an equal caption is its own too. {_legend("image", captioned)}</p>
+{_caption_to_images(evaluated)}"""
+  return [
+    Section("image-to-captions", "Image to captions", captions_of),
+    Section("caption-to-images", "Caption to images", images_of),
+  ]
 
 
 def _notes(result: dict[str, Any]) -> list[str]:
@@ -220,18 +207,19 @@ def _caption_to_images(evaluated: _Evaluated) -> str:
   return "".join(drawn)
 
 
-def _words(captioned: Captioned, weights: word_weights.Weights) -> str:
+def _words(captioned: Captioned, weights: word_weights.Weights) -> list[Section]:
   if not weights:
-    return ""
+    return []
   rows = list(weights)
   shown = [rows[k] for k in _spaced(len(rows))]
   listed = [["word", "mean weight", "times"]]
   listed += [[w, f"{mean:.2f}", f"{n:,}"] for w, mean, n in word_weights.heaviest(weights)]
-  return f"""<h2>Which words weigh most</h2><p class="note">Captions by their own images: the darker
-and the more underlined, the heavier the word. Weights are of training; in evaluation all are 1.</p>
+  title = f"The heaviest words of {counted(len(rows), 'caption')}"
+  body = f"""<p class="note">Captions by their own images: the darker and the more underlined, the
+heavier the word. Weights are of training; in evaluation all are 1.</p>
 {"".join(_shaded(captioned, row, weights[row]) for row in shown)}{_kinds(captioned, weights)}
-<details><summary>The heaviest words of {counted(len(rows), "caption")}</summary>
-{pictures.table(listed)}</details>"""
+{frame.folded(title, frame.table(listed))}"""
+  return [Section("words", "Which words weigh most", body)]
 
 
 def _shaded(captioned: Captioned, row: int, words: Sequence[tuple[str, float]]) -> str:
@@ -251,7 +239,7 @@ def _shaded(captioned: Captioned, row: int, words: Sequence[tuple[str, float]]) 
   text += html.escape(caption[at:])
   top = sorted(places, key=lambda place: -place.weight)[:3]
   named = ", ".join(f"{html.escape(caption[a:b])} {weight:.2f}" for a, b, weight in top)
-  said = f'<p class="words">{text}</p><p class="note">heaviest: {named}</p>'
+  said = f'<p class="weighed">{text}</p><p class="note">heaviest: {named}</p>'
   return f'<div class="found">{_tile(captioned, row)}<div>{said}</div></div>'
 
 
@@ -264,4 +252,4 @@ def _kinds(captioned: Captioned, weights: word_weights.Weights) -> str:
     shares = [results.percent(of[name]) for name in ("share_of_words", "share_of_weight")]
     rows.append([kind, f"{of['words']:,}", *shares, f"{of['mean_weight']:.2f}"])
   return f"""<h3>Attribute words</h3><p class="note">Here the truth is known. Were all words to
-weigh alike, a kind's share of weight would be its share of words.</p>{pictures.table(rows)}"""
+weigh alike, a kind's share of weight would be its share of words.</p>{frame.table(rows)}"""

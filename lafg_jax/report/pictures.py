@@ -11,7 +11,7 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageDraw
 
-from lafg_jax.data import images
+from lafg_jax.data import images, vectors
 
 RIGHT, WRONG, QUERY = (46, 160, 67), (207, 34, 46), (88, 96, 105)
 _BORDER, _GAP = 4, 6
@@ -58,10 +58,13 @@ def inline(image: Image.Image, about: str, kind: str) -> str:
 
 
 def tile(dataset: Any, row: int, side: int, unread: dict[str, str] | None = None) -> np.ndarray:
-  """The middle of an image, uint8 [side, side, 3]; grey where it cannot be read.
+  """The middle of an image, uint8 [side, side, 3]; grey where it cannot be read, or where the data
+  set holds features and no images.
 
-  That is logged, or kept in `unread`, {id: why}, for a page where many may lack.
+  What cannot be read is logged, or kept in `unread`, {id: why}, for a page where many may lack.
   """
+  if vectors.held(dataset):
+    return np.full((side, side, 3), 128, np.uint8)
   try:
     image = images.of_dataset(dataset, row)
   except images.UnreadableImage as error:
@@ -99,18 +102,3 @@ def retrieval_grid(
       tile = Image.fromarray(read(index)).resize((side, side), Image.Resampling.BICUBIC)
       sheet.paste(tile, (left + _BORDER, top + _BORDER))
   return sheet
-
-
-def curve(points: Sequence[tuple[float, float]], title: str, width=420, height=180) -> str:
-  """A line plot as inline SVG, its axes labelled with the extremes."""
-  if len(points) < 2:
-    return ""
-  x, y = (np.array(axis, float) for axis in zip(*points, strict=True))
-  u = 48 + (x - x.min()) / max(np.ptp(x), 1e-9) * (width - 60)
-  v = height - 24 - (y - y.min()) / max(np.ptp(y), 1e-9) * (height - 52)
-  path = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(u, v, strict=True))
-  texts = [(48, 14, "start", title), (48, height - 6, "start", f"step {x.min():.0f}")]
-  texts += [(width - 12, height - 6, "end", f"{x.max():.0f}")]
-  texts += [(44, v[at] + 4, "end", f"{y[at]:.3g}") for at in (y.argmax(), y.argmin())]
-  drawn = f'<polyline points="{path}" fill="none" stroke="var(--bar)" stroke-width="1.6"/>'
-  return plot(drawn, texts, (width, height))

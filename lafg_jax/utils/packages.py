@@ -4,8 +4,8 @@ from importlib import util
 
 from lafg_jax.utils.errors import UserError
 
-# Modules that training, evaluation and the data check import, and inference does not.
-TRAINING = ("grain", "imagehash", "tensorboardX")
+# Modules that training, evaluation, the report and the data check need, and inference does not.
+TRAINING = ("bokeh", "grain", "imagehash", "tensorboardX")
 
 
 def require(extra: str, *modules: str) -> None:

@@ -1,5 +1,6 @@
 """The workdir of --stage=inspect, which the tests of its page share."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -32,3 +33,22 @@ def inspected(tmp_path_factory):
     assert re.search(rf"stage {stage} \[\w+\]: running \(first run\)", done.stderr)
   assert not (workdir / "checkpoints").exists()
   return workdir
+
+
+@pytest.fixture(scope="session")
+def driver():
+  """The module tests/report/driver.py."""
+  spec = importlib.util.spec_from_file_location("driver", Path(__file__).with_name("driver.py"))
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+@pytest.fixture
+def browser(driver, tmp_path):
+  """A headless Chromium; the test is skipped where there is none."""
+  if driver.BROWSER is None:
+    pytest.skip("needs chromium or google-chrome on PATH: apt-get install chromium")
+  found = driver.Browser(tmp_path / "profile")
+  yield found
+  found.close()

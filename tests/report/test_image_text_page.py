@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +21,9 @@ WEIGHTS = {
 }
 
 
+DATA = re.compile(r'id="data">(.*?)</script>')
+
+
 class Page(html.parser.HTMLParser):
   """Tags and texts by class; fails on tags that do not match."""
 
@@ -33,8 +37,9 @@ class Page(html.parser.HTMLParser):
   def handle_starttag(self, tag, attrs):
     attrs = dict(attrs)
     self.found.append((tag, attrs))
-    self.sources += [attrs[name] for name in ("src", "href") if name in attrs]
-    if tag not in ("meta", "img", "br", "polyline"):
+    links = [attrs[name] for name in ("src", "href") if name in attrs]
+    self.sources += [link for link in links if not link.startswith("#")]
+    if tag not in ("meta", "img", "br", "input"):
       self.open.append(tag)
 
   def handle_startendtag(self, tag, attrs):
@@ -44,10 +49,16 @@ class Page(html.parser.HTMLParser):
     assert self.open.pop() == tag
 
   def handle_data(self, data):
-    self.text += data
+    if "script" not in self.open:
+      self.text += data
 
   def classes(self, tag):
     return [attrs["class"] for name, attrs in self.found if name == tag and "class" in attrs]
+
+  def answers(self, tag):
+    """The classes of answers: charts and navigation have such tags too."""
+    kinds = ("right", "class", "wrong", "other")
+    return [name for name in self.classes(tag) if name in kinds]
 
 
 @pytest.fixture
@@ -82,7 +93,7 @@ def evaluated(tmp_path, captioned):
   return tmp_path
 
 
-CONFIG = ConfigDict({"evaluate": {"split": "test", "source": "checkpoint"}})
+CONFIG = ConfigDict({"evaluate": {"split": "test", "source": "checkpoint", "compare": ()}})
 
 
 def made(workdir, captioned, weights=None):
@@ -93,11 +104,11 @@ def made(workdir, captioned, weights=None):
 def test_answers_are_marked_in_words_and_signs(evaluated, captioned):
   page = made(evaluated, captioned)
   # Three strings an image, nearest first.
-  lines = page.classes("li")
+  lines = page.answers("li")
   assert len(lines) == 4 * 3
   assert lines[:3] == ["right", "class", "wrong"]
   assert lines[9:] == ["wrong", "wrong", "right"]
-  tiles = page.classes("figure")
+  tiles = page.answers("figure")
   assert len(tiles) == 4 * 4
   # Images 0 and 2 have one caption, and image 3 looks the same.
   assert tiles[:4] == ["right", "right", "wrong", "class"]
@@ -114,7 +125,8 @@ def test_the_page_needs_nothing_and_its_texts_are_texts(evaluated, captioned):
   assert page.sources
   assert all(source.startswith("data:image/") for source in page.sources)
   assert "b" not in [tag for tag, _ in page.found]
-  assert "script" not in [tag for tag, _ in page.found]
+  assert not [attrs for tag, attrs in page.found if tag == "script" and "src" in attrs]
+  assert not [attrs for tag, attrs in page.found if tag == "link"]
   assert "a red <b>finch</b>" in page.text
   assert "a blue finch & wing" in page.text
   assert "text <to> image" in page.text
@@ -140,12 +152,17 @@ def test_words_are_shaded_by_their_weight(evaluated, captioned):
 
 def test_curves_and_what_is_left_out(evaluated, captioned):
   page = made(evaluated, captioned)
-  assert "svg" in [tag for tag, _ in page.found]
+  charts = json.loads(DATA.search((evaluated / "report.html").read_text())[1])["charts"]
+  assert [(chart["x"], chart["y"]) for chart in charts] == [
+    ("training step", "loss, nats"),
+    ("training step", "L_con, nats"),
+  ]
+  assert charts[0]["series"] == [{"name": "this run", "x": [1, 2, 3], "y": [1, 0.5, 0.333333]}]
   assert "Which words weigh most" not in page.text
   assert not (evaluated / "word_weights.json").exists()
   plain = captioned._replace(labels=np.full(4, -1, np.int32), class_names=())
   page = made(evaluated, plain)
-  assert set(page.classes("li")) == {"right", "other"}
+  assert set(page.answers("li")) == {"right", "other"}
   assert "same class" not in page.text
 
 
@@ -153,5 +170,5 @@ def test_another_evaluation_is_refused(evaluated, captioned):
   with pytest.raises(UserError, match="other captions than table has in test"):
     made(evaluated, captioned._replace(captions=[*CAPTIONS[:3], "another"]))
   with pytest.raises(UserError, match="split: test -> val"):
-    changed = ConfigDict({"evaluate": {"split": "val", "source": "checkpoint"}})
+    changed = ConfigDict({"evaluate": {"split": "val", "source": "checkpoint", "compare": ()}})
     image_text_page.run(changed, str(evaluated), captioned, TABLES)

@@ -1,6 +1,4 @@
-"""Retrieval pictures and curves, by their pixels and points."""
-
-import re
+"""Retrieval pictures, by their pixels."""
 
 import numpy as np
 
@@ -32,14 +30,3 @@ def test_frames_tell_right_from_wrong():
     assert tuple(middle) == (shades[shown[row, column]],) * 3
   # The second query has one neighbour: the place of a second stays white.
   assert tuple(pixels[gap + cell + gap, lefts[2]]) == (255, 255, 255)
-
-
-def test_a_curve_rises_where_the_values_rise():
-  svg = pictures.curve([(10, 1.0), (20, 3.0), (30, 2.0)], "loss")
-  points = re.search(r'points="([^"]+)"', svg)[1].split()
-  x, y = np.array([p.split(",") for p in points], float).T
-  assert (np.diff(x) > 0).all()
-  # SVG counts downwards.
-  assert y[1] < y[2] < y[0]
-  assert "step 10" in svg and ">30<" in svg
-  assert pictures.curve([(1, 1.0)], "one point is no curve") == ""

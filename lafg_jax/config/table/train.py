@@ -101,4 +101,9 @@ ROWS = (
       "Of evaluate.expand: a neighbour weighs its cosine to this power.",
       ReadBy("task", ("class_retrieval",), 3.0)),
   Key("evaluate.batch_size", 256, at_least(1), "nothing", "Images at once, over all devices."),
+  Key("evaluate.compare", (),
+      Rule(lambda x: isinstance(x, tuple) and all(isinstance(run, str) and run for run in x),
+           "folders, such as ('runs/other',)"), "nothing",
+      "Workdirs of other runs on the same data that report.html compares this one with; "
+      "--compare=RUN,RUN sets it."),
 )

@@ -28,12 +28,13 @@ from lafg_jax.tasks.class_retrieval import (
   finishing,
   given_features,
   protocol,
+  readings,
   sources,
   teacher_features,
   train,
 )
 from lafg_jax.tasks.class_retrieval.default import ON_REQUEST, STAGES, default_names
-from lafg_jax.training import board, checkpoints, loop, metrics_log
+from lafg_jax.training import board, checkpoints, loop
 
 # What the page of the language base is made from.
 _OF_LANGUAGE = ("describe", "encode", "prototypes")
@@ -244,17 +245,9 @@ def _evaluate_outputs(config: ConfigDict) -> list[str]:
 
 
 def _report(config: ConfigDict, workdir: str) -> None:
-  run_page.run(config, workdir)
-  if given_features.are(config):
-    return
-  picture = Path(workdir, run_page.PICTURE).read_bytes()
-  metrics_log.pictured(workdir, results.read_result(workdir), "retrieval", picture)
-
-
-def _report_inputs(config: ConfigDict, workdir: str) -> list[Any]:
-  names = ("evaluation.json", "embeddings.npz", "metrics.jsonl", "prototypes.npz")
-  deciding = [config.data.name, config.data.root, config.evaluate]
-  return [deciding, [Path(workdir, name) for name in names]]
+  readings.run(config, workdir)
+  if not given_features.are(config):
+    readings.pictured(workdir)
 
 
 def _report_outputs(config: ConfigDict) -> list[str]:
@@ -281,7 +274,7 @@ _STAGES = (
   Stage("prototypes", _prototypes, _prototypes_inputs, lambda config: _PROTOTYPES),
   Stage("train", _train, _train_inputs, train.outputs, all_processes=True),
   Stage("evaluate", protocol.run, _evaluate_inputs, _evaluate_outputs, all_processes=True),
-  Stage("report", _report, _report_inputs, _report_outputs),
+  Stage("report", _report, readings.inputs, _report_outputs),
   # Without outputs, so that it runs each time: people ask it about what is on the disk now.
   Stage("data", data_page.run, lambda config, workdir: [], lambda config: []),
   Stage("inspect", _inspect, _inspect_inputs, _inspect_outputs),

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import composed
 from lafg_jax.data.composed import Composed, Looks, Query
 from lafg_jax.evaluate import results
-from lafg_jax.report import composed_page, pictures
+from lafg_jax.report import comparison, composed_page, curves, pictures
 from lafg_jax.report.composed_page import Answer, Page, Shown
 from lafg_jax.report.term_bars import Term
 from lafg_jax.tasks.composed_retrieval import captions, edits, features, methods, ranking, tables
@@ -29,7 +29,7 @@ _TERMS = {
   "image": ("v", "reference image"),
   "text": ("t", "text alone"),
 }
-_CURVES = {"loss": "loss", "images_per_second": "rows per second"}
+_CURVES = {"loss": ("Loss", "loss"), "images_per_second": ("Speed", "rows per second")}
 
 
 def run(config: ConfigDict, workdir: str) -> None:
@@ -41,6 +41,8 @@ def run(config: ConfigDict, workdir: str) -> None:
   result, parts = results.read_result(workdir), composed.load(config)
   lines = read_rankings(workdir, parts)
   _check(config, workdir, result)
+  others = comparison.read(config.evaluate.compare, result)
+  runs = [("this run", workdir), *((one.name, one.workdir) for one in others)]
   said, changed = captions.read(workdir), edits.read(workdir)
   terms, looks = _terms(result), composed.looks(config)
   shown = [
@@ -57,7 +59,8 @@ def run(config: ConfigDict, workdir: str) -> None:
     shown=shown,
     share=share(parts, lines),
     picture=functools.partial(_picture, by_name, unread),
-    curves=_curves(workdir),
+    training=curves.charts(runs, _CURVES),
+    compared=comparison.section(result, others),
   )
   composed_page.run(workdir, page)
   if unread:
@@ -68,7 +71,8 @@ def run(config: ConfigDict, workdir: str) -> None:
 def inputs(config: ConfigDict, workdir: str) -> list[Any]:
   """What the page depends on, for `stages.Stage`."""
   names = (results.FILE, ranking.FILE, captions.FILE, edits.FILE, metrics_log.FILE)
-  return [config.composed, config.query, [Path(workdir, name) for name in names]]
+  read = [Path(workdir, name) for name in names]
+  return [config.composed, config.query, read, *comparison.inputs(config.evaluate.compare)]
 
 
 def read_rankings(workdir: str, parts: Sequence[Composed]) -> dict[tuple[str, str], dict[str, Any]]:
@@ -237,14 +241,6 @@ def _tables(result: dict[str, Any]) -> list[tuple[str, list[list[str]]]]:
     methods_of = {method: x["parts"][name] for method, x in result["by_method"].items()}
     found.append((name, tables.rows_of({"by_method": methods_of, "chance": of["chance"]})))
   return found
-
-
-def _curves(workdir: str) -> str:
-  lines = metrics_log.read(str(Path(workdir, metrics_log.FILE)))
-  return "".join(
-    pictures.curve([(line["step"], line[name]) for line in lines if name in line], title)
-    for name, title in _CURVES.items()
-  )
 
 
 def _picture(

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import captions
 from lafg_jax.data.captions import Captioned
 from lafg_jax.evaluate import results
-from lafg_jax.report import image_text_page
+from lafg_jax.report import comparison, image_text_page
 from lafg_jax.report.word_weights import Weights
 from lafg_jax.tasks.image_text_retrieval import embed, methods, protocol, reweighting, texts
 from lafg_jax.tasks.image_text_retrieval import model as models
@@ -37,7 +37,8 @@ def run(config: ConfigDict, workdir: str) -> None:
 def inputs(config: ConfigDict, workdir: str) -> list[Any]:
   """What the page depends on, for `stages.Stage`."""
   names = (results.FILE, results.EMBEDDINGS, metrics_log.FILE)
-  return [config.captions, config.evaluate, [Path(workdir, name) for name in names]]
+  read = [Path(workdir, name) for name in names]
+  return [config.captions, config.evaluate, read, *comparison.inputs(config.evaluate.compare)]
 
 
 def _params(config: ConfigDict, workdir: str) -> Any:

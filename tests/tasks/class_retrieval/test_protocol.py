@@ -94,7 +94,7 @@ def test_a_finished_run_is_evaluated_without_the_hub_its_weights_came_from(
     offline(evaluate__source="pretrained")
   (offline.workdir / results.FILE).unlink()
   after, page = offline()
-  assert after == before and "<th>before training</th>" in page
+  assert after == before and ">before training</th>" in page
   best, _ = offline(evaluate__source="best")
   assert best["source"] == "best" and best["untrained"] == before["untrained"]
   assert not any("left out" in line for line in caplog.messages)
