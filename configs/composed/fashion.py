@@ -37,7 +37,7 @@ def get_config(variant: str = "unseen"):
   config.captioner.update(kind="attributes", number=4, batch_size=64)
   config.editor.kind = "grammar"
   # An inversion takes about a second: SEARLE and Pic2Word see this many photographs.
-  config.mapping.update(batch_size=256, dropout=0.1, num_images=256)
+  config.mapping.update(batch_size=128, dropout=0.1, num_images=128)
   # Chosen on the queries of composed.split=val, of unseen types.
   config.query.update(alpha=0.2, beta=0.2, gamma=0.2)
   config.train.update(steps=300, checkpoint_every=300, log_every=50, learning_rate=1e-3)
