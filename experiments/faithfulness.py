@@ -17,7 +17,8 @@ curves: of pairs of photographs of one class, the score while patches are taken 
 back, hottest first. The areas under both stand beside those of the middle, of random places, and of
 random blobs. Without --images the pairs are of finches.
 
-names: whether the attributes named of finches are true of them, by the quantile of the floor.
+names: whether attributes named of finches are true of them, by the quantile of the floor; and of
+how many entries the name says the claim that its sentences agree on.
 
 Intervals are 95 %, by the bootstrap over birds, pairs, or images.
 """
@@ -32,6 +33,7 @@ from absl import app, flags
 import lafg_jax
 from lafg_jax.config import shipped
 from lafg_jax.explain import faithfulness, heat, occlusion
+from lafg_jax.explain.names import short_names
 from lafg_jax.finches import classes, regions
 from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.text import ATTRIBUTES
@@ -41,16 +43,16 @@ from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import attributes, default
 
-_MODEL = flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
-_PRETRAINED = flags.DEFINE_string(
-  "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
-)
-_SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
-_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
-_BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
-_PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
-_STEPS = flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
 _AGREE = 4
+# What sentences call a part; the patterns of a wing have no word of their own.
+_WORDS = {
+  "body": ("body", "breast", "underpart", "plumage"),
+  "crown": ("crown", "cap"),
+  "wing": ("wing", "feather"),
+  "bill": ("bill", "beak"),
+  "tail": ("tail",),
+  "ring": ("ring",),
+}
 Claim = tuple[str, str]
 
 
@@ -85,7 +87,7 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (part, kind of heat, number of birds, mean share, low, high)."""
   claims, scores, directions, floors = _vocabulary(retriever)
   shares, decided = collections.defaultdict(list), collections.defaultdict(list)
-  for number, (finch, j) in enumerate(birds(_BIRDS.value)):
+  for number, (finch, j) in enumerate(birds(flags.FLAGS.birds)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
     maps = _maps(retriever, picture, seen, scores)
@@ -165,7 +167,7 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (quantile, named an image, share true with interval, share true of all entries)."""
   claims = claims_of(retriever.sentences)
   kept = [row for row, claim in enumerate(claims) if claim]
-  chosen = birds(_BIRDS.value)
+  chosen = birds(flags.FLAGS.birds)
   vectors = retriever.embed(np.stack([classes.image(finch.name, j) for finch, j in chosen]))
   found = attributes.scores(vectors, retriever.readout)[:, kept]
   true = np.array([[shows(finch, claims[row]) for row in kept] for finch, _ in chosen])
@@ -176,14 +178,28 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
     right = (above & true).sum(axis=1)[has] / above.sum(axis=1)[has]
     said = faithfulness.interval(right) if has.any() else (np.nan,) * 3
     table.append((quantile, above.sum(axis=1).mean(), has.mean(), *said, true.mean()))
-  return table
+  told = [
+    tells(name, claim)
+    for name, claim in zip(short_names(retriever.sentences), claims, strict=True)
+    if claim and claim[0] in _WORDS
+  ]
+  return [*table, ("names that tell the claim", sum(told), len(told))]
+
+
+def tells(name: str, claim: Claim) -> bool:
+  """Whether a name has a word for the part of a claim, and of a coloured part a word for it."""
+  part, value = claim
+  first = name.split(", ")[0]
+  coloured = ATTRIBUTES[part] is finch_text.COLOURS
+  right = not coloured or any(shade in first for shade in finch_text.shades(value))
+  return right and any(word in first for word in _WORDS[part])
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (kind of heat, curve, pairs, mean area, and thrice what it is above a baseline's)."""
   pairs = _pairs()
   areas = collections.defaultdict(list)
-  for number in np.linspace(0, len(pairs) - 1, min(_PAIRS.value, len(pairs))).astype(int):
+  for number in np.linspace(0, len(pairs) - 1, min(flags.FLAGS.pairs, len(pairs))).astype(int):
     picture, other = retriever.crops(pairs[number])
     seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
     target = others.embedding[0]
@@ -193,7 +209,7 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
     ).items():
       found = faithfulness.curves(
         lambda x, target=target: retriever.embed_batch(x) @ target,
-        *(picture, x, _STEPS.value, np.full_like(picture, picture.mean(axis=(0, 1)))),
+        *(picture, x, flags.FLAGS.steps, np.full_like(picture, picture.mean(axis=(0, 1)))),
       )
       for name, curve in zip(("deletion", "insertion"), found, strict=True):
         areas[kind, name].append(faithfulness.area(curve))
@@ -208,10 +224,10 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
 
 def _pairs() -> list:
   """Two images of each class of --images, or of each unseen class of finches."""
-  if not _IMAGES.value:
+  if not flags.FLAGS.images:
     return [[classes.image(finch.name, j) for j in (0, 1)] for finch in classes.UNSEEN]
   by_class = collections.defaultdict(list)
-  for path in lafg_jax.list_images(_IMAGES.value):
+  for path in lafg_jax.list_images(flags.FLAGS.images):
     by_class[path.rsplit("/", 2)[-2]].append(path)
   return [x[:2] for x in by_class.values() if len(x) > 1]
 
@@ -243,19 +259,32 @@ def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def model() -> lafg_jax.Retriever:
   """The trained model of --model, or the plain feature of pretrained weights."""
-  if _MODEL.value.endswith(".py"):
-    config = shipped.get_config(_MODEL.value)
+  if flags.FLAGS.model.endswith(".py"):
+    config = shipped.get_config(flags.FLAGS.model)
     config.prompts.method = "zero_shot"
     return lafg_jax.load_retriever(config)
-  if not _PRETRAINED.value:
-    return lafg_jax.load_retriever(_MODEL.value)
+  if not flags.FLAGS.pretrained:
+    return lafg_jax.load_retriever(flags.FLAGS.model)
   config = default.get_config()
-  config.data.update(image_size=_SIDE.value, resize_size=_SIDE.value)
-  config.model.update(pretrained=_PRETRAINED.value, embedding_dim=0, embedding_norm="")
+  config.data.update(image_size=flags.FLAGS.side, resize_size=flags.FLAGS.side)
+  config.model.update(pretrained=flags.FLAGS.pretrained, embedding_dim=0, embedding_norm="")
   config = resolve.resolve(config)
   _, params = embedders.init_model(config)
   facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
   return of(bundle.Trained(config, params, {}, {}, facts))
+
+
+def define_flags() -> None:
+  """Not at the import: a test imports this beside commands with flags of the same names."""
+  flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
+  flags.DEFINE_string(
+    "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
+  )
+  flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
+  flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
+  flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
+  flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
+  flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
 
 
 def main(argv: list[str]) -> None:
@@ -267,4 +296,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)
