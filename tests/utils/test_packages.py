@@ -65,8 +65,8 @@ def test_a_base_install_restores_embeds_searches_and_reads(python, trained_run, 
 @pytest.mark.parametrize(
   ("command", "missing", "extra"),
   [
-    ("main", "grain, imagehash, tensorboardX", "train"),
-    ("ablate", "grain, imagehash, tensorboardX, matplotlib", "study"),
+    ("main", "bokeh, grain, imagehash, tensorboardX", "train"),
+    ("ablate", "bokeh, grain, imagehash, tensorboardX, matplotlib", "study"),
   ],
 )
 def test_a_command_names_its_extra(python, tmp_path, command, missing, extra):

@@ -40,9 +40,10 @@ def read(config: ConfigDict, workdir: str, vectors: np.ndarray) -> tuple[Read | 
   if config.evaluate.source not in ("checkpoint", "best"):
     return None, "The evaluated model was not trained with words: it has no attributes to read."
   where = checkpoints.where_of(config.evaluate.source)
-  arrays, meta = checkpoints.require(workdir, where)
-  found, sentences = restore.trees(config, arrays)["readout"], meta.get("sentences", [])
   try:
+    # A workdir may have been copied without them.
+    arrays, meta = checkpoints.require(workdir, where)
+    found, sentences = restore.trees(config, arrays)["readout"], meta.get("sentences", [])
     attributes.check(config, found, sentences)
   except UserError as error:
     return None, f"No attributes: {error}."
