@@ -87,10 +87,10 @@ def a_place(folder):
   client, name = MilvusClient(server), f"test_{uuid.uuid4().hex[:12]}"
   client.create_database(name)
   yield f"{server}/{name}"
-  client.use_database(name)
-  for collection in client.list_collections():
-    client.drop_collection(collection)
-  client.use_database("default")
+  inside = MilvusClient(f"{server}/{name}")
+  for collection in inside.list_collections():
+    inside.drop_collection(collection)
+  inside.close()
   client.drop_database(name)
   client.close()
 
