@@ -1,4 +1,4 @@
-"""Short names of vocabulary entries, from the sentences nearest to them; no language model is asked.
+"""Short names of vocabulary entries, from the sentences nearest to them, without a language model.
 
 A phrase is up to three words that tell something, in a row, of one clause, with what stands between
 them ("ring around the eye"). A word w is worth s^2 log(s / b): s is the share of the entry's
@@ -16,12 +16,13 @@ import numpy as np
 # Words that name nothing by themselves: a phrase neither begins nor ends with one.
 _EMPTY = frozenset(
   (
-    "a about above all also an and another any are around as at be been being below between both but "
-    "by can characterized could different do does each either especially few for from had has have "
-    "how if in into is it its known least like likely look looks made main mainly many may more most "
-    "mostly much no not of off often on one only or other our over part shows some such than that "
-    "the their them these they this those though through to typically under up upon usually very "
-    "was well were what when where which while who whose will with within without would you your"
+    "a about above all also an and another any are around as at be been being below between both "
+    "but by can characterized could different do does each either especially few for from had has "
+    "have how if in into is it its known least like likely look looks made main mainly many may "
+    "more most mostly much no not of off often on one only or other our over part shows some such "
+    "than that the their them these they this those though through to typically under up upon "
+    "usually very was well were what when where which while who whose will with within without "
+    "would you your"
   ).split()
 )
 _WORDS, _TOKENS = 3, 6
@@ -45,7 +46,8 @@ def short_names(sentences: Sequence[Sequence[str]]) -> list[str]:
   """A name of a few words for each entry, such as 'crimson crown'.
 
   Entries of the same name are told apart by a second phrase that many of their sentences have
-  ('crimson crown, forked tail'). Without one they keep the same name.
+  ('crimson crown, forked tail'). Without one they keep the same name. Phrases of the same words are
+  the same name ('wings of blue', 'blue wing').
 
   Args:
     sentences: [N] the descriptions nearest to each entry, nearest first; empty ones are skipped.
@@ -60,7 +62,12 @@ def short_names(sentences: Sequence[Sequence[str]]) -> list[str]:
     for word, share in entry.items():
       mean[word] += share / len(shares)
   ranked = [_ranked(*entry, mean) for entry in zip(phrases, shares, strict=True)]
-  first = [found[0][0] if found else f"attribute {row}" for row, found in enumerate(ranked)]
+  # "wings of blue" and "blue wings" are one name, as it is written first.
+  written: dict[frozenset[str], str] = {}
+  for found in ranked:
+    if found:
+      written.setdefault(found[0][1], found[0][0])
+  first = [written[x[0][1]] if x else f"attribute {row}" for row, x in enumerate(ranked)]
   names, times = list(first), Counter(first)
   for row, found in enumerate(ranked):
     if times[first[row]] > 1 and (second := _second(found, shares[row])):

@@ -135,10 +135,15 @@ def image(name: str, j: int) -> np.ndarray:
   Raises:
     UserError: the name is not a class of the data set.
   """
-  index, attributes = _find(name)
-  picture = render(attributes, np.random.default_rng((DATASET_SEED, 1, index, j)))
+  picture = render(*drawn_from(name, j))
   picture.flags.writeable = False
   return picture
+
+
+def drawn_from(name: str, j: int) -> tuple[Attributes, np.random.Generator]:
+  """What image j of a class is drawn from; raises as `image`."""
+  index, attributes = _find(name)
+  return attributes, np.random.default_rng((DATASET_SEED, 1, index, j))
 
 
 def image_id(name: str, j: int) -> str:

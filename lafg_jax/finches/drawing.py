@@ -189,6 +189,19 @@ def render(attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_S
     rng: draws pose, place, light and scenery.
     size: side of the picture in pixels.
   """
+  return _light(scene(attributes, rng, size), rng)
+
+
+def scene(
+  attributes: Attributes,
+  rng: np.random.Generator,
+  size: int = IMAGE_SIZE,
+  repainted: dict[str, Colour] | None = None,
+) -> np.ndarray:
+  """The picture of `render` before light falls on it: uint8 [size, size, 3] RGB.
+
+  repainted: other colours of shapes, by the names of colours in shapes.json; all else stays.
+  """
   side = size * _SUPERSAMPLING
   unit = side / 48
   canvas = _background(side, rng)
@@ -209,11 +222,11 @@ def render(attributes: Attributes, rng: np.random.Generator, size: int = IMAGE_S
 
   shapes, points = _bird(*attributes[3:])
   placed = ((points + (2, 0)) * stretch) @ to_picture + np.array((x, y)) * unit
-  colours = _colours(attributes, rng)
+  colours = _colours(attributes, rng) | (repainted or {})
   start = 0
   for shape, part in shapes:
     _fill(draw, placed[start : start + len(shape)], colours[part])
     start += len(shape)
   for _ in range(int(rng.random() * 7)):
     _leaf(draw, unit, rng)
-  return _light(np.asarray(canvas.reduce(_SUPERSAMPLING)), rng)
+  return np.asarray(canvas.reduce(_SUPERSAMPLING))

@@ -14,7 +14,9 @@ import numbers
 import os
 import urllib.parse
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -316,3 +318,24 @@ def opened(image: Any, box: Any, colour: tuple[int, int, int]) -> Any:
     return image_files.open_any(image, box, colour)
   except image_files.UnreadableImage as error:
     raise UserError(" ".join(str(error).split())) from error
+
+
+def ahead(
+  pool: ThreadPoolExecutor, crop: Callable[..., Any], shown: Iterator[Any], size: int
+) -> Iterator[list[Any]]:
+  """Crops, `size` at a time; the next files are decoded while those before are embedded."""
+
+  def start(one: tuple[Any, Any]) -> Callable[[], Any]:
+    if isinstance(one[0], str | bytes | os.PathLike):
+      return pool.submit(crop, one).result
+    # An iterator may give the same array or picture again, with other pixels.
+    done = crop(one)
+    return lambda: done
+
+  waiting: deque[list[Callable[[], Any]]] = deque()
+  while batch := [start(one) for one in itertools.islice(shown, size)]:
+    waiting.append(batch)
+    if len(waiting) > 1:
+      yield [crops() for crops in waiting.popleft()]
+  while waiting:
+    yield [crops() for crops in waiting.popleft()]

@@ -1,9 +1,7 @@
 """A trained model as its user meets it: restore, embed, search. Needs no training-only packages."""
 
 import dataclasses
-import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -15,9 +13,12 @@ from ml_collections import ConfigDict
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import knn
 from lafg_jax.evaluate.embed import Embed
+from lafg_jax.explain.heat import Seen
+from lafg_jax.explain.records import Explanation
 from lafg_jax.inference import boxes as boxes_of
-from lafg_jax.inference import bundle, composed, inputs
+from lafg_jax.inference import bundle, composed, explanations, inputs
 from lafg_jax.runtime import jax_settings
+from lafg_jax.tasks.class_retrieval import attribute_floors
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -37,6 +38,8 @@ class Retriever:
   text_batch: [n] texts to embeddings, None for a model without a text tower.
   compose_batch: what queries of an image with a text are made with, as `lafg_jax.tasks` has
   `compose`; None for a model whose queries are the sum of both.
+  see_batch: uint8 [B, S, S, 3] to what explanations read. floors: [N], of the vocabulary's entries,
+  as `attributes.floors` has them.
   """
 
   config: ConfigDict = dataclasses.field(repr=False)
@@ -55,6 +58,9 @@ class Retriever:
   compose_batch: tuple[Embed, Callable[..., np.ndarray]] | None = dataclasses.field(
     default=None, repr=False
   )
+
+  see_batch: Callable[[np.ndarray], Seen] | None = dataclasses.field(default=None, repr=False)
+  floors: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
   def embed(self, images: Any, batch_size: int = 64, boxes: Any = None) -> np.ndarray:
     """Embeds images, cut to their box, resized and centre-cropped as in evaluation.
@@ -133,7 +139,7 @@ class Retriever:
 
     start, size = 0, 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-      for batch in _ahead(pool, crop, shown, batch_size):
+      for batch in inputs.ahead(pool, crop, shown, batch_size):
         crops = {start + i: x for i, x in enumerate(batch) if isinstance(x, np.ndarray)}
         failed = {start + i: str(x) for i, x in enumerate(batch) if isinstance(x, UserError)}
         start += len(batch)
@@ -307,31 +313,38 @@ class Retriever:
     found = self._embedded(images, "images")
     return reading.nearest(found, self.readout, self.sentences, k)
 
+  def crops(self, images: Any) -> np.ndarray:
+    """What the model sees of images, as `embed` takes them: [n, S, S, 3] uint8."""
+    shown, side = boxes_of.each(self.box, images, None), self.config.data.image_size
+    found = [crops for _, crops in self._by_batches(np.asarray, shown, 64, None)]
+    return np.concatenate([np.zeros((0, side, side, 3), np.uint8), *found])
+
+  def explain(self, a: Any, b: Any = None, **options: Any) -> Explanation:
+    """What an image shows, or why it matches another image or a text.
+
+    Args:
+      a: an image, as `embed` takes one. b: a second one, which it is compared with.
+      text: in place of b, for a model that reads texts: heat is of their cosine.
+      attribute: in place of b: heat is of this row of the vocabulary.
+      vocabulary: texts that are attributes, for a model that reads texts and has none of its own.
+      heat: 'auto', as docs/guide/explain.md has it; or 'rollout', 'occlusion', 'patches', 'matches'
+        or 'none'.
+      k: attributes in a list, at most.
+
+    Returns:
+      `explain.records.Explanation`: the score; attributes of each image above an untrained model's;
+      what a pair shares and what differs; heat over each image, as `crops` shows it; and a note.
+
+    Raises:
+      UserError: a or b is not one image that can be read, two of b, text and attribute are there,
+        or the model reads no texts, or has no attributes, where they are asked for.
+    """
+    return explanations.explain(self, a, b, **options)
+
   def _embedded(self, given: Any, what: str) -> np.ndarray:
     """Embeddings [n, D] of images, or what already is some."""
     vectors, images = inputs.vectors(given, self.embedding_dim, what)
     return self.embed(images) if vectors is None else vectors
-
-
-def _ahead(
-  pool: ThreadPoolExecutor, crop: Callable[..., Any], shown: Iterator[Any], size: int
-) -> Iterator[list[Any]]:
-  """Crops, `size` at a time; the next files are decoded while those before are embedded."""
-
-  def start(one: tuple[Any, Any]) -> Callable[[], Any]:
-    if isinstance(one[0], str | bytes | os.PathLike):
-      return pool.submit(crop, one).result
-    # An iterator may give the same array or picture again, with other pixels.
-    done = crop(one)
-    return lambda: done
-
-  waiting: deque[list[Callable[[], Any]]] = deque()
-  while batch := [start(one) for one in itertools.islice(shown, size)]:
-    waiting.append(batch)
-    if len(waiting) > 1:
-      yield [crops() for crops in waiting.popleft()]
-  while waiting:
-    yield [crops() for crops in waiting.popleft()]
 
 
 def load_retriever(source: str | ConfigDict, checkpoint: str = "newest") -> Retriever:
@@ -381,4 +394,6 @@ def of(model: bundle.Trained) -> Retriever:
     sentences=tuple(map(tuple, facts.get("sentences", ()))),
     text_batch=texts,
     compose_batch=compose,
+    see_batch=task.see_images(config, facts, params),
+    floors=attribute_floors.of(facts, model.readout),
   )

@@ -48,6 +48,13 @@ def _flash(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> 
 
 
 def _batched(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -> jax.Array:
+  return with_weights(query, key, value, causal)[0]
+
+
+def with_weights(
+  query: jax.Array, key: jax.Array, value: jax.Array, causal: bool = False
+) -> tuple[jax.Array, jax.Array]:
+  """What `attend` gives, by two products on every platform, and the weights [B, heads, T, S]."""
   # Heads before tokens, [B, heads, T, d]: each of the products over tokens is then one matrix
   # product of contiguous rows, which halves their time on the CPU.
   query, key, value = (jnp.swapaxes(x, 1, 2) for x in (query, key, value))
@@ -55,5 +62,6 @@ def _batched(query: jax.Array, key: jax.Array, value: jax.Array, causal: bool) -
   scores = jnp.einsum("bhtd,bhsd->bhts", query, key, preferred_element_type=jnp.float32)
   if causal:
     scores = jnp.where(np.tri(*scores.shape[2:], dtype=np.bool_), scores, -jnp.inf)
-  weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-  return jnp.swapaxes(jnp.einsum("bhts,bhsd->bhtd", weights, value), 1, 2)
+  weights = jax.nn.softmax(scores, axis=-1)
+  x = jnp.einsum("bhts,bhsd->bhtd", weights.astype(value.dtype), value)
+  return jnp.swapaxes(x, 1, 2), weights

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lafg_jax.models import explained
 from lafg_jax.models.pooling import gem
 from lafg_jax.models.remat import rematerialised
 
@@ -111,5 +112,10 @@ class ResNet(nn.Module):
       for j in range(depth):
         stride = 2 if i > 0 and j == 0 else 1
         x = block(channels, stride, self.dtype, name=f"stage_{i}_block_{j}")(x)
+    grid = x.shape[1:3]
     x = x.reshape(x.shape[0], -1, self.width).astype(jnp.float32)
+    if explained.asked(self):
+      alone = x.reshape(-1, 1, self.width)
+      found = gem(alone, gem_p) if self.pool == "gem" else alone
+      explained.keep(self, "patches", found.reshape(-1, *grid, self.width))
     return gem(x, gem_p) if self.pool == "gem" else x.mean(axis=1)

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lafg_jax.models.attention import attend
+from lafg_jax.models import explained
+from lafg_jax.models.attention import attend, with_weights
 from lafg_jax.models.layers import Linear, gelu
 from lafg_jax.models.options import Options
 from lafg_jax.models.pooling import gem
@@ -127,7 +128,11 @@ class Attention(nn.Module):
     )
     if places is not None:
       query, key = rotate(query, *places), rotate(key, *places)
-    x = attend(query, key, value, self.causal)
+    if explained.asked(self):
+      x, weights = with_weights(query, key, value, self.causal)
+      explained.keep(self, "weights", weights)
+    else:
+      x = attend(query, key, value, self.causal)
     use_bias = "out" not in self.unbiased
     return Linear(width, num_axes=2, use_bias=use_bias, dtype=self.dtype, name="out")(x)
 
@@ -237,10 +242,10 @@ class ViT(nn.Module):
     x = PatchEmbedding(
       self.width, self.patch_size, self.conv_stem, use_bias, eps, dtype, name="patch_embedding"
     )(images.astype(dtype))
-    places = None
+    places, grid = None, x.shape[1:3]
     if options.rotary_base:
       head_dim = self.width // self.num_heads
-      places = rotary(x.shape[1], x.shape[2], head_dim, options.rotary_base)
+      places = rotary(grid[0], grid[1], head_dim, options.rotary_base)
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
     at, block = self.num_prefix, rematerialised(Block, self.remat)
     early = self.prompts_at == "before_norm"
@@ -255,7 +260,7 @@ class ViT(nn.Module):
     if prompts is not None:
       x = jnp.concatenate([x[:, :at], x[:, at + prompts.shape[1] :]], axis=1)
     x = nn.LayerNorm(epsilon=eps, dtype=dtype, name="norm")(x)
-    return self._pooled(x, gem_p).astype(jnp.float32)
+    return self._pooled(x, gem_p, grid).astype(jnp.float32)
 
   @property
   def num_prefix(self) -> int:
@@ -282,12 +287,20 @@ class ViT(nn.Module):
       x = jnp.concatenate([x[:, :has_class], registers, x[:, has_class:]], axis=1)
     return x
 
-  def _pooled(self, x: jax.Array, gem_p: jax.Array | float) -> jax.Array:
+  def _pooled(self, x: jax.Array, gem_p: jax.Array | float, grid: tuple[int, ...]) -> jax.Array:
+    head = None
+    if self.pool == "map":
+      head = MapHead(
+        self.num_heads, self.mlp_dim, self.layer_norm_eps, self.options, self.dtype, name="map_head"
+      )
+    patches = x[:, self.num_prefix :]
+    if explained.asked(self):
+      alone = patches.reshape(-1, 1, self.width)
+      found = gem(alone, gem_p) if self.pool == "gem" else head(alone) if head else alone
+      of_each = found.reshape(-1, *grid, self.width).astype(jnp.float32)
+      explained.keep(self, "patches", of_each)
     if self.pool == "token":
       return x[:, 0]
-    x = x[:, self.num_prefix :]
-    if self.pool in ("mean", "gem"):
-      return x.mean(axis=1) if self.pool == "mean" else gem(x, gem_p)
-    return MapHead(
-      self.num_heads, self.mlp_dim, self.layer_norm_eps, self.options, self.dtype, name="map_head"
-    )(x)
+    if self.pool == "gem":
+      return gem(patches, gem_p)
+    return head(patches) if head else patches.mean(axis=1)

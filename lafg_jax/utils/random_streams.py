@@ -136,3 +136,8 @@ def training_finch(number: int, purpose: int) -> Generator:
 def captions_of_image(seed: int, content: int) -> Generator:
   """The wording of the captions that CLIP reads in an image, and which are wrong on purpose."""
   return np.random.default_rng([seed, content, 0, 35])
+
+
+def random_heat(number: int) -> Generator:
+  """Heat over an image that knows nothing of the model: what explanations are compared with."""
+  return np.random.default_rng([number, 0, 0, 41])

@@ -34,6 +34,11 @@ def test_equal_names_are_told_apart_by_what_else_their_sentences_say():
   assert found[:2] == ["red crown, long tail", "red crown"]
 
 
+def test_phrases_of_the_same_words_are_one_name():
+  entries = [("Wings of blue.",) * 3, ("A blue wing.", "Blue wings."), CROWN, TAIL]
+  assert names.short_names(entries)[:2] == ["wings of blue"] * 2
+
+
 def test_an_entry_without_words_has_its_number():
   assert names.short_names([("", ""), (), CROWN, ("of the",)])[:2] == ["attribute 0", "attribute 1"]
   assert names.short_names([(), (), (), ("of the !?",)])[3] == "attribute 3"

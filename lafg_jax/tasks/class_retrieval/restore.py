@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.evaluate.embed import Embed, inference_params, make_embed, unit_embedding
+from lafg_jax.explain import heat, towers
 from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.training import checkpoints
@@ -48,3 +49,11 @@ def embed_images(config: ConfigDict, facts: dict[str, Any], params: dict[str, An
   """`of_images` with these parameters, compiled, over all local devices."""
   del facts
   return make_embed(embedders.build(config.model), params)
+
+
+def see_images(
+  config: ConfigDict, facts: dict[str, Any], params: dict[str, Any]
+) -> Callable[[np.ndarray], heat.Seen]:
+  """What explanations read: (uint8 images [n, S, S, 3]) -> their embeddings and patches."""
+  del facts
+  return towers.seeing(functools.partial(towers.of_embedder, embedders.build(config.model)), params)

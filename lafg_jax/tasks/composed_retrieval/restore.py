@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.evaluate.embed import Embed
+from lafg_jax.explain import heat, towers
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.losses.contrastive import unit
 from lafg_jax.models import clip as clips
@@ -114,6 +115,14 @@ def of_queries(config: ConfigDict, facts: dict[str, Any]) -> Callable[..., jax.A
 def embed_images(config: ConfigDict, facts: dict[str, Any], params: dict[str, Any]) -> Embed:
   """`of_images` with these parameters, compiled, over all local devices."""
   return devices.spread(of_images(config, facts), {"image": params["image"]})
+
+
+def see_images(
+  config: ConfigDict, facts: dict[str, Any], params: dict[str, Any]
+) -> Callable[[np.ndarray], heat.Seen]:
+  """What explanations read: (uint8 images [n, S, S, 3]) -> their embeddings and patches."""
+  see = functools.partial(towers.of_clip, clip_of(config, facts))
+  return towers.seeing(see, {"image": params["image"]})
 
 
 def embed_texts(

@@ -4,12 +4,15 @@ All functions are pure. `clip` is `models.clip.Clip`, its towers as `towers` giv
 CLIP's own tree {'image', 'text', 'logit_scale'} with what a method learns (`prompts`).
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from lafg_jax.explain import towers as explained
+from lafg_jax.explain.heat import Seen
 from lafg_jax.losses.contrastive import unit
 from lafg_jax.models.vit import normalised
 from lafg_jax.tasks.image_text_retrieval import prompts, reweighting
@@ -31,6 +34,12 @@ def of_images(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> 
   x = normalised(images, clip.mean, clip.std)
   x = clip.image.apply({"params": params["image"]}, x, given)
   return unit(prompts.adapted(params, x))
+
+
+def see(config: ConfigDict, clip: Any, params: Any, images: jax.Array) -> Seen:
+  """What explanations read of images uint8 [B, S, S, 3]."""
+  given = prompts.of_image(config, clip, params)
+  return explained.of_clip(clip, params, images, given, functools.partial(prompts.adapted, params))
 
 
 def of_texts(

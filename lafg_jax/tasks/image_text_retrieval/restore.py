@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.evaluate.embed import Embed
+from lafg_jax.explain import heat, towers
 from lafg_jax.language.encoders import clip_texts, kept_clip
 from lafg_jax.models import clip_record
 from lafg_jax.models.weights import to_transformers
@@ -84,6 +85,13 @@ def embed_texts(
     return spread(said)
 
   return embed_all
+
+
+def see_images(
+  config: ConfigDict, facts: dict[str, Any], params: dict[str, Any]
+) -> Callable[[np.ndarray], heat.Seen]:
+  """What explanations read: (uint8 images [n, S, S, 3]) -> their embeddings and patches."""
+  return towers.seeing(functools.partial(features.see, config, clip_of(config, facts)), params)
 
 
 def length(config: ConfigDict, facts: dict[str, Any]) -> int:
