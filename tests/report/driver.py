@@ -26,16 +26,13 @@ class Browser:
     self.timeout, self.buffer, self.number = timeout, b"", 0
     self.errors, self.asked, self.session = [], [], None
 
-    def connect():
-      # Chromium reads its file 3 and writes its file 4. Neither may be one that is copied yet.
-      a, b = os.dup2(theirs_in, 103), os.dup2(theirs_out, 104)
-      os.dup2(a, 3), os.dup2(b, 4)
-
+    # Chromium reads its file 3 and writes its file 4. A function between fork and exec would not do
+    # beside jax's threads.
+    connect = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
     command = [BROWSER, *FLAGS, "--remote-debugging-pipe", f"--user-data-dir={profile}"]
     self.process = subprocess.Popen(
-      [*command, "about:blank"],
-      preexec_fn=connect,
-      close_fds=False,
+      ["bash", "-c", connect, "bash", *command, "about:blank"],
+      pass_fds=(theirs_in, theirs_out),
       stdout=subprocess.DEVNULL,
       stderr=subprocess.DEVNULL,
     )

@@ -122,7 +122,7 @@ def _page(
   others: Sequence[Other],
 ) -> Page:
   dataset = evaluated.dataset
-  reading, about_attributes = shown_attributes.read(config, workdir, evaluated.vectors)
+  reading, about_attributes = shown_attributes.read(config, workdir, result, evaluated.vectors)
   shown = functools.partial(_query, evaluated, scored, reading)
   worst, best = extremes(evaluated, scored)
   drawn, about_map = _map(workdir, evaluated, scored)

@@ -1,14 +1,14 @@
 """Which attributes the report names: of an image, of two images that match, of two classes."""
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
 
 from lafg_jax.explain import names
 from lafg_jax.report.run_page import Apart, Entry
-from lafg_jax.tasks.class_retrieval import attributes, restore
+from lafg_jax.tasks.class_retrieval import attribute_floors, attributes, restore
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
@@ -35,8 +35,15 @@ class Read(NamedTuple):
   classes: list[tuple[tuple[str, float], ...]]
 
 
-def read(config: ConfigDict, workdir: str, vectors: np.ndarray) -> tuple[Read | None, str]:
-  """The readings of a checkpoint, or None; and what is said about them."""
+def read(
+  config: ConfigDict, workdir: str, result: dict[str, Any], vectors: np.ndarray
+) -> tuple[Read | None, str]:
+  """The readings of a checkpoint, or None; and what is said about them.
+
+  Args:
+    result: evaluation.json, which has the floors where they were measured.
+    vectors: [n, D] embeddings.
+  """
   if config.evaluate.source not in ("checkpoint", "best"):
     return None, "The evaluated model was not trained with words: it has no attributes to read."
   where = checkpoints.where_of(config.evaluate.source)
@@ -53,8 +60,10 @@ def read(config: ConfigDict, workdir: str, vectors: np.ndarray) -> tuple[Read | 
   ]
   scores = np.concatenate(parts)
   said = [tuple(text for text in row if text) for row in sentences]
+  floors = attribute_floors.of({"evaluation": result}, found)
+  assert floors is not None
   of = Read(
-    *(scores, attributes.floors(found), scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)),
+    *(scores, floors, scores.mean(axis=0), np.maximum(scores.std(axis=0), 1e-6)),
     *(names.short_names(said), said, _attending(workdir, len(said))),
   )
   about = (
