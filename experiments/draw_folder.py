@@ -1,7 +1,7 @@
 """Draws the picture of docs/start/photographs.md: a folder of photographs, a row a class.
 
-  python -m lafg_jax.finches.files --out=finches
-  python experiments/draw_folder.py --folder=finches --out=docs/images/folder.png
+python -m lafg_jax.finches.files --out=finches
+python experiments/draw_folder.py --folder=finches --out=docs/images/folder.png
 """
 
 import os
