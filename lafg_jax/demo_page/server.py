@@ -103,10 +103,14 @@ def application(served: Desk, title: str, host: str) -> gate.App:
 
   from lafg_jax.demo_page import layout
 
+  page = layout.blocks(served, title)
+  # Gradio takes only what was uploaded for an upload, but, of a page that is mounted and not
+  # launched, any path that a crafted request names: it asks this attribute.
+  page.has_launched = True
   app = gr.mount_gradio_app(
     # Without pages about itself.
     fastapi.FastAPI(openapi_url=None, docs_url=None, redoc_url=None),
-    layout.blocks(served, title),
+    page,
     path="/",
     footer_links=[],
     run_history=False,
