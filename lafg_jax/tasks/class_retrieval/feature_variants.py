@@ -99,10 +99,10 @@ def grid(config):
   """The settings that `--tune` tries, from close to the start to far from it: rates, and weights
   half-way from the start or of the end. A random head has no start worth keeping.
   """
+  rates = (1e-4, 3e-4, 1e-3, 3e-3)
   if config.train.interpolate == 0:
-    return [{"train.learning_rate": config.train.learning_rate}] * 4
-  rate = config.train.learning_rate
-  if config.model.head_init == "random":
-    return [{"train.learning_rate": rate * x} for x in (0.1, 0.3, 1.0, 3.0)]
-  pairs = ((0.1, 0.5), (0.3, 0.5), (1.0, 1.0), (3.0, 1.0))
-  return [{"train.learning_rate": rate * x, "train.interpolate": alpha} for x, alpha in pairs]
+    # Only the start is looked at.
+    return [{"train.learning_rate": config.train.learning_rate}] * len(rates)
+  alphas = (1.0,) * 4 if config.model.head_init == "random" else (0.5, 0.5, 1.0, 1.0)
+  pairs = zip(rates, alphas, strict=True)
+  return [{"train.learning_rate": rate, "train.interpolate": alpha} for rate, alpha in pairs]
