@@ -81,7 +81,7 @@ def index_once(folder: str, kind: str) -> None:
     print(f"known {len(found)}", flush=True)
     return found
 
-  store.entries = counted
+  vars(store)["entries"] = counted
   print(building.build(f"{folder}/g.db", model, source, kind)[1], flush=True)
 
 

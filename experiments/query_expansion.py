@@ -38,7 +38,9 @@ def main(unused: list[str]) -> None:
     said(vectors, labels, n, 3.0)
 
 
-def by_query(vectors: np.ndarray, labels: np.ndarray, n: int, alpha: float) -> dict:
+def by_query(
+  vectors: np.ndarray, labels: np.ndarray, n: int, alpha: float
+) -> dict[str, np.ndarray]:
   """The metrics of each query; n = 0 expands nothing."""
   queries = expansion.expanded(vectors, vectors, n, alpha, exclude_self=True) if n else vectors
   return metrics.per_query(queries, labels, vectors, labels, ks=(1,), exclude_self=True)[0]
