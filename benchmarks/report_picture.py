@@ -2,8 +2,7 @@
 
   python benchmarks/report_picture.py --workdir=runs/demo
 
-It takes a finished run of configs/synthetic.py (`make demo`), and chromium or google-chrome on
-PATH.
+It takes a finished run of configs/synthetic.py (`make demo`), and chromium on PATH.
 """
 
 import argparse

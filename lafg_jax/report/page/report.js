@@ -86,7 +86,7 @@ function drawMap() {
     const source = new Bokeh.ColumnDataSource({ data: {
       x: rows.map((row) => x[row]), y: rows.map((row) => y[row]) } });
     const glyph = fig.scatter({ field: "x" }, { field: "y" }, { source, marker,
-      size: wanted ? size : size + 1, fill_color: wanted ? colour(name) : null, fill_alpha: 0.55,
+      size: wanted ? size : size + 1, fill_color: wanted ? colour(name) : null, fill_alpha: 0.8,
       line_color: wanted ? null : colour(name), line_width: 1.4 });
     return { rows, source, glyph };
   });
@@ -155,7 +155,7 @@ function mark() {
   map.own.data = points(rows);
   map.ring.data = points([]);
   for (const { glyph } of map.kinds) {
-    glyph.glyph.fill_alpha = chosen === null ? 0.55 : 0.2;
+    glyph.glyph.fill_alpha = chosen === null ? 0.8 : 0.2;
     glyph.glyph.line_alpha = chosen === null ? 1 : 0.25;
   }
 }
