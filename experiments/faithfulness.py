@@ -1,6 +1,7 @@
 """Measures whether heat maps show what they claim to: docs/guide/explain.md has the tables.
 
   python experiments/faithfulness.py parts --model=runs/demo
+  python experiments/faithfulness.py parts --model=configs/image_text/finches.py
   python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
   python experiments/faithfulness.py names --model=runs/demo
 
@@ -8,25 +9,33 @@ parts: on drawn finches of unseen classes, the share of an attribute's heat insi
 of its part (crown, wing, ...), beside heat that knows nothing of the attribute: the middle of the
 picture, random patches, the bird's own silhouette, and the heat of another part's attribute on the
 same bird. An attribute is taken where at least 4 of its 5 nearest sentences make one claim, and the
-bird's class has it, and where it is named: above its floor.
+bird's class has it, and where it is named: above its floor. Of a model that reads texts (of a
+config: its CLIP as it is), the attributes are phrases such as 'a crimson crown'. Heat is measured
+where it is shown: where a place decides the score. The rows 'shown' say how often.
 
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
-back, hottest first. The areas under both stand beside those of random and centre orders.
+back, hottest first. The areas under both stand beside those of the middle, of random places, and of
+random blobs. Without --images the pairs are of finches.
 
-names: whether the attributes named of finches are true of them, by the quantile of the floor.
+names: whether attributes named of finches are true of them, by the quantile of the floor; and of
+how many entries the name says the claim that its sentences agree on.
 
 Intervals are 95 %, by the bootstrap over birds, pairs, or images.
 """
 
 import collections
+import functools
 from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags
 
 import lafg_jax
+from lafg_jax.config import shipped
 from lafg_jax.explain import faithfulness, heat, occlusion
+from lafg_jax.explain.names import short_names
 from lafg_jax.finches import classes, regions
+from lafg_jax.finches import text as finch_text
 from lafg_jax.finches.text import ATTRIBUTES
 from lafg_jax.inference import bundle
 from lafg_jax.inference.retriever import of
@@ -34,16 +43,16 @@ from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import attributes, default
 
-_MODEL = flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
-_PRETRAINED = flags.DEFINE_string(
-  "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
-)
-_SIDE = flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
-_IMAGES = flags.DEFINE_string("images", "", "curves: a folder with one subfolder for each class.")
-_BIRDS = flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
-_PAIRS = flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
-_STEPS = flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
 _AGREE = 4
+# What sentences call a part; the patterns of a wing have no word of their own.
+_WORDS = {
+  "body": ("body", "breast", "underpart", "plumage"),
+  "crown": ("crown", "cap"),
+  "wing": ("wing", "feather"),
+  "bill": ("bill", "beak"),
+  "tail": ("tail",),
+  "ring": ("ring",),
+}
 Claim = tuple[str, str]
 
 
@@ -76,15 +85,15 @@ def shows(finch: classes.Finch, claim: Claim | None) -> bool:
 
 def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (part, kind of heat, number of birds, mean share, low, high)."""
-  claims, readout = claims_of(retriever.sentences), retriever.readout
-  shares = collections.defaultdict(list)
-  for number, (finch, j) in enumerate(birds(_BIRDS.value)):
+  claims, scores, directions, floors = _vocabulary(retriever)
+  shares, decided = collections.defaultdict(list), collections.defaultdict(list)
+  for number, (finch, j) in enumerate(birds(flags.FLAGS.birds)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
-    maps = _maps(retriever, picture, seen)
+    maps = _maps(retriever, picture, seen, scores)
     size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
-    above = attributes.scores(seen.embedding, readout)[0] > retriever.floors
+    above = scores(seen.embedding)[0] > floors
     entries = [row for row, claim in enumerate(claims) if above[row] and shows(finch, claim)]
     of_bird = collections.defaultdict(list)
     for kind, x in _alone(retriever, picture, seen, number).items():
@@ -96,12 +105,15 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
       mask = regions.region(finch.name, j, part, size)
       if mask.sum() < 2:
         continue
+      tells = occlusion.decides(maps(row), scores(seen.embedding)[0, row])
+      decided[part].append(tells)
+      if not tells:
+        continue
       others = [other for other in entries if claims[other][0] != part]
-      direction = readout["image"] @ readout["entries"][row]
       found = {
         "occlusion": maps(row),
         "occlusion of another part": np.mean([maps(x) for x in others], axis=0) if others else None,
-        "patches": heat.unit_range(heat.similarity(seen.patches[0], direction)),
+        "patches": heat.unit_range(heat.similarity(seen.patches[0], directions[row])),
         "random": faithfulness.scattered((occlusion.PLACES,) * 2, number),
       }
       if seen.rollout is not None:
@@ -112,7 +124,9 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
         of_bird[part, kind].append(faithfulness.share_inside(x, mask))
     for key, values in of_bird.items():
       shares[key].append(np.mean(values))
-  return [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  shown = [(part, "shown", len(x), np.mean(x), np.nan, np.nan) for part, x in decided.items()]
+  table = [(*key, len(x), *faithfulness.interval(np.array(x))) for key, x in shares.items()]
+  return shown + table
 
 
 def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
@@ -129,12 +143,23 @@ def _alone(retriever, picture, seen, number) -> dict[str, np.ndarray]:
   return found
 
 
-def _maps(retriever, picture, seen):
+def _vocabulary(retriever) -> tuple:
+  """Claims [N], scores (vectors [n, D]) -> [n, N], directions [N, D] and floors [N]."""
+  if retriever.text_batch is None:
+    found = retriever.readout
+    directions = (found["image"] @ found["entries"].T).T
+    scores = functools.partial(attributes.scores, found=found)
+    return claims_of(retriever.sentences), scores, directions, retriever.floors
+  claims = [(part, value) for part, values in ATTRIBUTES.items() for value in values]
+  texts = retriever.embed_text([finch_text.phrases(claim)[0] for claim in claims])
+  return claims, lambda x: x @ texts.T, texts, np.full(len(claims), -1.0)
+
+
+def _maps(retriever, picture, seen, scores):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
-  readout, shape = retriever.readout, (-1, occlusion.PLACES, occlusion.PLACES)
-  whole = attributes.scores(seen.embedding, readout)[0]
-  found = (whole - attributes.scores(vectors, readout)).T.reshape(shape)
+  shape = (-1, occlusion.PLACES, occlusion.PLACES)
+  found = (scores(seen.embedding) - scores(vectors)).T.reshape(shape)
   return lambda row: np.maximum(found[row], 0)
 
 
@@ -142,7 +167,7 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
   """Rows (quantile, named an image, share true with interval, share true of all entries)."""
   claims = claims_of(retriever.sentences)
   kept = [row for row, claim in enumerate(claims) if claim]
-  chosen = birds(_BIRDS.value)
+  chosen = birds(flags.FLAGS.birds)
   vectors = retriever.embed(np.stack([classes.image(finch.name, j) for finch, j in chosen]))
   found = attributes.scores(vectors, retriever.readout)[:, kept]
   true = np.array([[shows(finch, claims[row]) for row in kept] for finch, _ in chosen])
@@ -153,18 +178,28 @@ def names(retriever: lafg_jax.Retriever) -> list[tuple]:
     right = (above & true).sum(axis=1)[has] / above.sum(axis=1)[has]
     said = faithfulness.interval(right) if has.any() else (np.nan,) * 3
     table.append((quantile, above.sum(axis=1).mean(), has.mean(), *said, true.mean()))
-  return table
+  told = [
+    tells(name, claim)
+    for name, claim in zip(short_names(retriever.sentences), claims, strict=True)
+    if claim and claim[0] in _WORDS
+  ]
+  return [*table, ("names that tell the claim", sum(told), len(told))]
+
+
+def tells(name: str, claim: Claim) -> bool:
+  """Whether a name has a word for the part of a claim, and of a coloured part a word for it."""
+  part, value = claim
+  first = name.split(", ")[0]
+  coloured = ATTRIBUTES[part] is finch_text.COLOURS
+  right = not coloured or any(shade in first for shade in finch_text.shades(value))
+  return right and any(word in first for word in _WORDS[part])
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows (kind of heat, curve, mean area, low, high) over pairs of images of one class."""
-  paths = lafg_jax.list_images(_IMAGES.value)
-  by_class = collections.defaultdict(list)
-  for path in paths:
-    by_class[path.rsplit("/", 2)[-2]].append(path)
-  pairs = [x[:2] for x in by_class.values() if len(x) > 1]
+  """Rows (kind of heat, curve, pairs, mean area, and thrice what it is above a baseline's)."""
+  pairs = _pairs()
   areas = collections.defaultdict(list)
-  for number in np.linspace(0, len(pairs) - 1, min(_PAIRS.value, len(pairs))).astype(int):
+  for number in np.linspace(0, len(pairs) - 1, min(flags.FLAGS.pairs, len(pairs))).astype(int):
     picture, other = retriever.crops(pairs[number])
     seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
     target = others.embedding[0]
@@ -174,16 +209,27 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
     ).items():
       found = faithfulness.curves(
         lambda x, target=target: retriever.embed_batch(x) @ target,
-        *(picture, x, _STEPS.value, np.full_like(picture, picture.mean(axis=(0, 1)))),
+        *(picture, x, flags.FLAGS.steps, np.full_like(picture, picture.mean(axis=(0, 1)))),
       )
       for name, curve in zip(("deletion", "insertion"), found, strict=True):
         areas[kind, name].append(faithfulness.area(curve))
-  random = {name: np.array(areas["random", name]) for name in ("deletion", "insertion")}
   table = []
   for (kind, name), values in areas.items():
-    less = faithfulness.interval(np.array(values) - random[name])
-    table.append((kind, name, len(values), *faithfulness.interval(np.array(values)), *less))
+    row = [kind, name, len(values), np.mean(values)]
+    for base in ("centre", "random blobs", "random places"):
+      row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
+    table.append(tuple(row))
   return table
+
+
+def _pairs() -> list:
+  """Two images of each class of --images, or of each unseen class of finches."""
+  if not flags.FLAGS.images:
+    return [[classes.image(finch.name, j) for j in (0, 1)] for finch in classes.UNSEEN]
+  by_class = collections.defaultdict(list)
+  for path in lafg_jax.list_images(flags.FLAGS.images):
+    by_class[path.rsplit("/", 2)[-2]].append(path)
+  return [x[:2] for x in by_class.values() if len(x) > 1]
 
 
 def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
@@ -195,7 +241,8 @@ def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str
     "patches": heat.similarity(seen.patches[0], target),
     "matches": heat.matches(seen.patches[0], others),
     "centre": faithfulness.centre(size),
-    "random": faithfulness.scattered(grid, number),
+    "random places": faithfulness.scattered(grid, number),
+    "random blobs": faithfulness.upsampled(faithfulness.scattered((4, 4), number), grid[0]),
   }
   if seen.rollout is not None:
     found["rollout"] = seen.rollout[0]
@@ -212,15 +259,32 @@ def _resized(x: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 def model() -> lafg_jax.Retriever:
   """The trained model of --model, or the plain feature of pretrained weights."""
-  if not _PRETRAINED.value:
-    return lafg_jax.load_retriever(_MODEL.value)
+  if flags.FLAGS.model.endswith(".py"):
+    config = shipped.get_config(flags.FLAGS.model)
+    config.prompts.method = "zero_shot"
+    return lafg_jax.load_retriever(config)
+  if not flags.FLAGS.pretrained:
+    return lafg_jax.load_retriever(flags.FLAGS.model)
   config = default.get_config()
-  config.data.update(image_size=_SIDE.value, resize_size=_SIDE.value)
-  config.model.update(pretrained=_PRETRAINED.value, embedding_dim=0, embedding_norm="")
+  config.data.update(image_size=flags.FLAGS.side, resize_size=flags.FLAGS.side)
+  config.model.update(pretrained=flags.FLAGS.pretrained, embedding_dim=0, embedding_norm="")
   config = resolve.resolve(config)
   _, params = embedders.init_model(config)
   facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
   return of(bundle.Trained(config, params, {}, {}, facts))
+
+
+def define_flags() -> None:
+  """Not at the import: a test imports this beside commands with flags of the same names."""
+  flags.DEFINE_string("model", "runs/demo", "A trained model, as load_retriever takes it.")
+  flags.DEFINE_string(
+    "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
+  )
+  flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
+  flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
+  flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
+  flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
+  flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
 
 
 def main(argv: list[str]) -> None:
@@ -232,4 +296,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+  define_flags()
   app.run(main)

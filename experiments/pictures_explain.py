@@ -3,8 +3,8 @@
   python experiments/pictures_explain.py --workdir=runs/demo --out=docs/images/explain.png
 
 It takes a workdir that was trained with words and evaluated. The queries are evenly spaced over the
-test images, not chosen. Each stands beside the nearest image of its class and beside the nearest one of
-another, with the heat of what they share, and with the attributes in words.
+test images, not chosen. Each stands beside the nearest image of its class and the nearest one
+of another, with the heat of an attribute that both show, and with attributes in words.
 """
 
 import os
@@ -49,7 +49,7 @@ def _draw(retriever: lafg_jax.Retriever, dataset: datasets.Dataset, pairs: list)
   left_of_words = 4 * (_SIDE + _GAP) + _GAP
   sheet = Image.new("RGB", (left_of_words + _WORDS, _TOP + len(pairs) * height), "white")
   draw, small, bold = ImageDraw.Draw(sheet), ImageFont.load_default(14), ImageFont.load_default(16)
-  heads = ("An image", "Another", "Where they match", "")
+  heads = ("An image", "Another", "Where they show it", "")
   for at, text in enumerate(heads):
     draw.text((at * (_SIDE + _GAP) + _GAP / 2, 8), text, "black", bold)
   draw.text((left_of_words, 8), "What they show", "black", bold)
@@ -58,13 +58,18 @@ def _draw(retriever: lafg_jax.Retriever, dataset: datasets.Dataset, pairs: list)
     shown = [images.of_dataset(dataset, int(row)).convert("RGB") for row in pair]
     crops = retriever.crops(shown)
     said = retriever.explain(*shown)
-    heat = [overlay.over(*x) for x in zip(map(_large, crops), said.heat, strict=True)]
+    heat = [
+      Image.fromarray(_large(crop)) if found is None else overlay.over(_large(crop), found)
+      for crop, found in zip(crops, said.heat, strict=True)
+    ]
     for at, tile in enumerate([*map(Image.fromarray, map(_large, crops)), *heat]):
       sheet.paste(tile, (at * (_SIDE + _GAP) + _GAP // 2, top))
     for at, row in enumerate(pair):
       name = dataset.class_names[dataset.labels[row]]
       place = (at * (_SIDE + _GAP) + _GAP // 2, top + _SIDE + 3)
       draw.multiline_text(place, "\n".join(textwrap.wrap(name, 22)), "black", small)
+    about = "\n".join(textwrap.wrap(said.shown or "no heat: nothing shared decides", 44))
+    draw.multiline_text((2 * (_SIDE + _GAP) + _GAP // 2, top + _SIDE + 3), about, "black", small)
     text = "\n".join(_lines(said, pair, dataset))
     draw.multiline_text((left_of_words, top), text, "black", small, spacing=5)
   return sheet

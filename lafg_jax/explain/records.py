@@ -27,7 +27,8 @@ class Explanation(NamedTuple):
   shared: what both images show; [] of one image.
   differ: what a alone shows, and what b alone does; two lists.
   heat: of each image [h, w] float32 in [0, 1] over its patches, or None where there is none or none
-    that was above its baselines. shown: how it was made: 'rollout', 'occlusion', ...
+    that was above its baselines. shown: what it is: 'occlusion', 'rollout', 'occlusion of crimson
+    crown' (an attribute that both images show); '' without heat.
   note: what is missing, and why, in one line; '' where nothing is.
   """
 
@@ -69,6 +70,6 @@ def compared(
   sides = []
   for one, other in ((0, 1), (1, 0)):
     alone = [x for x in named(cosines[one], floors[one], names, len(names)) if x.name not in taken]
-    alone.sort(key=lambda x, other=other: cosines[other][x.row] - x.cosine)
-    sides.append(alone[:most])
+    order = np.argsort([cosines[other][x.row] - x.cosine for x in alone], kind="stable")
+    sides.append([alone[i] for i in order[:most]])
   return lower[:most], (sides[0], sides[1])

@@ -47,7 +47,8 @@ def of_clip(
   """
   tower, own = clip.image.clone(remat="none"), params["image"]
   x, kept = _applied(tower, own, normalised(images, clip.mean, clip.std), prompts)
-  like = ViT(*tower.sizes, patch_size=tower.patch_size, pool=tower.pool, options=tower.options)
+  sizes: tuple[int, int, int, int] = tower.sizes
+  like = ViT(*sizes, patch_size=tower.patch_size, pool=tower.pool, options=tower.options)
   depth, count = (1, 0) if prompts is None else prompts.shape[:2]
   patches, flow = heat.read(like, kept["vit"], count, depth)
   if tower.projected:

@@ -8,17 +8,22 @@ import numpy as np
 from lafg_jax.explain import heat as heats
 from lafg_jax.explain import occlusion, records
 from lafg_jax.explain.names import short_names
-from lafg_jax.explain.records import Explanation
+from lafg_jax.explain.records import Explanation, Named
 from lafg_jax.inference import inputs
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.utils.errors import UserError
 
-# Ways of making heat, and which is shown where none is asked for: docs/guide/explain.md has the
-# measures that chose it. 'score' is a pair, a text or an attribute; 'one' an image alone.
+# Ways of making heat, and the one that is shown where none is asked for: of an image by itself, of
+# a text or an attribute, and of what a pair shares. docs/guide/explain.md has the measures.
 WAYS = ("rollout", "occlusion", "patches", "matches", "none")
+SHOWN = "occlusion"
 # Covered pictures are embedded in so many parts, which divides their number.
 _CHUNKS = 3
-SHOWN = {"score": "occlusion", "one": "rollout"}
+# The cosine of a pair has heat that is not above all its baselines: shown where it is asked for.
+_NO_HEAT = (
+  "no heat: the images share no attribute that a place of both decides; heat='occlusion' shows "
+  "that of their cosine, which was not above its baselines"
+)
 
 
 class Target(NamedTuple):
@@ -50,21 +55,57 @@ def explain(
   seen = retriever.see_batch(np.stack(pictures))
   found, floors, names, notes = _attributes(retriever, seen.embedding, vocabulary)
   lists = [records.named(x, floor, names, k) for x, floor in zip(found, floors, strict=True)]
-  shared, differ = [], ([], [])
+  shared: list[Named] = []
+  differ: tuple[list[Named], list[Named]] = ([], [])
   if b is not None:
     shared, differ = records.compared(found, floors, names, k)
   targets = _targets(retriever, seen.embedding, text, attribute)
-  score = None
-  if b is not None or text is not None:
-    score = float(targets[0].score(seen.embedding[:1])[0])
-  way = heat if heat != "auto" else SHOWN["one" if targets[0] is None else "score"]
+  first, score = targets[0], None
+  if first is not None and attribute is None:
+    score = float(first.score(seen.embedding[:1])[0])
+  if heat == "auto" and b is not None:
+    drawn, way = _of_shared(retriever, pictures, seen, shared, vocabulary)
+    notes += [] if way else [_NO_HEAT]
+    return Explanation(score, lists, shared, differ, drawn, way, "; ".join(notes))
+  way = SHOWN if heat == "auto" else heat
   if way == "rollout" and seen.rollout is None:
     way = "patches"
     notes.append("this network has no attention: heat is of its last map")
   if way == "matches" and b is None:
     raise UserError("heat='matches' compares the patches of two images: pass b")
-  drawn = [_heat(retriever, way, i, pictures, target, seen) for i, target in enumerate(targets)]
+  # A weak score has no place: measured for words, whose true places on finches are known.
+  sure = heat == "auto" and (text is not None or attribute is not None)
+  drawn = [
+    _heat(retriever, way, i, pictures, target, seen, sure) for i, target in enumerate(targets)
+  ]
+  if sure and drawn[0] is None:
+    way = ""
+    notes.append("no place of the image decides this score, so that no heat is shown")
   return Explanation(score, lists, shared, differ, drawn, way, "; ".join(notes))
+
+
+def _of_shared(
+  retriever: Any,
+  pictures: list[np.ndarray],
+  seen: heats.Seen,
+  shared: list[Named],
+  vocabulary: Sequence[str] | None,
+) -> tuple[list[np.ndarray | None], str]:
+  """Heat of the first shared attribute that a place decides in both images, and what it is of."""
+  nothing: list[np.ndarray | None] = [None, None]
+  if not shared:
+    return nothing, ""
+  covered = [_of_covered(retriever, picture) for picture in pictures]
+  for one in shared:
+    if vocabulary is None:
+      target = _of_attribute(retriever, one.row)
+    else:
+      target = _towards(retriever.embed_text(one.name)[0])
+    found = [occlusion.falls(target.score, *x) for x in zip(seen.embedding, covered, strict=True)]
+    scores = target.score(seen.embedding)
+    if all(occlusion.decides(*x) for x in zip(found, scores, strict=True)):
+      return [heats.unit_range(np.maximum(x, 0)) for x in found], f"{SHOWN} of {one.name}"
+  return nothing, ""
 
 
 def _one(retriever: Any, given: Any, name: str) -> np.ndarray:
@@ -119,12 +160,13 @@ def _targets(
     raise UserError("attribute= is a row of the model's vocabulary, and this model has none")
   if not 0 <= attribute < len(found["entries"]):
     raise UserError(f"attribute is {attribute}; the vocabulary has {len(found['entries'])} rows")
-  return [
-    Target(
-      lambda x: attributes.scores(x, found)[:, attribute],
-      found["image"] @ found["entries"][attribute],
-    )
-  ]
+  return [_of_attribute(retriever, attribute)]
+
+
+def _of_attribute(retriever: Any, row: int) -> Target:
+  found = retriever.readout
+  direction = found["image"] @ found["entries"][row]
+  return Target(lambda x: attributes.scores(x, found)[:, row], direction)
 
 
 def _towards(other: np.ndarray) -> Target:
@@ -138,8 +180,9 @@ def _heat(
   pictures: list[np.ndarray],
   target: Target | None,
   seen: heats.Seen,
+  sure: bool,
 ) -> np.ndarray | None:
-  """Heat [h, w] in [0, 1] of image i; None where none is wanted."""
+  """Heat [h, w] in [0, 1] of image i; None where none is wanted, or no place decides, if `sure`."""
   target = target or _towards(seen.embedding[i])
   if way == "none":
     return None
@@ -149,7 +192,13 @@ def _heat(
     return heats.unit_range(heats.similarity(seen.patches[i], target.direction))
   if way == "matches":
     return heats.unit_range(heats.matches(seen.patches[i], seen.patches[1 - i]))
-  parts = np.split(occlusion.covered(pictures[i]), _CHUNKS)
-  vectors = np.concatenate([retriever.embed_batch(part) for part in parts])
-  found = occlusion.falls(target.score, seen.embedding[i], vectors)
+  found = occlusion.falls(target.score, seen.embedding[i], _of_covered(retriever, pictures[i]))
+  if sure and not occlusion.decides(found, float(target.score(seen.embedding[i][None])[0])):
+    return None
   return heats.unit_range(np.maximum(found, 0))
+
+
+def _of_covered(retriever: Any, picture: np.ndarray) -> np.ndarray:
+  """Embeddings [places * places, D] of a picture with each place covered."""
+  parts = np.split(occlusion.covered(picture), _CHUNKS)
+  return np.concatenate([retriever.embed_batch(part) for part in parts])

@@ -18,6 +18,7 @@ from lafg_jax.explain.records import Explanation
 from lafg_jax.inference import boxes as boxes_of
 from lafg_jax.inference import bundle, composed, explanations, inputs
 from lafg_jax.runtime import jax_settings
+from lafg_jax.tasks.class_retrieval import attribute_floors
 from lafg_jax.tasks.class_retrieval import attributes as reading
 from lafg_jax.utils import ground
 from lafg_jax.utils.errors import UserError
@@ -326,17 +327,17 @@ class Retriever:
       text: in place of b, for a model that reads texts: heat is of their cosine.
       attribute: in place of b: heat is of this row of the vocabulary.
       vocabulary: texts that are attributes, for a model that reads texts and has none of its own.
-      heat: 'auto', which docs/guide/explain.md explains; 'rollout', 'occlusion', 'patches', 'none'.
+      heat: 'auto', as docs/guide/explain.md has it; or 'rollout', 'occlusion', 'patches', 'matches'
+        or 'none'.
       k: attributes in a list, at most.
 
     Returns:
-      `lafg_jax/explain/records.py` has it: the score; the attributes of each image that are above
-      an untrained model's; those that a pair shares and those that differ; heat in [0, 1] over each
-      image, as `crops` shows it; and a note about what is missing.
+      `explain.records.Explanation`: the score; attributes of each image above an untrained model's;
+      what a pair shares and what differs; heat over each image, as `crops` shows it; and a note.
 
     Raises:
-      UserError: a or b is not one image that can be read; more than one of b, text and attribute
-        is there; or the model reads no texts, or has no attributes, where they are asked for.
+      UserError: a or b is not one image that can be read, two of b, text and attribute are there,
+        or the model reads no texts, or has no attributes, where they are asked for.
     """
     return explanations.explain(self, a, b, **options)
 
@@ -394,5 +395,5 @@ def of(model: bundle.Trained) -> Retriever:
     text_batch=texts,
     compose_batch=compose,
     see_batch=task.see_images(config, facts, params),
-    floors=reading.floors(model.readout) if model.readout else None,
+    floors=attribute_floors.of(facts, model.readout),
   )

@@ -244,7 +244,8 @@ class ViT(nn.Module):
     )(images.astype(dtype))
     places, grid = None, x.shape[1:3]
     if options.rotary_base:
-      places = rotary(*grid, self.width // self.num_heads, options.rotary_base)
+      head_dim = self.width // self.num_heads
+      places = rotary(grid[0], grid[1], head_dim, options.rotary_base)
     x = self._tokens(x.reshape(x.shape[0], -1, self.width))
     at, block = self.num_prefix, rematerialised(Block, self.remat)
     early = self.prompts_at == "before_norm"

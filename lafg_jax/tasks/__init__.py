@@ -23,6 +23,8 @@
   of_images(config, facts), of_texts: pure functions of parameters and rows, to be exported.
   embed_images(config, facts, params), embed_texts(config, facts, params, files): the same compiled;
     a task without texts has neither `of_texts` nor `embed_texts`.
+  see_images(config, facts, params): what explanations read, uint8 images [n, S, S, 3] ->
+    `lafg_jax.explain.heat.Seen`.
   compose(config, facts, params, files): (features, queries), where an image with a text is a query
     of the task: uint8 images [B, S, S, 3] -> what queries are made of [B, d], and (these, n texts,
     n lists of edited descriptions) -> [n, D] of unit norm; of_queries, the same to be exported,

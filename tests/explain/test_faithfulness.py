@@ -79,6 +79,12 @@ def test_occlusion_finds_the_place_that_a_score_reads():
   assert found[1, 2] == float(image[5, 9, 0]) - float(ground[5, 9, 0])
 
 
+def test_a_place_decides_where_it_costs_a_tenth_of_the_score():
+  found = np.array([[0.0, 0.04], [-0.5, 0.01]])
+  assert occlusion.decides(found, 0.39) and occlusion.decides(found, -0.39)
+  assert not occlusion.decides(found, 0.41)
+
+
 def test_overlays_are_of_the_image_and_lighter_where_hotter():
   image = np.full((40, 60, 3), 120, np.uint8)
   heat = np.linspace(0, 1, 12).reshape(1, 12).repeat(4, axis=0)

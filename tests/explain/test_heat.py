@@ -1,5 +1,7 @@
 """Rollout against attention weights of transformers, and heat of patches against NumPy."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ def embedder_of(backbone, **changes):
 
 
 def vit(**changes):
-  sizes = {"width": 16, "depth": 3, "num_heads": 2, "mlp_dim": 24, "patch_size": 8}
+  sizes = {"width": 16, "depth": 2, "num_heads": 2, "mlp_dim": 24, "patch_size": 8}
   return ViT(**(sizes | changes))
 
 
@@ -55,10 +57,10 @@ def test_rollout_is_that_of_the_weights_that_transformers_gives(tmp_path):
   for layer in layers:
     wanted = (0.5 * layer.numpy().mean(axis=1) + 0.5 * np.eye(17)) @ wanted
 
-  network = vit()
+  network = vit(depth=3)
   embedder, params = embedder_of(network)
   params["backbone"] = load.load_backbone(str(tmp_path), params["backbone"])
-  seen = jax.jit(lambda p, x: towers.of_embedder(embedder, p, x))(params, IMAGES)
+  seen = jax.jit(functools.partial(towers.of_embedder, embedder))(params, IMAGES)
   assert seen.rollout.shape == (2, 4, 4)
   np.testing.assert_allclose(seen.rollout, wanted[:, 0, 1:].reshape(2, 4, 4), atol=1e-5)
   # Far from even: a rollout of random weights is no test.
@@ -96,12 +98,12 @@ def test_prompts_carry_nothing_of_the_image(pool, replaced):
 
 @pytest.mark.parametrize(
   "network",
-  [vit(pool="mean"), vit(pool="mean", conv_stem=True, remat="blocks"), ResNet((1, 1), (16, 32), 8)],
+  [vit(pool="mean", conv_stem=True, remat="blocks"), ResNet((1, 1), (16, 32), 8)],
 )
 def test_products_of_patches_are_the_parts_of_the_whole(network):
   embedder, params = embedder_of(network)
-  seen = towers.of_embedder(embedder, params, IMAGES)
-  v = embedder.apply({"params": params}, IMAGES)
+  seen = jax.jit(functools.partial(towers.of_embedder, embedder))(params, IMAGES)
+  v = jax.jit(embedder.apply)({"params": params}, IMAGES)
   np.testing.assert_allclose(seen.embedding, unit(v), atol=1e-5)
   direction = RNG.standard_normal(5).astype(np.float32)
   parts = heat.similarity(np.asarray(seen.patches), direction)
@@ -109,16 +111,17 @@ def test_products_of_patches_are_the_parts_of_the_whole(network):
   assert (seen.rollout is None) == isinstance(network, ResNet)
 
 
-@pytest.mark.parametrize("pool", ["token", "mean", "gem", "map"])
+@pytest.mark.parametrize("pool", ["gem", "map"])
 def test_keeping_changes_neither_parameters_nor_results(pool):
   embedder, params = embedder_of(vit(pool=pool), embedding_norm="layer", num_prompts=2)
-  assert set(embedder.init(jax.random.key(0), IMAGES)) == {"params"}
-  v = embedder.apply({"params": params}, IMAGES)
-  found, state = embedder.apply({"params": params}, IMAGES, mutable=[explained.COLLECTION])
+  assert set(jax.eval_shape(embedder.init, jax.random.key(0), IMAGES)) == {"params"}
+  v = jax.jit(embedder.apply)({"params": params}, IMAGES)
+  keeping = functools.partial(embedder.apply, mutable=[explained.COLLECTION])
+  found, state = jax.jit(keeping)({"params": params}, IMAGES)
   np.testing.assert_allclose(found, v, atol=1e-5)
   weights = state[explained.COLLECTION]["backbone"]["block_1"]["attention"]["weights"]
   np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-5)
-  seen = towers.of_embedder(embedder, params, IMAGES)
+  seen = jax.jit(functools.partial(towers.of_embedder, embedder))(params, IMAGES)
   assert seen.patches.shape == (2, 4, 4, 5) and seen.rollout.shape == (2, 4, 4)
   assert np.isfinite(seen.patches).all() and (np.asarray(seen.rollout) >= 0).all()
 
@@ -128,7 +131,8 @@ def test_a_clip_sees_as_it_embeds():
   images = RNG.integers(0, 256, (3, 48, 48, 3), np.uint8)
   see = towers.seeing(lambda p, x: towers.of_clip(clip, p, x), {"image": params["image"]})
   seen = see(images)
-  np.testing.assert_allclose(seen.embedding, clips.embed_images(clip, params, images), atol=1e-5)
+  embedded = jax.jit(functools.partial(clips.embed_images, clip))(params, images)
+  np.testing.assert_allclose(seen.embedding, embedded, atol=1e-5)
   assert seen.patches.shape[0] == 3 and seen.patches.shape[3] == clip.dim
   assert seen.rollout.shape == seen.patches.shape[:3]
   # Chunks change nothing.

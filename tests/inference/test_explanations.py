@@ -9,7 +9,7 @@ import lafg_jax
 from lafg_jax.explain import records
 from lafg_jax.explain.names import short_names
 from lafg_jax.finches import classes
-from lafg_jax.inference import bundle
+from lafg_jax.inference import bundle, explanations
 from lafg_jax.tasks.class_retrieval import attributes
 from lafg_jax.utils.errors import UserError
 
@@ -48,10 +48,10 @@ def test_floors_are_in_checkpoint_and_export_without_network(trained_run, tmp_pa
   np.testing.assert_array_equal(lafg_jax.load_retriever(str(tmp_path)).floors, found.floors)
 
 
-@pytest.mark.parametrize("way", ["rollout", "occlusion", "patches", "matches", "auto"])
+@pytest.mark.parametrize("way", ["rollout", "occlusion", "patches", "matches"])
 def test_heat_is_of_each_image_and_in_range(reads_words, way):
   found = reads_words.explain(*BIRDS, heat=way)
-  assert len(found.heat) == 2 and found.shown == ("occlusion" if way == "auto" else way)
+  assert len(found.heat) == 2 and found.shown == way
   for heat in found.heat:
     assert heat.ndim == 2 and heat.dtype == np.float32
     assert heat.min() == 0 and heat.max() == 1
@@ -63,14 +63,45 @@ def test_one_image_has_no_score_and_no_pair(reads_words):
   found = reads_words.explain(BIRDS[0])
   assert found.score is None and found.shared == [] and found.differ == ([], [])
   assert len(found.attributes) == len(found.heat) == 1
-  one = reads_words.explain(BIRDS[0], attribute=3)
+  one = reads_words.explain(BIRDS[0], attribute=3, heat="occlusion")
   assert one.heat[0].shape == (12, 12) and one.shown == "occlusion"
+
+
+@pytest.mark.parametrize("decides", [True, False])
+def test_heat_of_words_is_shown_where_a_place_decides(reads_words, monkeypatch, decides):
+  monkeypatch.setattr(explanations.occlusion, "decides", lambda found, score: decides)
+  found = reads_words.explain(BIRDS[0], attribute=3)
+  assert (found.heat[0] is not None) == decides
+  assert found.note == (
+    "" if decides else "no place of the image decides this score, so that no heat is shown"
+  )
+  assert reads_words.explain(BIRDS[0], attribute=3, heat="occlusion").heat[0] is not None
+
+
+def test_a_pair_has_the_heat_of_the_first_shared_attribute_that_a_place_decides(
+  reads_words, monkeypatch
+):
+  shared = reads_words.explain(*BIRDS, heat="none").shared
+  assert len(shared) > 1
+  asked = []
+  # Of the first attribute, the second image is not decided.
+  said = lambda found, score: asked.append(1) or len(asked) != 2  # noqa: E731
+  monkeypatch.setattr(explanations.occlusion, "decides", said)
+  found = reads_words.explain(*BIRDS)
+  assert found.shown == f"occlusion of {shared[1].name}" and found.note == ""
+  for bird, heat in zip(BIRDS, found.heat, strict=True):
+    alone = reads_words.explain(bird, attribute=shared[1].row, heat="occlusion")
+    np.testing.assert_allclose(heat, alone.heat[0], atol=1e-5)
+  monkeypatch.setattr(explanations.occlusion, "decides", lambda found, score: False)
+  found = reads_words.explain(*BIRDS)
+  assert found.heat == [None, None] and found.shown == ""
+  assert "heat='occlusion'" in found.note
 
 
 def test_a_model_of_texts_explains_a_text_and_a_vocabulary(text_model):
   retriever = lafg_jax.load_retriever(str(text_model))
   words = ["a crimson crown", "a black crown", "a forked tail", "a yellow body"]
-  found = retriever.explain(BIRDS[0], text=words[0], vocabulary=words)
+  found = retriever.explain(BIRDS[0], text=words[0], vocabulary=words, heat="occlusion")
   cosines = retriever.embed(BIRDS[0]) @ retriever.embed_text(words).T
   np.testing.assert_allclose(found.score, cosines[0, 0], atol=1e-5)
   floor = cosines.mean() + cosines.std()
@@ -80,7 +111,8 @@ def test_a_model_of_texts_explains_a_text_and_a_vocabulary(text_model):
   assert found.heat[0].max() == 1
   bare = retriever.explain(*BIRDS)
   assert bare.attributes == [[], []] and "pass vocabulary=[texts]" in bare.note
-  assert len(bare.heat) == 2
+  assert bare.heat == [None, None] and "share no attribute" in bare.note
+  assert all(x is not None for x in retriever.explain(*BIRDS, heat="rollout").heat)
 
 
 def test_a_model_of_composed_retrieval_explains_too(composed_model):
@@ -130,3 +162,12 @@ def test_what_cannot_be_explained_is_one_line(reads_words, text_model):
     lafg_jax.load_retriever(str(text_model)).explain(BIRDS[0], attribute=0)
   with pytest.raises(UserError, match="takes one"):
     lafg_jax.load_retriever(str(text_model)).explain(BIRDS[0], text=["a", "b"])
+
+
+def test_a_network_without_attention_shows_its_last_map_and_says_so(reads_words):
+  see = reads_words.see_batch
+  without = dataclasses.replace(reads_words, see_batch=lambda x: see(x)._replace(rollout=None))
+  found = without.explain(BIRDS[0], heat="rollout")
+  assert found.shown == "patches" and "has no attention" in found.note
+  wanted = reads_words.explain(BIRDS[0], heat="patches").heat[0]
+  np.testing.assert_array_equal(found.heat[0], wanted)

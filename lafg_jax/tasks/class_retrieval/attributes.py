@@ -132,7 +132,7 @@ def floors(found: Readout, quantile: float = QUANTILE) -> np.ndarray:
   dimensions, so that its cosine c with an entry has a known distribution, whatever the image and
   the backbone: c sqrt((W - 1) / (1 - c^2)) is Student's t with W - 1 degrees of freedom. Nothing
   has to be measured, and every restored model has its floors. Where training began with a
-  pretrained projector, `measured_floors` are there instead (`floors_of`).
+  pretrained projector, `attribute_floors.measure` measures them instead.
 
   Raises UserError for a quantile outside of [0.5, 1).
   """

@@ -18,6 +18,7 @@ from lafg_jax.evaluate.embed import embed_dataset, embedding_function, make_embe
 from lafg_jax.evaluate.results import EMBEDDINGS, FILE
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
+from lafg_jax.tasks.class_retrieval import attribute_floors
 from lafg_jax.training import checkpoints, metrics_log, resume
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.class_names import is_generic, shorten
@@ -69,11 +70,16 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   dataset, kept = _dataset(config), distributed.agree("the untrained model", lambda: _kept(workdir))
   models = [(embedders.build(config.model), checkpoints.subtree(arrays, "state/params"))]
   key = _key_of_untrained(config, meta["made_of"]["the pretrained weights"])
-  if key not in kept and (untrained := _untrained_model(config, workdir)):
+  words, known = meta["made_of"].get("the prototypes"), kept.get(key, {})
+  lacks = attribute_floors.are_measured(config) and known.get(attribute_floors.OF) != words
+  if (not known or lacks) and (untrained := _untrained_model(config, workdir)):
     models.append(untrained)
   result, *others = _evaluate_models(config, models, dataset, workdir)
   if others:
     kept[key] = results.metrics_only(others[0])
+    if attribute_floors.are_measured(config):
+      floors = attribute_floors.measure(config, arrays, make_embed(*models[1]), dataset)
+      kept[key] |= {attribute_floors.OF: words, attribute_floors.NAME: floors}
     _write(os.path.join(workdir, UNTRAINED), kept)
   result["step"] = meta["step"]
   if meta["dataset"]["partial"]:
@@ -113,7 +119,7 @@ def _untrained_model(config: ConfigDict, workdir: str) -> Any:
   return made
 
 
-def _kept(workdir: str) -> dict[str, dict[str, float]]:
+def _kept(workdir: str) -> dict[str, dict[str, Any]]:
   """The content of untrained.json; {} where it is missing or damaged."""
   path = os.path.join(workdir, UNTRAINED)
   try:
