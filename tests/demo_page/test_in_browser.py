@@ -202,7 +202,7 @@ def test_too_many_bytes_or_pixels_are_refused(page, tmp_path):
 
 def asked(url, path, **more):
   try:
-    with urllib.request.urlopen(urllib.request.Request(url + path, **more), timeout=10) as found:
+    with urllib.request.urlopen(urllib.request.Request(url + path, **more), timeout=120) as found:
       return found.status, found.read()
   except urllib.error.HTTPError as error:
     return error.code, error.read()
