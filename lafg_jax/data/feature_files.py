@@ -47,8 +47,8 @@ def load(path: Path, key: str) -> Stored:
   """
   start = table.start_of(path, key, KINDS)
   if start.startswith(b"PK\x03\x04"):
-    names = [name for also in ARRAYS.values() for name in also]
-    found = files.read_npz(path, (), stage=None, optional=names)
+    every = [name for also in ARRAYS.values() for name in also]
+    found = files.read_npz(path, (), stage=None, optional=every)
   elif start.startswith(table.PARQUET):
     found = _parquet(path)
   elif path.suffix.lower() == ".safetensors":
