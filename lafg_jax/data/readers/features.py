@@ -102,8 +102,10 @@ def _names(data: Any, path: Path, stored: Stored, numbers: Sequence[int]) -> tup
     of = _named_by(where, numbers)
   elif stored.class_names is not None:
     where, named = path, stored.class_names
-    of = dict(zip(stored.class_numbers, named, strict=True)) if stored.class_numbers else None
-    of = _in_order(named, numbers) if of is None else of
+    if stored.class_numbers:
+      of = dict(zip(stored.class_numbers, named, strict=True))
+    else:
+      of = _in_order(named, numbers)
   else:
     return None
   if missing := [number for number in numbers if number not in of]:
