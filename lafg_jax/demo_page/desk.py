@@ -26,7 +26,7 @@ class Desk(NamedTuple):
 
   gallery: Gallery
   model: Model
-  count: int
+  total: int
   classes: list[str]
   limits: Limits
 

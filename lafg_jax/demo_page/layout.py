@@ -58,7 +58,7 @@ def blocks(served: Desk, title: str) -> Any:
         reason = gr.HTML(elem_id="why")
         hits = gr.HTML(elem_id="hits", js_on_load=_ON_LOAD)
     asked, shown = [visit, words, label, where, count], [visit, query, news, reason, hits]
-    on = {"api_visibility": "private", "concurrency_id": "desk", "show_progress": "hidden"}
+    on: Any = {"api_visibility": "private", "concurrency_id": "desk", "show_progress": "hidden"}
     for event in (search.click, words.submit, where.submit):
       event(_search(served), asked, shown, **on)
     upload.upload(_received(served), [upload, *asked[1:]], shown, **on)
@@ -76,7 +76,7 @@ def blocks(served: Desk, title: str) -> Any:
 
 def _facts(served: Desk) -> list[str]:
   facts = served.gallery.facts
-  first = f"{served.count:,} images; model {facts.model}, {facts.task}, step {facts.step}."
+  first = f"{served.total:,} images; model {facts.model}, {facts.task}, step {facts.step}."
   state = [] if facts.complete else ["Indexing of this gallery has not come to its end."]
   return [f"{first} {desk.offers(served)}", *state]
 

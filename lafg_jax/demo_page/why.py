@@ -3,6 +3,8 @@
 import html
 from collections.abc import Sequence
 
+from typing import Any
+
 import numpy as np
 from PIL import Image
 
@@ -24,6 +26,7 @@ _HEAT = {
 def panel(served: Desk, visit: Visit, hit: Hit) -> str:
   """The query beside a hit, and what is known of why they match. Raises UserError."""
   retriever = served.model.retriever
+  images: list[Any]
   if visit.image is None:
     found = retriever.explain(hit.path, text=visit.words)
     images, names = [hit.path], [hit.label or "the hit"]

@@ -57,7 +57,7 @@ def test_filters_by_class_and_by_columns(served):
   # A class name is data, whatever it holds.
   visit, _ = desk.asked(served, asked, "", 'x" or shade >= 0 or class == "', "", 100)
   assert visit.hits == ()
-  assert served.classes == ["blue", "green", "red"] and served.count == 24
+  assert served.classes == ["blue", "green", "red"] and served.total == 24
 
 
 @pytest.mark.parametrize(
