@@ -2,7 +2,6 @@
 
 import html
 from collections.abc import Sequence
-
 from typing import Any
 
 import numpy as np
