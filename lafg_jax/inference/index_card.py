@@ -70,7 +70,7 @@ faiss.write_index(index, "gallery.faiss")
 json.dump(paths, open("gallery.json", "w", encoding="utf-8"))
 with open("gallery_rows.jsonl", "a", encoding="utf-8") as file:
   lines = ({{"path": path, "class": "", "metadata": {{}}}} for path in new)
-  file.writelines(json.dumps(line) + "\n" for line in lines)
+  file.writelines(json.dumps(line) + "\\n" for line in lines)
 ```
 """
 
@@ -84,7 +84,7 @@ index.add(retriever.embed_text(new))
 faiss.write_index(index, "gallery.faiss")
 json.dump(paths + new, open("gallery.json", "w", encoding="utf-8"))
 with open("gallery_rows.jsonl", "a", encoding="utf-8") as file:
-  file.writelines(json.dumps({{"caption": caption}}) + "\n" for caption in new)
+  file.writelines(json.dumps({{"caption": caption}}) + "\\n" for caption in new)
 ```
 """
 
