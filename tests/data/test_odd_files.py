@@ -185,7 +185,7 @@ def retriever():
     def flat(pixels):
       return pixels.reshape(len(pixels), -1).astype(np.float32)
 
-    config = ConfigDict({"data": section(**changes)})
+    config = ConfigDict({"data": section(**changes), "model": {"size": "custom"}})
     return Retriever(config, 1, "newest", 3 * SIZE * SIZE, (), {}, flat)
 
   return make

@@ -8,6 +8,7 @@ import pytest
 
 from lafg_jax.evaluate import expansion, metrics, results
 from lafg_jax.tasks.class_retrieval import protocol
+from lafg_jax.tasks.class_retrieval.references import Reading
 from lafg_jax.utils.errors import UserError
 
 
@@ -108,8 +109,10 @@ def test_an_evaluation_has_them_beside_its_own_where_they_are_asked_for(
   monkeypatch.setattr(protocol, "embed_dataset", lambda *_: ([x, x[::-1]], np.arange(30)))
   off = config_with(evaluate__ks=(1, 2))
   models = [(None, None)] * 2
-  assert "expanded" not in protocol._evaluate_models(off, models, some, str(tmp_path))[0]
+  readings = {"trained": Reading(0), "untrained": Reading(1)}
+  found = protocol._evaluate_models(off, models, some, str(tmp_path), readings)
+  assert "expanded" not in found["trained"]
   config = config_with(evaluate__ks=(1, 2), evaluate__expand=3, evaluate__expand_alpha=2.0)
-  trained, untrained = protocol._evaluate_models(config, models, some, str(tmp_path))
-  assert trained["expanded"] == expansion.figures(x, labels, (1, 2), 3, 2.0)
-  assert "expanded" not in untrained
+  found = protocol._evaluate_models(config, models, some, str(tmp_path), readings)
+  assert found["trained"]["expanded"] == expansion.figures(x, labels, (1, 2), 3, 2.0)
+  assert "expanded" not in found["untrained"]

@@ -86,7 +86,7 @@ def test_the_figures_are_those_of_the_head_by_numpy(file, trained):
 
 
 def test_the_page_says_that_there_is_no_picture(trained):
-  assert "the data set holds features, and no images" in (trained / "report.html").read_text()
+  assert "the data set holds features and no images" in (trained / "report.html").read_text()
   assert not (trained / "retrieval.png").exists()
 
 
