@@ -272,7 +272,7 @@ def test_the_card_has_the_evaluation_and_what_to_cut(trained_run):
   assert "deserialize" not in model_card.text(model, ("safetensors",))
   model.facts["evaluation"] = {
     "recall@1": 0.5, "map@r": 0.25, "r_precision": 0.125, "num_queries": 7, "num_classes": 3,
-    "split": "test", "partial": True,
+    "split": "test", "source": "checkpoint", "partial": True,
     "untrained": {"recall@1": 0.1, "map@r": 0.1, "r_precision": 0.1},
     "chance": {"recall@1": 0.03, "map@r": 0.02, "r_precision": 0.03},
   }  # fmt: skip
