@@ -19,7 +19,7 @@ from absl import flags
 from lafg_jax import tasks
 from lafg_jax.config import command_line
 from lafg_jax.runtime import distributed, malloc
-from lafg_jax.utils import packages, places
+from lafg_jax.utils import packages
 from lafg_jax.utils.errors import Stopped, UserError
 
 _WORKDIR = flags.DEFINE(
@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> None:
     raise UserError(f"--stage={stage}: it takes one of {', '.join(known)}")
   names = [stage] if stage else task.default_names(config)
   if _COMPARE.value:
-    config.evaluate.compare = tuple(places.expanded(run, "--compare=") for run in _COMPARE.value)
+    config.evaluate.compare = tuple(_COMPARE.value)
   task.validate(config, names)
   packages.require("train", *packages.TRAINING)
   if tracker := config.train.tracker:

@@ -45,9 +45,11 @@ def expand_paths(config: ConfigDict) -> None:
   """
   for key in config_keys.keys(config):
     value = config_keys.get(config, key)
-    if key in ROWS and ROWS[key].path and isinstance(value, str):
+    if key in ROWS and ROWS[key].path and isinstance(value, str | tuple):
+      many = value if isinstance(value, tuple) else (value,)
+      found = tuple(places.expanded(place, f"--config.{key}=") for place in many)
       with config.unlocked():
-        config.update_from_flattened_dict({key: places.expanded(value, f"--config.{key}=")})
+        config.update_from_flattened_dict({key: found if isinstance(value, tuple) else found[0]})
 
 
 def is_read(config: Any, key: str) -> bool:

@@ -117,8 +117,8 @@ def _changed(change: Change) -> str:
     [name, *(results.percent(x) for x in change.by_class[name]), _arrow(differences[name])]
     for name in dict.fromkeys(half) if differences[name]
   ]  # fmt: skip
-  table = frame.table(rows) if len(rows) > 1 else ""
-  return f"<p>{html.escape(said)}</p>{frame.folded('the classes that changed most', table)}"
+  folded = frame.folded("the classes that changed most", frame.table(rows)) if rows[1:] else ""
+  return f"<p>{html.escape(said)}</p>{folded}"
 
 
 def _arrow(difference: float) -> str:

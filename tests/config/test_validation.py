@@ -21,7 +21,7 @@ def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
   wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",), bool: None}[type(value)]
   if key in ("data.split_seed", "data.last_train_label"):
     wrong = -2
-  if key in ("composed.columns", "composed.agree"):
+  if key in ("composed.columns", "composed.agree", "evaluate.compare"):
     wrong = ("",)
   if ROWS[key].rule is record.NAMED or key in ("language.encoder", "evaluate.source"):
     wrong = ""

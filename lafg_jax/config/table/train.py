@@ -105,5 +105,5 @@ ROWS = (
       Rule(lambda x: isinstance(x, tuple) and all(isinstance(run, str) and run for run in x),
            "folders, such as ('runs/other',)"), "nothing",
       "Workdirs of other runs on the same data that report.html compares this one with; "
-      "--compare=RUN,RUN sets it."),
+      "--compare=RUN,RUN sets it.", path=True),
 )
