@@ -26,7 +26,7 @@ _CLASSES = flags.DEFINE_enum(
   ["seen", "unseen", "all"],
   "The 40 that configs/synthetic.py trains on, the 60 of its test, or all.",
 )
-_IMAGES = flags.DEFINE_integer("images", 20, "Of a class, at most.", 1)
+_PER_CLASS = flags.DEFINE_integer("per_class", 20, "Of a class, at most.", 1)
 _TABLE = flags.DEFINE(
   command_line.PATH, "table", None, "A CSV to write too: path, class, and each attribute."
 )
@@ -56,7 +56,7 @@ def main(unused: Sequence[str]) -> None:
   if not _OUT.value:
     raise UserError("pass --out=FOLDER")
   command_line.make_folder("out", _OUT.value)
-  rows = write(_OUT.value, _CLASSES.value, _IMAGES.value)
+  rows = write(_OUT.value, _CLASSES.value, _PER_CLASS.value)
   if _TABLE.value:
     below = os.path.relpath(_OUT.value, os.path.dirname(os.path.abspath(_TABLE.value)))
     with (

@@ -4,6 +4,7 @@ import os
 import struct
 
 import numpy as np
+import PIL
 from PIL import Image, ImageCms
 
 from tests.data.odd_files import (
@@ -50,7 +51,9 @@ case(
   "cmyk.jpg", content(lambda: encoded(Image.fromarray(PICTURE).convert("CMYK"))), tolerance=LOSSY
 )
 case("cmyk.tif", saved(PICTURE, convert="CMYK"), tolerance=1)
-case("ycbcr.tif", saved(PICTURE, convert="YCbCr"), tolerance=4)
+# Pillow before 13 calls such a file cut short.
+NEWER = int(PIL.__version__.split(".")[0]) >= 13
+case("ycbcr.tif", saved(PICTURE, convert="YCbCr"), PICTURE if NEWER else None, tolerance=4)
 LAB = ImageCms.buildTransform(
   ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB"
 )

@@ -15,6 +15,7 @@ from lafg_jax.demo_page import desk, uploads
 from lafg_jax.explain.records import Explanation, Named
 from lafg_jax.gallery import building, sources, store
 from lafg_jax.gallery.model import Model
+from tests.gallery.conftest import milvus_client  # noqa: F401
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 220, 30), "blue": (30, 30, 220)}
 

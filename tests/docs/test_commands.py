@@ -132,7 +132,7 @@ def run(forked, here, page, more=()):
     assert words[:2] == ["python", "-m"], f"{command}: run it here, or say on the page why not"
     name = words[2].removeprefix("lafg_jax.")
     changes = smaller(words) if name == "main" else {}
-    more = ["--images=1"] if name == "finches.files" else []
+    more = ["--per_class=1"] if name == "finches.files" else []
     more += [f"--config.{key}={x}" for key, x in changes.items()]
     lines[name].append([*words[3:], *more])
   for name, given in lines.items():

@@ -27,7 +27,7 @@ def test_the_files_are_the_pictures_of_the_data_set(tmp_path):
 
 @pytest.mark.parametrize("where", ["finches/images.csv", "tables/finches.csv"])
 def test_the_command_writes_a_table_whose_paths_lead_to_the_files(forked, tmp_path, where):
-  line = ["--out=finches", f"--table={where}", "--images=1", "--classes=seen"]
+  line = ["--out=finches", f"--table={where}", "--per_class=1", "--classes=seen"]
   ((code, said),) = forked("finches.files", [line], tmp_path, cwd=tmp_path)
   assert code == 0 and "finches: 40 images" in said
   with open(tmp_path / where, newline="") as file:

@@ -6,13 +6,16 @@ database each. Tests marked `file_only` are skipped there.
 
 import contextlib
 import hashlib
+import importlib
 import os
+import sys
 import uuid
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import logging as absl_logging
 
 if find_spec("pymilvus") is None:
   # Not imported here: in a collection of all tests that would end pytest.
@@ -20,6 +23,17 @@ if find_spec("pymilvus") is None:
 
 from lafg_jax.gallery import building, sources, store
 from lafg_jax.gallery.model import Model
+
+
+@pytest.fixture(scope="session", autouse=True)
+def milvus_client():
+  """Imports Milvus' client, which sets up logging anew and closes the streams of handlers.
+
+  absl's stream would be a file of pytest's by now; those that it has as sys.stderr stay open.
+  """
+  if find_spec("pymilvus") is not None:
+    absl_logging.get_absl_handler().python_handler.stream = sys.stderr
+    importlib.import_module("pymilvus")
 
 
 def vector_of(content: bytes) -> np.ndarray:

@@ -9,6 +9,7 @@ import lafg_jax
 from configs import aircraft
 from lafg_jax import tasks
 from lafg_jax.data import datasets
+from lafg_jax.data import images as image_files
 from lafg_jax.evaluate import results
 from lafg_jax.tasks.class_retrieval import default, train
 from lafg_jax.utils.errors import UserError
@@ -52,7 +53,7 @@ def test_it_sees_what_evaluation_sees(evaluated, photos):
   test = datasets.load_splits(config.data, ("test",))["test"]
   boxes = test.boxes if config.data.box_crop else None
   np.testing.assert_allclose(retriever.embed(paths, boxes=boxes), vectors, atol=1e-5)
-  pixels = [np.asarray(lafg_jax.inference.retriever.image_files.open_image(path)) for path in paths]
+  pixels = [np.asarray(image_files.open_image(path)) for path in paths]
   np.testing.assert_allclose(retriever.embed(pixels, 5, test.boxes), vectors, atol=1e-5)
   whole = retriever.embed(paths, boxes=np.zeros((len(paths), 4)))
   assert np.abs(whole - vectors).max() > 0.01
