@@ -69,8 +69,8 @@ def read(
   about = (
     f"An attribute is an entry of the vocabulary of {len(said):,} that was mined from the "
     "descriptions of training classes. It is named where the image's score is above the "
-    f"{attributes.QUANTILE:.0%} quantile of an untrained model, and above the mean over the evaluated "
-    "images. It is the model's reading, and may be wrong."
+    f"{attributes.QUANTILE:.0%} quantile of an untrained model, and above the mean of all "
+    "evaluated images. It is the model's reading, and may be wrong."
   )
   return of, about
 
