@@ -164,7 +164,7 @@ def test_figures_before_training_that_cannot_be_measured_are_left_out_with_a_war
   with caplog.at_level("WARNING", logger="absl"):
     result, page = offline(**changes)
   assert "untrained" not in result and result["map@r"] == before["map@r"]
-  assert "<th>before training</th>" not in page and "<th>checkpoint</th>" in page
+  assert ">before training</th>" not in page and ">checkpoint</th>" in page
   assert "before training" not in results.table(result)
   said = [line for line in caplog.messages if "figures before training are left out" in line]
   assert len(said) == 1 and "me/tiny" in said[0] and "\n" not in said[0]
