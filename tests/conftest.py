@@ -352,6 +352,8 @@ LONG = (
   "test_cells_with_the_same_phi_train_it_once_and_have_the_figures_of_those_alone",
   "test_rollout_is_that_of_the_weights_that_transformers_gives",
   "test_a_model_of_composed_retrieval_explains_too",
+  "test_a_report_stands_beside_that_of_another_run",
+  "test_they_stand_beside_the_trained_model",
   "test_models_of_the_two_other_tasks_and_another_model",
   "test_ten_kills_while_indexing_lose_and_double_nothing",
   "test_a_token_weighs_its_mean_over_training_captions",
