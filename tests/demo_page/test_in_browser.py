@@ -175,7 +175,11 @@ def test_an_image_a_click_words_and_filters(page, birds):
   page.type(field(page, "Class"), label)
   page.press("Enter", 13)
   search(page)
-  page.wait("document.querySelector('.lafg-hit')")
+  # The hits of the question before stand there until the answer comes.
+  page.wait(
+    "[...document.querySelectorAll('.lafg-hit')].length > 0 && "
+    f"[...document.querySelectorAll('.lafg-hit')].every(x => x.innerText.includes({label!r}))"
+  )
   assert all(label in hit for hit in hits(page))
 
 
