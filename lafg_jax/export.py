@@ -32,7 +32,7 @@ from lafg_jax.utils.errors import UserError
 FORMATS = ("safetensors", "stablehlo", "faiss")
 STABLEHLO, TEXT_STABLEHLO = "model.stablehlo", "text.stablehlo"
 QUERY_STABLEHLO = "query.stablehlo"
-INDEX, PATHS, CAPTIONS = "gallery.faiss", "gallery.json", ".txt"
+PATHS, CAPTIONS = "gallery.json", ".txt"
 # Devices that model.stablehlo runs on.
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -157,7 +157,12 @@ def export(
     rows = write_index(retriever.of(model), gallery, out)
     with replacing(os.path.join(out, index_card.FILE)) as temporary:
       temporary.write_text(index_card.text(model, source, gallery, len(rows), formats), "utf-8")
-    written += [INDEX, PATHS, index_card.FILE, *index_files.write(out, rows, _about(model))]
+    written += [
+      index_files.INDEX,
+      PATHS,
+      index_card.FILE,
+      *index_files.write(out, rows, _about(model)),
+    ]
   return [os.path.join(out, name) for name in written]
 
 
@@ -267,9 +272,6 @@ def write_index(retriever: Any, gallery: str, out: str) -> list[dict[str, Any]]:
   `gallery` is an npz with `paths` [G] and `vectors` [G, D], as --stage=evaluate writes it; a folder
   with images at any depth; or a .txt with a caption a line, which gallery.json then has.
   """
-  import faiss
-  import numpy as np
-
   from lafg_jax.inference import index_files
   from lafg_jax.utils.files import read_npz, replacing
   from lafg_jax.utils.vectors import l2_normalise
@@ -291,10 +293,7 @@ def write_index(retriever: Any, gallery: str, out: str) -> list[dict[str, Any]]:
       raise UserError(f"{problem}, and this model gives {len(paths)} images {shape}")
     vectors = l2_normalise(vectors, f"--gallery={gallery}")
     names = _classes(arrays, len(paths))
-  index = faiss.IndexFlatIP(retriever.embedding_dim)
-  index.add(np.ascontiguousarray(vectors))
-  with replacing(os.path.join(out, INDEX)) as temporary:
-    faiss.write_index(index, str(temporary))
+  index_files.write_faiss(out, vectors)
   with replacing(os.path.join(out, PATHS)) as temporary:
     temporary.write_text(json.dumps(paths, indent=0) + "\n", encoding="utf-8")
   if names is None:

@@ -118,8 +118,13 @@ def main(argv: Sequence[str]) -> None:
 
   packages.require("gallery", "pymilvus")
   milvus.is_local(_GALLERY.value)
-  does = {"index": _index, "query": _query, "info": _info, "remove": _remove}
-  does["export"] = _export
+  does = {
+    "index": _index,
+    "query": _query,
+    "info": _info,
+    "remove": _remove,
+    "export": _export,
+  }
   does[name](_GALLERY.value, words)
 
 

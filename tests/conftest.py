@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
+from tests.long_tests import LONG, SLOW
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # A model of a few thousand parameters: what is tested with it does not depend on its size.
@@ -337,71 +339,6 @@ def forked():
     return [(code, (said / str(number)).read_text()) for number, code in enumerate(codes)]
 
   return run
-
-
-# Files whose tests take longest: they begin, so that no worker is left with them at the end.
-SLOW = (
-  *("test_commands.py", "test_step.py", "test_loop.py", "test_main.py", "test_protocol.py"),
-  *("test_less_than_full_training.py", "test_shipped.py"),
-)
-
-
-# Tests that take long and whose subject others touch too: `make test-all` runs them, `make test`
-# does not.
-LONG = (
-  "test_cells_with_the_same_phi_train_it_once_and_have_the_figures_of_those_alone",
-  "test_rollout_is_that_of_the_weights_that_transformers_gives",
-  "test_a_model_of_composed_retrieval_explains_too",
-  "test_a_report_stands_beside_that_of_another_run",
-  "test_they_stand_beside_the_trained_model",
-  "test_a_changed_key_reruns_what_it_touches",
-  "test_a_damaged_input_of_the_report_is_one_line",
-  "test_evaluating_with_another_model_config_is_one_line",
-  "test_a_kill_loses_at_most_a_batch",
-  "test_the_command_drops_sentences_that_name_a_validation_or_test_class",
-  "test_a_search_is_hamming_then_the_full_vectors",
-  "test_the_command_trains_with_it",
-  "test_other_training_images_leave_the_centred_backbone_out",
-  "test_models_of_the_two_other_tasks_and_another_model",
-  "test_ten_kills_while_indexing_lose_and_double_nothing",
-  "test_a_token_weighs_its_mean_over_training_captions",
-  "test_it_saw_photographs_of_some_types_and_its_tests_say_what_stands_beside",
-  "test_no_variant_of_cars_tests_what_the_small_clip_was_trained_on",
-  "test_training_finds_more_of_unseen_classes_than_the_model_did_before",
-  "test_wandb_has_every_step_once_and_one_run_over_a_kill",
-  "test_an_embeddings_file_is_evaluated_without_training",
-  "test_a_pretrained_backbone_is_evaluated_without_training",
-  "test_it_searches_by_an_image_and_words_with_a_model_that_composes",
-  "test_ctrl_c_does_not_wait_for_the_requests_in_flight",
-  "test_a_model_that_knows_every_caption_reaches_the_ceiling",
-  "test_every_pair_is_ranked_by_the_weights_of_its_own_image",
-  "test_the_trained_clip_is_one_of_transformers",
-  "test_prompts_adapt_the_frozen_clip_to_classes_it_has_not_seen",
-  "test_a_fitted_chat_model_describes_every_class",
-  "test_two_real_processes_train",
-  "test_sigterm_to_one_stops_all_at_one_step_and_a_hung_one_is_named",
-  "test_a_random_chat_model_fails_for_every_class_with_exit_code_1",
-  "test_every_target_trains_and_the_table_has_the_paired_differences",
-  "test_the_command_describes_super_classes_and_needs_images",
-  "test_transformers_reads_the_export_of_a_fine_tuned_model",
-  "test_it_searches_by_words_with_a_model_that_reads_texts",
-  "test_gradients_on_eight_devices_equal_those_on_one",
-  "test_smollm2_describes_or_is_recorded",
-  "test_the_commands_of_the_start_pages_write_what_they_say",
-  "test_the_command_on_a_folder",
-  "test_validation_classes_are_evaluated_when_they_were_held_out",
-  "test_two_processes_of_four_devices_train_restore_and_evaluate_as_eight_and_one",
-  "test_a_killed_process_is_named_and_an_error_of_one_is_told_by_all",
-  "test_killed_interrupted_and_run_to_its_end",
-  "test_a_new_revision_of_a_hub_encoder_makes_the_stage_encode_run_again",
-  "test_the_papers_batch_fits_one_device",
-  "test_measured_encoders_are_on_their_sides_of_the_threshold",
-  "test_masked_sentences_find_their_class",
-  "test_what_is_said_follows_what_is_seen_and_the_table_is_in_order",
-  "test_the_script_prints_its_table_and_the_classes_asked_for",
-  "test_cars_photographs_end_to_end",
-  "test_twenty_kills_of_the_editor_on_800_real_queries",
-)
 
 
 @pytest.hookimpl(tryfirst=True)

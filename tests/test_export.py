@@ -129,14 +129,14 @@ def test_the_page_of_the_index_says_what_made_it_and_runs_as_it_stands(
   rows = [json.loads(line) for line in (handed_on / index_files.ROWS).read_text().splitlines()]
   assert [row["path"] for row in rows] == json.loads((handed_on / export.PATHS).read_text())
   assert [row["class"] for row in rows][:4] == ["", "", "", "sub"]
-  index = found["faiss"].read_index(str(handed_on / export.INDEX))
+  index = found["faiss"].read_index(str(handed_on / index_files.INDEX))
   assert sorted(index.search(retriever.embed(found["new"]), 2)[1][0]) == [3, 4]
 
 
 def test_an_index_alone_names_where_its_model_is(trained_run, photos, tmp_path, monkeypatch):
   export.export(str(trained_run), str(tmp_path), ("faiss",), str(photos))
   assert sorted(path.name for path in tmp_path.iterdir()) == [
-    index_card.FILE, export.INDEX, export.PATHS, index_files.ABOUT, index_files.ROWS
+    index_card.FILE, index_files.INDEX, export.PATHS, index_files.ABOUT, index_files.ROWS
   ]  # fmt: skip
   assert f"load_retriever('{trained_run}')" in (tmp_path / index_card.FILE).read_text()
 
@@ -203,7 +203,7 @@ def test_weights_beyond_the_format_are_refused(config_with):
 def test_faiss_finds_what_the_retriever_finds(written, photos, retriever):
   import faiss
 
-  index = faiss.read_index(str(written / export.INDEX))
+  index = faiss.read_index(str(written / index_files.INDEX))
   assert type(index) is faiss.IndexFlatIP
   paths = json.loads((written / export.PATHS).read_text())
   assert paths == ["a.jpg", "b.jpg", "c.jpg", "sub/d.png"]
@@ -232,7 +232,7 @@ def test_a_folder_is_decoded_in_threads_and_what_cannot_be_read_is_counted(
   with caplog.at_level("WARNING", logger="absl"):
     assert len(export.write_index(retriever, str(photos), str(tmp_path))) == 4
   assert threads == {"decode"}
-  index = faiss.read_index(str(tmp_path / export.INDEX))
+  index = faiss.read_index(str(tmp_path / index_files.INDEX))
   np.testing.assert_allclose(index.reconstruct_n(0, 3), expected, atol=1e-6)
   named, counted = caplog.messages[-2:]
   assert str(photos / "sub/broken.png") in named and counted == "gallery: 1 of 5 images left out"
@@ -251,7 +251,7 @@ def test_a_gallery_of_embeddings(retriever, tmp_path, photos):
   export.write_index(retriever, str(path), str(tmp_path))
   assert json.loads((tmp_path / export.PATHS).read_text()) == names.tolist()
   unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-  scores, rows = faiss.read_index(str(tmp_path / export.INDEX)).search(unit, 5)
+  scores, rows = faiss.read_index(str(tmp_path / index_files.INDEX)).search(unit, 5)
   np.testing.assert_allclose(scores, -np.sort(-unit @ unit.T), atol=1e-6)
   assert rows[:, 0].tolist() == list(range(5))
   for labels, classes in (([1, 0, 0, 1, 1], "yxxyy"), ([1, 0, 0, 1, 2], "10012"), ([1], [""] * 5)):

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-# Of classes: also what the report of a run has.
-from lafg_jax.evaluate.intervals import Interval, cluster_bootstrap
-
-__all__ = ["Interval", "cluster_bootstrap", "t_interval"]
+from lafg_jax.evaluate.intervals import Interval
 
 
 def t_interval(values: Sequence[float]) -> Interval | None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lafg_jax.ablation import statistics
+from lafg_jax.evaluate import intervals
 from lafg_jax.evaluate.results import TITLES
 from lafg_jax.utils.errors import UserError
 
@@ -144,7 +145,7 @@ def _mean(values: Sequence[float]) -> dict[str, Any]:
   return {"mean": float(np.mean(values)), "t": statistics.t_interval(values)}
 
 
-def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statistics.Interval | None:
+def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> intervals.Interval | None:
   """Interval over test classes of the difference, averaged over seeds."""
   if any(metric not in r["by_class"] for r in (*a, *b)):
     return None
@@ -154,4 +155,4 @@ def _bootstrap(a: Sequence[Record], b: Sequence[Record], metric: str) -> statist
     return None
   of_a, of_b = ([r["by_class"][metric] for r in side] for side in (a, b))
   values = np.mean(np.subtract(of_a, of_b), axis=0)
-  return statistics.cluster_bootstrap(values, weights[0])
+  return intervals.cluster_bootstrap(values, weights[0])

@@ -12,7 +12,7 @@ from lafg_jax.inference import index_card, index_files
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import replacing
 
-VECTORS, INDEX = "gallery.safetensors", "gallery.faiss"
+VECTORS = "gallery.safetensors"
 
 _HEAD = """# A gallery of {count:,} images
 
@@ -115,20 +115,11 @@ def export(gallery: Gallery, out: str) -> list[str]:
   names.append(VECTORS)
   with_faiss = find_spec("faiss") is not None
   if with_faiss:
-    _write_faiss(os.path.join(out, INDEX), vectors)
-    names.append(INDEX)
+    index_files.write_faiss(out, vectors)
+    names.append(index_files.INDEX)
   with replacing(os.path.join(out, index_card.FILE)) as temporary:
     temporary.write_text(card(facts, len(hits), with_faiss), encoding="utf-8")
   return [os.path.join(out, name) for name in [*names, index_card.FILE]]
-
-
-def _write_faiss(path: str, vectors: np.ndarray) -> None:
-  import faiss
-
-  index = faiss.IndexFlatIP(vectors.shape[1])
-  index.add(vectors)
-  with replacing(path) as temporary:
-    faiss.write_index(index, str(temporary))
 
 
 def card(facts: Facts, count: int, with_faiss: bool) -> str:

@@ -1,5 +1,6 @@
 """Why images match: `Retriever.explain`. What is computed is in `lafg_jax/explain/`."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,10 @@ _NO_HEAT = (
   "no heat: the images share no attribute that a place of both decides; heat='occlusion' shows "
   "that of their cosine, which was not above its baselines"
 )
+
+
+# Of a vocabulary once, and not for each explanation.
+_names = functools.lru_cache(maxsize=4)(short_names)
 
 
 class Target(NamedTuple):
@@ -139,7 +144,7 @@ def _attributes(
     return nothing, nothing, [], [str(error)]
   found = attributes.scores(vectors, retriever.readout)
   floors = np.broadcast_to(retriever.floors, found.shape)
-  return found, floors, short_names(retriever.sentences), []
+  return found, floors, _names(retriever.sentences), []
 
 
 def _targets(

@@ -10,15 +10,27 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
+
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import replacing
 
-ABOUT, ROWS = "gallery_model.json", "gallery_rows.jsonl"
+INDEX, ABOUT, ROWS = "gallery.faiss", "gallery_model.json", "gallery_rows.jsonl"
 
 
 def row(path: str, label: str, metadata: dict[str, Any]) -> dict[str, Any]:
   """A line of ROWS, of an image."""
   return {"path": path, "class": label, "metadata": metadata}
+
+
+def write_faiss(out: str, vectors: np.ndarray) -> None:
+  """Writes INDEX of vectors [n, D], an IndexFlatIP: exact inner products. It takes faiss."""
+  import faiss
+
+  index = faiss.IndexFlatIP(vectors.shape[1])
+  index.add(np.ascontiguousarray(vectors))
+  with replacing(os.path.join(out, INDEX)) as temporary:
+    faiss.write_index(index, str(temporary))
 
 
 def write(out: str, rows: Iterable[dict[str, Any]], about: dict[str, Any]) -> list[str]:

@@ -15,7 +15,14 @@ from ml_collections import ConfigDict
 from lafg_jax.runtime import devices, distributed, out_of_memory
 from lafg_jax.runtime.devices import AXIS, replicate, to_devices, unreplicate
 from lafg_jax.runtime.preemption import StopRequest
-from lafg_jax.training import checkpoints, chunks, frozen_weights, optimizers, resume
+from lafg_jax.training import (
+  checkpoints,
+  chunks,
+  frozen_weights,
+  optimizers,
+  partition,
+  resume,
+)
 from lafg_jax.training.best_checkpoint import Validation, open_selection
 from lafg_jax.training.frozen_weights import Frozen
 from lafg_jax.training.metrics_log import MetricsLog
@@ -96,7 +103,7 @@ def run(
     if batches is None or stopped():
       # No step was made that is not saved. Several processes agree on that after a step.
       return step, True
-    fixed = optimizers.split(state.params, optimizers.frozen(config.train, made))[1]
+    fixed = partition.split(state.params, optimizers.frozen(config.train, made))[1]
     known = Frozen(**found[1]["frozen"]) if found else None
     frozen = frozen_weights.keep(workdir, fixed, known)
     given = replicate(made.constants), replicate(np.uint32(config.seed))
@@ -204,11 +211,11 @@ def _follow(
       log.flush()
       log.check_finite(step, metrics)
       # The frozen ones are on the disk, and stay on the device.
-      params, fixed = optimizers.split(state.params, frozen.has)
+      params, fixed = partition.split(state.params, frozen.has)
       saved = unreplicate(state.replace(params=params))
       arrays = checkpoints.flatten({"state": saved} | kept)
       if selection is not None and validates:
-        whole = optimizers.join(saved.ema or saved.params, unreplicate(fixed))
+        whole = partition.join(saved.ema or saved.params, unreplicate(fixed))
         measured = selection.validation.measure(whole)
         log.validated(step, measured)
         selection.keep(step, measured, arrays, meta, frozen)
@@ -289,7 +296,7 @@ _mapped_steps: dict[str, Any] = {}
 
 
 def _announce(config: ConfigDict, objective: Objective, state: TrainState, feed: Feed) -> None:
-  learned = optimizers.split(state.params, optimizers.frozen(config.train, objective))[0]
+  learned = partition.split(state.params, optimizers.frozen(config.train, objective))[0]
   counts = [sum(x.size for x in jax.tree.leaves(tree)) / 1e6 for tree in (learned, state.params)]
   steps = (int(state.step), config.train.steps)
   text = "train: steps %d to %d of %s on %s, %.3g M of %.3g M parameters learn"

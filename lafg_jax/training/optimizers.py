@@ -10,6 +10,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from lafg_jax.training import partition
 from lafg_jax.utils.errors import UserError
 
 
@@ -32,12 +33,13 @@ def schedule(train: ConfigDict) -> optax.Schedule:
 def make(train: ConfigDict, objective: Any) -> optax.GradientTransformation:
   """SGD with momentum 0.9 or AdamW, with clipping and decay of kernels only.
 
-  It takes gradients and parameters of what is trained alone, `split(params, frozen(...))[0]`. Reads
-  `params`, `is_frozen` and `rate_of` of the `step.Objective`. Raises as `check_freeze`.
+  It takes gradients and parameters of what is trained alone, the first part of `partition.split`
+  by `frozen`. Reads `params`, `is_frozen` and `rate_of` of the `step.Objective`. Raises as
+  `check_freeze`.
   """
   check_freeze(train, objective.params, objective.is_frozen)
   rate = schedule(train)
-  trained = split(objective.params, frozen(train, objective))[0]
+  trained = partition.split(objective.params, frozen(train, objective))[0]
   kernels = lambda path, _: str(path[-1]).endswith("kernel")  # noqa: E731
   decay_mask = traverse_util.path_aware_map(kernels, trained)
   if train.optimizer == "sgd":
@@ -73,22 +75,6 @@ def frozen(train: ConfigDict, objective: Any) -> Callable[[str], bool]:
     return by_key or objective.is_frozen(path)
 
   return is_frozen
-
-
-def split(
-  params: dict[str, Any], is_frozen: Callable[[str], bool]
-) -> tuple[dict[str, Any], dict[str, Any]]:
-  """The parameters that are trained and those that are frozen, each nested as in `params`."""
-  parts: dict[bool, dict[tuple[str, ...], Any]] = {False: {}, True: {}}
-  for path, x in traverse_util.flatten_dict(params).items():
-    parts[is_frozen("/".join(path))][path] = x
-  return traverse_util.unflatten_dict(parts[False]), traverse_util.unflatten_dict(parts[True])
-
-
-def join(trained: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
-  """The whole tree of two parts that `split` made."""
-  flat = traverse_util.flatten_dict(trained) | traverse_util.flatten_dict(fixed)
-  return traverse_util.unflatten_dict(flat)
 
 
 def check_freeze(

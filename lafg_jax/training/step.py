@@ -10,7 +10,7 @@ import optax
 from flax import traverse_util
 from ml_collections import ConfigDict
 
-from lafg_jax.training import chunks, optimizers
+from lafg_jax.training import chunks, optimizers, partition
 
 # Keeps these keys apart from those that initialise a model, which are split from the same seed.
 _STEP_STREAM = 0x57E9
@@ -72,7 +72,7 @@ def init_state(
 ) -> tuple[optax.GradientTransformation, TrainState]:
   """The optimiser, and the state before training; raises as `optimizers.check_freeze`."""
   optimizer = optimizers.make(train, objective)
-  trained = optimizers.split(objective.params, optimizers.frozen(train, objective))[0]
+  trained = partition.split(objective.params, optimizers.frozen(train, objective))[0]
   return optimizer, TrainState(
     step=jnp.zeros((), jnp.int32),
     params=objective.params,
@@ -148,10 +148,10 @@ def make_gradients(
   is_frozen = optimizers.frozen(train, objective)
 
   def gradients(params, averages, batch, constants, key):
-    trained, fixed = optimizers.split(params, is_frozen)
+    trained, fixed = partition.split(params, is_frozen)
 
     def of_trained(trained):
-      return loss(optimizers.join(trained, fixed), averages, batch, constants, key)
+      return loss(partition.join(trained, fixed), averages, batch, constants, key)
 
     grads, metrics = jax.grad(of_trained, has_aux=True)(trained)
     if axis is not None:
@@ -178,10 +178,10 @@ def make_step(
   def step(state: TrainState, batch, constants, seed):
     key = step_key(seed, state.step)
     grads, metrics = gradients(state.params, state.averages, batch, constants, key)
-    trained, fixed = optimizers.split(state.params, is_frozen)
+    trained, fixed = partition.split(state.params, is_frozen)
     updates, opt_state = optimizer.update(grads, state.opt_state, trained)
     trained = optax.apply_updates(trained, updates)
-    params = optimizers.join(trained, fixed)
+    params = partition.join(trained, fixed)
     new = _select(params, averaged)
     averages = jax.tree.map(lambda e, p: (1 - alpha) * e + alpha * p, state.averages, new)
     ema = _moved(state.ema, trained, train.ema, state.step + 1)

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from lafg_jax.ablation import statistics
+from lafg_jax.evaluate import intervals
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
@@ -25,9 +26,9 @@ def test_the_t_interval_by_hand():
 
 def test_the_bootstrap_draws_whole_classes():
   # Two classes, drawn twice: the mean is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
-  assert statistics.cluster_bootstrap(np.array([0.0, 1.0]), np.array([5, 5])) == (0.0, 1.0)
+  assert intervals.cluster_bootstrap(np.array([0.0, 1.0]), np.array([5, 5])) == (0.0, 1.0)
   # At 40% the tails of 30% cut into the middle value alone.
-  middle = statistics.cluster_bootstrap(np.array([0.0, 1.0]), np.array([5, 5]), confidence=0.4)
+  middle = intervals.cluster_bootstrap(np.array([0.0, 1.0]), np.array([5, 5]), confidence=0.4)
   assert middle == (0.5, 0.5)
 
 
@@ -38,15 +39,15 @@ def test_the_bootstrap_is_that_of_all_possible_draws():
     for draw in itertools.product(range(4), repeat=4)
   ]
   wanted = np.quantile(every, [0.025, 0.975])
-  found = statistics.cluster_bootstrap(values, weights, resamples=200_000)
+  found = intervals.cluster_bootstrap(values, weights, resamples=200_000)
   np.testing.assert_allclose(found, wanted, atol=0.02)
 
 
 def test_classes_without_queries_take_no_part():
   values, weights = np.array([0.1, 9.0, 0.3]), np.array([2, 0, 2])
-  with_empty = statistics.cluster_bootstrap(values, weights)
-  assert with_empty == statistics.cluster_bootstrap(values[[0, 2]], weights[[0, 2]])
-  assert statistics.cluster_bootstrap(values[:2], weights[:2]) is None
+  with_empty = intervals.cluster_bootstrap(values, weights)
+  assert with_empty == intervals.cluster_bootstrap(values[[0, 2]], weights[[0, 2]])
+  assert intervals.cluster_bootstrap(values[:2], weights[:2]) is None
 
 
 def test_the_bootstrap_agrees_with_scipys_on_classes_of_one_size():
@@ -54,5 +55,5 @@ def test_the_bootstrap_agrees_with_scipys_on_classes_of_one_size():
   wanted = scipy.stats.bootstrap(
     (values,), np.mean, method="percentile", n_resamples=9_999, rng=np.random.default_rng(1)
   ).confidence_interval
-  found = statistics.cluster_bootstrap(values, np.full(60, 20))
+  found = intervals.cluster_bootstrap(values, np.full(60, 20))
   np.testing.assert_allclose(found, (wanted.low, wanted.high), atol=6e-4)

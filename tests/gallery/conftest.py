@@ -78,15 +78,18 @@ def fake():
   return FAKE._replace(retriever=Fake())
 
 
-@pytest.fixture
-def photos(tmp_path):
-  """A folder of 30 files, in three folders of classes."""
-  folder = tmp_path / "photos"
-  for k in range(30):
-    path = folder / f"class {k % 3}" / f"{k}.jpg"
+def files_of_classes(folder, count, classes):
+  """`count` files in folders of so many classes."""
+  for k in range(count):
+    path = folder / f"class {k % classes}" / f"{k}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"image %d" % k)
   return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+  return files_of_classes(tmp_path / "photos", 30, 3)
 
 
 @contextlib.contextmanager

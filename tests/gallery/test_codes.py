@@ -9,7 +9,7 @@ import pytest
 from lafg_jax.gallery import codes, searching, store
 from lafg_jax.utils.errors import UserError
 
-from .conftest import file_only, vector_of  # isort: skip
+from .conftest import file_only, files_of_classes, vector_of  # isort: skip
 
 pytest.importorskip("faiss")
 pytestmark = file_only
@@ -17,12 +17,7 @@ pytestmark = file_only
 
 @pytest.fixture
 def many(tmp_path):
-  folder = tmp_path / "many"
-  for k in range(200):
-    path = folder / f"class {k % 4}" / f"{k}.jpg"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"image %d" % k)
-  return folder
+  return files_of_classes(tmp_path / "many", 200, 4)
 
 
 def test_the_rotation_is_one_and_its_signs_halve_the_quantisation_of_no_rotation():

@@ -59,7 +59,7 @@ def test_it_has_every_vector_with_its_row_and_the_models_id(exported):
   about = json.loads((out / index_files.ABOUT).read_text())
   assert (about["model"], about["dim"], about["rows"]) == ("0123456789abcdef", 8, 31)
   assert about["columns"] == ["year"] and about["floors"]["image"] < 1
-  index = FAISS.read_index(str(out / exporting.INDEX))
+  index = FAISS.read_index(str(out / index_files.INDEX))
   assert index.ntotal == 31
   page = (out / index_card.FILE).read_text()
   assert "`0123456789abcdef`" in page and "31 images" in page and "`year`" in page
@@ -107,4 +107,4 @@ def test_without_faiss_there_is_no_word_of_it(exported, place, tmp_path, monkeyp
   with store.opened(place) as gallery:
     exporting.export(gallery, str(out))
   assert "faiss" not in (out / index_card.FILE).read_text()
-  assert not (out / exporting.INDEX).exists()
+  assert not (out / index_files.INDEX).exists()

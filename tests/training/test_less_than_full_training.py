@@ -12,7 +12,7 @@ from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
 from lafg_jax.tasks.class_retrieval import checks, default, objective, stages, train
-from lafg_jax.training import checkpoints, optimizers
+from lafg_jax.training import checkpoints, optimizers, partition
 from lafg_jax.utils.errors import UserError
 
 # What changes in the config, and which of the backbone's parameters stay as they are.
@@ -95,9 +95,9 @@ def test_the_checkpoint_is_a_whole_retriever(trained, dataset):
 def test_lora_and_prompts_go_together(config_with, dataset):
   config = config_with(model__lora_rank=1, model__num_prompts=1, loss__alignment="none")
   made = objective.build(config, len(dataset.class_names), None)
-  learned, fixed = optimizers.split(made.params, optimizers.frozen(config.train, made))
+  learned, fixed = partition.split(made.params, optimizers.frozen(config.train, made))
   assert set(learned) == {"lora", "prompts", "embedding"} and set(fixed) == {"backbone"}
-  whole = optimizers.join(learned, fixed)
+  whole = partition.join(learned, fixed)
   assert jax.tree.structure(whole) == jax.tree.structure(made.params)
   assert set(lora.merge(jax.tree.map(lambda x: np.zeros(x.shape), whole), 1.0)) == (
     set(whole) - {"lora"}

@@ -15,7 +15,7 @@ from lafg_jax.models import embedder as embedders
 from lafg_jax.tasks.class_retrieval import objective, train
 from lafg_jax.tasks.class_retrieval.default import validate
 from lafg_jax.tasks.image_text_retrieval import default as image_text
-from lafg_jax.training import checkpoints, learned_weights, optimizers, step
+from lafg_jax.training import checkpoints, learned_weights, optimizers, partition, step
 from lafg_jax.utils.errors import UserError
 
 DECAY = 0.4
@@ -47,7 +47,7 @@ def averaged(config_with, dataset, tmp_path_factory):
 def test_the_average_follows_its_recursion(averaged, dataset):
   config, workdir = averaged
   start = objective.build(config, len(dataset.class_names), None)
-  expected = flat(optimizers.split(start.params, optimizers.frozen(config.train, start))[0])
+  expected = flat(partition.split(start.params, optimizers.frozen(config.train, start))[0])
   assert not any("block_0/mlp_1" in path for path in expected)
   for t in range(1, 5):
     arrays = checkpoints.read(str(workdir), t)[0]
@@ -103,7 +103,7 @@ def test_rates_fall_towards_the_image(config_with, changes):
     loss__alignment="onehot", **changes,
   )  # fmt: skip
   made = objective.build(config, 4, None)
-  trained = optimizers.split(made.params, optimizers.frozen(config.train, made))[0]
+  trained = partition.split(made.params, optimizers.frozen(config.train, made))[0]
   rule = optimizers.make(config.train, made)
   ones = jax.tree.map(np.ones_like, trained)
   updates = flat(rule.update(ones, rule.init(trained), trained)[0])

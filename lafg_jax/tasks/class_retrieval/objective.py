@@ -16,7 +16,7 @@ from lafg_jax.tasks.class_retrieval import projectors
 from lafg_jax.tasks.class_retrieval.choices import reads_words
 from lafg_jax.tasks.class_retrieval.language_base import LoadedPrototypes
 from lafg_jax.tasks.class_retrieval.start import MakeHead
-from lafg_jax.training import optimizers
+from lafg_jax.training import optimizers, partition
 from lafg_jax.training.step import Objective
 from lafg_jax.utils.vectors import l2_normalise
 
@@ -124,7 +124,7 @@ def _anchor(config: ConfigDict, made: Objective) -> dict[str, Any]:
   """The start of what is learned of the backbone, and of a head that is not random."""
   kept = ("backbone", "embedding") if config.model.head_init != "random" else ("backbone",)
   params = {name: x for name, x in made.params.items() if name in kept}
-  learned = optimizers.split(params, optimizers.frozen(config.train, made))[0]
+  learned = partition.split(params, optimizers.frozen(config.train, made))[0]
   # Copies: the step takes the parameters' own memory.
   return jax.tree.map(np.array, learned)
 

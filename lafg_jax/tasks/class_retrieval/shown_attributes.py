@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.explain import names
 from lafg_jax.report.run_page import Apart, Entry
-from lafg_jax.tasks.class_retrieval import attribute_floors, attributes, restore
+from lafg_jax.tasks.class_retrieval import attribute_floors, attributes, finishing, restore
 from lafg_jax.training import checkpoints
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
@@ -46,10 +46,9 @@ def read(
   """
   if config.evaluate.source not in ("checkpoint", "best"):
     return None, "The evaluated model was not trained with words: it has no attributes to read."
-  where = checkpoints.where_of(config.evaluate.source)
   try:
     # A workdir may have been copied without them.
-    arrays, meta = checkpoints.require(workdir, where)
+    arrays, meta = checkpoints.require(workdir, finishing.where(config))
     found, sentences = restore.trees(config, arrays)["readout"], meta.get("sentences", [])
     attributes.check(config, found, sentences)
   except UserError as error:

@@ -13,7 +13,7 @@ import pytest
 from flax import traverse_util
 
 from lafg_jax.tasks.image_text_retrieval import features, objective, prompts
-from lafg_jax.training import optimizers, step
+from lafg_jax.training import partition, step
 
 ROOT = Path(__file__).resolve().parents[3]
 B, N = 8, 2
@@ -86,7 +86,7 @@ LEARNED = {
 def test_what_each_method_learns(both, make_config, captioned_rows, method):
   config = make_config(method)
   made = built(config, both)
-  learned = flat(optimizers.split(made.params, made.is_frozen)[0])
+  learned = flat(partition.split(made.params, made.is_frozen)[0])
   towers = {path for path in flat(both.params) if path.startswith(("image/", "text/"))}
   assert set(learned) == LEARNED.get(method, towers)
   if method in ("maple", "finetune_distill"):
@@ -120,11 +120,11 @@ def test_which_loss_moves_what(both, make_config, captioned_rows):
     """{path: [gradient of L_con, gradient of L_cate]} of what is learned."""
     made = built(config, both)
     loss = step.make_loss(made, None)
-    trained, fixed = optimizers.split(made.params, made.is_frozen)
+    trained, fixed = partition.split(made.params, made.is_frozen)
     reads = {name: batch[name] for name in (*made.embed_reads, *made.loss_reads)}
 
     def both_losses(trained):
-      params = optimizers.join(trained, fixed)
+      params = partition.join(trained, fixed)
       found = loss(params, {}, reads, made.constants, step.step_key(0, 0))[1]
       return jnp.stack([found["l_con"], found["l_cate"]])
 
