@@ -25,7 +25,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from lafg_jax import command_line, tasks
+from lafg_jax import tasks
+from lafg_jax.config import command_line
 from lafg_jax.data import datasets
 from lafg_jax.evaluate.embed import embed_dataset, embedding_function
 from lafg_jax.models import embedder as embedders

@@ -21,6 +21,7 @@ from jax.sharding import PartitionSpec as P
 from lafg_jax.evaluate import self_ranks
 from lafg_jax.evaluate.counting import CHUNK, LANES, add_counts, put, similarity
 from lafg_jax.runtime import jax_settings
+from lafg_jax.utils import padding
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.vectors import unit_or_zero
 
@@ -91,7 +92,7 @@ def search(
     placed = _place(gallery, gallery_tile, jax.local_devices())
   count, devices, found = len(queries), len(jax.local_devices()), min(k, placed.size)
   # One query is a product of a matrix and a vector, which CPUs do in half the time of 2 to 8 rows.
-  few = 1 if count <= devices else max(8, 1 << (-(-count // devices) - 1).bit_length())
+  few = 1 if count <= devices else max(8, padding.few_sizes(-(-count // devices)))
   tile = min(tile_size(query_tile, count), few)
   scores, indices = run_tiles(_search, placed, tile, exclude_self, queries, k=found)
   fill = ((0, 0), (0, k - found))

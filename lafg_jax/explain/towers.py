@@ -15,6 +15,7 @@ from lafg_jax.models import explained
 from lafg_jax.models.embedder import Embedder
 from lafg_jax.models.vit import ViT, normalised
 from lafg_jax.runtime import jax_settings
+from lafg_jax.utils import padding
 
 # Images of one program: explanations are of a few.
 CHUNK = 16
@@ -82,7 +83,7 @@ def seeing(see: Callable[[Any, jax.Array], Seen], params: Any) -> Callable[[np.n
     parts = []
     for first in range(0, len(images), CHUNK):
       part = images[first : first + CHUNK]
-      filled = np.resize(np.arange(len(part)), 1 << (len(part) - 1).bit_length())
+      filled = np.resize(np.arange(len(part)), padding.few_sizes(len(part)))
       found = jax.tree.map(np.asarray, compiled(held(), part[filled]))
       parts.append(jax.tree.map(functools.partial(_first, len(part)), found))
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from lafg_jax.data import images as image_files
 from lafg_jax.evaluate.embed import Embed
 from lafg_jax.inference import inputs
-from lafg_jax.utils import ground
+from lafg_jax.utils import ground, padding
 from lafg_jax.utils.errors import UserError
 
 
@@ -46,8 +46,8 @@ def embedded(
       if reasons is not None:
         reasons |= failed
       if crops:
-        # A power of 2, or after a whole batch another whole one: few programs are compiled.
-        size = max(size, min(1 << (len(crops) - 1).bit_length(), batch_size))
+        # After a whole batch another whole one.
+        size = max(size, padding.few_sizes(len(crops), batch_size))
         found = list(crops.values())
         padded = np.stack(found + found[:1] * (size - len(found)))
         yield list(crops), embed(padded)[: len(found)]

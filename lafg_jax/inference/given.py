@@ -6,6 +6,7 @@ import numpy as np
 
 from lafg_jax.evaluate.embed import Embed
 from lafg_jax.inference import inputs
+from lafg_jax.utils import padding
 from lafg_jax.utils.errors import UserError
 
 
@@ -27,8 +28,7 @@ def embedded(embed: Embed, given: Any, width: int, batch_size: int, boxes: Any) 
   found = []
   for start in range(0, len(features), size):
     rows = features[start : start + size]
-    # A power of 2 or a whole batch: few programs are compiled.
-    padded = min(1 << (len(rows) - 1).bit_length(), size)
+    padded = padding.few_sizes(len(rows), size)
     found.append(embed(np.resize(rows, (padded, width)))[: len(rows)])
   return np.concatenate(found) if found else embed(np.ones((1, width), np.float32))[:0]
 

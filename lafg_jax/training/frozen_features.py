@@ -78,7 +78,7 @@ def features(
 
 def _key(config: ConfigDict, dataset: Dataset, backbone: dict[str, Any]) -> str:
   data, views = config.data, config.train.feature_views
-  crop = {"resize_size": data.resize_size}
+  crop = {"resize_size": data.resize_size, "pad": data.pad}
   if views:
     names = ("train_crop", "crop_scale", "crop_ratio", "flip", "color_jitter")
     crop |= {name: data[name] for name in names} | {"seed": config.seed}

@@ -142,7 +142,12 @@ def test_only_what_makes_the_features_makes_them_again(config_with, tmp_path):
 
   same = [key(), key(train__steps=99), key(model__embedding_dim=4), key(seed=1)]
   views = [key(train__feature_views=2), key(train__feature_views=2, seed=1)]
-  others = [key(data__resize_size=32), key(model__pool="gem"), key(model__mean=(0.1, 0.5, 0.5))]
+  others = [
+    key(data__resize_size=32),
+    key(data__pad="target"),
+    key(model__pool="gem"),
+    key(model__mean=(0.1, 0.5, 0.5)),
+  ]
   others += [key(weights={"kernel": np.zeros((2, 2), np.float32)})]
   Path(few.ids[2]).write_bytes(b"another image")
   others.append(key())

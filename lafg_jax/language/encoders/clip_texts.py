@@ -12,6 +12,7 @@ from absl import logging
 from lafg_jax.language.encoders import tokens
 from lafg_jax.models import clip as clips
 from lafg_jax.runtime import devices
+from lafg_jax.utils import padding
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.progress import Progress
 
@@ -58,8 +59,8 @@ def encoded(
 
   embed: rows int32 [B, L + 1], ids and the place each is read at, to [B, d].
   """
-  # A power of 2: a few texts need no whole batch, and few shapes are compiled.
-  size = min(_BATCH, 1 << (len(ids) - 1).bit_length())
+  # A few texts need no whole batch.
+  size = padding.few_sizes(len(ids), _BATCH)
   order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
   found: list[np.ndarray] = []
   with Progress(what, len(ids), "texts") as progress:

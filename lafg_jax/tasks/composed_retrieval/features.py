@@ -21,6 +21,7 @@ from lafg_jax.tasks.composed_retrieval import edit_quality, kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.methods import TEMPLATES
 from lafg_jax.tasks.composed_retrieval.model import Model
+from lafg_jax.utils import padding
 from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.counted import counted
 from lafg_jax.utils.errors import UserError
@@ -241,7 +242,7 @@ def _of_phrases(
 ) -> np.ndarray:
   """In batches of one shape: `words` [n, width] in the template around each text."""
   phrases = pseudo_words.phrases(model.reader, TEMPLATES[template], texts, added)
-  size = min(models.BATCH, 1 << (len(texts) - 1).bit_length())
+  size = padding.few_sizes(len(texts), models.BATCH)
   found = []
   for first in range(0, len(texts), size):
     rows = np.minimum(np.arange(first, first + size), len(texts) - 1)

@@ -30,7 +30,7 @@ from lafg_jax.runtime import devices, jax_settings
 from lafg_jax.tasks.composed_retrieval import concepts as words_of
 from lafg_jax.tasks.composed_retrieval import kept, pseudo_words
 from lafg_jax.tasks.composed_retrieval.concepts import Concepts
-from lafg_jax.utils import random_streams
+from lafg_jax.utils import padding, random_streams
 
 _START, _DECAY, _WEIGHT_DECAY = 0.02, 0.99, 0.01
 OF_PHRASES = 0.5
@@ -64,7 +64,7 @@ def invert(
     near = near_concepts(clip, params, reader, images, concepts, words_of.OF_INVERSION)
   near = near[:, : words_of.OF_INVERSION]
   steps, rate = config.mapping.inversion_steps, config.mapping.inversion_rate
-  size = min(_BATCH, 1 << (len(images) - 1).bit_length())
+  size = padding.few_sizes(len(images), _BATCH)
   text = {"text": params["text"]}
   compute = _function(clip, rate)
 

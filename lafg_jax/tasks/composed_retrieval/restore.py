@@ -24,6 +24,7 @@ from lafg_jax.tasks.composed_retrieval import features, mapping, methods, pseudo
 from lafg_jax.tasks.composed_retrieval import model as models
 from lafg_jax.tasks.composed_retrieval.pseudo_words import Phrases
 from lafg_jax.training import checkpoints
+from lafg_jax.utils import padding
 from lafg_jax.utils.errors import UserError
 
 FACTS = (*kept_clip.FACTS, "mapping")
@@ -165,8 +166,7 @@ def compose(
     parts = []
     for first in range(0, len(v), _BATCH):
       part = np.arange(first, min(first + _BATCH, len(v)))
-      # A power of 2, so that few programs are compiled.
-      filled = np.resize(part, 1 << (len(part) - 1).bit_length())
+      filled = np.resize(part, padding.few_sizes(len(part)))
       q = with_words(held, v[filled], Phrases(*(x[filled] for x in rows)))
       parts.append(np.asarray(q)[: len(part)])
     return np.concatenate(parts)
