@@ -104,6 +104,7 @@ setup(
     "lafg_jax.models.weights": ["names.toml"],
     "lafg_jax.report": ["page/*"],
     "lafg_jax.tasks.class_retrieval": ["*.json"],
+    "lafg_jax.tasks.image_text_retrieval": ["*.json"],
   },
   entry_points={"console_scripts": ["lafg-jax = lafg_jax.__main__:main"]},
   install_requires=BASE,

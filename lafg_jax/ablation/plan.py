@@ -124,7 +124,9 @@ def cells(
     of_tuned = tuned.get(dataset, {}).get(start, {})
     for group, variant in ((group, variant) for group, of in planned.items() for variant in of):
       overrides, name = planned[group][variant], f"{start}/{variant}"
-      settings = (of_start, of_tuned.get(variant.split("@")[0], {}), overrides or {})
+      of_name = of_tuned.get(variant.split("@")[0], {})
+      # What was tuned for a variant itself is above its own values, which --tune went out from.
+      settings = (of_start, of_name, overrides or {}, of_tuned.get(variant, {}))
       changed = _changed(config, settings, name)
       path = Path(workdir, "cells", start, variant, "0.json")
       try:

@@ -86,6 +86,18 @@ def test_cells_stand_seed_by_seed_with_what_was_tuned(tmp_path, config_with, var
   assert [(c.variant, c.seed) for c in chosen] == [("l_aux+orthogonal", k) for k in range(2)]
 
 
+@pytest.mark.parametrize(("tuned", "rate"), [({}, 0.3), ({"train.learning_rate": 0.5}, 0.5)])
+def test_what_was_tuned_for_a_variant_is_above_its_own_value(
+  tmp_path, config_with, variants, tuned, rate
+):
+  alone = '"loss.alignment": "orthogonal"'
+  file = plan.read_variants(variants(alone, alone + ', "train.learning_rate": 0.3'))
+  tuned = {"synthetic": {"scratch": {"l_aux+orthogonal": tuned}}}
+  found = plan.cells(file, config_with(), str(tmp_path), tuned, 1)
+  rates = {c.variant: c.config.train.learning_rate for c in found}
+  assert rates["l_aux+orthogonal"] == rate and rates["l_aux"] not in (0.3, 0.5)
+
+
 def test_what_does_not_go_together_is_left_out_in_one_line(
   tmp_path, config_with, variants, monkeypatch
 ):

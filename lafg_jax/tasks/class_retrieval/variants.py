@@ -2,8 +2,8 @@
 
 A variant is {dotted key: value}, what it changes in the config; None is the model before training.
 Cells take their settings in this order: the config, the start, what was tuned for this dataset,
-start and variant (`TUNED`), the variant. NAME@CHANGE is NAME with a change, and takes what was
-tuned for NAME.
+start and variant (`TUNED`), the variant. What was tuned for a variant is above its own values.
+NAME@CHANGE is NAME with a change, takes what was tuned for NAME, and its change is above it.
 """
 
 import itertools

@@ -51,8 +51,9 @@ def small_photographs(config: ConfigDict, from_scratch: bool) -> None:
   """
   config.data.update(image_size=64, resize_size=64)
   config.train.update(optimizer="adamw", learning_rate=1e-3, log_every=20)
-  config.train.update(steps=200, checkpoint_every=200)
   if not from_scratch:
+    config.captions.batch_size = 48
+    config.train.update(steps=100, checkpoint_every=100)
     return
   config.prompts.method = "finetune"
   config.image_text.logit_scale = "learned"

@@ -9,8 +9,8 @@ from typing import Any
 from lafg_jax.tasks.image_text_retrieval import methods
 from lafg_jax.utils.files import fingerprint
 
-# Nothing is tuned yet: --tune writes a file, --tuned=FILE takes it.
-TUNED = ""
+# What --tune chose; --tuned=FILE takes another file.
+TUNED = Path(__file__).with_name("ablation_tuned.json")
 
 # Differences are paired with zero-shot CLIP, and those of `default` (DCAR) with each control.
 REFERENCE = "zero_shot"
