@@ -61,6 +61,7 @@ def _warm(served: Desk) -> None:
   served.model.retriever.embed(Image.new("RGB", (8, 8)))
   if served.model.reads_texts:
     served.model.retriever.embed_text("warm")
+    served.model.retriever.embed_query(Image.new("RGB", (8, 8)), "warm")
 
 
 @contextlib.contextmanager
