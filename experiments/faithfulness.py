@@ -59,6 +59,8 @@ _WORDS = {
   "tail": ("tail",),
   "ring": ("ring",),
 }
+# Heat that knows nothing of the model, which that of a score is compared with.
+BASES = ("centre", "random blobs", "random places")
 Claim = tuple[str, str]
 
 
@@ -228,12 +230,13 @@ def _areas(picture, maps, score) -> dict[tuple[str, str], float]:
   return found
 
 
-def _beside_baselines(areas) -> list[tuple]:
-  """Rows (kind, curve, number, mean with interval, and what it is above each baseline's)."""
+def _beside_baselines(areas, more=()) -> list[tuple]:
+  """Rows (kind, curve, number, mean with interval, and what it is above each of BASES and `more`,
+  with intervals of the paired differences)."""
   table = []
   for (kind, name), values in areas.items():
     row = [kind, name, len(values), *faithfulness.interval(np.array(values))]
-    for base in ("centre", "random blobs", "random places"):
+    for base in (*BASES, *more):
       row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
     table.append(tuple(row))
   return table
@@ -274,15 +277,20 @@ def of_attributes(retriever: lafg_jax.Retriever) -> list[tuple]:
     for which in ("shown", "all") if shown else ("all",):
       for key, value in of_image.items():
         areas[which][key].append(value)
-  return [(which, *row) for which, x in areas.items() for row in _beside_baselines(x)]
+  more = ("occlusion of another", "occlusion, untrained")
+  return [(which, *row) for which, x in areas.items() for row in _beside_baselines(x, more)]
 
 
 def untrained(retriever: lafg_jax.Retriever):
   """picture -> row -> heat [h, w] of the model that training began with: its pretrained backbone,
   and a random projector in place of the one that was learned."""
-  _, params = embedders.init_model(retriever.config)
+  # A run of an earlier version lacks keys that came since.
+  config = default.get_config()
+  with config.unlocked():
+    config.update(retriever.config)
+  _, params = embedders.init_model(config)
   facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
-  before = of(bundle.Trained(retriever.config, params, {}, {}, facts))
+  before = of(bundle.Trained(config, params, {}, {}, facts))
   found = dict(retriever.readout)
   found["image"] = random_streams.of_seed(0).standard_normal(found["image"].shape)
   scores = functools.partial(attributes.scores, found=found)
