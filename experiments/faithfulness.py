@@ -3,7 +3,6 @@
   python experiments/faithfulness.py parts --model=runs/demo
   python experiments/faithfulness.py parts --model=configs/image_text/finches.py
   python experiments/faithfulness.py curves --pretrained=WEIGHTS --images=FOLDER
-  python experiments/faithfulness.py attributes --model=runs/cub --images=FOLDER
   python experiments/faithfulness.py names --model=runs/demo
 
 parts: on drawn finches of unseen classes, the share of an attribute's heat inside the true region
@@ -17,10 +16,6 @@ where it is shown: where a place decides the score. The rows 'shown' say how oft
 curves: of pairs of photographs of one class, the score while patches are taken away or brought
 back, hottest first. The areas under both stand beside those of the middle, of random places, and of
 random blobs. Without --images the pairs are of finches.
-
-attributes: the same curves of the score of an attribute that is named of a photograph: the best one
-that a place decides, whose heat is shown, or the best of all where none is. Beside them stand heat
-of another attribute, and that of the same entry by the model before training.
 
 names: whether attributes named of finches are true of them, by the quantile of the floor; and of
 how many entries the name says the claim that its sentences agree on.
@@ -47,7 +42,6 @@ from lafg_jax.inference.retriever import of
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import attributes, default
-from lafg_jax.utils import random_streams
 
 _AGREE = 4
 # What sentences call a part; the patterns of a wing have no word of their own.
@@ -98,7 +92,7 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   for number, (finch, j) in enumerate(birds(flags.FLAGS.birds)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
-    maps = _maps(retriever, picture, seen, scores)
+    maps = maps_of(retriever, picture, seen, scores)
     size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
     above = scores(seen.embedding)[0] > floors
@@ -163,7 +157,7 @@ def _vocabulary(retriever) -> tuple:
   return claims, lambda x: x @ texts.T, texts, np.full(len(claims), -1.0)
 
 
-def _maps(retriever, picture, seen, scores):
+def maps_of(retriever, picture, seen, scores):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
   shape = (-1, occlusion.PLACES, occlusion.PLACES)
@@ -204,7 +198,7 @@ def tells(name: str, claim: Claim) -> bool:
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows of `_beside_baselines`: heat of the cosine of two images of one class."""
+  """Rows of `beside_baselines`: heat of the cosine of two images of one class."""
   pairs = _pairs()
   areas = collections.defaultdict(list)
   for number in np.linspace(0, len(pairs) - 1, min(flags.FLAGS.pairs, len(pairs))).astype(int):
@@ -212,14 +206,14 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
     seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
     target = others.embedding[0]
     grid = (occlusion.PLACES, occlusion.PLACES)
-    maps = _of_pair(retriever, picture, seen, target, others.patches[0], grid, int(number))
-    found = _areas(picture, maps, lambda x, target=target: retriever.embed_batch(x) @ target)
+    maps = of_pair(retriever, picture, seen, target, others.patches[0], grid, int(number))
+    found = areas_of(picture, maps, lambda x, target=target: retriever.embed_batch(x) @ target)
     for key, value in found.items():
       areas[key].append(value)
-  return _beside_baselines(areas)
+  return beside_baselines(areas)
 
 
-def _areas(picture, maps, score) -> dict[tuple[str, str], float]:
+def areas_of(picture, maps, score) -> dict[tuple[str, str], float]:
   """{(kind of heat, curve): area} of a picture's heat by kind."""
   found = {}
   ground = np.full_like(picture, picture.mean(axis=(0, 1)))
@@ -230,7 +224,7 @@ def _areas(picture, maps, score) -> dict[tuple[str, str], float]:
   return found
 
 
-def _beside_baselines(areas, more=()) -> list[tuple]:
+def beside_baselines(areas, more=()) -> list[tuple]:
   """Rows (kind, curve, number, mean with interval, and what it is above each of BASES and `more`,
   with intervals of the paired differences)."""
   table = []
@@ -240,68 +234,6 @@ def _beside_baselines(areas, more=()) -> list[tuple]:
       row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
     table.append(tuple(row))
   return table
-
-
-def of_attributes(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows of `_beside_baselines`, first of heat that is shown, then of all; and how many of each."""
-  before = untrained(retriever)
-  scores = functools.partial(attributes.scores, found=retriever.readout)
-  areas = {which: collections.defaultdict(list) for which in ("shown", "all")}
-  images = _images()
-  grid = (occlusion.PLACES, occlusion.PLACES)
-  for number in np.linspace(0, len(images) - 1, min(flags.FLAGS.birds, len(images))).astype(int):
-    picture = retriever.crops([images[number]])[0]
-    seen = retriever.see_batch(picture[None])
-    found = scores(seen.embedding)[0]
-    named = [row for row in np.argsort(-found) if found[row] > retriever.floors[row]]
-    if not named:
-      continue
-    heat_of = _maps(retriever, picture, seen, scores)
-    shown = [row for row in named if occlusion.decides(heat_of(row), found[row])]
-    row = (shown or named)[0]
-    others = [other for other in range(len(found)) if other not in named]
-    other = others[int(number) % len(others)]
-    maps = _of_pair(
-      retriever,
-      picture,
-      seen,
-      retriever.readout["image"] @ retriever.readout["entries"][row],
-      seen.patches[0],
-      grid,
-      int(number),
-    )
-    maps |= {"occlusion": heat_of(row), "occlusion of another": heat_of(other)}
-    maps["occlusion, untrained"] = before(picture)(row)
-    del maps["matches"]
-    of_image = _areas(picture, maps, lambda x, row=row: scores(retriever.embed_batch(x))[:, row])
-    for which in ("shown", "all") if shown else ("all",):
-      for key, value in of_image.items():
-        areas[which][key].append(value)
-  more = ("occlusion of another", "occlusion, untrained")
-  return [(which, *row) for which, x in areas.items() for row in _beside_baselines(x, more)]
-
-
-def untrained(retriever: lafg_jax.Retriever):
-  """picture -> row -> heat [h, w] of the model that training began with: its pretrained backbone,
-  and a random projector in place of the one that was learned."""
-  # A run of an earlier version lacks keys that came since.
-  config = default.get_config()
-  with config.unlocked():
-    config.update(retriever.config)
-  _, params = embedders.init_model(config)
-  facts = {"step": 0, "checkpoint": "newest", "class_names": [], "sentences": []}
-  before = of(bundle.Trained(config, params, {}, {}, facts))
-  found = dict(retriever.readout)
-  found["image"] = random_streams.of_seed(0).standard_normal(found["image"].shape)
-  scores = functools.partial(attributes.scores, found=found)
-  return lambda picture: _maps(before, picture, before.see_batch(picture[None]), scores)
-
-
-def _images() -> list:
-  """All images of --images, or birds of unseen classes."""
-  if flags.FLAGS.images:
-    return lafg_jax.list_images(flags.FLAGS.images)
-  return [classes.image(finch.name, j) for finch, j in birds(flags.FLAGS.birds)]
 
 
 def _pairs() -> list:
@@ -314,15 +246,21 @@ def _pairs() -> list:
   return [x[:2] for x in by_class.values() if len(x) > 1]
 
 
-def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
+def of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
   """{kind: heat} of a picture that is compared with the embedding of another, all of one grid."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
-  size = len(picture)
   found = {
     "occlusion": occlusion.falls(lambda x: x @ target, seen.embedding[0], vectors),
-    "patches": heat.similarity(seen.patches[0], target),
-    "matches": heat.matches(seen.patches[0], others),
-    "centre": faithfulness.centre(size),
+    "matches": _resized(heat.matches(seen.patches[0], others), grid),
+  }
+  return found | without_occlusion(picture, seen, target, grid, number)
+
+
+def without_occlusion(picture, seen, direction, grid, number) -> dict[str, np.ndarray]:
+  """{kind: heat} of what costs no embedding: of the network towards a direction, and BASES."""
+  found = {
+    "patches": heat.similarity(seen.patches[0], direction),
+    "centre": faithfulness.centre(len(picture)),
     "random places": faithfulness.scattered(grid, number),
     "random blobs": faithfulness.upsampled(faithfulness.scattered((4, 4), number), grid[0]),
   }
@@ -363,14 +301,14 @@ def define_flags() -> None:
     "pretrained", "", "Weights as model.pretrained takes them, as they are, in place of --model."
   )
   flags.DEFINE_integer("side", 112, "Of --pretrained: pixels of an image's side.")
-  flags.DEFINE_string("images", "", "curves, attributes: a folder with a subfolder for each class.")
-  flags.DEFINE_integer("birds", 120, "parts, names, attributes: how many birds or photographs.")
+  flags.DEFINE_string("images", "", "curves: a folder with a subfolder for each class.")
+  flags.DEFINE_integer("birds", 120, "parts, names: how many birds of unseen classes.")
   flags.DEFINE_integer("pairs", 40, "curves: how many pairs.")
   flags.DEFINE_integer("steps", 8, "curves: steps from the whole image to none of it.")
 
 
 def main(argv: list[str]) -> None:
-  measures = {"parts": parts, "curves": curves, "attributes": of_attributes, "names": names}
+  measures = {"parts": parts, "curves": curves, "names": names}
   if len(argv) != 2 or argv[1] not in measures:
     raise app.UsageError(f"say one of {', '.join(measures)}")
   measure = measures[argv[1]]
