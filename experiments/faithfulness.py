@@ -53,6 +53,8 @@ _WORDS = {
   "tail": ("tail",),
   "ring": ("ring",),
 }
+# Heat that knows nothing of the model, which that of a score is compared with.
+BASES = ("centre", "random blobs", "random places")
 Claim = tuple[str, str]
 
 
@@ -90,7 +92,7 @@ def parts(retriever: lafg_jax.Retriever) -> list[tuple]:
   for number, (finch, j) in enumerate(birds(flags.FLAGS.birds)):
     picture = retriever.crops(classes.image(finch.name, j))[0]
     seen = retriever.see_batch(picture[None])
-    maps = _maps(retriever, picture, seen, scores)
+    maps = maps_of(retriever, picture, seen, scores)
     size = len(picture)
     bird = regions.region(finch.name, j, "bird", size)
     above = scores(seen.embedding)[0] > floors
@@ -155,7 +157,7 @@ def _vocabulary(retriever) -> tuple:
   return claims, lambda x: x @ texts.T, texts, np.full(len(claims), -1.0)
 
 
-def _maps(retriever, picture, seen, scores):
+def maps_of(retriever, picture, seen, scores):
   """row of the vocabulary -> heat [h, w] of its occlusion; the covered pictures are seen once."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
   shape = (-1, occlusion.PLACES, occlusion.PLACES)
@@ -196,7 +198,7 @@ def tells(name: str, claim: Claim) -> bool:
 
 
 def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
-  """Rows (kind of heat, curve, pairs, mean area, and thrice what it is above a baseline's)."""
+  """Rows of `beside_baselines`: heat of the cosine of two images of one class."""
   pairs = _pairs()
   areas = collections.defaultdict(list)
   for number in np.linspace(0, len(pairs) - 1, min(flags.FLAGS.pairs, len(pairs))).astype(int):
@@ -204,19 +206,31 @@ def curves(retriever: lafg_jax.Retriever) -> list[tuple]:
     seen, others = (retriever.see_batch(x[None]) for x in (picture, other))
     target = others.embedding[0]
     grid = (occlusion.PLACES, occlusion.PLACES)
-    for kind, x in _of_pair(
-      retriever, picture, seen, target, others.patches[0], grid, int(number)
-    ).items():
-      found = faithfulness.curves(
-        lambda x, target=target: retriever.embed_batch(x) @ target,
-        *(picture, x, flags.FLAGS.steps, np.full_like(picture, picture.mean(axis=(0, 1)))),
-      )
-      for name, curve in zip(("deletion", "insertion"), found, strict=True):
-        areas[kind, name].append(faithfulness.area(curve))
+    maps = of_pair(retriever, picture, seen, target, others.patches[0], grid, int(number))
+    found = areas_of(picture, maps, lambda x, target=target: retriever.embed_batch(x) @ target)
+    for key, value in found.items():
+      areas[key].append(value)
+  return beside_baselines(areas)
+
+
+def areas_of(picture, maps, score) -> dict[tuple[str, str], float]:
+  """{(kind of heat, curve): area} of a picture's heat by kind."""
+  found = {}
+  ground = np.full_like(picture, picture.mean(axis=(0, 1)))
+  for kind, x in maps.items():
+    both = faithfulness.curves(score, picture, x, flags.FLAGS.steps, ground)
+    for name, curve in zip(("deletion", "insertion"), both, strict=True):
+      found[kind, name] = faithfulness.area(curve)
+  return found
+
+
+def beside_baselines(areas, more=()) -> list[tuple]:
+  """Rows (kind, curve, number, mean with interval, and what it is above each of BASES and `more`,
+  with intervals of the paired differences)."""
   table = []
   for (kind, name), values in areas.items():
-    row = [kind, name, len(values), np.mean(values)]
-    for base in ("centre", "random blobs", "random places"):
+    row = [kind, name, len(values), *faithfulness.interval(np.array(values))]
+    for base in (*BASES, *more):
       row += faithfulness.interval(np.array(values) - np.array(areas[base, name]))
     table.append(tuple(row))
   return table
@@ -232,15 +246,21 @@ def _pairs() -> list:
   return [x[:2] for x in by_class.values() if len(x) > 1]
 
 
-def _of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
+def of_pair(retriever, picture, seen, target, others, grid, number) -> dict[str, np.ndarray]:
   """{kind: heat} of a picture that is compared with the embedding of another, all of one grid."""
   vectors = retriever.embed_batch(occlusion.covered(picture))
-  size = len(picture)
   found = {
     "occlusion": occlusion.falls(lambda x: x @ target, seen.embedding[0], vectors),
-    "patches": heat.similarity(seen.patches[0], target),
-    "matches": heat.matches(seen.patches[0], others),
-    "centre": faithfulness.centre(size),
+    "matches": _resized(heat.matches(seen.patches[0], others), grid),
+  }
+  return found | without_occlusion(picture, seen, target, grid, number)
+
+
+def without_occlusion(picture, seen, direction, grid, number) -> dict[str, np.ndarray]:
+  """{kind: heat} of what costs no embedding: of the network towards a direction, and BASES."""
+  found = {
+    "patches": heat.similarity(seen.patches[0], direction),
+    "centre": faithfulness.centre(len(picture)),
     "random places": faithfulness.scattered(grid, number),
     "random blobs": faithfulness.upsampled(faithfulness.scattered((4, 4), number), grid[0]),
   }
@@ -288,9 +308,10 @@ def define_flags() -> None:
 
 
 def main(argv: list[str]) -> None:
-  if len(argv) != 2 or argv[1] not in ("parts", "curves", "names"):
-    raise app.UsageError("say parts, curves or names")
-  measure = {"parts": parts, "curves": curves, "names": names}[argv[1]]
+  measures = {"parts": parts, "curves": curves, "names": names}
+  if len(argv) != 2 or argv[1] not in measures:
+    raise app.UsageError(f"say one of {', '.join(measures)}")
+  measure = measures[argv[1]]
   for row in measure(model()):
     print("| " + " | ".join(x if isinstance(x, str) else f"{x:.3f}" for x in row) + " |")
 

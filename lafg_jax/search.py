@@ -231,7 +231,7 @@ def _info(place: str, words: Sequence[str]) -> None:
     f"vectors: {facts.dim} numbers, index {facts.index_type}"
     + (f", codes of {bits} bits" if bits else ""),
     *(f"from {root}: columns {', '.join(x) or 'none'}" for root, x in facts.columns.items()),
-    *(f"floor of {of}: {facts.floors[of]:.3f}" for of in ("image", "text") if of in facts.floors),
+    *_floors(facts.floors),
     f"skipped by the last index: {facts.skipped.get('count', 0)}",
     *(
       f"  {listing.shown(path)}: {listing.shown(' '.join(why.split()))}"
@@ -243,6 +243,12 @@ def _info(place: str, words: Sequence[str]) -> None:
     for of, share in shares.items()
   ]
   _print(lines, said)
+
+
+def _floors(found: dict[str, Any]) -> list[str]:
+  above = " above a text's mean score" if "mean" in found else ""
+  said = {"image": "", "text": above}
+  return [f"floor of {of}: {found[of]:.3f}{more}" for of, more in said.items() if of in found]
 
 
 def _remove(place: str, words: Sequence[str]) -> None:

@@ -13,6 +13,7 @@ from lafg_jax.gallery import columns, searching, store
 from lafg_jax.gallery.model import Model
 from lafg_jax.gallery.searching import Answer
 from lafg_jax.gallery.store import Gallery, Hit
+from lafg_jax.inference import bundle
 from lafg_jax.utils.errors import UserError
 
 # Hits of one answer, and letters of a text.
@@ -48,12 +49,32 @@ def offers(desk: Desk) -> str:
   """One sentence: what this model can be asked."""
   if not desk.model.reads_texts:
     return "Drop an image. (A model of class retrieval reads no words.)"
-  if desk.model.task == "composed_retrieval":
-    return 'Drop an image, type words, or both: "this, but red".'
+  if (found := composing(desk)) is not None:
+    phrase, weight = found
+    said = f'Drop an image, type words, or both. Beside an image they go on "{phrase} ...".'
+    if weight:
+      said += (
+        " Say as well what you look for, if you like: such a description has the weight "
+        f"{weight:.2g} of 1 in this model's query."
+      )
+    return said
   return (
     'Drop an image, type words, or both: "this, but red". (Both are the sum of the two embeddings: '
     "a baseline, since this model was not trained to change an image by words.)"
   )
+
+
+def composing(desk: Desk) -> tuple[str, float] | None:
+  """How a model of composed retrieval reads words beside an image; None of other models.
+
+  The words go on a phrase ("a photo of this that"), where the image's pseudo word stands for
+  "this". Beside it the weight of a description of what is looked for, 0 where none is read.
+  """
+  if desk.model.task != "composed_retrieval":
+    return None
+  config = desk.model.retriever.config
+  before, after, _ = (task := bundle.task_of(config)).spoken(config)
+  return f"{before} this {after.partition('{text}')[0]}".strip(), task.description_weight(config)
 
 
 def received(desk: Desk, content: bytes) -> Visit:
@@ -63,21 +84,27 @@ def received(desk: Desk, content: bytes) -> Visit:
 
 
 def asked(
-  desk: Desk, visit: Visit, words: str, label: str, where: str, k: int
+  desk: Desk, visit: Visit, words: str, label: str, where: str, k: int, described: str = ""
 ) -> tuple[Visit, Answer]:
   """Searches for the visit's image, words, or both.
 
   Args:
+    described: beside both, what is looked for, for a model that reads it; '' is nothing.
     label: a class that hits must have; '' takes any.
     where: a filter of Milvus beside it; '' is none.
     k: hits, 1 to MOST.
 
   Raises UserError, one line, where nothing was asked, or the filter or the words cannot be read.
   """
-  words, where = words.strip(), where.strip()
+  words, where, described = words.strip(), where.strip(), described.strip()
   if visit.image is None and not words:
     raise UserError(f"nothing asked: {offers(desk)}")
-  if len(words) > _LETTERS or len(where) > _LETTERS:
+  if described and (visit.image is None or not words):
+    raise UserError(
+      "what you look for is said beside an image and words that change it; alone, it goes into "
+      "the words"
+    )
+  if max(len(words), len(where), len(described)) > _LETTERS:
     raise UserError(f"words and filters have {_LETTERS:,} letters at most")
   # Alone first: an error is to show what the visitor wrote.
   store.check(desk.gallery, where)
@@ -87,6 +114,7 @@ def asked(
     min(max(int(k), 1), MOST),
     image=visit.image,
     text=words or None,
+    edited=described or None,
     where=_filter(label, where),
   )
   return visit._replace(words=words, hits=tuple(answer.hits)), answer

@@ -31,7 +31,7 @@ def blocks(served: Desk, title: str) -> Any:
   """The `gradio.Blocks` of a desk."""
   import gradio as gr
 
-  texts = served.model.reads_texts
+  texts, composing = served.model.reads_texts, desk.composing(served)
   # Uploads are in memory once they were read; their files go within minutes.
   with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(60, 120)) as page:
     gr.HTML(f"<h1>{cards.escaped(title)}</h1>" + cards.facts(_facts(served)))
@@ -40,8 +40,11 @@ def blocks(served: Desk, title: str) -> Any:
       with gr.Column(scale=1, min_width=280):
         upload = gr.File(label=_upload_label(served), type="binary", height=130, elem_id="upload")
         query = gr.HTML(elem_id="query")
-        words = gr.Textbox(
-          label="Words", placeholder="a red one; beside an image: but red", visible=texts
+        words = gr.Textbox(label="Words", placeholder=_words(composing), visible=texts)
+        described = gr.Textbox(
+          label="What you look for",
+          placeholder="beside an image and words: a red one",
+          visible=bool(composing and composing[1]),
         )
         label = gr.Dropdown(
           [_ANY, *served.classes],
@@ -57,18 +60,20 @@ def blocks(served: Desk, title: str) -> Any:
         news = gr.HTML(elem_id="news")
         reason = gr.HTML(elem_id="why")
         hits = gr.HTML(elem_id="hits", js_on_load=_ON_LOAD)
-    asked, shown = [visit, words, label, where, count], [visit, query, news, reason, hits]
+    asked = [visit, words, label, where, count, described]
+    shown = [visit, query, news, reason, hits]
     on: Any = {"api_visibility": "private", "concurrency_id": "desk", "show_progress": "hidden"}
-    for event in (search.click, words.submit, where.submit):
+    for event in (search.click, words.submit, described.submit, where.submit):
       event(_search(served), asked, shown, **on)
     upload.upload(_received(served), [upload, *asked[1:]], shown, **on)
     upload.clear(lambda visit: (visit._replace(image=None), ""), visit, [visit, query], **on)
-    hits.click(_search_on(served), [visit, *asked[2:]], [*shown, upload, words], **on)
+    on_with = [visit, label, where, count]
+    hits.click(_search_on(served), on_with, [*shown, upload, words, described], **on)
     hits.select(_explained(served), visit, [reason, news], **on)
     clear.click(
-      lambda: (Visit(), "", "", "", "", None, "", _ANY, ""),
+      lambda: (Visit(), "", "", "", "", None, "", "", _ANY, ""),
       None,
-      [*shown, *(upload, words), label, where],
+      [*shown, *(upload, words, described), label, where],
       **on,
     )
   return page.queue(default_concurrency_limit=1, max_size=64)
@@ -86,6 +91,12 @@ def _upload_label(served: Desk) -> str:
   return f"Image (up to {limits.size / 1e6:g} MB, {limits.pixels / 1e6:g} megapixels)"
 
 
+def _words(composing: tuple[str, float] | None) -> str:
+  """What stands in the empty field of words."""
+  beside = f"{composing[0]} ... is red" if composing else "but red"
+  return f"a red one; beside an image: {beside}"
+
+
 def _columns(served: Desk) -> str:
   own = served.gallery.facts.own_columns()
   return "Columns: path, class, file_size" + "".join(f", {name}" for name in own)
@@ -100,11 +111,16 @@ def _picked(label: Any) -> str:
   return label if isinstance(label, str) and label != _ANY else ""
 
 
-def _answered(served: Desk, visit: Visit, words: Any, label: Any, where: Any, k: Any) -> tuple:
+def _answered(
+  served: Desk, visit: Visit, words: Any, label: Any, where: Any, k: Any, described: Any = ""
+) -> tuple:
   """What an event shows: (visit, query, news, why, hits)."""
   try:
     visit, answer = desk.asked(
-      served, visit, str(words or ""), _picked(label), str(where or ""), int(k or 1)
+      served,
+      visit,
+      *(str(words or ""), _picked(label), str(where or ""), int(k or 1)),
+      described=str(described or ""),
     )
   except UserError as error:
     return visit, cards.query(visit.image), cards.news(_line(error), "error"), "", ""
@@ -139,8 +155,8 @@ def _search_on(served: Desk) -> Callable[..., tuple]:
     try:
       hit = desk.hit_at(visit, getattr(data, "place", None))
     except UserError as error:
-      return *_kept(visit, error), None, ""
-    return *_answered(served, Visit(image=hit.path), "", label, where, k), None, ""
+      return *_kept(visit, error), None, "", ""
+    return *_answered(served, Visit(image=hit.path), "", label, where, k), None, "", ""
 
   return event
 

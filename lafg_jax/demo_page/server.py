@@ -61,6 +61,7 @@ def _warm(served: Desk) -> None:
   served.model.retriever.embed(Image.new("RGB", (8, 8)))
   if served.model.reads_texts:
     served.model.retriever.embed_text("warm")
+    served.model.retriever.embed_query(Image.new("RGB", (8, 8)), "warm")
 
 
 @contextlib.contextmanager
@@ -142,5 +143,7 @@ def _run(app: Any, listener: socket.socket, host: str) -> None:
   config = uvicorn.Config(
     app, log_level="warning", loop="asyncio", ws="none", timeout_graceful_shutdown=1
   )
+  # Who opens the address at once is not refused, but waits until the server answers.
+  listener.listen()
   print(f"Open http://{shown}:{listener.getsockname()[1]} (Ctrl-C ends it)", flush=True)
   uvicorn.Server(config).run(sockets=[listener])

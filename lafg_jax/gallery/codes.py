@@ -96,18 +96,23 @@ def learn(vectors: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 def make(gallery: Gallery, bits: int, seed: int = 0) -> Codes:
   """Learns the rotation from a sample of a gallery, and writes the codes of all."""
-  keys = sorted(store.entries(gallery))
+  entries = store.entries(gallery)
+  keys = sorted(entries)
   rng = random_streams.of_seed(seed)
   chosen = rng.choice(len(keys), min(SAMPLE, len(keys)), replace=False)
   sample = store.vectors_of(gallery, [keys[row] for row in chosen])
   rotation, mean = learn(sample, bits)
   none = np.zeros((0, bits // 8), np.uint8)
-  return refresh(gallery, Codes(np.array([], "U40"), np.array([], "U64"), none, rotation, mean))
+  codes = Codes(np.array([], "U40"), np.array([], "U64"), none, rotation, mean)
+  return _brought(gallery, codes, entries)
 
 
 def refresh(gallery: Gallery, codes: Codes) -> Codes:
   """Brings codes to what the gallery holds, and writes them; the rotation stays."""
-  entries = store.entries(gallery)
+  return _brought(gallery, codes, store.entries(gallery))
+
+
+def _brought(gallery: Gallery, codes: Codes, entries: dict[str, store.Entry]) -> Codes:
   known = {key: row for row, key in enumerate(codes.keys.tolist())}
   kept = [
     known[key]

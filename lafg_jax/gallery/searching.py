@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lafg_jax.evaluate import expansion, knn
-from lafg_jax.gallery import codes, store
+from lafg_jax.gallery import codes, statistics, store
 from lafg_jax.gallery.model import Model
 from lafg_jax.gallery.store import Gallery, Hit
 from lafg_jax.utils import packages, random_streams
@@ -50,7 +50,7 @@ def query(
     image, text, edited: as `Retriever.search` takes them: an image, a text, or an image that the
       text changes.
     where: a filter of Milvus over the columns, such as "class == 'x' and year > 2000"; '' is none.
-    exact: look at all vectors in memory, without the index.
+    exact: look at all vectors: by an index FLAT, or else in memory.
     effort: as `store.search`.
     expand: ask again with the query drawn to this many of its hits (`evaluate.expansion`); 0 does
       not. The floor is that of queries as they are: the answer has none.
@@ -65,8 +65,8 @@ def query(
     raise UserError(f"k is {k}; it takes a whole number of 1 or more")
   store.check(gallery, where)
   vector, of = embedded(model, image, text, edited)
-  floor = gallery.facts.floors.get(of)
-  find = _finder(gallery, where, exact, effort, rerank)
+  floor = statistics.floor_of(gallery.facts.floors, of, vector)
+  find = _finder(gallery, max(k, expand), where, exact, effort, rerank)
   if expand:
     expansion.check(expand, alpha)
     vector, floor = drawn(gallery, vector, find(vector, expand), alpha), None
@@ -74,14 +74,15 @@ def query(
 
 
 def _finder(
-  gallery: Gallery, where: str, exact: bool, effort: int | None, rerank: int
+  gallery: Gallery, k: int, where: str, exact: bool, effort: int | None, rerank: int
 ) -> Callable[[np.ndarray, int], list[Hit]]:
   """What finds the k nearest images of a vector [1, D]."""
   if exact and rerank:
     raise UserError("--exact looks at every vector, and --rerank at few: pass one of them")
   if rerank < 0:
     raise UserError(f"--rerank={rerank}: it takes 1 or more candidates for each image")
-  if exact:
+  # Of FLAT, the index looks at every vector itself, and nothing has to be read.
+  if exact and not (gallery.facts.index_type == "FLAT" and k <= store.MOST):
     return lambda vector, k: exactly(gallery, vector, k, where)
   if rerank:
     known = needed_codes(gallery)

@@ -28,8 +28,8 @@ def verdict(answer: Answer) -> str:
   if answer.similar() or answer.floor is None:
     return ""
   return (
-    f"nothing similar: the best score is {answer.hits[0].score:.3f}, and the floor of this gallery "
-    f"is {answer.floor:.3f}"
+    f"nothing similar: the best score is {answer.hits[0].score:.3f}, and the floor of such a query "
+    f"in this gallery is {answer.floor:.3f}"
   )
 
 

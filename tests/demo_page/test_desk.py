@@ -1,10 +1,12 @@
 """What the page answers, against a gallery of plain colours."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from configs.composed import finches
 from lafg_jax.demo_page import cards, desk, why
 from lafg_jax.demo_page.desk import Visit
 from lafg_jax.utils.errors import UserError
@@ -85,8 +87,40 @@ def test_what_is_offered_follows_the_model(served):
     return desk.offers(served._replace(model=served.model._replace(**changes)))
 
   assert "both" in offer() and "baseline" in offer()
-  assert "baseline" not in offer(task="composed_retrieval")
+  assert "What you look for" not in offer() and desk.composing(served) is None
   assert "reads no words" in offer(task="class_retrieval", reads_texts=False)
+
+
+@pytest.mark.parametrize(
+  ("method", "phrase", "weight"),
+  [("cvsi", "a photo of this that", 0.6), ("pic2word", "a photo of this ,", 0), ("cirevl", "", 1)],
+)
+def test_a_model_that_composes_says_how_it_reads_words(served, method, phrase, weight):
+  config = finches.get_config()
+  config.query.method = method
+  model = served.model._replace(task="composed_retrieval", retriever=SimpleNamespace(config=config))
+  said = desk.offers(served._replace(model=model))
+  assert f'go on "{phrase}' in said and "baseline" not in said and "but red" not in said
+  assert (f"weight {weight:g} of 1" in said) == bool(weight)
+
+
+def test_a_description_goes_with_an_image_and_words(served):
+  given = []
+
+  class Composes(type(served.model.retriever)):
+    def embed_query(self, image, text, edited=None):
+      given.append((text, edited))
+      return self.embed_text(edited or text)
+
+  composes = served._replace(model=served.model._replace(retriever=Composes()))
+  red = Visit(image=png((220, 30, 30)))
+  _, answer = desk.asked(composes, red, "is blue", "", "", 3, " something green ")
+  assert answer.hits[0].label == "green" and given == [("is blue", "something green")]
+  _, answer = desk.asked(composes, red, "is blue", "", "", 3)
+  assert answer.hits[0].label == "blue" and given[1] == ("is blue", None)
+  for visit, words in ((red, ""), (Visit(), "blue")):
+    with pytest.raises(UserError, match="beside an image and words"):
+      desk.asked(composes, visit, words, "", "", 3, "green")
 
 
 def test_below_the_floor_it_says_so(served):

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import lafg_jax
 from experiments import headless
 from lafg_jax.demo_page import uploads
 from lafg_jax.gallery import building, sources
@@ -233,7 +234,11 @@ def test_nothing_but_the_page_is_served(url, birds, gallery):
   given = next(x for x in config["dependencies"] if ["upload"] == [t[1] for t in x["targets"]])
   for path in ("/etc/passwd", str(first), "http://192.0.2.1/x.png"):
     file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-    event = {"data": [file, "", "any class", "", 5], "fn_index": given["id"], "session_hash": "a1"}
+    event = {
+      "data": [file, "", "any class", "", 5, ""],
+      "fn_index": given["id"],
+      "session_hash": "a1",
+    }
     asked(
       url,
       "/gradio_api/queue/join",
@@ -253,7 +258,8 @@ def test_a_model_of_class_retrieval_is_not_asked_for_words(birds, trained_run, t
       page.open(address)
       page.wait("document.querySelector('input[type=file]')")
       assert "reads no words" in page.run("document.body.innerText")
-      assert "Words" not in page.run("document.body.innerText")
+      shown = page.run("document.body.innerText")
+      assert "Words" not in shown and "What you look for" not in shown
       page.upload("input[type=file]", next(birds.rglob("*.png")))
       waited(page, "news", "nearest, by image")
       assert page.errors == []
@@ -273,3 +279,61 @@ def test_a_model_of_class_retrieval_is_not_asked_for_words(birds, trained_run, t
     began = time.monotonic()
     process.wait(30)
   assert time.monotonic() - began < 10
+
+
+def test_a_model_that_composes_reads_an_image_words_and_a_description(
+  birds, composed_model, tmp_path
+):
+  place, asked_for = str(tmp_path / "g.db"), "What you look for"
+  building.build(place, models.read(str(composed_model)), sources.read(str(birds / "images.csv")))
+  photos = sorted(str(p) for p in birds.rglob("*.png"))
+  first = next(p for p in photos if Path(p).parent != birds)
+  retriever = lafg_jax.load_retriever(str(composed_model))
+  gallery = retriever.embed(photos)
+
+  def nearest(**query):
+    scores, _ = retriever.search(gallery=gallery, k=20, **query)
+    return [f"{place + 1}: {score:.3f}" for place, score in enumerate(scores[0])]
+
+  def scores(page):
+    return [hit.splitlines()[0] for hit in hits(page)]
+
+  process, address = start(place)
+  try:
+    with headless.Page(tmp_path / "profile") as page:
+      page.open(address)
+      page.wait("document.querySelector('input[type=file]')")
+      said = page.run("document.body.innerText")
+      assert 'go on "a photo of this that ..."' in said and "weight 0.5 of 1" in said
+      assert "baseline" not in said
+      page.upload("input[type=file]", first)
+      waited(page, "news", "nearest, by image")
+      page.type(field(page, "Words"), "has a red crown")
+      page.press("Enter", 13)
+      waited(page, "news", "by image and text")
+      assert scores(page) == nearest(image=first, text="has a red crown")
+      without = scores(page)
+      page.type(field(page, asked_for), "a finch with a red crown")
+      page.press("Enter", 13)
+      wanted = nearest(image=first, text="has a red crown", edited="a finch with a red crown")
+      assert wanted != without
+      page.wait(f"document.querySelector('.lafg-score').innerText === {wanted[0]!r}")
+      assert scores(page) == wanted
+      page.click(".lafg-hit:nth-child(2) .lafg-why")
+      waited(page, "why", "the words of the query are no part of it")
+      # What is searched on with has no words.
+      page.click(".lafg-hit:nth-child(2) .lafg-on")
+      waited(page, "news", "nearest, by image")
+      page.wait("document.querySelector('.lafg-score').innerText === '1: 1.000'")
+      assert "by image and text" not in text_of(page, "news")
+      anew(page)
+      page.type(field(page, asked_for), "a finch with a red crown")
+      search(page)
+      waited(page, "news", "nothing asked")
+      page.type(field(page, "Words"), "has a red crown")
+      search(page)
+      waited(page, "news", "what you look for is said beside an image and words")
+      assert page.errors == []
+  finally:
+    process.terminate()
+    process.wait(30)

@@ -97,14 +97,28 @@ def test_both_searches_are_numpys(gallery, fake):
   query = fake.retriever.embed_text("words")
   scores = vectors @ query[0]
   order = np.argsort(-scores)[:7]
-  for exact in (False, True):
-    answer = searching.query(gallery, fake, 7, text="words", exact=exact)
+  # Of an index that may miss something, all vectors are read.
+  misses = gallery._replace(facts=gallery.facts._replace(index_type="HNSW"))
+  for asked, exact in ((gallery, False), (gallery, True), (misses, True)):
+    answer = searching.query(asked, fake, 7, text="words", exact=exact)
     assert [hit.path for hit in answer.hits] == [hits[row].path for row in order]
     np.testing.assert_allclose([x.score for x in answer.hits], scores[order], atol=1e-5)
     assert answer.hits[0].metadata == hits[order[0]].metadata and answer.of == "text"
   path = hits[3].path
   assert searching.query(gallery, fake, 1, image=path).hits[0].path == path
   assert len(searching.query(gallery, fake, 100, text="a", where="year == 1990").hits) == 1
+  assert len(searching.query(misses, fake, 20_000, text="a", exact=True).hits) == 30
+
+
+def test_an_exact_query_reads_all_vectors_only_where_the_index_may_miss(gallery, fake, monkeypatch):
+  def reads(*unused):
+    raise AssertionError("all vectors were read")
+
+  monkeypatch.setattr(store, "everything", reads)
+  assert len(searching.query(gallery, fake, 3, text="words", exact=True).hits) == 3
+  misses = gallery._replace(facts=gallery.facts._replace(index_type="HNSW"))
+  with pytest.raises(AssertionError, match="all vectors were read"):
+    searching.query(misses, fake, 3, text="words", exact=True)
 
 
 def test_an_expanded_query_is_numpys(gallery, fake):
@@ -174,9 +188,24 @@ def test_floors_are_the_quantiles_that_the_module_names(gallery, fake):
   floors = gallery.facts.floors
   assert floors["image"] == pytest.approx(max(near, np.quantile(pairs, 0.99)), abs=1e-5)
   said = fake.retriever.embed_text(list(statistics.EVERYDAY))
-  best = np.median((said @ vectors.T).max(1))
-  assert floors["text"] == pytest.approx(best, abs=1e-5)
+  scores = said @ vectors.T
+  reached = np.quantile(scores.max(1) - scores.mean(1), 0.75)
+  assert floors["text"] == pytest.approx(reached, abs=2e-4)
   assert (floors["images"], floors["sample"]) == (30, 30)
+
+
+def test_a_text_that_is_near_to_all_images_is_judged_by_what_stands_out(gallery, fake):
+  answer = searching.query(gallery, fake, 3, text="a bird")
+  vector, (_, vectors) = fake.retriever.embed_text("a bird"), store.everything(gallery)
+  wanted = gallery.facts.floors["text"] + float((vector @ vectors.T).mean())
+  assert answer.floor == pytest.approx(wanted, abs=2e-4)
+  # One that is as near to every image as to the nearest: its best score is no sign of anything.
+  floors = {"text": 0.1, "mean": [0.6, 0.0]}
+  assert statistics.floor_of(floors, "text", np.array([[1.0, 0.0]])) == pytest.approx(0.7)
+  assert statistics.floor_of(floors, "text", np.array([[0.0, 1.0]])) == pytest.approx(0.1)
+  assert statistics.floor_of(floors, "image", np.array([[1.0, 0.0]])) is None
+  # Of a gallery that was indexed before: one floor for all texts.
+  assert statistics.floor_of({"text": 0.3}, "text", np.array([[1.0, 0.0]])) == 0.3
 
 
 def test_a_floor_tells_what_is_alone_from_what_has_a_neighbour():

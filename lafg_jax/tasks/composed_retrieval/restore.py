@@ -193,6 +193,11 @@ def spoken(config: ConfigDict) -> tuple[str, str, str]:
   return before.strip(), after.strip(), f"{beta:.3g} q_f + {rest:.3g} q_v"
 
 
+def description_weight(config: ConfigDict) -> float:
+  """The weight of q_m in a query that has an edited description."""
+  return methods.weights_of(config, {"phi", "edit"}).alpha
+
+
 def _template(config: ConfigDict) -> str:
   """That of q_f, without the objects that an editor adds."""
   name = methods.of(config).template
