@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from configs import synthetic
+from configs.image_text import finches
+from lafg_jax import tasks
 from lafg_jax.ablation import plan, results, tuning
 from lafg_jax.tasks.class_retrieval import variants as shipped
 from lafg_jax.utils.errors import UserError
@@ -166,3 +168,14 @@ def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
   first = {(r["start"], r["variant"]): r["config_hash"] for r in mine}
   assert {"scratch", "pretrained"} == {start for start, _ in first}
   assert first == {name: keys.get(name) for name in first}
+
+
+def test_finished_cells_of_image_text_retrieval_are_of_the_shipped_variants(tmp_path):
+  config = finches.get_config()
+  file = tasks.find(config, "variants")
+  found = plan.cells(file, config, str(tmp_path), tuning.read(str(file.TUNED)), 1)
+  keys = {one.variant: one.key for one in found}
+  records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "finches"]
+  kept = {r["variant"]: r["config_hash"] for r in records if r["seed"] == 0}
+  assert {"zero_shot", "maple", "default", "default@no-weights"} <= set(kept)
+  assert kept == {name: keys.get(name) for name in kept}
