@@ -23,6 +23,8 @@ PAIRS = (
   *((x, "centred") for x in ("l_aux", "proxy_anchor", "l_aux+orthogonal", "prototypes")),
 )
 LABELS = variants.LABELS | {
+  # Of these variants it is how many, and not class targets made of images.
+  "@images": "images a class",
   "untrained": "the features as they are",
   "centred": "the features, centred",
   "proxy_anchor": "Proxy-Anchor alone",
