@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from absl import flags
 
 from configs.image_text import cars, fashion
 from lafg_jax import tasks
@@ -41,6 +42,12 @@ def some(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(some, tmp_path_factory):
   """The script's folder after two steps of a tiny model, and what it printed of its tests."""
+  # Flags of the same name may be there, of a command that another test of this process imported.
+  names, others = ("of", "file", "root", "out", "steps", "seed"), {}
+  for name in names:
+    if name in flags.FLAGS:
+      others[name] = flags.FLAGS[name]
+      delattr(flags.FLAGS, name)
   spec = importlib.util.spec_from_file_location("small_clip", ROOT / "experiments/small_clip.py")
   script = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(script)
@@ -64,8 +71,10 @@ def trained(some, tmp_path_factory):
     script.main([])
     assert (out / "clip/model.safetensors").read_bytes() == again
   yield out
-  for name in ("of", "file", "root", "out", "steps", "seed"):
-    delattr(script.flags.FLAGS, name)
+  for name in names:
+    delattr(flags.FLAGS, name)
+  for name, flag in others.items():
+    flags.FLAGS[name] = flag
 
 
 def small(config, **changes):
