@@ -13,6 +13,9 @@ Names in another file: --config.data.class_names=FILE, CUB's classes.txt or Cars
 Without a split the first half of the classes trains; --config.data.last_train_label=98 lets the
 classes up to that number train (Cars-196; 100 of CUB), and the keys of configs/folder.py hold too.
 
+The head starts as the identity, as wide as the features, and embeddings are centred on the mean of
+training images. For a smaller width: --config.model.head_init=pca --config.model.embedding_dim=128.
+
 Class targets are fixed vectors, and with words prototypes, as configs/folder.py says. The batch is
 128 vectors of as many classes as there are.
 """
@@ -23,6 +26,6 @@ VARIANTS = ("features",)
 
 
 def get_config(variant: str = "features"):
-  """A head of 512 numbers, AdamW; `variant`: features."""
+  """A head that starts as the identity, AdamW; `variant`: features."""
   default.check_variant("configs/features.py", variant, VARIANTS)
   return default.own_features()

@@ -183,6 +183,8 @@ def _resolved(made: ConfigDict) -> ConfigDict:
   # Only the last step is evaluated.
   made.train.update(checkpoint_every=made.train.steps, keep_checkpoints=1)
   made.evaluate.source = "checkpoint"
+  # The study has cells of its own for the start.
+  made.evaluate.references = False
   task = tasks.find(made, "default")
   task.validate(made, task.default_names(made))
   if "size" in made.model:

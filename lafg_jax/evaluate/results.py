@@ -136,7 +136,8 @@ def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
   """The columns of a result's table by their titles: before training, trained, and by chance.
 
   Of a trained model on pretrained weights also the backbone as it is, where that is not the model
-  before training, and centred on the mean of training images.
+  before training, and centred on the mean of training images; and of weights between start and
+  trained the trained ones.
   """
   source = result["source"]
   columns = {source if source == "pretrained" else os.path.basename(source): result}
@@ -145,6 +146,8 @@ def columns_of(result: dict[str, Any]) -> dict[str, dict[str, float]]:
     titles = {"backbone": what, "backbone_centred": f"{what} centred"}
     columns = {title: result[name] for name, title in titles.items() if name in result}
     columns |= {"before training": result["untrained"], "trained": result}
+  if "as_trained" in result:
+    columns["without interpolation"] = result["as_trained"]
   if "expanded" in result:
     columns["expanded"] = result["expanded"]
   return columns | {"chance": result["chance"]}

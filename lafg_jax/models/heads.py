@@ -19,7 +19,7 @@ def check(head_init: str, embedding_dim: int, width: int) -> None:
   key = f"--config.model.head_init={head_init}"
   if head_init == "identity" and embedding_dim != width:
     raise UserError(
-      f"{key}: the backbone's width is {width}; pass --config.model.embedding_dim={width}, or "
+      f"{key}: the backbone's width is {width}; pass --config.model.embedding_dim=auto, or "
       "head_init=pca for a smaller one"
     )
   if head_init in LEARNED and embedding_dim > width:

@@ -19,7 +19,7 @@ def test_every_rule_names_a_key_and_refuses_a_wrong_value(key):
   config = synthetic.get_config("prototypes") if ours else keys.defaults([section])
   value = config_keys.get(config, key)
   wrong = {str: "{no such}", int: -1, float: float("nan"), tuple: ("x",), bool: None}[type(value)]
-  if key in ("data.split_seed", "data.last_train_label"):
+  if key in ("data.split_seed", "data.last_train_label", "model.embedding_dim"):
     wrong = -2
   if key in ("composed.columns", "composed.agree", "evaluate.compare"):
     wrong = ("",)

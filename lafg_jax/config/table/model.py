@@ -31,8 +31,10 @@ ROWS = (
   Key("model.layer_norm_eps", 0.0, at_least(0), "embedding",
       "Epsilon of every LayerNorm of the backbone; 0: that of the weights, or else 1e-12.",
       auto=0.0),
-  Key("model.embedding_dim", 512, at_least(0), "embedding",
-      "Width D of the embedding, a linear layer; 0 uses the backbone's own feature."),
+  Key("model.embedding_dim", 512,
+      Rule(lambda x: type(x) is int and x >= -1, "a whole number from 0 on, or auto"), "embedding",
+      "Width D of the embedding, a linear layer; 'auto' (-1) is the backbone's width; 0 uses the "
+      "backbone's own feature.", auto=-1),
   Key("model.embedding_norm", "", one_of("", "layer"), "embedding",
       "Before the linear layer: '' or 'layer', a LayerNorm without parameters (ProxyNCA++)."),
   Key("model.head_init", "random", one_of("random", "identity", "pca", "pca_whitened"), "embedding",

@@ -93,6 +93,9 @@ ROWS = (
   Key("evaluate.ks", (1, 2, 4, 8),
       Rule(lambda x: isinstance(x, tuple) and x != () and all(type(k) is int and k > 0 for k in x),
            "one or more whole numbers, such as (1,2,4,8)"), "evaluation", "K of Recall@K."),
+  Key("evaluate.references", True, BOOL, "nothing",
+      "Measure the model before training beside the trained one, and of pretrained weights the "
+      "backbone as it is and centred; once a workdir.", ReadBy("task", ("class_retrieval",), True)),
   Key("evaluate.expand", 0, Rule(lambda x: type(x) is int and x >= 0, "0 or a number of images"),
       "evaluation",
       "Also measure queries that are expanded by this many neighbours (alpha-QE); 0 does not.",

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from lafg_jax.models.options import (
   ACTIVATIONS,
+  GIVEN,
   LAYERS,
   NUMBERS,
   RESNET,
@@ -87,6 +88,10 @@ def resolve(config: ConfigDict, recorded: dict[str, Any] | None = None) -> Confi
       f"pass --config.data.image_size={fits}{larger}"
     )
   _check_rotary(model, parse_options(model.options))
+  if model.get("embedding_dim") == -1 and model.size != GIVEN:
+    from lafg_jax.models import embedder
+
+    model.embedding_dim = embedder.build(model).backbone.width
   return config
 
 

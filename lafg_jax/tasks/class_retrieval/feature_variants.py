@@ -65,7 +65,7 @@ def starts(config):
   width = given_features.sized(config).model.width
   kept = {"model.centre": True}
   return {
-    "random": {"model.head_init": "random"},
+    "random": {"model.head_init": "random", "model.embedding_dim": 512, "model.centre": False},
     "identity": {"model.head_init": "identity", "model.embedding_dim": width} | kept,
     "pca": {"model.head_init": "pca", "model.embedding_dim": min(width, 512)} | kept,
   }
@@ -84,16 +84,17 @@ def groups():
       "prototypes": PROTOTYPES,
       "prototypes-shuffled": SHUFFLED,
     },
-    "classes": {
-      f"{name}@classes={count}": of | ({} if count == "all" else {"data.max_train_classes": count})
-      for count in (10, 20, "all")
-      for name, of in SCARCE.items()
-    },
-    "images": {
-      f"{name}@images={most}": of | ({} if most == "all" else {"data.max_images_per_class": most})
-      for most in (1, 2, 5, "all")
-      for name, of in SCARCE.items()
-    },
+    "classes": scarce("classes", "data.max_train_classes", (10, 20, "all")),
+    "images": scarce("images", "data.max_images_per_class", (1, 2, 5, "all")),
+  }
+
+
+def scarce(change, key, values):
+  """{'NAME@CHANGE=x': overrides} of `SCARCE`, for scarce labels; 'all' changes nothing."""
+  return {
+    f"{name}@{change}={x}": of | ({} if x == "all" else {key: x})
+    for x in values
+    for name, of in SCARCE.items()
   }
 
 

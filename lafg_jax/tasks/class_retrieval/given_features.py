@@ -69,7 +69,7 @@ def check_stages(config: ConfigDict, names: Sequence[str]) -> None:
 
 
 def sized(config: ConfigDict) -> ConfigDict:
-  """A copy of a whole config whose model.width is that of the features; of images, as it is.
+  """A copy of a whole config with the width of the features, and 'auto' of it; of images, as it is.
 
   Raises UserError where the file cannot be read.
   """
@@ -79,4 +79,6 @@ def sized(config: ConfigDict) -> ConfigDict:
 
     with config.unlocked():
       config.model.width = vectors.width(datasets.load_splits(config.data, ("train",))["train"])
+    if config.model.embedding_dim == -1:
+      config.model.embedding_dim = config.model.width
   return config

@@ -41,7 +41,8 @@ def run(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
   Writes `<workdir>/evaluation.json` (the contract is in ARCHITECTURE.md) and `embeddings.npz`,
   unless that is what it evaluates. With a checkpoint, the model before training and the backbone
-  are measured too, once (`references`).
+  are measured too, once (`references`); and where its weights lie between start and trained, the
+  trained ones as well, as 'as_trained'.
   """
   source = config.evaluate.source
   if source in ("checkpoint", "best"):
@@ -76,11 +77,14 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   known = kept.get(wanted["untrained"], {})
   lacks = attribute_floors.are_measured(config) and known.get(attribute_floors.OF) != words
   missing = [x for x, key in wanted.items() if key not in kept or (lacks and x == "untrained")]
-  trained = embedders.build(config.model), learned_weights.of(arrays)
-  models, readings = references.models_of(config, workdir, meta, missing, first=1)
-  every = {"trained": Reading(0), **readings}
-  found = _evaluate_models(config, [trained, *models], dataset, workdir, every)
+  missing = missing if config.evaluate.references else []
+  trained = {"trained": learned_weights.of(arrays), **_as_trained(workdir, meta)}
+  models, readings = references.models_of(config, workdir, meta, missing, first=len(trained))
+  of_trained = [(embedders.build(config.model), params) for params in trained.values()]
+  every = {name: Reading(k) for k, name in enumerate(trained)} | readings
+  found = _evaluate_models(config, [*of_trained, *models], dataset, workdir, every)
   result = found.pop("trained")
+  result |= {name: results.metrics_only(found.pop(name)) for name in trained if name in found}
   if found:
     kept |= {wanted[name]: results.metrics_only(of) for name, of in found.items()}
     if "untrained" in found and attribute_floors.are_measured(config):
@@ -91,6 +95,16 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
   if meta["dataset"]["partial"]:
     result["partial"] = True
   return result | {name: kept[key] for name, key in wanted.items() if key in kept}
+
+
+def _as_trained(workdir: str, meta: dict[str, Any]) -> dict[str, dict[str, Any]]:
+  """The trained weights behind a final checkpoint of weights between them and the start.
+
+  {} where those are the trained ones, or where the checkpoint they came from is not there any more.
+  """
+  if meta.get("alpha", 1) == 1 or meta["step"] not in checkpoints.steps(workdir):
+    return {}
+  return {"as_trained": learned_weights.of(checkpoints.read(workdir, meta["step"])[0])}
 
 
 def _before_training(config: ConfigDict, workdir: str) -> Any:

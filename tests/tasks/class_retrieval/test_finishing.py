@@ -107,6 +107,28 @@ def test_evaluation_retriever_and_both_exports_give_these_embeddings(run, tmp_pa
   assert "between those before training and those after it" in card and "mean embedding" in card
 
 
+def test_the_trained_weights_stand_beside_those_between_them_and_the_start(run, tmp_path):
+  config, _, splits = run
+  config = config.copy_and_resolve_references()
+  config.train.update(interpolate=0.5, steps=2)
+  config.model.centre = False
+  train.run(config, str(tmp_path), splits["train"], None, splits["val"])
+  config.evaluate.split = "val"
+  config.evaluate.references = False
+  found, trained = protocol.run(config, str(tmp_path)), tmp_path / "checkpoints/2"
+  params = flat(checkpoints.subtree(checkpoints.read(str(tmp_path), 2)[0], "state/params"))
+  before = flat(objective.build(config, len(splits["train"].class_names), None).params)
+  for name, alpha in (("map@r", 0.5), ("as_trained", 1.0)):
+    vectors = by_hand(config, params, alpha, before, splits["val"].images)
+    expected = metrics.evaluate_embeddings(vectors, splits["val"].labels, (1,), normalize=True)
+    value = found[name] if name == "map@r" else found[name]["map@r"]
+    assert value == pytest.approx(expected["map@r"], abs=2e-3)
+  assert "untrained" not in found and "without interpolation" in results.table(found)
+  # Where they are gone, the others are evaluated all the same.
+  shutil.rmtree(trained)
+  assert "as_trained" not in protocol.run(config, str(tmp_path))
+
+
 def test_a_kill_at_any_moment_ends_in_the_same_bits(run, tmp_path):
   config, workdir, splits = run
   both = splits["train"], None, splits["val"]

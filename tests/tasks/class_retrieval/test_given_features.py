@@ -19,7 +19,7 @@ CLASSES, IMAGES, WIDTH = 8, 6, 10
 def config_of(path, **changes):
   config = default.own_features()
   config.data.manifest = str(path)
-  config.model.embedding_dim = 5
+  config.model.update(embedding_dim=5, head_init="random", centre=False)
   config.loss.projector_width = 8
   config.train.update(steps=4, checkpoint_every=2, log_every=2)
   config.update_from_flattened_dict({key.replace("__", "."): x for key, x in changes.items()})
@@ -83,6 +83,23 @@ def test_the_figures_are_those_of_the_head_by_numpy(file, trained):
   )
   cosines, rows = retriever.search(embedded[:3], embedded, k=2)
   assert rows[:, 0].tolist() == [0, 1, 2] and cosines.shape == (3, 2)
+
+
+def test_the_default_head_is_as_wide_as_the_features_starts_at_them_and_is_centred(file, tmp_path):
+  config = default.own_features()
+  config.data.manifest = str(file)
+  config.train.update(steps=1, learning_rate=1e-9)
+  run(config, tmp_path)
+  found = json.loads((tmp_path / "evaluation.json").read_text())
+  stored = np.load(file)
+  test = stored["labels"] >= 13
+  x = stored["features"].astype(np.float64)
+  x /= np.linalg.norm(x, axis=1, keepdims=True)
+  v = x[test] - x[~test].mean(axis=0)
+  v /= np.linalg.norm(v, axis=1, keepdims=True)
+  retriever = lafg_jax.load_retriever(str(tmp_path))
+  np.testing.assert_allclose(retriever.embed(stored["features"][test]), v, atol=1e-5)
+  assert found["map@r"] == pytest.approx(found["backbone_centred"]["map@r"])
 
 
 def test_the_page_says_that_there_is_no_picture(trained):
