@@ -10,6 +10,7 @@ from lafg_jax.explain import names
 from lafg_jax.report.run_page import Apart, Entry
 from lafg_jax.tasks.class_retrieval import attribute_floors, attributes, finishing, restore
 from lafg_jax.training import checkpoints
+from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 from lafg_jax.utils.files import read_npz
 
@@ -49,7 +50,9 @@ def read(
   try:
     # A workdir may have been copied without them.
     arrays, meta = checkpoints.require(workdir, finishing.where(config))
-    found, sentences = restore.trees(config, arrays)["readout"], meta.get("sentences", [])
+    # Run by itself, the report has a config in which 'auto' is left.
+    trained = config_keys.nested(meta["config"])
+    found, sentences = restore.trees(trained, arrays)["readout"], meta.get("sentences", [])
     attributes.check(config, found, sentences)
   except UserError as error:
     return None, f"No attributes: {error}."

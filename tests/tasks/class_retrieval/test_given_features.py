@@ -107,6 +107,13 @@ def test_the_page_says_that_there_is_no_picture(trained):
   assert not (trained / "retrieval.png").exists()
 
 
+def test_the_page_is_made_again_by_itself(file, trained):
+  before = (trained / "report.html").read_text()
+  (trained / "report.html").unlink()
+  run(config_of(file), trained, ["report"])
+  assert len((trained / "report.html").read_text()) == len(before)
+
+
 def test_a_run_that_goes_on_has_the_bits_of_one_that_did_not_stop(file, trained, tmp_path):
   run(config_of(file, train__steps=2, train__schedule="constant"), tmp_path, ["train"])
   whole = tmp_path / "whole"
