@@ -130,9 +130,15 @@ def _difference(
   against: str,
   titles: Mapping[str, str],
 ) -> dict[str, Any]:
-  """Paired by seed, over the seeds that both have."""
-  seeds = sorted(variants[variant].keys() & variants[against].keys())
-  a, b = ([variants[name][seed] for seed in seeds] for name in (variant, against))
+  """Paired by seed, over the seeds that both have.
+
+  A model before training that one seed measured stands beside every seed.
+  """
+  of_a, of_b = variants[variant], variants[against]
+  if len(of_b) == 1 and all(not record["steps"] for record in of_b.values()):
+    of_b = dict.fromkeys(of_a, next(iter(of_b.values())))
+  seeds = sorted(of_a.keys() & of_b.keys())
+  a, b = ([of[seed] for seed in seeds] for of in (of_a, of_b))
   found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
   for metric in titles:
     if seeds and all(metric in record for record in a + b):

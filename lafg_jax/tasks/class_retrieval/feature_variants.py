@@ -44,8 +44,9 @@ TUNED_GROUP = "headline"
 TUNED_BY = "map@r"
 
 PROXY_ANCHOR = AUX | {"loss.auxiliary": "proxy_anchor"}
-# Weights of the start, so that centring alone is measured.
-CENTRED: dict[str, object] = AUX | {"model.centre": True, "train.interpolate": 0.0}
+# The model before training, and the same less the mean embedding of training images.
+UNTRAINED: dict[str, object] = AUX | {"evaluate.source": "untrained", "model.centre": False}
+CENTRED: dict[str, object] = UNTRAINED | {"model.centre": True}
 # Compared where labels are scarce.
 SCARCE: dict[str, dict[str, object]] = {
   "l_aux": AUX,
@@ -75,7 +76,7 @@ def groups():
   """{group: {variant: overrides}}."""
   return {
     "headline": {
-      "untrained": None,
+      "untrained": UNTRAINED,
       "centred": CENTRED,
       "l_aux": AUX,
       "proxy_anchor": PROXY_ANCHOR,
@@ -103,9 +104,6 @@ def grid(config):
   half-way from the start or of the end. A random head has no start worth keeping.
   """
   rates = (1e-4, 3e-4, 1e-3, 3e-3)
-  if config.train.interpolate == 0:
-    # Only the start is looked at.
-    return [{"train.learning_rate": config.train.learning_rate}] * len(rates)
   alphas = (1.0,) * 4 if config.model.head_init == "random" else (0.5, 0.5, 1.0, 1.0)
   pairs = zip(rates, alphas, strict=True)
   return [{"train.learning_rate": rate, "train.interpolate": alpha} for rate, alpha in pairs]

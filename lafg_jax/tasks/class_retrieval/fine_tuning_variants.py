@@ -9,7 +9,7 @@ config); a cell has the trained ones beside them, as 'as_trained'.
 """
 
 from lafg_jax.tasks.class_retrieval import feature_variants, variants
-from lafg_jax.tasks.class_retrieval.feature_variants import CENTRED, PROXY_ANCHOR, scarce
+from lafg_jax.tasks.class_retrieval.feature_variants import CENTRED, PROXY_ANCHOR, UNTRAINED, scarce
 from lafg_jax.tasks.class_retrieval.variants import (
   AUX,
   LITERAL,
@@ -40,10 +40,11 @@ ABOUT = variants.ABOUT | {
   "centred": "the backbone less the mean of training images; no training",
   "proxy_anchor": feature_variants.ABOUT["proxy_anchor"],
 }
-FIGURE_GROUPS = ("headline", "texts")
+FIGURE_GROUPS = ("start", "headline", "texts")
 FIGURE_CONTROLS = ("prototypes-shuffled",)
 
-SEEDS: dict[str, int] = {}
+# Nothing is random before training: there is no head.
+SEEDS = {"start": 1}
 VAL_CLASSES = 12
 TUNING_SEEDS = 1
 TUNED_GROUP = "headline"
@@ -60,9 +61,8 @@ def starts(config):
 def groups():
   """{group: {variant: overrides}}."""
   return {
+    "start": {"untrained": UNTRAINED, "centred": CENTRED},
     "headline": {
-      "untrained": None,
-      "centred": CENTRED,
       "l_aux": AUX,
       "proxy_anchor": PROXY_ANCHOR,
       "l_aux+onehot": ONEHOT,

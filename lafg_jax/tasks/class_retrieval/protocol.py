@@ -108,12 +108,14 @@ def _as_trained(workdir: str, meta: dict[str, Any]) -> dict[str, dict[str, Any]]
 
 
 def _before_training(config: ConfigDict, workdir: str) -> Any:
-  """The model of a config, its head made of training images where it starts from them."""
+  """The model of a config, with what it takes from training images: its head, and its centre."""
   embedder, params = embedders.init_model(config)
-  if config.model.head_init in heads.LEARNED:
+  if config.model.centre or config.model.head_init in heads.LEARNED:
     train = batches.some(datasets.load_splits(config.data, ("train",))["train"], config)
     if (make := start.make_head(config, workdir, train)) is not None:
       params["embedding"] = make(embedder, params)
+    if config.model.centre:
+      params = finishing.centred(config, [params], train)[0]
   return embedder, params
 
 

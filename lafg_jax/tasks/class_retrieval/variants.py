@@ -320,6 +320,6 @@ def decided_by(config, trains, remembered):
       ("content", split, *sorted(data.items())),
       lambda split=split: datasets.content_fingerprint(data, split),
     )
-    for split in ["train"] * trains + [config.evaluate.split]
+    for split in ["train"] * (trains or config.model.centre) + [config.evaluate.split]
   ]
   return kinds, ("model.pretrained", "language.encoder"), (said, weights, content)

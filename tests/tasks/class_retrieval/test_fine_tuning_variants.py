@@ -18,7 +18,8 @@ def planned(tmp_path, **changes):
 def test_all_train_alike_and_differ_in_their_class_targets_alone(tmp_path):
   found = planned(tmp_path, train__interpolate=0.75)
   assert len({one.key for one in found.values()}) == len(found)
-  assert not found["untrained"].trains and found["centred"].config.train.interpolate == 0
+  assert not found["untrained"].trains and not found["centred"].trains
+  assert found["centred"].config.model.centre and not found["untrained"].config.model.centre
   trained = [x for name, x in found.items() if name not in ("untrained", "centred")]
   assert {one.config.train.interpolate for one in trained} == {0.75}
   assert {one.steps for one in trained} == {found["l_aux"].config.train.steps}
