@@ -47,10 +47,19 @@ def test_means_and_deviations_over_seeds(records):
   assert rows["untrained"]["recall@1"]["sd"] is None
 
 
-def test_further_pairs_are_compared_where_both_were_measured(records):
-  more = [("default-shuffled", "untrained"), ("default", "l_aux"), ("default-shuffled", "default")]
+def test_a_model_before_training_that_one_seed_measured_stands_beside_every_seed(records):
+  last = tables(records, [("default", "untrained")])[0]["differences"][-1]
+  assert last["against"] == "untrained" and last["seeds"] == [0, 1, 2]
+  # By hand: 0.42 and the quantile 4.303 of t at 2, times 0.02 / sqrt(3).
+  assert last["recall@1"]["mean"] == pytest.approx(0.42)
+  assert last["recall@1"]["t"] == pytest.approx((0.42 - 0.0497, 0.42 + 0.0497), abs=1e-4)
+
+
+def test_further_pairs_are_compared_where_both_were_measured(records, record):
+  more = [("default-shuffled", "onehot"), ("default", "l_aux"), ("default-shuffled", "default")]
   more += [("default", "nobody")]
   # Of the first pair no seed has both; the second is there anyway.
+  records = [*records, record("onehot", 0, 0.2)]
   assert compared(records, more) == [*compared(records), ("default-shuffled", "default")]
   last = tables(records, more)[0]["differences"][-1]
   assert last["recall@1"]["mean"] == pytest.approx(0.30 - 0.52)

@@ -83,7 +83,7 @@ def groups():
 
 
 def grid(config):
-  """The settings that `--tune` tries: two rates, of weights between start and trained or not."""
-  rates = (config.train.learning_rate, config.train.learning_rate * 3)
-  alphas = (0.75, 1.0)
-  return [{"train.learning_rate": rate, "train.interpolate": x} for rate in rates for x in alphas]
+  """The settings that `--tune` tries: two weights of the class targets, or two rates without any."""
+  if config.loss.alignment == "none":
+    return [{"train.learning_rate": config.train.learning_rate * factor} for factor in (0.5, 1.0)]
+  return [{"loss.beta": beta} for beta in (0.1, 1.0)]
