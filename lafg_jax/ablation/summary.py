@@ -134,9 +134,8 @@ def _difference(
 
   A model before training that one seed measured stands beside every seed.
   """
-  of_a, of_b = variants[variant], variants[against]
-  if len(of_b) == 1 and all(not record["steps"] for record in of_b.values()):
-    of_b = dict.fromkeys(of_a, next(iter(of_b.values())))
+  first, second = variants[variant], variants[against]
+  of_a, of_b = _for_seeds(first, second), _for_seeds(second, first)
   seeds = sorted(of_a.keys() & of_b.keys())
   a, b = ([of[seed] for seed in seeds] for of in (of_a, of_b))
   found: dict[str, Any] = {"variant": variant, "against": against, "seeds": seeds}
@@ -145,6 +144,12 @@ def _difference(
       values = [x[metric] - y[metric] for x, y in zip(a, b, strict=True)]
       found[metric] = _mean(values) | {"bootstrap": _bootstrap(a, b, metric)}
   return found
+
+
+def _for_seeds(of: Mapping[int, Record], beside: Mapping[int, Record]) -> Mapping[int, Record]:
+  """Records by seed; the one record of a model before training for each seed of the other."""
+  alone = len(of) == 1 and all(not record["steps"] for record in of.values())
+  return dict.fromkeys(beside, next(iter(of.values()))) if alone else of
 
 
 def _mean(values: Sequence[float]) -> dict[str, Any]:
