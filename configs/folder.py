@@ -31,7 +31,9 @@ the run says so.
 
 AdamW, 3e-5, gradient norm 3, random resized crops and flips are Hyp-ViT's (Ermolov et al., CVPR
 2022) for a ViT-S pretrained on ImageNet-21k; its batch is 900. Here a batch has 128 images at most,
-of as many classes as there are ('auto'). A class with fewer than data.images_per_class images
+of as many classes as there are ('auto'). Ours is what keeps it near its start: no embedding layer,
+class targets of weight 0.1, and weights three quarters of the way from the pretrained to the
+trained ones (docs/study/photographs.md). A class with fewer than data.images_per_class images
 repeats some in a batch, with other crops. A test class of one image has no match to find: it is
 left out of the queries, and counted.
 """

@@ -130,6 +130,30 @@ def test_configs_train_200_epochs_and_have_the_ks_of_the_field(module, images, k
   assert (config.data.resize_size, config.data.image_size) == (256, 224)
 
 
+@pytest.mark.parametrize("module", [cub, cars])
+def test_the_default_stays_near_its_start_and_the_papers_form_is_one_override_away(module):
+  near, paper = module.get_config(), module.get_config("lafg")
+  assert (near.model.embedding_dim, near.loss.beta, near.train.interpolate) == (0, 0.1, 0.75)
+  assert (paper.model.embedding_dim, paper.loss.beta, paper.train.interpolate) == (512, 1, 1)
+  for name in ("model.embedding_dim", "loss.beta", "train.interpolate"):
+    near.update_from_flattened_dict({name: config_keys.get(paper, name)})
+  assert near.to_json() == paper.to_json()
+
+
+def test_what_keeps_a_training_near_its_start_is_set_where_there_is_a_start():
+  config = folder.get_config()
+  assert (config.model.embedding_dim, config.loss.beta, config.train.interpolate) == (0, 0.1, 0.75)
+  config.train.keep_best = True
+  assert (config.model.embedding_dim, config.train.interpolate) == (0, 1)
+  config.train.update(keep_best=False, frozen_backbone=True)
+  assert (config.model.embedding_dim, config.loss.beta, config.train.interpolate) == (384, 1, 1)
+  config.train.frozen_backbone = False
+  config.model.pretrained = ""
+  assert (config.model.embedding_dim, config.loss.beta, config.train.interpolate) == (384, 1, 1)
+  config.train.interpolate = 0.5
+  assert config.train.interpolate == 0.5
+
+
 def test_hyp_vit_is_its_published_recipe():
   for module, m in ((cub, 9), (cars, 9), (sop, 2)):
     config = module.get_config("hyp_vit")

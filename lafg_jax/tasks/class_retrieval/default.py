@@ -90,20 +90,40 @@ def hyp_vit(config: ConfigDict) -> None:
   config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
 
 
+def near_start(config: ConfigDict) -> None:
+  """What keeps a training of pretrained weights near what they know; without weights as it was.
+
+  No embedding layer, class targets of a tenth of the weight, and weights three quarters of the way
+  from start to trained: chosen on held-out training classes of CUB and Cars, by a ViT-S/14 at 112
+  px (docs/study/photographs.md). A frozen backbone keeps its embedding layer, which alone learns,
+  and train.keep_best the trained weights.
+  """
+  trained = ("model.pretrained", "train.frozen_backbone")
+  for key, near, others in (
+    ("model.embedding_dim", 0, trained),
+    ("loss.beta", 0.1, trained),
+    ("train.interpolate", 0.75, (*trained, "train.keep_best")),
+  ):
+    config_keys.follow(config, key, _near(near), *others)
+
+
+def _near(near: Any) -> Callable[..., Any]:
+  """`near` where there are pretrained weights and none of the keys that speak against it is set."""
+  return lambda value, pretrained, *against: near if pretrained and not any(against) else value
+
+
 def small_machine(config: ConfigDict) -> None:
   """A whole pretrained ViT-S/14 fine-tuned at 112 px on two CPU cores, in a quarter of an hour.
 
-  Numbers are ours: 45 steps of 16 classes x 4 images, AdamW, no embedding layer, so that training
-  starts at what the backbone knows, and weights three quarters of the way from there to the trained
-  ones. Rate and part were chosen on held-out training classes of CUB and Cars
-  (docs/study/photographs.md).
+  Numbers are ours: 45 steps of 16 classes x 4 images, AdamW. The rate was chosen with `near_start`.
   """
+  near_start(config)
   config.data.update(image_size=112, resize_size=128, train_crop="random_resized")
   config.data.update(classes_per_batch=16, images_per_class=4)
   config.language.encoder = "sentence-transformers/all-MiniLM-L6-v2"
-  config.model.update(embedding_dim=0, dtype="float32", pretrained="facebook/dinov2-small")
+  config.model.update(dtype="float32", pretrained="facebook/dinov2-small")
   config.loss.reduction = "mean"
-  config.train.update(optimizer="adamw", learning_rate=5e-5, weight_decay=0.01, interpolate=0.75)
+  config.train.update(optimizer="adamw", learning_rate=5e-5, weight_decay=0.01)
   config.train.update(steps=45, checkpoint_every=15, log_every=5)
   config.evaluate.batch_size = 64
 
@@ -115,8 +135,9 @@ OWN_VARIANTS = ("pretrained", "scratch")
 def own_images(reader: str, variant: str) -> ConfigDict:
   """For images of one's own that the reader `reader` finds; `variant`: of OWN_VARIANTS.
 
-  'pretrained' is Hyp-ViT's recipe on its ViT-S; 'scratch' is a small model from random weights at
-  64 px. Class targets are LaFG's prototypes where there are words, and fixed vectors without.
+  'pretrained' is Hyp-ViT's recipe on its ViT-S, near its start (`near_start`); 'scratch' is a small
+  model from random weights at 64 px. Class targets are LaFG's prototypes where there are words, and
+  fixed vectors without.
   """
   check_variant(f"configs/{reader}.py", variant, OWN_VARIANTS)
   config = get_config()
@@ -126,6 +147,7 @@ def own_images(reader: str, variant: str) -> ConfigDict:
     config.train.update(steps=1600, checkpoint_every=400)
   else:
     hyp_vit(config)
+    near_start(config)
     config.train.steps = 2000
   config.data.name = reader
   return _own_targets(config)

@@ -83,7 +83,7 @@ def groups():
 
 
 def grid(config):
-  """The settings that `--tune` tries: two weights of the class targets, or two rates without any."""
+  """What `--tune` tries: two weights of the class targets; without any, two rates."""
   if config.loss.alignment == "none":
     return [{"train.learning_rate": config.train.learning_rate * factor} for factor in (0.5, 1.0)]
   return [{"loss.beta": beta} for beta in (0.1, 1.0)]

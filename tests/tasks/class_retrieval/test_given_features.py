@@ -133,6 +133,18 @@ def test_the_features_as_they_are_are_evaluated_without_training(file, tmp_path)
   np.testing.assert_allclose(np.load(tmp_path / "embeddings.npz")["vectors"], v, atol=1e-6)
 
 
+def test_the_start_of_a_study_is_centred_where_the_config_says_so(file, tmp_path):
+  head = {"model__head_init": "identity", "model__embedding_dim": -1}
+  run(config_of(file, **head, model__centre=True, evaluate__source="untrained"), tmp_path)
+  stored = np.load(file)
+  test = stored["labels"] >= 13
+  x = stored["features"].astype(np.float64)
+  x /= np.linalg.norm(x, axis=1, keepdims=True)
+  v = x[test] - x[~test].mean(axis=0)
+  v /= np.linalg.norm(v, axis=1, keepdims=True)
+  np.testing.assert_allclose(np.load(tmp_path / "embeddings.npz")["vectors"], v, atol=1e-5)
+
+
 def test_an_export_is_the_same_model_and_its_program_takes_features(trained, tmp_path):
   from jax import export as jax_export
 
