@@ -26,6 +26,7 @@ from lafg_jax.models.options import (
   parse_options,
   sizes_of,
 )
+from lafg_jax.models.resnet import ResNet
 from lafg_jax.models.weights import (
   files,
   from_lafg_jax,
@@ -89,9 +90,7 @@ def resolve(config: ConfigDict, recorded: dict[str, Any] | None = None) -> Confi
     )
   _check_rotary(model, parse_options(model.options))
   if model.get("embedding_dim") == -1 and model.size != GIVEN:
-    from lafg_jax.models import embedder
-
-    model.embedding_dim = embedder.build(model).backbone.width
+    model.embedding_dim = ResNet().width if model.size == RESNET else sizes_of(model)[0]
   return config
 
 

@@ -363,3 +363,11 @@ def test_a_run_of_other_options_is_another_run():
   config.model.options = "registers=4"
   with pytest.raises(UserError, match="model.options:  -> registers=4"):
     resume.check_same(config, old, old | {"config": config_keys.flatten(config)}, "runs/x")
+
+
+@pytest.mark.parametrize(("size", "width"), [("small", 384), ("base", 768), ("resnet50", 2048)])
+def test_an_embedding_of_auto_is_as_wide_as_the_backbone(size, width):
+  config = cars.get_config("lafg")
+  config.model.update(size=size, pretrained="", embedding_dim=-1)
+  found = backbones.resolve(config).model
+  assert found.embedding_dim == width == embedder.build(found).backbone.width
