@@ -170,12 +170,22 @@ def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
   assert first == {name: keys.get(name) for name in first}
 
 
-def test_finished_cells_of_image_text_retrieval_are_of_the_shipped_variants(tmp_path):
-  config = finches.get_config()
+@pytest.mark.parametrize(
+  ("variant", "start", "wanted"),
+  [
+    ("unseen", "own_split", {"zero_shot", "maple", "default", "default@no-weights"}),
+    ("seen", "images_split", {"zero_shot", "maple", "default", "finetune"}),
+  ],
+)
+def test_finished_cells_of_image_text_retrieval_are_of_the_shipped_variants(
+  tmp_path, variant, start, wanted
+):
+  config = finches.get_config(variant)
   file = tasks.find(config, "variants")
   found = plan.cells(file, config, str(tmp_path), tuning.read(str(file.TUNED)), 1)
   keys = {one.variant: one.key for one in found}
   records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "finches"]
-  kept = {r["variant"]: r["config_hash"] for r in records if r["seed"] == 0}
-  assert {"zero_shot", "maple", "default", "default@no-weights"} <= set(kept)
+  mine = [r for r in records if r["seed"] == 0 and r["start"] == start]
+  kept = {r["variant"]: r["config_hash"] for r in mine}
+  assert wanted <= set(kept)
   assert kept == {name: keys.get(name) for name in kept}
