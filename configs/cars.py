@@ -12,8 +12,9 @@ gained, on a small model).
 
   --config configs/cars.py:lafg
 
-is the paper's recipe without that: an embedding of 512 numbers, beta 1, the trained weights. LaFG
-publishes no Cars-196 figure in the sources we follow; 200 epochs of 9 batches of 98 x 9.
+is the paper's recipe without that: an embedding of 512 numbers, the trained weights, and beta 1,
+which the paper leaves open. LaFG publishes no Cars-196 figure in the sources we follow; 200 epochs
+of 9 batches of 98 x 9.
 
   --config configs/cars.py:scratch
 

@@ -9,10 +9,10 @@ gained, on a small model).
 
   --config configs/cub.py:lafg
 
-is the paper's recipe without that: an embedding of 512 numbers, beta 1, the trained weights. LaFG's
-values: resize 256 and random crop 224, SGD 1e-5 with momentum 0.9 and weight decay 1e-4,
-batches of 900 (all 100 classes x 9) for 200 epochs. Published with them: R@1 87.2, R@2 92.4,
-R@4 95.2 (Wang et al., CVPR 2026); its L_aux alone 82.6.
+is the paper's recipe without that: an embedding of 512 numbers, the trained weights, and beta 1,
+which the paper leaves open. LaFG's values: resize 256 and random crop 224, SGD 1e-5 with momentum
+0.9 and weight decay 1e-4, batches of 900 (all 100 classes x 9) for 200 epochs. Published with them:
+R@1 87.2, R@2 92.4, R@4 95.2 (Wang et al., CVPR 2026); its L_aux alone 82.6.
 
   --config configs/cub.py:hyp_vit
 
