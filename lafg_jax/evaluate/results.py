@@ -179,6 +179,11 @@ def table(result: dict[str, Any]) -> str:
   )
   if result.get("box_crop"):
     title += ", cut to their boxes"
-  rows = [f"{row[0]:<12}" + "".join(f"{cell:>17}" for cell in row[1:]) for row in rows_of(result)]
+  found = rows_of(result)
+  widths = [max(17, len(name) + 2) for name in found[0][1:]]
+  rows = [
+    f"{row[0]:<12}" + "".join(f"{cell:>{w}}" for cell, w in zip(row[1:], widths, strict=True))
+    for row in found
+  ]
   warning = warning_of(result)
   return "\n".join([title, *rows, *([f"WARNING: {warning}"] if warning else [])])
