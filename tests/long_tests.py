@@ -60,5 +60,7 @@ LONG = (
   "test_what_is_said_follows_what_is_seen_and_the_table_is_in_order",
   "test_the_script_prints_its_table_and_the_classes_asked_for",
   "test_cars_photographs_end_to_end",
+  "test_auto_takes_the_model_from_the_weights",
+  "test_a_finished_run_is_evaluated_without_the_hub_its_weights_came_from",
   "test_twenty_kills_of_the_editor_on_800_real_queries",
 )
