@@ -4,6 +4,8 @@ from lafg_jax.config.record import BOOL, POSITIVE, Key, ReadBy, Rule, at_least, 
 
 # Values of loss.alignment that read no words.
 WORDLESS = ("none", "orthogonal", "onehot")
+# Values of loss.alignment with L_ali.
+ALIGNED = ("prototype", "distribution", "vocabulary", "orthogonal", "onehot")
 # Values of loss.auxiliary that learn one proxy per class.
 PROXIED = ("norm_softmax", "proxy_anchor")
 
@@ -28,9 +30,8 @@ ROWS = (
       ReadBy("loss.auxiliary", ("pairwise",), "mean")),
   Key("loss.beta", 1.0, at_least(0), "training",
       "Weight of L_ali against the mean of L_aux over slot pairs, or over rows and proxies; with "
-      "'sum' it is scaled to have the same effect."),
-  Key("loss.alignment", "prototype",
-      one_of("prototype", "distribution", "vocabulary", "orthogonal", "onehot", "none"), "training",
+      "'sum' it is scaled to have the same effect.", ReadBy("loss.alignment", ALIGNED)),
+  Key("loss.alignment", "prototype", one_of(*ALIGNED, "none"), "training",
       "L_ali: 'prototype', 'distribution', 'vocabulary'; controls without words: 'orthogonal', "
       "'onehot'; 'none' trains on L_aux alone."),
   Key("loss.image_alignment", "none", one_of("none", "vocabulary", "random", "feature"), "training",

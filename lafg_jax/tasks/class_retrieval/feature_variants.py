@@ -57,6 +57,20 @@ SCARCE: dict[str, dict[str, object]] = {
 }
 
 
+# The groups that the study of fine-tuning has too.
+SHARED = {
+  "start": {"untrained": UNTRAINED, "centred": CENTRED},
+  "headline": {
+    "l_aux": AUX,
+    "proxy_anchor": PROXY_ANCHOR,
+    "l_aux+onehot": ONEHOT,
+    "l_aux+orthogonal": ORTHOGONAL,
+    "prototypes": PROTOTYPES,
+    "prototypes-shuffled": SHUFFLED,
+  },
+}
+
+
 def starts(config):
   """{start: overrides}: a random head, one that is the identity, and principal components.
 
@@ -75,16 +89,7 @@ def starts(config):
 
 def groups():
   """{group: {variant: overrides}}."""
-  return {
-    "start": {"untrained": UNTRAINED, "centred": CENTRED},
-    "headline": {
-      "l_aux": AUX,
-      "proxy_anchor": PROXY_ANCHOR,
-      "l_aux+onehot": ONEHOT,
-      "l_aux+orthogonal": ORTHOGONAL,
-      "prototypes": PROTOTYPES,
-      "prototypes-shuffled": SHUFFLED,
-    },
+  return SHARED | {
     "classes": scarce("classes", "data.max_train_classes", (10, 20, "all")),
     "images": scarce("images", "data.max_images_per_class", (1, 2, 5, "all")),
   }

@@ -3,52 +3,52 @@
   python -m lafg_jax.ablate --config configs/cub.py:small \\
       --variants=lafg_jax/tasks/class_retrieval/fine_tuning_variants.py ...
 
-As `variants`, which has what both share. There is no head: training starts at what the backbone
-knows. The weights that are measured lie between start and trained (train.interpolate of the
-config); a cell has the trained ones beside them, as 'as_trained'.
+As `feature_variants`, which has what both share. There is no head: training starts at what the
+backbone knows. The weights that are measured lie between start and trained (train.interpolate of
+the config); a cell has the trained ones beside them, as 'as_trained'.
 """
 
-from lafg_jax.tasks.class_retrieval import feature_variants, variants
-from lafg_jax.tasks.class_retrieval.feature_variants import CENTRED, PROXY_ANCHOR, UNTRAINED, scarce
-from lafg_jax.tasks.class_retrieval.variants import (
-  AUX,
-  LITERAL,
-  ONEHOT,
-  ORTHOGONAL,
-  PROTOTYPES,
-  SHUFFLED,
+from lafg_jax.tasks.class_retrieval import feature_variants
+from lafg_jax.tasks.class_retrieval.feature_variants import (
+  CONTROLS,
+  FIGURE_CONTROLS,
+  REFERENCE,
+  SEEDS,
+  SHARED,
   TUNED,
+  TUNED_BY,
+  TUNED_GROUP,
+  TUNING_SEEDS,
+  scarce,
 )
+from lafg_jax.tasks.class_retrieval.variants import LITERAL, PROTOTYPES
 
-__all__ = ["TUNED"]
+# SEEDS: nothing is random before training here either, as there is no head.
+__all__ = [
+  "CONTROLS",
+  "FIGURE_CONTROLS",
+  "REFERENCE",
+  "SEEDS",
+  "TUNED",
+  "TUNED_BY",
+  "TUNED_GROUP",
+  "TUNING_SEEDS",
+]
 
-REFERENCE = "l_aux"
-CONTROLS = ()
 PAIRS = (
-  *(("prototypes", x) for x in ("prototypes-shuffled", "l_aux+orthogonal", "l_aux+onehot")),
+  *feature_variants.PAIRS,
   *((f"prototypes@{x}", "prototypes-shuffled") for x in ("name-template", "descriptions-mean")),
-  *((x, "centred") for x in ("l_aux", "proxy_anchor", "l_aux+orthogonal", "prototypes")),
 )
-LABELS = variants.LABELS | {
-  "@images": "images a class",
+LABELS = feature_variants.LABELS | {
   "untrained": "the backbone as it is",
   "centred": "the backbone, centred",
-  "proxy_anchor": "Proxy-Anchor alone",
 }
-ABOUT = variants.ABOUT | {
+ABOUT = feature_variants.ABOUT | {
   "untrained": "the backbone as it is",
   "centred": "the backbone less the mean of training images; no training",
-  "proxy_anchor": feature_variants.ABOUT["proxy_anchor"],
 }
-FIGURE_GROUPS = ("start", "headline", "texts")
-FIGURE_CONTROLS = ("prototypes-shuffled",)
-
-# Nothing is random before training: there is no head.
-SEEDS = {"start": 1}
+FIGURE_GROUPS = (*feature_variants.FIGURE_GROUPS, "texts")
 VAL_CLASSES = 12
-TUNING_SEEDS = 1
-TUNED_GROUP = "headline"
-TUNED_BY = "map@r"
 
 
 def starts(config):
@@ -60,16 +60,7 @@ def starts(config):
 
 def groups():
   """{group: {variant: overrides}}."""
-  return {
-    "start": {"untrained": UNTRAINED, "centred": CENTRED},
-    "headline": {
-      "l_aux": AUX,
-      "proxy_anchor": PROXY_ANCHOR,
-      "l_aux+onehot": ONEHOT,
-      "l_aux+orthogonal": ORTHOGONAL,
-      "prototypes": PROTOTYPES,
-      "prototypes-shuffled": SHUFFLED,
-    },
+  return SHARED | {
     # Own words in other forms, and the paper's text to the letter.
     "texts": {
       "prototypes@name-template": PROTOTYPES

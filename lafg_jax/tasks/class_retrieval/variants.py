@@ -99,10 +99,9 @@ TUNED_GROUP = "headline"
 # What of a trial ranks the settings.
 TUNED_BY = "map@r"
 
-# Without L_img; image_beta, and beta without class targets, have their defaults, as keys must that
-# nothing reads.
+# Without L_img; image_beta has its default, as a key must that nothing reads.
 NO_IMG = {"data.recoloured_per_batch": 0, "loss.image_alignment": "none", "loss.image_beta": 5.0}
-AUX = {"loss.alignment": "none", "loss.beta": 1.0} | NO_IMG
+AUX = {"loss.alignment": "none"} | NO_IMG
 ONEHOT = {"loss.alignment": "onehot"} | NO_IMG
 ORTHOGONAL = {"loss.alignment": "orthogonal"} | NO_IMG
 # LaFG's: the words of the classes.

@@ -45,6 +45,16 @@ def file(tmp_path_factory):
   return path
 
 
+def centred(file):
+  """Features of the test classes, and the same of unit norm less the mean of the others', anew."""
+  stored = np.load(file)
+  test = stored["labels"] >= 13
+  x = stored["features"].astype(np.float64)
+  x /= np.linalg.norm(x, axis=1, keepdims=True)
+  v = x[test] - x[~test].mean(axis=0)
+  return stored["features"][test], v / np.linalg.norm(v, axis=1, keepdims=True)
+
+
 @pytest.fixture(scope="module")
 def trained(file, tmp_path_factory):
   workdir = tmp_path_factory.mktemp("trained")
@@ -91,14 +101,9 @@ def test_the_default_head_is_as_wide_as_the_features_starts_at_them_and_is_centr
   config.train.update(steps=1, learning_rate=1e-9)
   run(config, tmp_path)
   found = json.loads((tmp_path / "evaluation.json").read_text())
-  stored = np.load(file)
-  test = stored["labels"] >= 13
-  x = stored["features"].astype(np.float64)
-  x /= np.linalg.norm(x, axis=1, keepdims=True)
-  v = x[test] - x[~test].mean(axis=0)
-  v /= np.linalg.norm(v, axis=1, keepdims=True)
+  of_test, expected = centred(file)
   retriever = lafg_jax.load_retriever(str(tmp_path))
-  np.testing.assert_allclose(retriever.embed(stored["features"][test]), v, atol=1e-5)
+  np.testing.assert_allclose(retriever.embed(of_test), expected, atol=1e-5)
   assert found["map@r"] == pytest.approx(found["backbone_centred"]["map@r"])
 
 
@@ -136,13 +141,8 @@ def test_the_features_as_they_are_are_evaluated_without_training(file, tmp_path)
 def test_the_start_of_a_study_is_centred_where_the_config_says_so(file, tmp_path):
   head = {"model__head_init": "identity", "model__embedding_dim": -1}
   run(config_of(file, **head, model__centre=True, evaluate__source="untrained"), tmp_path)
-  stored = np.load(file)
-  test = stored["labels"] >= 13
-  x = stored["features"].astype(np.float64)
-  x /= np.linalg.norm(x, axis=1, keepdims=True)
-  v = x[test] - x[~test].mean(axis=0)
-  v /= np.linalg.norm(v, axis=1, keepdims=True)
-  np.testing.assert_allclose(np.load(tmp_path / "embeddings.npz")["vectors"], v, atol=1e-5)
+  found = np.load(tmp_path / "embeddings.npz")["vectors"]
+  np.testing.assert_allclose(found, centred(file)[1], atol=1e-5)
 
 
 def test_an_export_is_the_same_model_and_its_program_takes_features(trained, tmp_path):
