@@ -25,7 +25,7 @@ def random_grid(shape, seed):
 def test_equals_torch_up_and_down_and_non_square(before, after, kernel, seed):
   torch = pytest.importorskip("torch")
   grid = random_grid(before, seed)
-  x = torch.from_numpy(grid).permute(2, 0, 1)[None]
+  x = torch.from_numpy(grid).double().permute(2, 0, 1)[None]
   wanted = torch.nn.functional.interpolate(x, after, align_corners=False, **TORCH[kernel])
   wanted = wanted[0].permute(1, 2, 0).numpy()
   got = resample(grid, after, kernel)
