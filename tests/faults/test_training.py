@@ -132,6 +132,8 @@ def test_the_rows_that_are_named_fit_after_two_plans(fixed, known, each, rows, s
 def test_features_and_embeddings_go_on_with_half_of_the_rows(monkeypatch, caplog):
   from lafg_jax.runtime import devices
 
+  # It asks the compiler once a process, by the jit that is replaced below.
+  devices.compiler_options()
   sizes = []
 
   def jit(function, **kwargs):

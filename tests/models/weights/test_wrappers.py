@@ -74,7 +74,7 @@ def test_any_prefix_and_heads_beside_it_read_as_the_plain_file(name, saved, tmp_
       same(parameters(path), want)
     else:
       same(parameters(path / "model.safetensors", **SIZES | mlp), want)
-  with caplog.at_level(logging.INFO):
+  with caplog.at_level(logging.INFO, logger="absl"):
     parameters(path)
   assert not beside or ("left out: " in caplog.text and "arc_face.weight" in caplog.text)
 
