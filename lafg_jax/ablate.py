@@ -5,11 +5,11 @@
 
 The groups of variants are defined in lafg_jax/tasks/class_retrieval/variants.py; without --groups
 the headline group runs. A cell is a start, a variant and a seed, trained and evaluated in a worker
-process. Finished cells are kept in <workdir>/cells, and with --out in its ablation.json; they run
-again only when their settings or inputs change. At the end (with --report_only, at once) all
-finished cells are written to ablation.json, and study/generated gets tables and figures for each
-data set and start. --tune chooses settings on held-out training classes alone, from equally many
-for each variant, and writes tuning.json.
+process. Finished cells are kept in <workdir>/cells, and with --out beside its tables; they run
+again only when their settings or inputs change. At the end (with --report_only, at once) the folder
+study/generated gets the finished cells as JSON, tables and figures of each data set and start.
+--tune chooses settings on held-out training classes alone, from equally many for each variant, and
+writes tuning.json.
 """
 
 import os
@@ -112,7 +112,7 @@ def _check_flags() -> re.Pattern[str]:
   if tracker := command_line.CONFIG.value.train.tracker:
     raise UserError(
       f"--config.train.tracker={tracker}: a study sends nothing to a tracker, its results are in "
-      "ablation.json; pass --config.train.tracker="
+      "study/generated; pass --config.train.tracker="
     )
   if command_line.CONFIG.value.evaluate.split == "val":
     logging.warning("evaluate.split=val: the results are about held-out training classes")

@@ -1,5 +1,6 @@
-"""Finished cells -> ablation.json, and the tables and figures made of it."""
+"""Finished cells -> JSON for each dataset and start, and the tables and figures made of it."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,16 +15,14 @@ from lafg_jax.report import study_figures, study_tables
 from lafg_jax.utils import config_keys, files
 from lafg_jax.utils.errors import UserError
 
-FILE = "ablation.json"
-# Tables and figures, below the folder of FILE.
+# <dataset>_<start>.json, .md, .svg and _sweeps.svg, below a workdir and the folder of --out.
 GENERATED = "study/generated"
 
 Record = dict[str, Any]
 
 
 def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None:
-  """Writes the cells, and a Markdown file and figures of each dataset and start; also into `out`,
-  whose ablation.json keeps the cells of other datasets and starts.
+  """Writes the cells, a Markdown file and figures of each dataset and start; also into `out`.
 
   Raises:
     UserError: no cell is finished, or cells cannot be compared.
@@ -31,19 +30,12 @@ def write(file: Any, every: Sequence[Cell], workdir: str, out: str = "") -> None
   records = _finished(every)
   if not records:
     raise UserError(f"no finished cell in {workdir}/cells: run without --report_only")
-  _write(file, records, records, workdir)
-  if out:
-    _write(file, records, beside(_read(Path(out, FILE)), records), out)
-
-
-def beside(old: Sequence[Record], new: Sequence[Record]) -> list[Record]:
-  """New cells, and of the old ones those of datasets and starts that the new ones lack."""
-  fresh = {(r["dataset"], r["start"]) for r in new}
-  return [r for r in old if (r["dataset"], r["start"]) not in fresh] + list(new)
+  for folder in filter(None, (workdir, out)):
+    _write(file, records, folder)
 
 
 def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
-  """Copies the cells of `<out>/ablation.json` that the workdir lacks into it.
+  """Copies the cells of `<out>/study/generated/*.json` that the workdir lacks into it.
 
   A cell that was measured elsewhere is not measured again while its settings and inputs are the
   same, whatever its seed. It becomes the cell of its variant; where `every` has no such variant any
@@ -51,10 +43,10 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
   the figures of any other one with the same settings.
 
   Raises:
-    UserError: the file is damaged.
+    UserError: a file is damaged.
   """
-  path = Path(out, FILE)
-  old = _read(path)
+  folder = Path(out, GENERATED)
+  old = read(folder)
   planned: dict[str, list[Cell]] = {}
   for seed in sorted({record["seed"] for record in old}):
     for cell in (first.with_seed(seed) for first in every if first.seed == 0):
@@ -70,10 +62,10 @@ def restore(every: Sequence[Cell], wanted: Sequence[Cell], out: str) -> None:
     if not same and (record["dataset"], record["start"]) in tables:
       lost.append(f"{record['start']}/{record['variant']}/{record['seed']}")
   if taken := _keep_missing(found):
-    logging.info("cells: %d are taken from %s", len(taken), path)
+    logging.info("cells: %d are taken from %s", len(taken), folder)
   if lost:
     why = "of other settings or inputs, or of variants that are no more, and will not be there"
-    logging.warning("%d cells of %s are %s (%s)", len(lost), path, why, lost[0])
+    logging.warning("%d cells of %s are %s (%s)", len(lost), folder, why, lost[0])
 
 
 def share(every: Sequence[Cell], wanted: Sequence[Cell]) -> None:
@@ -117,20 +109,29 @@ def _finished(every: Sequence[Cell]) -> list[Record]:
   return records
 
 
-def _read(path: Path) -> list[Record]:
-  if not path.exists():
-    return []
-  try:
-    return list(json.loads(path.read_text(encoding="utf-8"))["cells"])
-  except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f"{path} is damaged ({error}): take it from version control") from error
+def read(folder: Path) -> list[Record]:
+  """The cells of all tables in a folder.
+
+  Raises:
+    UserError: a file is damaged.
+  """
+  found: list[Record] = []
+  for path in sorted(folder.glob("*.json")):
+    try:
+      found += json.loads(path.read_text(encoding="utf-8"))["cells"]
+    except (ValueError, KeyError, TypeError) as error:
+      raise UserError(f"{path} is damaged ({error}): take it from version control") from error
+  return found
 
 
-def _write(file: Any, records: Sequence[Record], every: Sequence[Record], folder: str) -> None:
-  """Writes all cells, and tables and figures of `records`: other cells may be of another task."""
-  # One line for each cell: version control shows which cells changed.
-  lines = ",\n".join(json.dumps(record, separators=(",", ":")) for record in every)
-  texts = {FILE: '{"cells": [\n' + lines + "\n]}\n"}
+def _write(file: Any, records: Sequence[Record], folder: str) -> None:
+  """Writes the cells of each dataset and start, and the tables and figures made of them."""
+  texts = {}
+  of_table = itertools.groupby(sorted(records, key=_table), _table)
+  for (dataset, start), cells in of_table:
+    # One line for each cell: version control shows which cells changed.
+    lines = ",\n".join(json.dumps(cell, separators=(",", ":")) for cell in cells)
+    texts[f"{GENERATED}/{dataset}_{start}.json"] = '{"cells": [\n' + lines + "\n]}\n"
   pairs, labels = getattr(file, "PAIRS", ()), getattr(file, "LABELS", {})
   about = getattr(file, "ABOUT", {})
   titles = getattr(file, "TITLES", TITLES)
@@ -154,3 +155,7 @@ def _write(file: Any, records: Sequence[Record], every: Sequence[Record], folder
     with files.replacing(path) as temporary:
       temporary.write_text(text, encoding="utf-8")
     logging.info("%s", path)
+
+
+def _table(record: Record) -> tuple[str, str]:
+  return record["dataset"], record["start"]

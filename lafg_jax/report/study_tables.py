@@ -5,7 +5,7 @@ from typing import Any
 
 from lafg_jax.evaluate.results import percent
 
-_HEAD = "<!-- Made from ablation.json by python -m lafg_jax.ablate: change nothing here. -->"
+_HEAD = "<!-- Made by python -m lafg_jax.ablate, of the JSON beside it: change nothing here. -->"
 _MEANS = "In %, highest {} first."
 _OF_SEEDS = "The standard deviation (sd) and the 95% t-interval of the mean are over seeds."
 _DIFFERENCES = """A - B in percentage points, over the seeds that both have, paired by seed. Above \

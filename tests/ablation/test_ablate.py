@@ -20,6 +20,7 @@ IMPORTS = ("lafg_jax.ablation.plan", "lafg_jax.tasks.class_retrieval.stages")
 # Every process of a run inherits it, orphans too.
 MARK = "LAFG_JAX_ABLATE_TEST"
 PATIENCE_S = 900
+TABLE = "study/generated/synthetic_scratch.json"
 
 
 def arguments(small, variants, workdir, *more):
@@ -122,7 +123,7 @@ def test_killed_interrupted_and_run_to_its_end(tmp_path, small, variants, forked
   elsewhere = [*CONFIG, *arguments(small, renamed, tmp_path / "w2", out)]
   [(code, said)] = forked("ablate", [elsewhere], tmp_path)
   assert code == 0 and "cells: 6 are taken from" in said and "of which 6 are finished" in said
-  found = json.loads((tmp_path / "out/ablation.json").read_text())["cells"]
+  found = json.loads((tmp_path / "out" / TABLE).read_text())["cells"]
   assert sorted(x["variant"] for x in found) == ["fixed"] * 3 + ["l_aux"] * 3
   other = [*elsewhere, "--config.train.learning_rate=0.5", "--report_only"]
   [(code, said)] = forked("ablate", [other], tmp_path)
@@ -138,7 +139,7 @@ def _check_the_failure(workdir, said):
 
 
 def _check_the_results(workdir, cells):
-  found = json.loads((workdir / "ablation.json").read_text())["cells"]
+  found = json.loads((workdir / TABLE).read_text())["cells"]
   wanted = {(path.parent.name, int(path.stem)) for path in cells}
   assert {(x["variant"], x["seed"]) for x in found} == wanted
   generated = workdir / "study/generated"

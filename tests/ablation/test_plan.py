@@ -24,6 +24,7 @@ def keys(tmp_path, config_with):
   return make
 
 
+DOCS = Path("docs", results.GENERATED)
 ORTHOGONAL = {"loss.alignment": "orthogonal"}
 # What changes figures, in words or without.
 DECIDES = (
@@ -162,7 +163,7 @@ def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
   tuned, file = tuning.read(str(shipped.TUNED)), shipped
   found = plan.cells(file, synthetic.get_config(), str(tmp_path), tuned, 1)
   keys = {(one.start, one.variant): one.key for one in found}
-  records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "synthetic"]
+  records = [r for r in results.read(DOCS) if r["dataset"] == "synthetic"]
   # A tower that is not shipped is part of the key of what starts from it.
   mine = [r for r in records if r["seed"] == 0 and r["start"] != "self-supervised"]
   first = {(r["start"], r["variant"]): r["config_hash"] for r in mine}
@@ -184,7 +185,7 @@ def test_finished_cells_of_image_text_retrieval_are_of_the_shipped_variants(
   file = tasks.find(config, "variants")
   found = plan.cells(file, config, str(tmp_path), tuning.read(str(file.TUNED)), 1)
   keys = {one.variant: one.key for one in found}
-  records = [r for r in results._read(Path("docs/ablation.json")) if r["dataset"] == "finches"]
+  records = [r for r in results.read(DOCS) if r["dataset"] == "finches"]
   mine = [r for r in records if r["seed"] == 0 and r["start"] == start]
   kept = {r["variant"]: r["config_hash"] for r in mine}
   assert wanted <= set(kept)

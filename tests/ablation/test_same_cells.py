@@ -25,14 +25,15 @@ def cells(tmp_path, config_with, variants):
 
 
 def kept(folder: Path, every: dict[str, plan.Cell], *names: str) -> str:
-  """`folder` with the ablation.json of those cells."""
-  folder.mkdir()
+  """`folder` with the table of those cells."""
+  generated = folder / results.GENERATED
+  generated.mkdir(parents=True)
   records = [
     {"dataset": every[n].dataset, "start": "scratch", "variant": n, "seed": 0}
     | {"config_hash": every[n].key, "recall@1": 0.5}
     for n in names
   ]
-  (folder / "ablation.json").write_text(json.dumps({"cells": records}))
+  (generated / "table.json").write_text(json.dumps({"cells": records}))
   return str(folder)
 
 
