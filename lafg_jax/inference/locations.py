@@ -58,6 +58,8 @@ def opened(source: str, checkpoint: str = "newest") -> Iterator[tuple[str, str]]
       yield _local_copy(source, folder, checkpoint)
   elif os.path.isdir(source):
     steps = {where: checkpoints.steps(source, where) for where in _KINDS}
+    if not _is_of_the_newest(source, steps):
+      steps[checkpoints.FINAL] = []
     yield source, checkpoints.FOLDER if is_export(source) else _chosen(source, checkpoint, steps)
   else:
     what = "is a file, and no .tar, .tar.gz or .tgz" if os.path.exists(source) else "does not exist"
@@ -73,6 +75,24 @@ def _steps_of(names: Iterable[tuple[str, str]]) -> dict[str, list[int]]:
   """The steps of each kind, newest first, by (folder, name) pairs such as ('best', '60')."""
   pairs = sorted(((where, int(x)) for where, x in set(names) if x.isdecimal()), reverse=True)
   return {kind: [step for where, step in pairs if where == kind] for kind in _KINDS}
+
+
+def _is_of_the_newest(workdir: str, steps: dict[str, list[int]]) -> bool:
+  """Whether the final checkpoint was made of the newest one, where both are of one step.
+
+  It was not where training started anew and was stopped before its end. True where their meta
+  cannot be read: whoever reads them says why.
+  """
+  newest, final = steps[checkpoints.FOLDER], steps[checkpoints.FINAL]
+  if not final or newest[:1] != final[:1]:
+    return True
+  kinds = checkpoints.FINAL, checkpoints.FOLDER
+  paths = [path for where in kinds for path in checkpoints.newest_meta(workdir, where)]
+  try:
+    made, of = (json.loads(path.read_text(encoding="utf-8")) for path in paths)
+    return bool(made["made_from"] == of["crc32"])
+  except (OSError, ValueError, KeyError, TypeError):
+    return True
 
 
 def _chosen(source: str, checkpoint: str, steps: dict[str, list[int]]) -> str:

@@ -12,13 +12,17 @@ from lafg_jax.training.step import TrainState
 from lafg_jax.utils import config_keys
 from lafg_jax.utils.errors import UserError
 
+# What becomes of the last step's weights: a run that is done takes other values without training.
+AFTERWARDS = ("model.centre", "train.interpolate")
+
 
 def deciding(config: ConfigDict) -> dict[str, Any]:
   """{key: value} of the keys that decide training, without those of the language base.
 
   Of that base, the checkpoint's `made_of` has the hash of what training reads.
   """
-  return keys.deciding(config, "embedding", "training")
+  found = keys.deciding(config, "embedding", "training")
+  return {key: value for key, value in found.items() if key not in AFTERWARDS}
 
 
 def changes(config: ConfigDict, old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -12,7 +12,7 @@ import lafg_jax
 from lafg_jax.config import rules
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
-from lafg_jax.tasks.class_retrieval import objective, train
+from lafg_jax.tasks.class_retrieval import checks, objective, train
 from lafg_jax.tasks.class_retrieval.default import validate
 from lafg_jax.tasks.image_text_retrieval import default as image_text
 from lafg_jax.training import checkpoints, learned_weights, optimizers, partition, step
@@ -168,6 +168,15 @@ def test_what_cannot_be_is_one_line(config_with, changes, says):
   config.model.pretrained = "tiny_clip"
   with pytest.raises(UserError, match=says):
     validate(config, ["evaluate"])
+
+
+def test_a_family_without_layers_shows_once_its_weights_are_known(config_with):
+  config = config_with(train__layer_decay=0.5)
+  checks.parameters(config)
+  # What 'auto' of model.size becomes by the weights of a ResNet.
+  config = config_with(**RESNET, train__layer_decay=0.5)
+  with pytest.raises(UserError, match=r"layer_decay=0.5: resnet50 has no"):
+    checks.parameters(config)
 
 
 @pytest.mark.parametrize("key", ["ema", "layer_decay", "interpolate"])

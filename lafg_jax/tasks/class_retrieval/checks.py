@@ -3,6 +3,7 @@
 from absl import logging
 from ml_collections import ConfigDict
 
+from lafg_jax.config import rules
 from lafg_jax.config.table.data import OWN
 from lafg_jax.data import datasets, matches
 from lafg_jax.models import embedder, heads
@@ -104,7 +105,11 @@ def _measurable(config: ConfigDict, split: str, setting: str, trains: bool, only
 
 
 def parameters(config: ConfigDict) -> None:
-  """Raises UserError where the model cannot be made, or paths of parameters find none."""
+  """Raises UserError where the model cannot be made, or paths of parameters find none.
+
+  The config is resolved: what a family cannot have shows now, when its weights are known.
+  """
+  rules.check_tuning(config)
   network, model = embedder.build(config.model), config.model
   if model.embedding_dim:
     heads.check(model.head_init, model.embedding_dim, network.backbone.width)

@@ -95,10 +95,13 @@ def groups():
   }
 
 
-def scarce(change, key, values):
-  """{'NAME@CHANGE=x': overrides} of `SCARCE`, for scarce labels; 'all' changes nothing."""
+def scarce(change, key, values, batches=None):
+  """{'NAME@CHANGE=x': overrides} of `SCARCE`, for scarce labels; 'all' changes nothing.
+
+  `batches` has more overrides for some of the values.
+  """
   return {
-    f"{name}@{change}={x}": of | ({} if x == "all" else {key: x})
+    f"{name}@{change}={x}": of | ({} if x == "all" else {key: x}) | (batches or {}).get(x, {})
     for x in values
     for name, of in SCARCE.items()
   }

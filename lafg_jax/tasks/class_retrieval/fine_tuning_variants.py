@@ -68,9 +68,14 @@ def groups():
       "prototypes@descriptions-mean": PROTOTYPES | {"language.prototype": "descriptions"},
       "prototypes@paper-literal": LITERAL,
     },
-    "classes": scarce("classes", "data.max_train_classes", (10, 20)),
-    "images": scarce("images", "data.max_images_per_class", (2, 5)),
+    # A batch of about as many images, and no class or image twice in it.
+    "classes": scarce("classes", "data.max_train_classes", (10, 20), {10: _batch(10, 6)}),
+    "images": scarce("images", "data.max_images_per_class", (2, 5), {2: _batch(32, 2)}),
   }
+
+
+def _batch(classes, images):
+  return {"data.classes_per_batch": classes, "data.images_per_class": images}
 
 
 def grid(config):

@@ -7,6 +7,7 @@ in place of the trained weights: it is evaluated and restored where the config a
 import json
 import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,10 +22,10 @@ from lafg_jax.evaluate.embed import embed_dataset, embedding_function
 from lafg_jax.models import embedder as embedders
 from lafg_jax.runtime import distributed
 from lafg_jax.tasks.class_retrieval.start import CENTRE_IMAGES, sample
-from lafg_jax.training import checkpoints, learned_weights
+from lafg_jax.training import checkpoints, learned_weights, resume
 from lafg_jax.training.checkpoints import FINAL
 from lafg_jax.training.frozen_weights import Arrays, Frozen
-from lafg_jax.utils import files
+from lafg_jax.utils import config_keys, files
 
 # The table of alphas of a workdir.
 FILE = "interpolation.json"
@@ -56,12 +57,17 @@ def run(
 ) -> None:
   """Writes the final checkpoint of the newest one, unless it is there; on all processes together.
 
+  Where the config asks for none, one that is there is set aside: it is of other weights.
+
   Args:
     dataset, val: training images, and those of validation classes for train.interpolate=auto.
     start: makes the parameters before training.
   """
+  if not is_wanted(config):
+    _set_aside(workdir)
+    return
   arrays, meta = checkpoints.require(workdir)
-  if distributed.agree("the final checkpoint", lambda: _is_there(workdir, meta)):
+  if distributed.agree("the final checkpoint", lambda: _is_there(config, workdir, meta)):
     return
   trained = learned_weights.of(arrays)
   alphas, before = [config.train.interpolate], trained
@@ -78,6 +84,10 @@ def run(
       # The nearest to the start, of equals.
       chosen = int(np.argmax([row["val_map@r"] for row in rows]))
       _say(workdir, meta["step"], alphas, rows, chosen)
+    elif jax.process_index() == 0:
+      # The table of another run.
+      Path(workdir, FILE).unlink(missing_ok=True)
+  meta = meta | {"config": meta["config"] | _asked(config)}
   _save(workdir, arrays, meta, found[chosen], float(alphas[chosen]))
 
 
@@ -138,12 +148,28 @@ def _say(workdir: str, step: int, alphas: list[float], rows: list[dict], chosen:
       temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_there(workdir: str, meta: dict[str, Any]) -> bool:
-  """Whether the final checkpoint is there, whole, and made of the checkpoint with this meta."""
+def _asked(config: ConfigDict) -> dict[str, Any]:
+  """What a config asks of the weights after training."""
+  flat = config_keys.flatten(config)
+  return {key: flat[key] for key in resume.AFTERWARDS}
+
+
+def _set_aside(workdir: str) -> None:
+  """Renames final checkpoints, so that nobody takes them for the newest, and drops the table."""
+  if jax.process_index() == 0:
+    checkpoints.rename(workdir, checkpoints.steps(workdir, FINAL), "before", FINAL)
+    Path(workdir, FILE).unlink(missing_ok=True)
+
+
+def _is_there(config: ConfigDict, workdir: str, meta: dict[str, Any]) -> bool:
+  """Whether the final checkpoint is there, whole, and made of this meta's by the same config."""
   if meta["step"] not in checkpoints.steps(workdir, FINAL):
     return False
   try:
-    return checkpoints.read(workdir, meta["step"], FINAL)[1].get("made_from") == meta["crc32"]
+    final = checkpoints.read(workdir, meta["step"], FINAL)[1]
+    return (
+      final.get("made_from") == meta["crc32"] and _asked(config).items() <= final["config"].items()
+    )
   except checkpoints.Damaged as error:
     logging.warning("the final checkpoint is damaged (%s), and made again", error)
     return False

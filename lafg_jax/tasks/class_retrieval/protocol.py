@@ -69,7 +69,7 @@ def _write(path: str, content: dict[str, Any]) -> None:
 
 def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[str, Any]:
   arrays, meta = checkpoints.require(workdir, where)
-  _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
+  _check_checkpoint(config, meta, workdir, where)
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   dataset, wanted = _dataset(config), references.hashes(config, meta)
   kept = distributed.agree("the untrained model", lambda: references.kept(workdir))
@@ -100,11 +100,19 @@ def _evaluate_checkpoint(config: ConfigDict, workdir: str, where: str) -> dict[s
 def _as_trained(workdir: str, meta: dict[str, Any]) -> dict[str, dict[str, Any]]:
   """The trained weights behind a final checkpoint of weights between them and the start.
 
-  {} where those are the trained ones, or where the checkpoint they came from is not there any more.
+  {} where those are the trained ones, or where the checkpoint they came from is not there any more
+  or damaged.
   """
-  if meta.get("alpha", 1) == 1 or meta["step"] not in checkpoints.steps(workdir):
+  step = meta["step"]
+  if meta.get("alpha", 1) == 1 or step not in checkpoints.steps(workdir):
     return {}
-  return {"as_trained": learned_weights.of(checkpoints.read(workdir, meta["step"])[0])}
+  try:
+    arrays, trained = checkpoints.read(workdir, step)
+  except checkpoints.Damaged as error:
+    path = os.path.join(checkpoints.folder(workdir), str(step))
+    logging.warning("evaluate: the trained weights are left out, %s is damaged: %s", path, error)
+    return {}
+  return {"as_trained": learned_weights.of(arrays)} if trained["crc32"] == meta["made_from"] else {}
 
 
 def _before_training(config: ConfigDict, workdir: str) -> Any:
@@ -181,9 +189,12 @@ def expansion_of(config: ConfigDict) -> tuple[int, float] | None:
   return (asked.expand, asked.expand_alpha) if asked.expand else None
 
 
-def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
+def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], workdir: str, where: str) -> None:
   """Raises UserError where a checkpoint is of another model, or trained on the test classes."""
-  names = keys.deciding(config, "embedding")
+  folder = checkpoints.folder(workdir, where)
+  of_final = resume.AFTERWARDS if where == checkpoints.FINAL else ()
+  embedding = keys.deciding(config, "embedding")
+  names = dict.fromkeys([*(x for x in embedding if x not in resume.AFTERWARDS), *of_final])
   if meta["dataset"]["name"] != config.data.name:
     # Another data set may have no boxes to crop to.
     del names["data.box_crop"]

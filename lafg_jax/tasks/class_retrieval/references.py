@@ -41,9 +41,10 @@ class Reading(NamedTuple):
 
 
 def without_head(config: ConfigDict) -> ConfigDict:
-  """The config of the backbone's own feature, without a head or prompts, which are random."""
+  """The config of the backbone's own feature: no head or prompts, which are random, no centre."""
   bare = config.copy_and_resolve_references()
   bare.model.update(embedding_dim=0, embedding_norm="", head_init="random", num_prompts=0)
+  bare.model.centre = False
   return bare
 
 
@@ -52,11 +53,14 @@ def hashes(config: ConfigDict, meta: dict[str, Any]) -> dict[str, str]:
   split, weights = config.evaluate.split, meta["made_of"]["the pretrained weights"]
   content = datasets.content_fingerprint(config.data, split)
   deciding = keys.deciding(config, "embedding")
-  found = {"untrained": files.fingerprint(deciding, weights, content, split, config.evaluate.ks)}
+  trained_on = meta["dataset"]["content"]
+  # Such a head starts from training images.
+  learned = [trained_on] if config.model.head_init in heads.LEARNED else []
+  asked = (weights, content, split, config.evaluate.ks, *learned)
+  found = {"untrained": files.fingerprint(deciding, *asked)}
   if config.model.pretrained or given_features.are(config):
     model, bare = config.model, without_head(config).model
     names = NAMES[2:] if all(model[name] == bare[name] for name in _OF_HEAD) else NAMES[1:]
-    trained_on = meta["dataset"]["content"]
     found |= {name: files.fingerprint(name, found["untrained"], trained_on) for name in names}
   return found
 

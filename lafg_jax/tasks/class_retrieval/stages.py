@@ -17,6 +17,7 @@ from lafg_jax.evaluate import results
 from lafg_jax.language import prototypes
 from lafg_jax.language.describers import describe, leaks
 from lafg_jax.language.encoders import images, load, texts
+from lafg_jax.models import heads
 from lafg_jax.models.weights import files
 from lafg_jax.report import data_page, language_page, run_page
 from lafg_jax.runtime import remote_workdir
@@ -85,7 +86,7 @@ def plan(config: ConfigDict, workdir: str, names: Sequence[str]) -> tuple[Config
   every = {stage.name: stage for stage in _STAGES}
   describes = "describe" in names and will_run(every["describe"], config, workdir)
   config = sources.resolved(config, workdir, names, describes)
-  if trains:
+  if trains or (embeds and config.evaluate.source == "untrained"):
     checks.parameters(config)
   return config, [every[name] for name in names]
 
@@ -230,14 +231,17 @@ def _pretrained_file(config: ConfigDict) -> Path | None:
 
 
 def _evaluate_inputs(config: ConfigDict, workdir: str) -> list[Any]:
-  source, content = config.evaluate.source, None
+  source, content, learned = config.evaluate.source, None, None
   read: list[Path | None] = [Path(source)]
   if source in OF_MODELS:
     content = datasets.content_fingerprint(config.data, config.evaluate.split)
     read = [*checkpoints.newest_meta(workdir, finishing.where(config))]
-  if source == "pretrained":
+    learned = config.train.interpolate
+  if source in ("pretrained", "untrained"):
     read = [_pretrained_file(config)]
-  return [keys.deciding(config, "embedding", "evaluation"), content, read]
+  if source == "untrained" and (config.model.centre or config.model.head_init in heads.LEARNED):
+    learned = datasets.content_fingerprint(config.data, "train")
+  return [keys.deciding(config, "embedding", "evaluation"), content, learned, read]
 
 
 def _evaluate_outputs(config: ConfigDict) -> list[str]:

@@ -48,7 +48,7 @@ def run(
     kept={"prototypes": prototype_arrays(prototypes)},
     validation=Validation(measure, "val_map@r") if measure else None,
   )
-  if finishing.is_wanted(config) and not stopped:
+  if not stopped:
     finishing.run(config, workdir, dataset, val, lambda: made().params)
   return step, stopped
 

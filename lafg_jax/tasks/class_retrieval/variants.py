@@ -298,6 +298,7 @@ def decided_by(config, trains, remembered):
   from lafg_jax.data import datasets
   from lafg_jax.language.describers import describe
   from lafg_jax.language.encoders import load
+  from lafg_jax.models import heads
   from lafg_jax.models.weights import files
 
   language, data, source = config.language, config.data, config.model.pretrained
@@ -315,11 +316,13 @@ def decided_by(config, trains, remembered):
   if files.local(source) is not None:
     paths = [Path(path) for path in files.find(source)]
     weights = remembered(("weights", source), lambda: fingerprint(paths))
+  # A centre and such a head are learned from training images.
+  learned = config.model.centre or config.model.head_init in heads.LEARNED
   content = [
     remembered(
       ("content", split, *sorted(data.items())),
       lambda split=split: datasets.content_fingerprint(data, split),
     )
-    for split in ["train"] * (trains or config.model.centre) + [config.evaluate.split]
+    for split in ["train"] * (trains or learned) + [config.evaluate.split]
   ]
   return kinds, ("model.pretrained", "language.encoder"), (said, weights, content)

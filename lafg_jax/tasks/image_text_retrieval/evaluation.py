@@ -18,6 +18,7 @@ from lafg_jax.tasks.image_text_retrieval import at_test, embed, methods, negativ
 from lafg_jax.tasks.image_text_retrieval import model as models
 from lafg_jax.training import checkpoints, resume
 from lafg_jax.utils import files
+from lafg_jax.utils.class_names import shorten
 from lafg_jax.utils.errors import UserError
 
 
@@ -39,7 +40,7 @@ def run(config: ConfigDict, workdir: str) -> None:
   if source == "pretrained" or not methods.trains(config):
     trained, step = _embedded(zero, model, model.params, captioned), 0
   else:
-    params, step = _parameters(config, workdir)
+    params, step = _parameters(config, workdir, captioned)
     trained = _embedded(config, models.load(config), params, captioned)
     untrained = _embedded(zero, model, model.params, captioned)
   about: dict[str, Any] = {"step": step}
@@ -65,25 +66,39 @@ def zero_shot(config: ConfigDict) -> tuple[ConfigDict, models.Model]:
   return config, models.load(config)
 
 
-def _parameters(config: ConfigDict, workdir: str) -> tuple[dict[str, Any], int]:
+def _parameters(
+  config: ConfigDict, workdir: str, captioned: Captioned
+) -> tuple[dict[str, Any], int]:
   """Those of the checkpoint, or before training, and the step."""
   source = config.evaluate.source
   if source == "untrained":
     return models.init_params(config, models.load(config)), 0
   where = checkpoints.where_of(source)
   arrays, meta = checkpoints.require(workdir, where)
-  _check_checkpoint(config, meta, checkpoints.folder(workdir, where))
+  _check_checkpoint(config, meta, checkpoints.folder(workdir, where), captioned)
   logging.info("evaluate: the checkpoint of step %d", meta["step"])
   return checkpoints.subtree(arrays, "state/params"), meta["step"]
 
 
-def _check_checkpoint(config: ConfigDict, meta: dict[str, Any], folder: str) -> None:
-  """Raises UserError where a checkpoint is of another model or split of the captions."""
+def _check_checkpoint(
+  config: ConfigDict, meta: dict[str, Any], folder: str, captioned: Captioned
+) -> None:
+  """Raises UserError where a checkpoint is of another model or split, or knows what is tested."""
   names = keys.deciding(config, "embedding")
   split = ["source", "layout", "class_column", "template", "finches", "images_per_class", "split"]
   split += ["classes", "test_fraction", "val_fraction"]
   names |= {f"captions.{x}": config.captions[x] for x in split}
+  # What says which classes and captions train: with other values some of these would be tested.
+  of_data = ("split_seed", "train_fraction", "num_val_classes", "max_train_classes")
+  names |= {f"data.{x}": config.data[x] for x in of_data}
   resume.check_evaluated(names, config, meta, folder)
+  trained = meta["dataset"]["class_names"]
+  if config.captions.split == "classes" and (both := set(trained) & set(captioned.class_names)):
+    raise UserError(
+      f"the checkpoint in {folder} was trained on {len(both)} of the "
+      f"{len(captioned.class_names)} classes of evaluate.split={captioned.split} "
+      f"({shorten(sorted(both))}): pass the data.test_classes it was trained with"
+    )
 
 
 def _embedded(

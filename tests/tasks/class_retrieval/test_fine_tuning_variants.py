@@ -31,6 +31,17 @@ def test_all_train_alike_and_differ_in_their_class_targets_alone(tmp_path):
   assert not any(one.config.evaluate.references for one in found.values())
 
 
+def test_batches_show_no_class_or_image_twice_where_labels_are_scarce(tmp_path):
+  small = {"data__classes_per_batch": 16, "data__images_per_class": 4}
+  found = planned(tmp_path, train__interpolate=0.75, **small)
+  scarce = [found[x].config.data for x in found if "@classes=" in x or "@images=" in x]
+  assert len(scarce) == 16
+  for data in scarce:
+    assert data.classes_per_batch <= (data.max_train_classes or 32)
+    assert data.images_per_class <= (data.max_images_per_class or 4) or data.max_train_classes == 10
+    assert 60 <= data.classes_per_batch * data.images_per_class <= 64
+
+
 _WITHOUT_WORDS = ("none", "onehot", "orthogonal")
 
 
