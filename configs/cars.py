@@ -18,7 +18,7 @@ of 9 batches of 98 x 9.
 
   --config configs/cars.py:scratch
 
-is a small model from random weights at 64 px instead, for two CPU cores and half an hour.
+is a small model from random weights at 64 px instead, for two CPU cores and a quarter of an hour.
 
   --config configs/cars.py:self_supervised
 

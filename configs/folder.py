@@ -6,8 +6,9 @@ takes a ViT-S from the Hugging Face hub and wants a GPU.
 
   python -m lafg_jax.main --config configs/folder.py:scratch --config.data.root=/data/my_birds
 
-is a small model from random weights at 64 px instead, for two CPU cores and half an hour, without
-the hub. Both take --config.model.pretrained=ID, other weights, which bring their architecture.
+is a small model from random weights at 64 px instead, for two CPU cores and a quarter of an hour,
+without the hub. Both take --config.model.pretrained=ID, other weights, which bring their
+architecture.
 
 Both start from class names alone: each class has a fixed vector as its target
 (loss.alignment=orthogonal). With words, the targets are LaFG's prototypes:

@@ -8,7 +8,8 @@ recoloured images with the frozen encoder's teacher features of them.
 
   --config configs/synthetic.py:fixed_vectors
 
-has fixed class vectors without words in place of the prototypes: the best that docs/study found.
+has fixed class vectors without words in place of the prototypes: the best beside L_aux that
+docs/study found.
 
   --config configs/synthetic.py:prototypes
 
