@@ -18,7 +18,8 @@ def get_config(variant: str = "lafg"):
   """LaFG's recipe is the default; here only what FGVC-Aircraft fixes."""
   default.check_variant("configs/aircraft.py", variant, VARIANTS)
   config = default.get_config()
-  config.data.update(name="aircraft", classes_per_batch=50, images_per_class=9)
+  config.data.name = "aircraft"
+  default.all_classes(config, 50, 9)
   config.language.prompt = "a photo of a {}, a type of aircraft"
   # 200 epochs of 5,000 // 450 steps.
   config.train.steps = 2200

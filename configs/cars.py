@@ -44,7 +44,8 @@ def get_config(variant: str = "pretrained"):
   """LaFG's recipe near its start; Cars-196 fixes the rest. `variant`: as above."""
   default.check_variant("configs/cars.py", variant, VARIANTS)
   config = default.get_config()
-  config.data.update(name="cars", classes_per_batch=98, images_per_class=9)
+  config.data.name = "cars"
+  default.all_classes(config, 98, 9)
   config.language.describer = "shipped"
   config.train.steps = 1800
   if variant == "pretrained":

@@ -34,7 +34,8 @@ def get_config(variant: str = "pretrained"):
   """LaFG's recipe near its start; CUB fixes the rest. `variant`: as above."""
   default.check_variant("configs/cub.py", variant, VARIANTS)
   config = default.get_config()
-  config.data.update(name="cub", classes_per_batch=100, images_per_class=9)
+  config.data.name = "cub"
+  default.all_classes(config, 100, 9)
   config.language.describer = "shipped"
   # 200 epochs of 5,864 // 900 steps.
   config.train.steps = 1200

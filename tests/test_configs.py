@@ -130,6 +130,16 @@ def test_configs_train_200_epochs_and_have_the_ks_of_the_field(module, images, k
   assert (config.data.resize_size, config.data.image_size) == (256, 224)
 
 
+@pytest.mark.parametrize("module", [cub, cars, aircraft])
+def test_a_batch_has_every_class_that_is_not_held_out(module):
+  config = module.get_config()
+  every = config.data.classes_per_batch
+  config.data.num_val_classes = 10
+  assert config.copy_and_resolve_references().data.classes_per_batch == every - 10
+  config.data.classes_per_batch = 30
+  assert config.copy_and_resolve_references().data.classes_per_batch == 30
+
+
 @pytest.mark.parametrize("module", [cub, cars])
 def test_the_default_stays_near_its_start_and_the_papers_form_is_one_override_away(module):
   near, paper = module.get_config(), module.get_config("lafg")

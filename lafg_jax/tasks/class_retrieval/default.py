@@ -107,6 +107,17 @@ def near_start(config: ConfigDict) -> None:
     config_keys.follow(config, key, _near(near), *others)
 
 
+def all_classes(config: ConfigDict, count: int, images: int) -> None:
+  """A batch of `images` of each of `count` training classes, less those data.num_val_classes holds
+  out."""
+  config.data.update(classes_per_batch=count, images_per_class=images)
+  config_keys.follow(config, "data.classes_per_batch", _less, "data.num_val_classes")
+
+
+def _less(count: int, held_out: int) -> int:
+  return max(1, count - held_out)
+
+
 def _near(near: Any) -> Callable[..., Any]:
   """`near` where there are pretrained weights and none of the keys that speak against it is set."""
   return lambda value, pretrained, *against: near if pretrained and not any(against) else value
