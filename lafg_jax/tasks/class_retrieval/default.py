@@ -90,19 +90,19 @@ def hyp_vit(config: ConfigDict) -> None:
   config.train.update(optimizer="adamw", learning_rate=3e-5, weight_decay=0.01)
 
 
-def near_start(config: ConfigDict) -> None:
+def near_start(config: ConfigDict, beta: float = 0.1, alpha: float = 0.75) -> None:
   """What keeps a training of pretrained weights near what they know; without weights as it was.
 
-  No embedding layer, class targets of a tenth of the weight, and weights three quarters of the way
-  from start to trained: chosen on held-out training classes of CUB and Cars, by a ViT-S/14 at 112
-  px (docs/study/photographs.md). A frozen backbone keeps its embedding layer, which alone learns,
-  and train.keep_best the trained weights.
+  No embedding layer, class targets of weight `beta`, and weights `alpha` of the way from start to
+  trained. A tenth and three quarters were chosen on held-out training classes of CUB and Cars, by a
+  ViT-S/14 at 112 px (docs/study/photographs.md). A frozen backbone keeps its embedding layer, which
+  alone learns, and train.keep_best the trained weights.
   """
   trained = ("model.pretrained", "train.frozen_backbone")
   for key, near, others in (
     ("model.embedding_dim", 0, trained),
-    ("loss.beta", 0.1, trained),
-    ("train.interpolate", 0.75, (*trained, "train.keep_best")),
+    ("loss.beta", beta, trained),
+    ("train.interpolate", alpha, (*trained, "train.keep_best")),
   ):
     config_keys.follow(config, key, _near(near), *others)
 
