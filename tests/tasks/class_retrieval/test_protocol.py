@@ -217,7 +217,7 @@ def trained(tmp_path, config_with):
 
   def evaluate(where, **other):
     new = config_with(**changes | {"data__root": str(where)} | other)
-    protocol._check_checkpoint(new, meta, "ckpt")
+    protocol._check_checkpoint(new, meta, "run", "checkpoints")
 
   return root, evaluate
 
