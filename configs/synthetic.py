@@ -18,8 +18,9 @@ has the prototypes alone, as LaFG has.
   --config configs/synthetic.py:pretrained
 
 has the prototypes alone and starts from the image tower of the shipped encoder, in the space that
-its images and words share. That tower has seen finches: 150 steps, and weights a quarter of the way
-to the trained ones, which is what beat it on held-out training classes.
+its images and words share. That tower has seen finches, and trained weights lose against it: 150
+steps, and weights a quarter of the way to the trained ones, chosen on held-out training classes. On
+unseen ones they are level with the tower (docs/study/finches_clip.md).
 
   --config configs/synthetic.py:self_supervised
 

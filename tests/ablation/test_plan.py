@@ -9,6 +9,7 @@ from configs import synthetic
 from configs.image_text import finches
 from lafg_jax import tasks
 from lafg_jax.ablation import plan, results, tuning
+from lafg_jax.tasks.class_retrieval import fine_tuning_variants
 from lafg_jax.tasks.class_retrieval import variants as shipped
 from lafg_jax.utils.errors import UserError
 
@@ -158,16 +159,23 @@ def test_a_cell_of_other_settings_is_not_finished(tmp_path, config_with, variant
   assert one.finished() == {"config_hash": one.key} and one.with_seed(1).finished() is None
 
 
-def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path):
+@pytest.mark.parametrize(
+  ("variant", "file", "starts"),
+  [
+    ("default", shipped, {"scratch", "pretrained"}),
+    ("pretrained", fine_tuning_variants, {"fine_tuning"}),
+  ],
+)
+def test_finished_cells_of_the_docs_are_of_the_shipped_variants(tmp_path, variant, file, starts):
   """Or else the command that the docs give would measure them again, and lose these."""
-  tuned, file = tuning.read(str(shipped.TUNED)), shipped
-  found = plan.cells(file, synthetic.get_config(), str(tmp_path), tuned, 1)
+  tuned = tuning.read(str(file.TUNED))
+  found = plan.cells(file, synthetic.get_config(variant), str(tmp_path), tuned, 1)
   keys = {(one.start, one.variant): one.key for one in found}
   records = [r for r in results.read(DOCS) if r["dataset"] == "synthetic"]
   # A tower that is not shipped is part of the key of what starts from it.
-  mine = [r for r in records if r["seed"] == 0 and r["start"] != "self-supervised"]
+  mine = [r for r in records if r["seed"] == 0 and r["start"] in starts]
   first = {(r["start"], r["variant"]): r["config_hash"] for r in mine}
-  assert {"scratch", "pretrained"} == {start for start, _ in first}
+  assert starts == {start for start, _ in first}
   assert first == {name: keys.get(name) for name in first}
 
 

@@ -12,6 +12,9 @@ from lafg_jax.losses import contrastive
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 import words_as_geometry as words
 
+# Other scripts of this process have a flag of that name too.
+delattr(words.flags.FLAGS, "seeds")
+
 
 @pytest.fixture
 def z():

@@ -104,14 +104,23 @@ def test_lora_and_prompts_go_together(config_with, dataset):
   )
 
 
+# As resolved by the weights, which are not read here.
+START = {"model__pretrained": "weights", "model__size": "custom"}
+START |= {"model__pool": "mean", "model__options": ""}
+LORA = {"model__lora_rank": 2, **START}
+
+
 @pytest.mark.parametrize(
   ("changes", "says"),
   [
     ({"train__freeze": "no_such"}, "freeze=no_such: no parameter has such a path"),
     ({"train__freeze": "."}, "it leaves nothing to train"),
-    ({"train__freeze": "backbone/block_0", "model__lora_rank": 2}, "frozen already"),
-    ({"model__lora_targets": "no_such", "model__lora_rank": 2}, "lora_targets=no_such: no kernel"),
-    ({"model__size": "resnet50", "model__num_prompts": 3}, "num_prompts: a ResNet has no tokens"),
+    ({"train__freeze": "backbone/block_0", **LORA}, "frozen already"),
+    ({"model__lora_targets": "no_such", **LORA}, "lora_targets=no_such: no kernel"),
+    (
+      {"model__num_prompts": 3, **START, "model__size": "resnet50"},
+      "num_prompts: a ResNet has no tokens",
+    ),
   ],
 )
 def test_what_finds_no_parameters_is_one_line_before_work_starts(config_with, changes, says):

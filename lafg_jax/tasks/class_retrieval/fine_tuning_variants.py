@@ -79,7 +79,14 @@ def _batch(classes, images):
 
 
 def grid(config):
-  """What `--tune` tries: two weights of the class targets; without any, two rates."""
-  if config.loss.alignment == "none":
-    return [{"train.learning_rate": config.train.learning_rate * factor} for factor in (0.5, 1.0)]
-  return [{"loss.beta": beta} for beta in (0.1, 1.0)]
+  """What `--tune` tries: two rates, each with a short warm-up and a long one.
+
+  A rate that is too high for the first steps collapses all embeddings into one, and no later step
+  mends it.
+  """
+  rates = [config.train.learning_rate * factor for factor in (0.5, 1.0)]
+  return [
+    {"train.learning_rate": rate, "train.warmup": warmup}
+    for rate in rates
+    for warmup in (0.05, 0.3)
+  ]
