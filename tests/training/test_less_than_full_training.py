@@ -11,6 +11,7 @@ import lafg_jax
 from lafg_jax.data import images
 from lafg_jax.models import embedder as embedders
 from lafg_jax.models import lora
+from lafg_jax.models.weights import resolve
 from lafg_jax.tasks.class_retrieval import checks, default, objective, stages, train
 from lafg_jax.training import checkpoints, optimizers, partition
 from lafg_jax.utils.errors import UserError
@@ -104,10 +105,10 @@ def test_lora_and_prompts_go_together(config_with, dataset):
   )
 
 
-# As resolved by the weights, which are not read here.
-START = {"model__pretrained": "weights", "model__size": "custom"}
-START |= {"model__pool": "mean", "model__options": ""}
-LORA = {"model__lora_rank": 2, **START}
+# The shipped tower, resolved as before every run.
+TOWER = {"model__pretrained": "tiny_clip", "model__size": "auto"}
+TOWER |= {"data__image_size": 48, "data__resize_size": 48}
+GIVEN = {"model__pool": "mean", "model__options": ""}
 
 
 @pytest.mark.parametrize(
@@ -115,17 +116,21 @@ LORA = {"model__lora_rank": 2, **START}
   [
     ({"train__freeze": "no_such"}, "freeze=no_such: no parameter has such a path"),
     ({"train__freeze": "."}, "it leaves nothing to train"),
-    ({"train__freeze": "backbone/block_0", **LORA}, "frozen already"),
-    ({"model__lora_targets": "no_such", **LORA}, "lora_targets=no_such: no kernel"),
+    ({"train__freeze": "backbone/block_0", "model__lora_rank": 2, **TOWER}, "frozen already"),
     (
-      {"model__num_prompts": 3, **START, "model__size": "resnet50"},
+      {"model__lora_targets": "no_such", "model__lora_rank": 2, **TOWER},
+      "lora_targets=no_such: no kernel",
+    ),
+    (
+      {"model__num_prompts": 3, **TOWER, "model__size": "resnet50", **GIVEN},
       "num_prompts: a ResNet has no tokens",
     ),
   ],
 )
 def test_what_finds_no_parameters_is_one_line_before_work_starts(config_with, changes, says):
+  config = config_with(**changes)
   with pytest.raises(UserError, match=says):
-    checks.parameters(config_with(**changes))
+    checks.parameters(resolve.resolve(config) if config.model.size == "auto" else config)
 
 
 PRETRAINED = {"model.pretrained": "weights", "model.conv_stem": False}
