@@ -95,8 +95,11 @@ class MetricsLog:
     if self.writes:
       self._write(step, line)
       logging.info("%s", self._progress(step, line))
-    warmed_up = step >= max(self.train.warmup * self.train.steps, 50)
-    if warmed_up and not self.warned and (wrong := self.objective.warning(line)):
+    steps = self.train.steps
+    # 50 steps, or most of a run that has fewer.
+    warmed_up = step >= max(self.train.warmup * steps, min(50, 0.75 * steps))
+    done = {"done": step / steps}
+    if warmed_up and not self.warned and (wrong := self.objective.warning(line | done)):
       self.warned = True
       logging.warning("step %d: %s", step, wrong)
 

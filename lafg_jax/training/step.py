@@ -49,7 +49,8 @@ class Objective(NamedTuple):
   rate_of: (regular expression over paths, factor on the learning rate); the first that finds wins.
   averaged: paths of the parameters that have an EMA copy, E <- (1 - ema_step) E + ema_step P.
   shown: metrics in the progress line, in this order.
-  warning: metrics as plain numbers -> what is wrong with the training, or ''.
+  warning: metrics as plain numbers, and `done`, the share of the steps -> what is wrong with the
+    training, or ''.
   """
 
   params: dict[str, Any]

@@ -251,6 +251,39 @@ def test_collapse_is_warned_of_once(tmp_path, dataset, prototypes, caplog, confi
   assert caplog.text.count("have collapsed") == 1
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_equal_embeddings_have_the_loss_of_a_guess(config_with, reduction):
+  # 10 images of 2 slots: each has its positive among 2 x 5 - 1 others that look the same.
+  equal = objective.equal_l_aux(config_with(loss__reduction=reduction, loss__auxiliary="pairwise"))
+  assert equal == pytest.approx(np.log(9) * (1 if reduction == "mean" else 2), rel=1e-5)
+  supcon = config_with(loss__reduction="mean", loss__auxiliary="supcon")
+  assert objective.equal_l_aux(supcon) == pytest.approx(np.log(9), rel=1e-5)
+
+
+def test_a_model_that_does_no_better_than_a_guess_is_warned_of_once(
+  tmp_path, dataset, prototypes, caplog, config_with
+):
+  config = config_with(
+    train__learning_rate=0.0, train__steps=40, train__checkpoint_every=40,
+    loss__alignment="none", loss__reduction="mean",
+  )  # fmt: skip
+  with caplog.at_level("WARNING", logger="absl"):
+    train.run(config, str(tmp_path), dataset, prototypes)
+  assert caplog.text.count("no better than a guess") == 1
+
+
+def test_what_is_warned_of_depends_on_the_loss_and_how_much_is_done(config_with):
+  def says(l_aux, done, **changes):
+    config = config_with(loss__reduction="mean", loss__alignment="none", **changes)
+    return objective.build(config, 40, None).warning({"l_aux": l_aux, "done": done})
+
+  equal = np.log(9)
+  assert "l_aux is 2.175, and 2.197 where all look alike" in says(0.99 * equal, 0.8)
+  assert not says(0.96 * equal, 0.8) and not says(equal, 0.7)
+  # Against proxies there is no such value.
+  assert not says(equal, 0.8, loss__auxiliary="proxy_anchor")
+
+
 def test_unreadable_images_are_named_once_and_training_goes_on(
   tmp_path, files, prototypes, caplog, config_with
 ):

@@ -79,12 +79,12 @@ def _batch(classes, images):
 
 
 def grid(config):
-  """What `--tune` tries: two rates, each with a short warm-up and a long one.
+  """What `--tune` tries: the rate and its double, each with a short warm-up and a long one.
 
   A rate that is too high for the first steps collapses all embeddings into one, and no later step
   mends it.
   """
-  rates = [config.train.learning_rate * factor for factor in (0.5, 1.0)]
+  rates = [config.train.learning_rate * factor for factor in (1.0, 2.0)]
   return [
     {"train.learning_rate": rate, "train.warmup": warmup}
     for rate in rates
