@@ -96,8 +96,8 @@ class MetricsLog:
       self._write(step, line)
       logging.info("%s", self._progress(step, line))
     steps = self.train.steps
-    # 50 steps, or most of a run that has fewer.
-    warmed_up = step >= max(self.train.warmup * steps, min(50, 0.75 * steps))
+    # 50 steps, or most of a run that has no more.
+    warmed_up = step >= max(self.train.warmup * steps, 50 if steps > 50 else 0.75 * steps)
     done = {"done": step / steps}
     if warmed_up and not self.warned and (wrong := self.objective.warning(line | done)):
       self.warned = True
